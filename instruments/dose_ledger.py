@@ -1,0 +1,131 @@
+"""Dose on the specimen, cell by cell of 1 nm2; its neighbour `guards` decides with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil, cos, floor, hypot, radians, sin
+
+import numpy as np
+
+from instruments.commands import AcquireFrame
+from instruments.scans import ScanPattern, StagePosition
+from instruments.units import ANGSTROM2_PER_NM2
+
+CELL_NM = 1.0
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Cells a raster touches: integer cell indices of the lower corner, and the overlap of each in nm2 (rows = y)."""
+
+    first_column: int
+    first_row: int
+    overlap_nm2: np.ndarray
+
+
+def _overlap_1d(low: float, high: float) -> tuple[int, np.ndarray]:
+    first = floor(low)
+    edges = np.arange(first, max(ceil(high), first + 1) + 1, dtype=float)
+    return first, np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0.0, None)
+
+
+def footprint(stage: StagePosition, scan: ScanPattern) -> Footprint:
+    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, on a 0.1 nm sub-grid when rotated."""
+    x, y = stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm
+    half_width, half_height = scan.field_of_view_nm / 2, scan.height_nm / 2
+    if scan.rotation_deg == 0:
+        column, width = _overlap_1d(x - half_width, x + half_width)
+        row, height = _overlap_1d(y - half_height, y + half_height)
+        return Footprint(column, row, height[:, None] * width[None, :])
+    reach = hypot(half_width, half_height)
+    column, row = floor(x - reach), floor(y - reach)
+    columns, rows = ceil(x + reach) - column, ceil(y + reach) - row
+    sub = 10
+    px = column + (np.arange(columns * sub) + 0.5) / sub - x
+    py = row + (np.arange(rows * sub) + 0.5) / sub - y
+    c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
+    along, across = c * px[None, :] + s * py[:, None], -s * px[None, :] + c * py[:, None]
+    inside = (np.abs(along) <= half_width) & (np.abs(across) <= half_height)
+    overlap = inside.reshape(rows, sub, columns, sub).sum(axis=(1, 3)) / sub**2
+    total = overlap.sum()
+    return Footprint(column, row, overlap * (scan.area_nm2 / total if total else 0.0))
+
+
+def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
+    """Where the beam waits while the blanker settles: the first pixel of the raster, (x, y)."""
+    c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
+    dx, dy = -scan.field_of_view_nm / 2, -scan.height_nm / 2
+    return stage.x_nm + scan.beam_shift_x_nm + c * dx - s * dy, stage.y_nm + scan.beam_shift_y_nm + s * dx + c * dy
+
+
+@dataclass
+class DoseLedger:
+    """Electrons per 1 nm2 cell. Two sums are kept: the mean over a cell, and an upper bound of the dose at any point of it.
+
+    The upper bound counts the full flux of every raster that touches the cell; it is what limits are checked against.
+    """
+
+    electrons: float = 0.0
+    _mean: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
+    _peak: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
+
+    def peak_after(self, marks: Footprint, flux_e_per_a2: float) -> float:
+        """The highest dose bound, e/A2, in the touched cells if this flux were added."""
+        touched = marks.overlap_nm2 > 0
+        return float((self._read(self._peak, marks)[touched] + flux_e_per_a2).max(initial=0.0))
+
+    def add(self, marks: Footprint, electrons: float) -> None:
+        """Spread `electrons` evenly over the footprint; negative corrects an earlier, too high debit."""
+        area_nm2 = float(marks.overlap_nm2.sum())
+        flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
+        self.electrons += electrons
+        self._write(self._mean, marks, flux * marks.overlap_nm2 / CELL_NM**2)
+        self._write(self._peak, marks, np.where(marks.overlap_nm2 > 0, flux, 0.0))
+
+    def add_point(self, x_nm: float, y_nm: float, electrons: float) -> None:
+        """All of it into the one cell under a parked beam."""
+        self.add(Footprint(floor(x_nm), floor(y_nm), np.ones((1, 1))), electrons)
+
+    def add_frame(self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0) -> None:
+        """A frame's electrons over its raster, those of the settling blanker on its first pixel."""
+        self.add(footprint(command.stage, command.scan), electrons - settling_electrons)
+        if settling_electrons:
+            self.add_point(*first_pixel_nm(command.stage, command.scan), settling_electrons)
+
+    @property
+    def max_e_per_a2(self) -> float:
+        """Upper bound of the dose at any point of the specimen."""
+        return max((float(block.max()) for block in self._peak.values()), default=0.0)
+
+    def mean_map(self, x_min_nm: int, y_min_nm: int, columns: int, rows: int) -> np.ndarray:
+        """Mean dose of the cells of a window, e/A2, (rows, columns); row 0 is the lowest y."""
+        return self._read(self._mean, Footprint(x_min_nm, y_min_nm, np.zeros((rows, columns))))
+
+    def _read(self, blocks: dict[tuple[int, int], np.ndarray], marks: Footprint) -> np.ndarray:
+        out = np.zeros(marks.overlap_nm2.shape)
+        for key, inner, outer in _pieces(marks):
+            if key in blocks:
+                out[outer] = blocks[key][inner]
+        return out
+
+    def _write(self, blocks: dict[tuple[int, int], np.ndarray], marks: Footprint, values: np.ndarray) -> None:
+        for key, inner, outer in _pieces(marks):
+            block = blocks.setdefault(key, np.zeros((_BLOCK, _BLOCK)))
+            block[inner] += values[outer]
+
+
+def _pieces(marks: Footprint) -> list[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:
+    """The footprint cut at block borders: block key, slices in the block, slices in the footprint."""
+    rows, columns = marks.overlap_nm2.shape
+    pieces: list[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]] = []
+    for block_row in range(marks.first_row // _BLOCK, (marks.first_row + rows - 1) // _BLOCK + 1):
+        for block_column in range(marks.first_column // _BLOCK, (marks.first_column + columns - 1) // _BLOCK + 1):
+            inner: list[slice] = []
+            outer: list[slice] = []
+            for block, first, count in ((block_row, marks.first_row, rows), (block_column, marks.first_column, columns)):
+                low, high = max(first, block * _BLOCK), min(first + count, (block + 1) * _BLOCK)
+                inner.append(slice(low - block * _BLOCK, high - block * _BLOCK))
+                outer.append(slice(low - first, high - first))
+            pieces.append(((block_row, block_column), (inner[0], inner[1]), (outer[0], outer[1])))
+    return pieces

@@ -1,0 +1,45 @@
+"""Instrument errors, named by what may happen next.
+
+    InstrumentError
+      CommandRefused      nothing moved; the loop may choose another point
+      InstrumentBusy      nothing moved; try again
+      AcquisitionFailed   the dose was spent, the frame is lost; record it, then go on
+      InstrumentFault     state unknown; stop, blank the beam, wait for a person
+      ResultUnknown       sent, no answer: the dose counts as spent, never repeat alone
+      Unsupported         this instrument cannot; the policy must do without
+      ConfigurationError  the instrument's configuration is wrong; nothing was opened
+"""
+
+from __future__ import annotations
+
+
+class InstrumentError(Exception):
+    """Anything an instrument says no with."""
+
+
+class CommandRefused(InstrumentError):
+    """Nothing moved; the loop may choose another point."""
+
+
+class InstrumentBusy(InstrumentError):
+    """Nothing moved; try again."""
+
+
+class AcquisitionFailed(InstrumentError):
+    """The dose was spent and the frame is lost; record it, then go on."""
+
+
+class InstrumentFault(InstrumentError):
+    """State unknown: stop, blank the beam, wait for a person."""
+
+
+class ResultUnknown(InstrumentError):
+    """Sent, no answer: the dose counts as spent; never repeat alone."""
+
+
+class Unsupported(InstrumentError):
+    """This instrument cannot; the policy must do without."""
+
+
+class ConfigurationError(InstrumentError):
+    """The instrument's configuration is wrong; nothing was opened."""

@@ -1,0 +1,72 @@
+"""The protocols every microscope fulfils, real or simulated; small, so that strangers can write one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, Command
+from instruments.frames import Frame
+from instruments.state import MicroscopeState
+
+Outcome = Literal["delivered", "not_started", "unknown"]
+
+
+@runtime_checkable
+class Microscope(Protocol):
+    """One instrument. All calls but `stop` come from one owner thread; `stop` from any thread at any time."""
+
+    def capabilities(self) -> Capabilities:
+        """What this instrument can do; cheap, does not touch the beam."""
+        ...
+
+    def read_state(self) -> MicroscopeState:
+        """Read-back values now."""
+        ...
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Carry out a command that yields no frame (park, blank, unblank); the state read back after it."""
+        ...
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        """Expose once. Raises CommandRefused, InstrumentBusy, AcquisitionFailed, InstrumentFault, ResultUnknown, Unsupported.
+
+        An instrument whose `outcome` is `delivered` for this action id gives the same frame again without exposing.
+        """
+        ...
+
+    def outcome(self, action_id: str) -> Outcome:
+        """What became of an action whose answer was lost."""
+        ...
+
+    def stop(self) -> None:
+        """Blank the beam and interrupt what runs; from any thread, at any time, more than once."""
+        ...
+
+
+@runtime_checkable
+class Forecasting(Protocol):
+    """An instrument that can say what a frame will cost before it is taken, from its state now."""
+
+    def forecast(self, command: AcquireFrame) -> tuple[float, float]:
+        """(electrons, seconds) that `command` would take now, moves and settling included; nothing moves."""
+        ...
+
+
+@runtime_checkable
+class Rebuildable(Protocol):
+    """A simulated instrument: a pure function of (seed, commands), rebuilt by replaying them without images."""
+
+    def rebuild(self, commands: Sequence[Command]) -> None:
+        """Put a freshly opened instrument into the state after `commands`; every action id is then known."""
+        ...
+
+
+@runtime_checkable
+class HiddenTruth(Protocol):
+    """A world that knows the answer; only `workflows.evaluation` may ask."""
+
+    def truth(self) -> dict[str, Any]:
+        """Arrays and numbers of the hidden world, as the adapter documents them."""
+        ...

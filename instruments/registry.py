@@ -1,0 +1,33 @@
+"""Instruments by name: built-in adapters first, then entry points of the group `stempilot.instruments`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from instruments.errors import ConfigurationError
+from instruments.microscope import Microscope
+
+GROUP = "stempilot.instruments"
+_BUILT_IN = {
+    "simulated": "simulation.microscope:open_simulated",
+    "replay": "instruments.adapters.replay:open_replay",
+}
+
+
+def adapters() -> dict[str, str]:
+    """Every adapter that can be opened: name -> `module:function`; built-in names win."""
+    found = {point.name: point.value for point in entry_points(group=GROUP)}
+    return found | _BUILT_IN
+
+
+def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name is fixed
+    """Open the adapter `name` with its configuration. Raises ConfigurationError for a name nobody registered."""
+    known = adapters()
+    if name not in known:
+        raise ConfigurationError(f"no instrument adapter is called {name!r}; known: {', '.join(sorted(known))}")
+    module_name, _, function_name = known[name].partition(":")
+    opener = cast("Callable[..., Microscope]", getattr(import_module(module_name), function_name))
+    return opener(**config)
