@@ -1,0 +1,66 @@
+# Two commands matter: `make run` and `make test`. Each sets up `.venv` by itself and only once.
+PYTHON ?= python3
+# Another build of torch, for example without CUDA on Linux:
+#   make run TORCH="torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+WORKERS ?= 2
+SPEC ?= examples/native_defects.yaml
+PORT ?= 8765
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PACKAGES := instruments simulation policies orchestrator workflows
+
+.PHONY: run test lint bench docs serve clean help
+
+help:
+	@echo "make run | test | lint | bench | docs | serve | clean"
+
+run: .venv/installed
+	$(BIN)/stempilot run $(SPEC)
+
+# Unit tests come first (tests/conftest.py keeps that order), then the rest.
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/installed
+	$(BIN)/stempilot bench
+
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict
+
+serve: .venv/installed
+	$(BIN)/stempilot serve --port $(PORT)
+
+clean:
+	rm -rf .venv site build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "stempilot needs Python 3.11 or later; $(PYTHON) is missing or older. Name another: make PYTHON=python3.12 run"; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 1; }
+
+# torch comes first and stays out of the pins, so that TORCH may name another build of it.
+.venv/pins.txt: constraints.txt Makefile | .venv/bin/python
+	@grep -v '^torch==' constraints.txt > $@
+
+.venv/torch: .venv/pins.txt
+	@echo "Setting up .venv (once; torch is large)"
+	$(PIP) install -c .venv/pins.txt $(TORCH)
+	@touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(PIP) install -c .venv/pins.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) install -c .venv/pins.txt -e ".[dev,docs]"
+	@touch $@

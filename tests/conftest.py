@@ -1,0 +1,50 @@
+"""What every test may rely on: one thread, no telemetry, a private Prefect home, the same random draws each time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports torch or prefect; subprocesses of tests inherit all of it.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+_prefect_home = tempfile.TemporaryDirectory(prefix="stempilot-prefect-", ignore_cleanup_errors=True)
+os.environ["PREFECT_HOME"] = _prefect_home.name
+
+settings.register_profile("house", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("house")
+
+_TESTS = Path(__file__).parent
+_ORDER = ("unit", "property", "integration", "browser", "faults")
+
+
+def _rank(item: pytest.Item) -> int:
+    try:
+        room = item.path.relative_to(_TESTS).parts[0]
+    except ValueError:
+        return 0  # a doctest of a package
+    return _ORDER.index(room) if room in _ORDER else len(_ORDER)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first; within a room the random order stays."""
+    items.sort(key=_rank)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of measured files, or a skip that says how to name one."""
+    named = os.environ.get("STEMPILOT_REAL_DATA")
+    if not named:
+        pytest.skip("STEMPILOT_REAL_DATA does not name a folder of measured files")
+    folder = Path(named).resolve()
+    if not folder.is_dir():
+        pytest.fail(f"STEMPILOT_REAL_DATA={named} is not a folder")
+    return folder
