@@ -1,0 +1,1 @@
+"""Physics to images: multislice and PRISM simulation of STEM."""

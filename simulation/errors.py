@@ -1,0 +1,30 @@
+"""What can go wrong in a simulation, named by what to do next.
+
+SimulationError
+  InvalidSpecimen      the structure or its cell cannot be simulated; repair it
+  InvalidParameter     an argument is out of range; the message says which, its limit and the unit
+  MethodUnavailable    this method does not exist, or cannot treat this case; choose one of those named
+  DeviceUnavailable    the wanted device is not on this machine; choose another or "auto"
+"""
+
+from __future__ import annotations
+
+
+class SimulationError(Exception):
+    """Any failure of the simulation package."""
+
+
+class InvalidSpecimen(SimulationError, ValueError):
+    """The structure, its file or its cell cannot be simulated."""
+
+
+class InvalidParameter(SimulationError, ValueError):
+    """An argument is out of range or of the wrong kind."""
+
+
+class MethodUnavailable(SimulationError, ValueError):
+    """The method is unknown, not offered, or not able to treat this case."""
+
+
+class DeviceUnavailable(SimulationError, RuntimeError):
+    """The wanted device or array library is not on this machine."""

@@ -1,0 +1,109 @@
+"""Electron scattering factors of neutral atoms, and the potential of an atom that belongs to each.
+
+k is a spatial frequency in cycles per angstrom (k = scattering angle / wavelength), not 2 pi / d and not
+sin(theta)/wavelength. Factors are first Born, with the rest mass of the electron.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from math import pi, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simulation.electron import POTENTIAL_PER_SCATTERING_FACTOR
+from simulation.errors import InvalidParameter, InvalidSpecimen
+
+PARAMETRIZATIONS = ("lobato", "kirkland")
+"""Lobato and Van Dyck, Acta Cryst. A70 (2014) 636; Kirkland, Advanced Computing in Electron Microscopy (2010), App. C."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Coefficients:
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    c: tuple[float, ...] = ()
+    d: tuple[float, ...] = ()
+
+
+@cache
+def _table(parametrization: str) -> dict[str, _Coefficients]:
+    if parametrization not in PARAMETRIZATIONS:
+        raise InvalidParameter(f"unknown parametrization {parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}")
+    text = files("simulation").joinpath("data", f"{parametrization}.json").read_text(encoding="utf-8")
+    return {
+        symbol: _Coefficients(**{name: tuple(values) for name, values in row.items()})
+        for symbol, row in json.loads(text)["elements"].items()
+    }
+
+
+def elements(parametrization: str = "lobato") -> tuple[str, ...]:
+    """Symbols in the table, by atomic number from 1.
+
+    >>> len(elements("lobato")), elements("kirkland")[5]
+    (103, 'C')
+    """
+    return tuple(_table(parametrization))
+
+
+def symbol_of(symbol_or_number: str | int) -> str:
+    """Chemical symbol for a symbol or an atomic number; an error if no table holds it.
+
+    >>> symbol_of(74)
+    'W'
+    """
+    symbols = elements()
+    if isinstance(symbol_or_number, str):
+        if symbol_or_number not in symbols:
+            raise InvalidSpecimen(f"unknown element {symbol_or_number!r}; the tables hold {symbols[0]} to {symbols[-1]}")
+        return symbol_or_number
+    number = int(symbol_or_number)
+    if not 1 <= number <= len(symbols):
+        raise InvalidSpecimen(f"no scattering factor for atomic number {number}; the tables hold 1 to {len(symbols)}")
+    return symbols[number - 1]
+
+
+def electron_scattering_factor(
+    symbol_or_number: str | int, k_per_angstrom: ArrayLike, parametrization: str = "lobato"
+) -> NDArray[np.float64]:
+    """f_e in angstrom at spatial frequencies k (cycles per angstrom), same shape, float64.
+
+    >>> float(electron_scattering_factor("W", 1.0).round(4))
+    2.8979
+    """
+    row = _table(parametrization)[symbol_of(symbol_or_number)]
+    k2 = np.asarray(k_per_angstrom, dtype=np.float64) ** 2
+    if parametrization == "lobato":
+        parts = [a * (2 + b * k2) / (1 + b * k2) ** 2 for a, b in zip(row.a, row.b, strict=True)]
+    else:
+        parts = [a / (k2 + b) for a, b in zip(row.a, row.b, strict=True)]
+        parts += [c * np.exp(-d * k2) for c, d in zip(row.c, row.d, strict=True)]
+    return np.sum(parts, axis=0)
+
+
+def projected_scattering_factor(
+    symbol_or_number: str | int, k_per_angstrom: ArrayLike, parametrization: str = "lobato"
+) -> NDArray[np.float64]:
+    """Fourier transform of the atom's projected potential, V*angstrom^2, same shape as k."""
+    return POTENTIAL_PER_SCATTERING_FACTOR * electron_scattering_factor(symbol_or_number, k_per_angstrom, parametrization)
+
+
+def atomic_potential_v(
+    symbol_or_number: str | int, radius_angstrom: ArrayLike, parametrization: str = "lobato"
+) -> NDArray[np.float64]:
+    """Potential in V at a distance from the nucleus (> 0): the three-dimensional Fourier transform of f_e."""
+    row = _table(parametrization)[symbol_of(symbol_or_number)]
+    r = np.asarray(radius_angstrom, dtype=np.float64)
+    if parametrization == "lobato":
+        parts = [
+            pi**2 * a * b**-1.5 * (sqrt(b) / (pi * r) + 1) * np.exp(-2 * pi * r / sqrt(b))
+            for a, b in zip(row.a, row.b, strict=True)
+        ]
+    else:
+        parts = [pi * a / r * np.exp(-2 * pi * r * sqrt(b)) for a, b in zip(row.a, row.b, strict=True)]
+        parts += [c * (pi / d) ** 1.5 * np.exp(-((pi * r) ** 2) / d) for c, d in zip(row.c, row.d, strict=True)]
+    return POTENTIAL_PER_SCATTERING_FACTOR * np.sum(parts, axis=0)
