@@ -1,7 +1,7 @@
 # Two commands matter: `make run` and `make test`. Each sets up `.venv` by itself and only once.
 PYTHON ?= python3
-# Another build of torch, for example without CUDA on Linux:
-#   make run TORCH="torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu"
+# Another build of torch, with whatever pip needs to find it:
+#   make run TORCH="torch==2.13.0+cpu --extra-index-url WHEELS-OF-THAT-BUILD"
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 SPEC ?= examples/native_defects.yaml

@@ -1,0 +1,75 @@
+"""The lower packages stand alone, stay light, and are ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("instruments", "simulation", "policies", "orchestrator", "workflows")
+
+REPORT = """
+import importlib, json, sys, time
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked here")
+
+BLOCKED = set(sys.argv[2].split(",")) - {""}
+sys.meta_path.insert(0, Blocked())
+before_s = time.process_time()
+module = importlib.import_module(sys.argv[1])
+cpu_s = time.process_time() - before_s
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"cpu_s": cpu_s, "loaded": loaded, "file": module.__file__}))
+"""
+
+
+def imported(package: str, folder: Path, *blocked: str) -> dict:
+    """What importing `package` does in a fresh interpreter that was started in another folder."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, package, ",".join(blocked)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("package", "budget_cpu_s"), [("instruments", 5), ("simulation", 10), ("policies", 20)])
+def test_lower_packages_need_neither_prefect_nor_fastapi(package: str, budget_cpu_s: float, tmp_path: Path) -> None:
+    report = imported(package, tmp_path, "prefect", "fastapi", "starlette", "cupy")
+    print(f"import {package}: {report['cpu_s']:.2f} s of processor time")
+    assert report["cpu_s"] < budget_cpu_s
+    assert not {"matplotlib", "pytest"} & set(report["loaded"])
+
+
+def test_blocking_blocks(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="numpy is blocked here"):
+        imported("numpy", tmp_path, "numpy")
+
+
+def test_instruments_is_only_words(tmp_path: Path) -> None:
+    loaded = set(imported("instruments", tmp_path)["loaded"])
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "cupy", "ase", "h5py", "simulation", "policies", "orchestrator", "workflows"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_imported_are_ours(package: str, tmp_path: Path) -> None:
+    """Other distributions ship packages called `instruments` and `workflows`."""
+    assert Path(imported(package, tmp_path)["file"]).parent == ROOT / package
+
+
+def test_prefect_server_starts_with_the_pinned_fastapi(tmp_path: Path) -> None:
+    assert imported("prefect.server.api.server", tmp_path)["file"]

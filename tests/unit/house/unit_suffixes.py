@@ -1,0 +1,177 @@
+"""Which names a number may carry: every public field and argument of the five packages, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SUFFIXES = (
+    # lengths, areas, densities
+    "nm", "nm2", "per_nm", "per_nm2", "nm_per_px", "nm_per_s", "nm_per_min", "px", "per_px",
+    # angles; energies; currents; voltages; detector geometry
+    "mrad", "deg", "ev", "pa", "mm",
+    # time
+    "us", "s", "per_s", "hz",
+    # dose
+    "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "barn",
+    # computing
+    "bytes", "mb",
+    # counts and numbers without a dimension that say so
+    "count", "counts", "fraction",
+)  # fmt: skip
+
+# Textbook units stay inside the kernels of simulation (STYLE.md, section 1).
+KERNEL_SUFFIXES = (
+    "angstrom", "angstrom2", "angstrom3", "per_angstrom", "per_angstrom2", "rad", "v_angstrom",
+)  # fmt: skip
+
+# Plain nouns: numbers without a dimension (or, where said, of the dimension of what they belong to).
+NOUNS = {
+    "accuracy": "relative error asked for",
+    "amplitude": "column signal in fractions of the beam",
+    "alpha": "level of a statistical test",
+    "background": "in the unit of the image it belongs to",
+    "confidence": "probability",
+    "contrast": "ratio",
+    "coverage": "ratio",
+    "decay": "ratio per step",
+    "density_sigma": "standard deviation of a logarithm",
+    "deviance": "twice a log-likelihood ratio",
+    "efficiency": "ratio",
+    "error": "relative or standard error of the value beside it",
+    "exponent": "power",
+    "factor": "multiplies",
+    "gain": "of the acquisition function, in the objective's own unit",
+    "high": "bound of a search-space dimension, whose name carries the unit",
+    "intensity": "fraction of the incident beam",
+    "jitter": "added to a diagonal",
+    "level": "of confidence or compression",
+    "likelihood": "probability",
+    "lognormal_factor": "multiplies",
+    "low": "bound of a search-space dimension, whose name carries the unit",
+    "mean": "in the unit of the outcome it describes",
+    "noise": "in the unit of the outcome it describes",
+    "occupancy": "ratio",
+    "power": "exponent or test power",
+    "precision": "ratio",
+    "prior": "probability",
+    "probability": "probability",
+    "quantile": "probability",
+    "rate": "false discovery rate; a rate in time ends in its unit",
+    "ratio": "ratio",
+    "recall": "ratio",
+    "resolution": "actuator step of a search-space dimension, whose name carries the unit",
+    "scale": "multiplies",
+    "score": "of the objective, which documents it",
+    "sigma": "standard deviation of a logarithm or in the unit of the value beside it",
+    "std": "in the unit of the outcome it describes",
+    "threshold": "in the unit of what is compared",
+    "tolerance": "relative",
+    "value": "in the unit its own record names",
+    "variance": "square of the outcome it describes",
+    "weight": "ratio",
+}
+
+# No suffix can save these as the whole name or its last word: they have a dimension and do not say which unit.
+DIMENSIONAL = {
+    "angle", "area", "azimuth", "camera_length", "convergence", "current", "defocus", "delay", "diameter", "distance",
+    "dose", "duration", "dwell", "elapsed", "energy", "exposure", "flyback", "height", "length", "period", "position",
+    "radius", "rotation", "size", "thickness", "tilt", "time", "timeout", "voltage", "wavelength", "width",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Name:
+    """One public field or argument and where it stands."""
+
+    place: str
+    name: str
+    annotation: ast.expr
+    is_kernel: bool
+
+    @property
+    def is_float(self) -> bool:
+        """Whether a plain number can stand here, alone or in a sequence; the keys of mappings name their own units."""
+        return "float" in _scalars(self.annotation)
+
+    @property
+    def is_number(self) -> bool:
+        """A float as above, or an int."""
+        return bool({"float", "int"} & _scalars(self.annotation))
+
+
+def _scalars(annotation: ast.expr) -> set[str]:
+    """Names of the plain types in an annotation, looking through unions, options, sequences and Annotated."""
+    match annotation:
+        case ast.Name(id=name):
+            return {name}
+        case ast.Constant(value=str() as quoted):
+            return _scalars(ast.parse(quoted, mode="eval").body)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _scalars(left) | _scalars(right)
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[first, *_])):
+            return _scalars(first)
+        case ast.Subscript(
+            value=ast.Name(id="Optional" | "list" | "tuple" | "Sequence" | "Iterable"), slice=ast.Tuple() as inner
+        ):
+            return set().union(*map(_scalars, inner.elts))
+        case ast.Subscript(value=ast.Name(id="Optional" | "list" | "tuple" | "Sequence" | "Iterable"), slice=inner):
+            return _scalars(inner)
+    return set()
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_")
+
+
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.arg]:
+    arguments = function.args
+    yield from (a for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if a.annotation)
+
+
+def _walk(body: list[ast.stmt], place: str, is_kernel: bool, is_class: bool) -> Iterator[Name]:
+    for node in body:
+        match node:
+            case ast.ClassDef(name=name) if _is_public(name):
+                yield from _walk(node.body, f"{place}.{name}", is_kernel, True)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if _is_public(name) or name == "__init__":
+                for argument in _arguments(node):
+                    assert argument.annotation is not None
+                    yield Name(f"{place}.{name}", argument.arg, argument.annotation, is_kernel)
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation) if is_class and _is_public(name):
+                yield Name(place, name, annotation, is_kernel)
+
+
+def names_in(source: str, module: str) -> list[Name]:
+    """Public fields of classes and arguments of functions of one module."""
+    return list(_walk(ast.parse(source).body, module, module.split(".")[0] == "simulation", False))
+
+
+def names_of(root: Path, packages: tuple[str, ...]) -> list[Name]:
+    """All of them, in the order of the files; generated migrations are left out."""
+    found: list[Name] = []
+    for package in packages:
+        for path in sorted((root / package).rglob("*.py")):
+            if "migrations" not in path.parts:
+                module = ".".join(path.relative_to(root).with_suffix("").parts)
+                found += names_in(path.read_text(encoding="utf-8"), module)
+    return found
+
+
+def _ends_in(name: str, endings: set[str] | tuple[str, ...]) -> bool:
+    return any(name == ending or name.endswith(f"_{ending}") for ending in endings)
+
+
+def complaint(name: Name) -> str | None:
+    """What is wrong with a name, or None."""
+    allowed = SUFFIXES + (KERNEL_SUFFIXES if name.is_kernel else ())
+    # `std_nm`, `sigma_x_nm` and `x_nm_std`: a statistical word may follow the unit.
+    if _ends_in(name.name, allowed) or any(_ends_in(name.name.removesuffix(f"_{noun}"), allowed) for noun in NOUNS):
+        return None
+    if name.is_number and _ends_in(name.name, DIMENSIONAL):
+        return f"{name.place}: {name.name} has a dimension but no unit in its name"
+    if name.is_float and not _ends_in(name.name, set(NOUNS)):
+        return f"{name.place}: {name.name} is a number: end it in a unit, or list it as a noun without dimension"
+    return None
