@@ -1,0 +1,158 @@
+"""The one door to devices and array libraries: kernels receive a `Backend` and never import torch or CuPy.
+
+numpy (scipy's FFT), torch (CPU and CUDA) and CuPy. FFTs here are deterministic plans only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat.numpy as numpy_namespace
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from simulation.errors import DeviceUnavailable, InvalidParameter
+
+DEVICES = ("auto", "cpu", "cuda", "cupy", "numpy")
+Array = Any
+"""An array of the backend's library."""
+
+_CPU_BATCH_BYTES = 12 * 2**20
+_GPU_BATCH_BYTES = 1024 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An array-API namespace with a device, its two-dimensional FFTs, and how much to batch."""
+
+    name: str
+    xp: Any
+    device: Any
+    batch_bytes: int
+    memory_bytes: int
+    fft2: Callable[[Array], Array]
+    ifft2: Callable[[Array], Array]
+    irfft2: Callable[[Array, tuple[int, int]], Array]
+    _asarray: Callable[[NDArray[Any]], Array]
+    _to_numpy: Callable[[Array], NDArray[Any]]
+
+    def asarray(self, array: NDArray[Any]) -> Array:
+        """The numpy array on this device; float64 and complex128 keep their precision."""
+        return self._asarray(np.ascontiguousarray(array))
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """The array back in host memory."""
+        return self._to_numpy(array)
+
+    def batch_count(self, bytes_each: int) -> int:
+        """How many items of that size to treat at once, at least one."""
+        return max(1, self.batch_bytes // max(1, bytes_each))
+
+
+def backend(device: str = "auto") -> Backend:
+    """A backend by name: `auto` (CUDA if torch has it, then CuPy, else CPU), `cpu`, `cuda`, `cupy`, `numpy`."""
+    if device not in DEVICES:
+        raise InvalidParameter(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return _best()
+    return {"cpu": _cpu, "cuda": _torch_cuda, "cupy": _cupy, "numpy": _numpy}[device]()
+
+
+def _best() -> Backend:
+    for build in (_torch_cuda, _cupy):
+        try:
+            return build()
+        except DeviceUnavailable:
+            continue
+    return _cpu()
+
+
+def _cpu() -> Backend:
+    try:
+        return _torch("cpu", _CPU_BATCH_BYTES, _host_memory_bytes())
+    except DeviceUnavailable:
+        return _numpy()
+
+
+def _torch_cuda() -> Backend:
+    torch = _import("torch", "install the torch build for your GPU")
+    if not torch.cuda.is_available():
+        raise DeviceUnavailable("torch sees no CUDA device; choose device='cpu' or 'auto'")
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return _torch("cuda", _GPU_BATCH_BYTES, free_bytes)
+
+
+def _torch(device_name: str, batch_bytes: int, memory_bytes: int) -> Backend:
+    torch = _import("torch", "install torch")
+    namespace = _import("array_api_compat.torch", "install array-api-compat")
+    device = torch.device(device_name)
+    return Backend(
+        name=f"torch-{device_name}",
+        xp=namespace,
+        device=device,
+        batch_bytes=batch_bytes,
+        memory_bytes=memory_bytes,
+        fft2=torch.fft.fft2,
+        ifft2=torch.fft.ifft2,
+        irfft2=lambda array, shape: torch.fft.irfft2(array, s=shape),
+        _asarray=lambda array: torch.tensor(array, device=device),
+        _to_numpy=lambda array: array.detach().cpu().numpy(),
+    )
+
+
+def _numpy() -> Backend:
+    return Backend(
+        name="numpy",
+        xp=numpy_namespace,
+        device="cpu",
+        batch_bytes=_CPU_BATCH_BYTES,
+        memory_bytes=_host_memory_bytes(),
+        fft2=lambda array: scipy.fft.fft2(array),
+        ifft2=lambda array: scipy.fft.ifft2(array),
+        irfft2=lambda array, shape: scipy.fft.irfft2(array, s=shape),
+        _asarray=lambda array: np.array(array),
+        _to_numpy=lambda array: np.asarray(array),
+    )
+
+
+def _cupy() -> Backend:
+    cupy = _import("cupy", "install the extra 'gpu'")
+    try:
+        free_bytes, _ = cupy.cuda.runtime.memGetInfo()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceUnavailable(f"CuPy sees no CUDA device ({error}); choose device='cpu' or 'auto'") from error
+    return Backend(
+        name="cupy",
+        xp=_import("array_api_compat.cupy", "install array-api-compat"),
+        device=cupy.cuda.Device(),
+        batch_bytes=_GPU_BATCH_BYTES,
+        memory_bytes=free_bytes,
+        fft2=cupy.fft.fft2,
+        ifft2=cupy.fft.ifft2,
+        irfft2=lambda array, shape: cupy.fft.irfft2(array, s=shape),
+        _asarray=cupy.asarray,
+        _to_numpy=cupy.asnumpy,
+    )
+
+
+def _import(name: str, remedy: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DeviceUnavailable(f"{name} cannot be imported ({error}); {remedy}, or choose another device") from error
+
+
+def _host_memory_bytes() -> int:
+    """Memory that can be had without swapping, where the system says; else 4 GiB."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return 4 * 2**30
+    return 4 * 2**30

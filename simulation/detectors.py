@@ -1,0 +1,207 @@
+"""Detectors in the diffraction plane: annular, segmented and pixelated; angles are wavelength times frequency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor, isfinite, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.backend import Array, Backend
+from simulation.errors import InvalidParameter
+from simulation.wave_grid import WaveGrid
+
+
+@dataclass(frozen=True, slots=True)
+class AnnularDetector:
+    """Everything with inner <= angle < outer; bright field has inner_mrad = 0 and includes the centre."""
+
+    inner_mrad: float
+    outer_mrad: float
+
+    def __post_init__(self) -> None:
+        """Refuse empty rings."""
+        _check_ring(self.inner_mrad, self.outer_mrad)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedDetector:
+    """Rings of equal width cut into equal segments, counted from +x towards +y, the first starting at `rotation_deg`."""
+
+    inner_mrad: float
+    outer_mrad: float
+    ring_count: int = 1
+    segment_count: int = 4
+    rotation_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse empty rings and counts below one."""
+        _check_ring(self.inner_mrad, self.outer_mrad)
+        if self.ring_count < 1 or self.segment_count < 1:
+            raise InvalidParameter("a segmented detector needs at least one ring and one segment")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelatedDetector:
+    """The diffraction pattern on the pixels of the wave grid, zero angle at index n // 2 of each axis.
+
+    `max_angle_mrad` is half the side of the square kept; by default the rectangle inscribed in the antialias cutoff.
+    `shape_px` (rows, columns) fixes the size instead.
+    """
+
+    max_angle_mrad: float | None = None
+    shape_px: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are not positive."""
+        if self.max_angle_mrad is not None and not self.max_angle_mrad > 0:
+            raise InvalidParameter(f"max_angle_mrad = {self.max_angle_mrad} must be positive, in mrad")
+        if self.shape_px is not None and min(self.shape_px) < 1:
+            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
+
+
+Detector = AnnularDetector | SegmentedDetector | PixelatedDetector
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Flat pixel indices of a pixelated detector, its shape, and its angles in mrad."""
+
+    indices: NDArray[np.int64]
+    y_mrad: NDArray[np.float64]
+    x_mrad: NDArray[np.float64]
+
+
+class DetectorBank:
+    """All detectors of one exposure, prepared for one diffraction grid.
+
+    `pixels`: flat indices of the grid's pixels that intensities will hold (all of them if None).
+    """
+
+    def __init__(
+        self,
+        detectors: Mapping[str, Detector],
+        grid: WaveGrid,
+        wavelength_angstrom: float,
+        on: Backend,
+        pixels: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Check the detectors against the antialias cutoff and make their masks."""
+        self._detectors = dict(detectors)
+        self._on = on
+        angles = _Angles(grid, wavelength_angstrom)
+        count = grid.shape_px[0] * grid.shape_px[1]
+        keep = np.arange(count) if pixels is None else pixels
+        self._masks: dict[str, Array] = {}
+        self._windows: dict[str, _Window] = {}
+        self._gathers: dict[str, Array] = {}
+        inverse = np.full(count, len(keep), dtype=np.int64)
+        inverse[keep] = np.arange(len(keep))
+        for name, detector in self._detectors.items():
+            if isinstance(detector, PixelatedDetector):
+                window = _window(detector, grid, wavelength_angstrom)
+                self._windows[name] = window
+                self._gathers[name] = on.asarray(inverse[window.indices])
+            else:
+                masks = angles.masks(detector)[keep].astype(np.float32)
+                self._masks[name] = on.asarray(masks)
+
+    def measure(self, intensity: Array) -> dict[str, Array]:
+        """Signals from intensities (n, pixels), which sum to 1 in vacuum: (n, *detector shape) by name."""
+        xp = self._on.xp
+        signals: dict[str, Array] = {}
+        for name, masks in self._masks.items():
+            shape = detector_shape(self._detectors[name])
+            signals[name] = xp.reshape(xp.matmul(intensity, masks), (intensity.shape[0], *shape))
+        if self._gathers:
+            zero = xp.zeros_like(intensity[:, :1])
+            padded = xp.concat([intensity, zero], axis=1)
+        for name, gather in self._gathers.items():
+            window = self._windows[name]
+            shape = (intensity.shape[0], len(window.y_mrad), len(window.x_mrad))
+            signals[name] = xp.reshape(xp.take(padded, gather, axis=1), shape)
+        return signals
+
+    def angles_mrad(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Axes (y, x) of a pixelated detector; None for the others."""
+        window = self._windows.get(name)
+        return None if window is None else (window.y_mrad, window.x_mrad)
+
+
+class _Angles:
+    """Polar scattering angles of a grid's pixels, flat."""
+
+    def __init__(self, grid: WaveGrid, wavelength_angstrom: float) -> None:
+        ky, kx = grid.frequencies_per_angstrom()
+        self._polar_mrad = (1e3 * wavelength_angstrom * np.hypot(ky, kx)).ravel()
+        self._azimuth_deg = np.degrees(np.arctan2(ky, kx)).ravel()
+
+    def masks(self, detector: AnnularDetector | SegmentedDetector) -> NDArray[np.bool_]:
+        """(pixels, channels)."""
+        polar = self._polar_mrad
+        if isinstance(detector, AnnularDetector):
+            return ((polar >= detector.inner_mrad) & (polar < detector.outer_mrad))[:, None]
+        width = (detector.outer_mrad - detector.inner_mrad) / detector.ring_count
+        ring = np.floor((polar - detector.inner_mrad) / width)
+        ring = np.where(polar < detector.outer_mrad, np.minimum(ring, detector.ring_count - 1), -1)
+        turn = np.mod(self._azimuth_deg - detector.rotation_deg, 360.0) / 360.0
+        segment = np.minimum(np.floor(turn * detector.segment_count), detector.segment_count - 1)
+        channel = np.where((ring >= 0) & (polar >= detector.inner_mrad), ring * detector.segment_count + segment, -1)
+        return channel[:, None] == np.arange(detector.ring_count * detector.segment_count)[None, :]
+
+
+def detector_shape(detector: Detector) -> tuple[int, ...]:
+    """Trailing shape of the signal of a detector whose size does not depend on the grid."""
+    return (detector.ring_count, detector.segment_count) if isinstance(detector, SegmentedDetector) else ()
+
+
+def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> dict[str, float]:
+    """Outer angles that the antialias cutoff clips, by name; an error for a detector wholly beyond it."""
+    if not detectors:
+        raise InvalidParameter('no detectors given; give at least one, such as {"haadf": AnnularDetector(80, 160)}')
+    clipped: dict[str, float] = {}
+    for name, detector in detectors.items():
+        if isinstance(detector, PixelatedDetector):
+            continue
+        if not isinstance(detector, AnnularDetector | SegmentedDetector):
+            raise InvalidParameter(f"detector {name!r} is a {type(detector).__name__}, not a detector of this package")
+        if detector.inner_mrad >= cutoff_mrad:
+            raise InvalidParameter(
+                f"detector {name!r} starts at {detector.inner_mrad:g} mrad, beyond the antialias cutoff"
+                f" {cutoff_mrad:.1f} mrad of this grid; use a finer sampling_nm or a smaller inner_mrad"
+            )
+        if detector.outer_mrad > cutoff_mrad:
+            clipped[name] = cutoff_mrad
+    return clipped
+
+
+def _check_ring(inner_mrad: float, outer_mrad: float) -> None:
+    if not (isfinite(inner_mrad) and inner_mrad >= 0 and outer_mrad > inner_mrad):
+        raise InvalidParameter(
+            f"a ring from {inner_mrad} to {outer_mrad} mrad is empty; give 0 <= inner_mrad < outer_mrad, in mrad"
+        )
+
+
+def _window(detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float) -> _Window:
+    steps_mrad = [1e3 * wavelength_angstrom / extent for extent in grid.extent_angstrom]
+    counts = detector.shape_px or _window_shape(detector, grid, steps_mrad, grid.cutoff_mrad(wavelength_angstrom))
+    for count, available in zip(counts, grid.shape_px, strict=True):
+        if count > available:
+            raise InvalidParameter(f"a pixelated detector of {counts} pixels exceeds the wave grid {grid.shape_px}")
+    rows, columns = (np.arange(count) - count // 2 for count in counts)
+    indices = (rows % grid.shape_px[0])[:, None] * grid.shape_px[1] + (columns % grid.shape_px[1])[None, :]
+    return _Window(indices.ravel(), rows * steps_mrad[0], columns * steps_mrad[1])
+
+
+def _window_shape(
+    detector: PixelatedDetector, grid: WaveGrid, steps_mrad: list[float], cutoff_mrad: float
+) -> tuple[int, int]:
+    """Odd counts, so that zero angle is in the middle."""
+    reach_mrad = cutoff_mrad / sqrt(2) if detector.max_angle_mrad is None else detector.max_angle_mrad
+    rows, columns = (
+        2 * min(floor(reach_mrad / step + 1e-9), (count - 1) // 2) + 1
+        for step, count in zip(steps_mrad, grid.shape_px, strict=True)
+    )
+    return rows, columns

@@ -1,0 +1,179 @@
+"""Fourier multislice: transmit, then propagate, slice by slice, with an antialias aperture (Kirkland, ch. 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import tan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.backend import Array, Backend
+from simulation.electron import interaction_parameter, wavelength_angstrom
+from simulation.finite_potential import finite_slices
+from simulation.potential import PotentialModel, PotentialSynthesizer
+from simulation.slices import EMPTY, slices_of
+from simulation.specimens import Specimen
+from simulation.wave_grid import WaveGrid
+
+EXACT_OVERSAMPLING = 4
+"""exp(i sigma V) is taken on a grid this much finer, so that it does not alias into the band of the wave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transmissions:
+    """Band-limited transmission functions, (distinct slices, rows, columns), complex64, and the order they are met in.
+
+    `order`: for each slice from the entrance an index, or `EMPTY`.
+    """
+
+    functions: Array
+    order: tuple[int, ...]
+    thickness_angstrom: float
+    grid: WaveGrid
+
+    @property
+    def bytes_count(self) -> int:
+        """Memory of the functions."""
+        return int(np.prod(self.functions.shape)) * 8
+
+
+def transmissions(
+    specimen: Specimen,
+    grid: WaveGrid,
+    slice_thickness_nm: float,
+    model: PotentialModel,
+    beam_energy_ev: float,
+    on: Backend,
+) -> Transmissions:
+    """exp(i sigma V) of every distinct slice, band-limited by the antialias aperture.
+
+    With exact placement, V is synthesised and exponentiated on a finer grid and the result cropped in Fourier
+    space, which makes it independent of where atoms lie between pixels.
+    """
+    sigma = interaction_parameter(beam_energy_ev)
+    fine = grid.finer(EXACT_OVERSAMPLING) if model.placement == "exact" else grid
+    aperture = on.asarray(grid.antialias_aperture().astype(np.float32))
+    if model.projection == "finite":
+        sheets = finite_slices(specimen, fine, slice_thickness_nm, model.parametrization)
+        potentials = (on.asarray(sheet.astype(np.float32)) for sheet in sheets)
+        count = round(specimen.cell_angstrom[2] / (slices := slices_of(specimen, slice_thickness_nm)).thickness_angstrom)
+        order = tuple(range(count))
+    else:
+        slices = slices_of(specimen, slice_thickness_nm)
+        synthesizer = PotentialSynthesizer(fine, model, on)
+        potentials = (synthesizer.potential(atoms) for atoms in slices.distinct)
+        order = slices.order
+    functions = [_band_limited(on, potential, sigma, grid, aperture) for potential in potentials]
+    stack = on.xp.stack(functions) if functions else on.asarray(np.zeros((0, *grid.shape_px), np.complex64))
+    return Transmissions(stack, order, slices.thickness_angstrom, grid)
+
+
+def _band_limited(on: Backend, potential: Array, sigma: float, grid: WaveGrid, aperture: Array) -> Array:
+    phase = sigma * potential
+    wave = on.xp.cos(phase) + 1j * on.xp.sin(phase)
+    spectrum = fourier_resized(on, on.fft2(wave), grid.shape_px)
+    scale = (grid.shape_px[0] * grid.shape_px[1]) / (potential.shape[0] * potential.shape[1])
+    return on.ifft2(spectrum * (aperture * scale))
+
+
+def fourier_resized(on: Backend, spectrum: Array, shape_px: tuple[int, int]) -> Array:
+    """Crop or zero-pad the last two axes of a spectrum in FFT order to `shape_px`.
+
+    Where an even size is cut, only its negative Nyquist frequency remains; what lies beyond the antialias
+    aperture is removed by the caller.
+    """
+    for axis, count in ((-2, shape_px[0]), (-1, shape_px[1])):
+        spectrum = _resized_axis(on, spectrum, axis, count)
+    return spectrum
+
+
+def _resized_axis(on: Backend, spectrum: Array, axis: int, count: int) -> Array:
+    xp, available = on.xp, spectrum.shape[axis]
+    if count == available:
+        return spectrum
+    kept = min(count, available)
+    positive, negative = (kept + 1) // 2, kept // 2
+    first = _cut(spectrum, axis, 0, positive)
+    last = _cut(spectrum, axis, available - negative, available)
+    parts = [first, last]
+    if count > available:
+        shape = list(spectrum.shape)
+        shape[axis] = count - available
+        parts.insert(1, xp.zeros(tuple(shape), dtype=spectrum.dtype, device=on.device))
+    return xp.concat(parts, axis=axis)
+
+
+def _cut(array: Array, axis: int, start: int, stop: int) -> Array:
+    return array[..., start:stop] if axis == -1 else array[..., start:stop, :]
+
+
+class Propagator:
+    """Free-space steps through whole numbers of slices, with the antialias aperture once for each slice.
+
+    P = exp(-i pi lambda dz k^2 - 2 pi i dz (kx tan tilt_x + ky tan tilt_y)).
+    """
+
+    def __init__(self, optics: Optics, grid: WaveGrid, thickness_angstrom: float, on: Backend) -> None:
+        """`optics` gives the wavelength and the tilt of the beam."""
+        ky, kx = grid.frequencies_per_angstrom()
+        tilt_x, tilt_y = tan(optics.tilt_x_mrad * 1e-3), tan(optics.tilt_y_mrad * 1e-3)
+        wavelength = wavelength_angstrom(optics.beam_energy_ev)
+        path = np.pi * wavelength * (ky**2 + kx**2) + 2 * np.pi * (kx * tilt_x + ky * tilt_y)
+        self._phase: NDArray[np.float64] = -thickness_angstrom * path
+        self._aperture = grid.antialias_aperture()
+        self._on = on
+        self._powers: dict[int, Array] = {}
+
+    def through(self, slice_count: int) -> Array:
+        """The factor in Fourier space for so many slices, (rows, columns), complex64."""
+        if slice_count not in self._powers:
+            factor = self._aperture**slice_count * np.exp(1j * slice_count * self._phase)
+            self._powers[slice_count] = self._on.asarray(factor.astype(np.complex64))
+        return self._powers[slice_count]
+
+
+@dataclass(frozen=True, slots=True)
+class Itinerary:
+    """Runs of empty slices merged: (empty slices crossed before, transmission index) ..., and the slices left after.
+
+    Exact: an empty slice transmits 1, and successive propagators multiply.
+    """
+
+    steps: tuple[tuple[int, int], ...]
+    trailing: int
+
+    @classmethod
+    def of(cls, order: tuple[int, ...]) -> Itinerary:
+        """Each step's propagation includes the slice transmitted before it."""
+        steps: list[tuple[int, int]] = []
+        pending = 0
+        for index in order:
+            if index != EMPTY:
+                steps.append((pending, index))
+                pending = 0
+            pending += 1
+        return cls(tuple(steps), pending)
+
+
+def propagate(waves: Array, specimen: Transmissions, propagator: Propagator, on: Backend) -> Array:
+    """Exit waves in Fourier space from incident waves in Fourier space, both (n, rows, columns) in FFT order.
+
+    The last propagation step is included. `waves` is overwritten.
+    """
+    itinerary = Itinerary.of(specimen.order)
+    for slice_count, index in itinerary.steps:
+        if slice_count:
+            waves *= propagator.through(slice_count)
+        waves = on.ifft2(waves)
+        waves *= specimen.functions[index]
+        waves = on.fft2(waves)
+    if itinerary.trailing:
+        waves *= propagator.through(itinerary.trailing)
+    return waves
+
+
+def step_count(order: tuple[int, ...]) -> int:
+    """Transmissions met, each costing two Fourier transforms."""
+    return sum(index != EMPTY for index in order)

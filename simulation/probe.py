@@ -1,0 +1,89 @@
+"""The incident wave: an aperture filled with an aberrated phase."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.aberrations import chi
+from simulation.electron import wavelength_angstrom
+from simulation.errors import InvalidParameter
+from simulation.wave_grid import WaveGrid
+
+APERTURES = ("soft", "hard")
+
+
+def probe(
+    optics: Optics,
+    *,
+    shape_px: tuple[int, int],
+    sampling_nm: float | tuple[float, float],
+    x_nm: float = 0.0,
+    y_nm: float = 0.0,
+    aperture: str = "soft",
+) -> NDArray[np.complex64]:
+    """The probe on a periodic grid, complex (rows, columns); sampling is one number or (y, x).
+
+    psi = ifft2(N A(k) exp(-i chi(k)) exp(-2 pi i k.r0)) with sum |fft2(psi)|^2 = 1, so that
+    sum |psi|^2 = 1 / (rows * columns). The centre (x_nm, y_nm) need not lie on a pixel.
+    """
+    dy, dx = sampling_nm if isinstance(sampling_nm, tuple) else (sampling_nm, sampling_nm)
+    if not (isfinite(dy) and isfinite(dx) and dy > 0 and dx > 0):
+        raise InvalidParameter(f"sampling_nm = {sampling_nm} must be positive, in nm")
+    rows, columns = shape_px
+    if rows < 1 or columns < 1:
+        raise InvalidParameter(f"shape_px = {shape_px} must be (rows, columns), at least one each")
+    if not (isfinite(x_nm) and isfinite(y_nm)):
+        raise InvalidParameter(f"probe position ({x_nm}, {y_nm}) nm must be finite")
+    grid = WaveGrid((rows, columns), (rows * dy * 10, columns * dx * 10))
+    spectrum = probe_spectrum(optics, grid, aperture=aperture)
+    along_y, along_x = position_phases(grid, np.array([[x_nm * 10, y_nm * 10]]))
+    return np.fft.ifft2(spectrum * along_y[0, :, None] * along_x[0, None, :]).astype(np.complex64)
+
+
+def probe_spectrum(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.complex128]:
+    """The probe centred on the origin in Fourier space, (rows, columns) in FFT order; sum |.|^2 = 1."""
+    amplitude = aperture_function(optics, grid, aperture=aperture)
+    ky, kx = grid.frequencies_per_angstrom()
+    spectrum = amplitude * np.exp(-1j * chi(optics, kx, ky))
+    return spectrum / np.sqrt(np.sum(amplitude**2))
+
+
+def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.float64]:
+    """Transmission of the aperture, (rows, columns) in FFT order.
+
+    `soft`: the edge is a ramp one reciprocal pixel wide, A = clip((alpha_c - alpha) / d + 1/2, 0, 1);
+    `hard`: 1 where alpha <= alpha_c.
+    """
+    if aperture not in APERTURES:
+        raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
+    wavelength = wavelength_angstrom(optics.beam_energy_ev)
+    limit = optics.semi_convergence_angle_mrad * 1e-3
+    if limit > grid.cutoff_per_angstrom * wavelength:
+        raise InvalidParameter(
+            f"semi-convergence angle {optics.semi_convergence_angle_mrad:g} mrad is beyond the antialias cutoff"
+            f" {grid.cutoff_mrad(wavelength):.1f} mrad of this grid; use a finer sampling_nm"
+        )
+    ky, kx = grid.frequencies_per_angstrom()
+    alpha = wavelength * np.hypot(ky, kx)
+    if aperture == "hard":
+        return (alpha <= limit).astype(np.float64)
+    azimuth = np.arctan2(ky, kx)
+    step_y, step_x = wavelength / grid.extent_angstrom[0], wavelength / grid.extent_angstrom[1]
+    edge = np.hypot(np.cos(azimuth) * step_x, np.sin(azimuth) * step_y)
+    amplitude = np.clip((limit - alpha) / edge + 0.5, 0, 1)
+    amplitude[0, 0] = 1.0
+    return amplitude
+
+
+def position_phases(
+    grid: WaveGrid, positions_angstrom: NDArray[np.float64]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """exp(-2 pi i k.r0) for n probe positions (x, y), as factors (n, rows) along y and (n, columns) along x."""
+    ky, kx = grid.frequencies_per_angstrom()
+    along_x = np.exp(-2j * np.pi * positions_angstrom[:, 0, None] * kx[0][None, :])
+    along_y = np.exp(-2j * np.pi * positions_angstrom[:, 1, None] * ky[:, 0][None, :])
+    return along_y, along_x

@@ -1,0 +1,109 @@
+"""Where the probe stands: a grid of pixels or a list of points, in the frame of the specimen's cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simulation.errors import InvalidParameter
+
+
+@dataclass(frozen=True, slots=True)
+class GridScan:
+    """Pixel (r, c) sits at (x_nm + c * width_nm / columns, y_nm + r * height_nm / rows); the end is not included."""
+
+    x_nm: float
+    y_nm: float
+    width_nm: float
+    height_nm: float
+    shape_px: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Refuse empty or infinite scans."""
+        if not all(isfinite(value) for value in (self.x_nm, self.y_nm, self.width_nm, self.height_nm)):
+            raise InvalidParameter("a scan needs finite x_nm, y_nm, width_nm, height_nm")
+        if self.width_nm <= 0 or self.height_nm <= 0:
+            raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; give positive sizes in nm")
+        if len(self.shape_px) != 2 or min(self.shape_px) < 1:
+            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
+
+    @property
+    def pixel_nm(self) -> tuple[float, float]:
+        """Distance between pixels (y, x)."""
+        return self.height_nm / self.shape_px[0], self.width_nm / self.shape_px[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading shape of an image: (rows, columns)."""
+        return self.shape_px
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the leading dimensions."""
+        return ("y", "x")
+
+    def coordinates(self) -> dict[str, tuple[str, NDArray[np.float64]]]:
+        """Coordinates in nm by name, each with its dimension."""
+        dy, dx = self.pixel_nm
+        y = self.y_nm + np.arange(self.shape_px[0]) * dy
+        x = self.x_nm + np.arange(self.shape_px[1]) * dx
+        return {"y": ("y", y), "x": ("x", x)}
+
+    def points_angstrom(self) -> NDArray[np.float64]:
+        """(rows * columns, 2) of (x, y), columns fastest."""
+        coordinates = self.coordinates()
+        y, x = np.meshgrid(coordinates["y"][1], coordinates["x"][1], indexing="ij")
+        return np.column_stack([x.ravel(), y.ravel()]) * 10
+
+    def widened(self, margin_px: tuple[int, int]) -> GridScan:
+        """The same pixels with (rows, columns) more of them on every side."""
+        dy, dx = self.pixel_nm
+        rows, columns = self.shape_px[0] + 2 * margin_px[0], self.shape_px[1] + 2 * margin_px[1]
+        corner_x, corner_y = self.x_nm - margin_px[1] * dx, self.y_nm - margin_px[0] * dy
+        return GridScan(corner_x, corner_y, columns * dx, rows * dy, (rows, columns))
+
+
+class PointScan:
+    """Single probe positions: `points_nm` is (n, 2) of (x, y)."""
+
+    __slots__ = ("points_nm",)
+
+    def __init__(self, points_nm: ArrayLike) -> None:
+        """Refuse lists that are empty, of another shape, or not finite."""
+        points = np.array(points_nm, dtype=np.float64)
+        if points.shape == (2,):
+            points = points[None, :]
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise InvalidParameter(f"points_nm has shape {points.shape}; it must be (n, 2) of (x, y), n at least 1")
+        if not np.isfinite(points).all():
+            raise InvalidParameter("points_nm holds a position that is not finite")
+        points.setflags(write=False)
+        self.points_nm = points
+
+    def __repr__(self) -> str:
+        """Short: the number of points."""
+        return f"PointScan({len(self.points_nm)} points)"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Leading shape of a result: (n,)."""
+        return (len(self.points_nm),)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the leading dimensions."""
+        return ("point",)
+
+    def coordinates(self) -> dict[str, tuple[str, NDArray[np.float64]]]:
+        """x and y of each point in nm."""
+        return {"x": ("point", self.points_nm[:, 0]), "y": ("point", self.points_nm[:, 1])}
+
+    def points_angstrom(self) -> NDArray[np.float64]:
+        """(n, 2) of (x, y)."""
+        return self.points_nm * 10
+
+
+Scan = GridScan | PointScan

@@ -1,0 +1,72 @@
+"""Cutting the specimen into equal slices across the beam; equal slices are found once, empty ones are marked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.errors import InvalidParameter
+from simulation.specimens import Specimen
+from simulation.wave_grid import ceil_of
+
+_BOUNDARY_TOLERANCE_ANGSTROM = 1e-6
+_SAME_POSITION_DECIMALS = 7
+EMPTY = -1
+"""In `Slices.order`: a slice without atoms."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtomSlice:
+    """The atoms of one slice: atomic numbers (n,), and x, y in angstrom (n, 2)."""
+
+    numbers: NDArray[np.int64]
+    xy_angstrom: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Distinct slices, and for each slice from the entrance its index among them (`EMPTY` for none)."""
+
+    distinct: tuple[AtomSlice, ...]
+    order: tuple[int, ...]
+    thickness_angstrom: float
+
+
+def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:
+    """Number of equal slices at most `slice_thickness_nm` thick."""
+    if not (isfinite(slice_thickness_nm) and slice_thickness_nm > 0):
+        raise InvalidParameter(f"slice_thickness_nm = {slice_thickness_nm} must be a positive number of nm")
+    return ceil_of(depth_angstrom, slice_thickness_nm * 10)
+
+
+def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:
+    """Each atom belongs as a whole to the slice that starts at or before its z."""
+    depth = specimen.cell_angstrom[2]
+    count = slice_count(depth, slice_thickness_nm)
+    thickness = depth / count
+    z = specimen.positions_angstrom[:, 2]
+    owner = np.floor((z + _BOUNDARY_TOLERANCE_ANGSTROM) / thickness).astype(int) % count
+    distinct: list[AtomSlice] = []
+    known: dict[bytes, int] = {}
+    order: list[int] = []
+    for index in range(count):
+        inside = owner == index
+        if not inside.any():
+            order.append(EMPTY)
+            continue
+        atoms, key = _canonical(specimen.numbers[inside], specimen.positions_angstrom[inside, :2])
+        if key not in known:
+            known[key] = len(distinct)
+            distinct.append(atoms)
+        order.append(known[key])
+    return Slices(tuple(distinct), tuple(order), thickness)
+
+
+def _canonical(numbers: NDArray[np.int64], xy_angstrom: NDArray[np.float64]) -> tuple[AtomSlice, bytes]:
+    rounded = np.round(xy_angstrom, _SAME_POSITION_DECIMALS) + 0.0
+    order = np.lexsort((rounded[:, 1], rounded[:, 0], numbers))
+    key = numbers[order].tobytes() + rounded[order].tobytes()
+    return AtomSlice(numbers[order], xy_angstrom[order]), key

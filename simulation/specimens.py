@@ -1,0 +1,179 @@
+"""A structure fit to be simulated: read from a file, checked, made orthogonal. Slicing is in `slices`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.errors import InvalidSpecimen
+from simulation.scattering_factors import symbol_of
+
+_TOLERANCE_ANGSTROM = 1e-4
+
+
+class Atoms(Protocol):
+    """What a structure must have: as `ase.Atoms`, angstrom."""
+
+    @property
+    def numbers(self) -> Any:
+        """Atomic numbers, (n,)."""
+
+    @property
+    def positions(self) -> Any:
+        """Cartesian positions in angstrom, (n, 3)."""
+
+    @property
+    def cell(self) -> Any:
+        """Three cell vectors in angstrom, (3, 3), or three lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """Checked atoms in an orthogonal periodic cell, beam along +z; angstrom, float64."""
+
+    numbers: NDArray[np.int64]
+    positions_angstrom: NDArray[np.float64]
+    cell_angstrom: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, atoms: Atoms) -> Specimen:
+        """Check `atoms`; x, y and z are wrapped into the cell."""
+        cell = _orthogonal_lengths(atoms)
+        numbers, positions = _checked_atoms(atoms)
+        return cls(numbers, np.mod(positions, np.asarray(cell)), cell)
+
+    def displaced(self, displacements_angstrom: NDArray[np.float64]) -> Specimen:
+        """Every atom moved; x and y wrap, z stays inside the cell, so no surface atom changes sides."""
+        positions = self.positions_angstrom + displacements_angstrom
+        width, height, depth = self.cell_angstrom
+        wrapped = np.mod(positions[:, :2], (width, height))
+        z = np.clip(positions[:, 2], 0.0, np.nextafter(depth, 0.0))
+        return Specimen(self.numbers, np.column_stack([wrapped, z]), self.cell_angstrom)
+
+
+def read_structure(path: str | Path) -> Any:
+    """The structure of a CIF or extended XYZ file as `ase.Atoms` (the last frame of a trajectory).
+
+    Raises `InvalidSpecimen` if the file is missing, unreadable, empty or has no cell.
+    """
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidSpecimen(f"structure file {path} does not exist; give a CIF or extended XYZ file")
+    if path.stat().st_size == 0:
+        raise InvalidSpecimen(f"structure file {path} is empty; give a CIF or extended XYZ file")
+    file_format = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower())
+    unreadable = (UnknownFileTypeError, OSError, ValueError, KeyError, IndexError, StopIteration, AssertionError)
+    try:
+        atoms = ase.io.read(path, format=file_format)
+    except (*unreadable, RuntimeError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidSpecimen(f"structure file {path} cannot be read as CIF or extended XYZ ({reason})") from error
+    if isinstance(atoms, list):
+        atoms = atoms[-1]
+    if len(atoms) == 0:
+        raise InvalidSpecimen(f"structure file {path} holds no atoms")
+    if abs(atoms.cell.volume) < 1e-6:
+        raise InvalidSpecimen(
+            f"structure file {path} has no three-dimensional cell; write Lattice=... (extended XYZ) or a CIF cell, in angstrom"
+        )
+    _checked_atoms(atoms)
+    return atoms
+
+
+def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:
+    """The smallest orthogonal supercell of an `ase.Atoms` whose c axis is perpendicular to a and b.
+
+    Hexagonal monolayers give the rectangular cell a x sqrt(3) a with twice the atoms; orthogonal cells come back
+    rotated onto x, y, z. Raises `InvalidSpecimen` if no supercell up to `repeat_limit` repeats a side is orthogonal.
+    """
+    from ase.build import make_supercell
+
+    lattice = np.asarray(atoms.cell[:], dtype=np.float64)
+    a, b, c = lattice
+    if max(abs(a @ c), abs(b @ c)) > _TOLERANCE_ANGSTROM * np.linalg.norm(c) * max(np.linalg.norm(a), np.linalg.norm(b)):
+        raise InvalidSpecimen("the third cell vector is not perpendicular to the first two; beam along c needs that")
+    first, second = _orthogonal_pair(a, b, repeat_limit)
+    matrix = np.array([[*first, 0], [*second, 0], [0, 0, 1]])
+    supercell = make_supercell(atoms, matrix)
+    if np.linalg.det(supercell.cell[:]) < 0:
+        raise InvalidSpecimen("the cell vectors are left-handed; exchange a and b")
+    lengths = supercell.cell.lengths()
+    scaled = supercell.get_scaled_positions(wrap=True)
+    scaled = np.where(np.isclose(scaled, 1.0, atol=1e-9), 0.0, scaled)
+    supercell.set_cell(np.diag(lengths))
+    supercell.set_scaled_positions(scaled)
+    return supercell
+
+
+def _orthogonal_pair(
+    a: NDArray[np.float64], b: NDArray[np.float64], repeat_limit: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Two integer combinations of a and b, perpendicular, of least area; the first as close to a as can be."""
+    candidates = [
+        (i, j) for i in range(-repeat_limit, repeat_limit + 1) for j in range(-repeat_limit, repeat_limit + 1) if i or j
+    ]
+    best: tuple[float, float, tuple[int, int], tuple[int, int]] | None = None
+    for first in ((1, 0), (0, 1), *candidates):
+        u = first[0] * a + first[1] * b
+        for second in candidates:
+            v = second[0] * a + second[1] * b
+            area = first[0] * second[1] - first[1] * second[0]
+            if area <= 0 or abs(u @ v) > 1e-5 * np.linalg.norm(u) * np.linalg.norm(v):
+                continue
+            key = (float(area), float(np.linalg.norm(u)))
+            if best is None or key[0] < best[0] - 1e-9:
+                best = (*key, first, second)
+    if best is None:
+        raise InvalidSpecimen(
+            f"no orthogonal supercell within {repeat_limit} repeats of the cell; build one and give that structure"
+        )
+    return best[2], best[3]
+
+
+def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
+    cell = np.asarray(atoms.cell[:], dtype=np.float64)
+    if cell.shape == (3,):
+        cell = np.diag(cell)
+    if cell.shape != (3, 3) or not np.all(np.isfinite(cell)):
+        raise InvalidSpecimen("the cell must be three finite vectors in angstrom")
+    if np.max(np.abs(cell - np.diag(np.diagonal(cell)))) > _TOLERANCE_ANGSTROM:
+        raise InvalidSpecimen(
+            "the cell must be orthogonal with its vectors along x, y, z (beam along +z);"
+            " make it so with simulation.specimens.orthogonal_cell(atoms)"
+        )
+    lengths = tuple(float(value) for value in np.diagonal(cell))
+    if min(lengths) <= 0:
+        raise InvalidSpecimen(f"cell lengths {lengths} angstrom must all be positive; give the structure a cell")
+    return lengths[0], lengths[1], lengths[2]
+
+
+def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    numbers = np.asarray(atoms.numbers, dtype=np.int64)
+    positions = np.asarray(atoms.positions, dtype=np.float64)
+    if positions.shape != (len(numbers), 3):
+        raise InvalidSpecimen(f"positions have shape {positions.shape}; {len(numbers)} atoms need ({len(numbers)}, 3)")
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        raise InvalidSpecimen(f"atom {bad[0]} has a position that is not finite: {positions[bad[0]]} angstrom")
+    for number in np.unique(numbers):
+        symbol_of(int(number))
+    return numbers, positions
+
+
+def specimens_of(structures: Sequence[Atoms]) -> list[Specimen]:
+    """Check several structures of one cell, such as configurations of frozen phonons."""
+    specimens = [Specimen.of(atoms) for atoms in structures]
+    if not specimens:
+        raise InvalidSpecimen("no structures given; give at least one")
+    cells = np.array([specimen.cell_angstrom for specimen in specimens])
+    if np.max(np.abs(cells - cells[0])) > _TOLERANCE_ANGSTROM:
+        raise InvalidSpecimen("the displaced structures have different cells; give them one cell")
+    return specimens

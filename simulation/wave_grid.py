@@ -1,0 +1,89 @@
+"""The grid of the wave: its pixels, spatial frequencies and antialias aperture. All arrays are (row, column) = (y, x)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, isfinite
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from simulation.errors import InvalidParameter
+
+ANTIALIAS_FRACTION = 0.6666666
+"""Band limit as a fraction of the Nyquist frequency of the coarser side."""
+_TAPER_CYCLES_PER_PIXEL = 0.01
+_PIXEL_LIMIT = 2**15
+
+
+@dataclass(frozen=True, slots=True)
+class WaveGrid:
+    """`shape_px` pixels over the periodic `extent_angstrom`, both (y, x)."""
+
+    shape_px: tuple[int, int]
+    extent_angstrom: tuple[float, float]
+
+    @classmethod
+    def for_cell(
+        cls, width_angstrom: float, height_angstrom: float, sampling_nm: float, shape_px: tuple[int, int] | None
+    ) -> WaveGrid:
+        """At least the sampling asked for, rounded up to FFT-friendly sizes unless `shape_px` fixes them."""
+        if shape_px is None:
+            if not (isfinite(sampling_nm) and sampling_nm > 0):
+                raise InvalidParameter(f"sampling_nm = {sampling_nm} must be a positive number of nm")
+            counts = (ceil_of(height_angstrom, sampling_nm * 10), ceil_of(width_angstrom, sampling_nm * 10))
+            _check_shape(counts, "sampling_nm is too fine for this cell: use a coarser one")
+            shape_px = (scipy.fft.next_fast_len(counts[0], True), scipy.fft.next_fast_len(counts[1], True))
+        else:
+            shape_px = (int(shape_px[0]), int(shape_px[1]))
+            _check_shape(shape_px, "grid_shape_px is (rows, columns)")
+        return cls(shape_px, (height_angstrom, width_angstrom))
+
+    @property
+    def sampling_angstrom(self) -> tuple[float, float]:
+        """Pixel size (y, x)."""
+        return self.extent_angstrom[0] / self.shape_px[0], self.extent_angstrom[1] / self.shape_px[1]
+
+    @property
+    def cutoff_per_angstrom(self) -> float:
+        """Spatial frequency beyond which no wave exists (antialiasing)."""
+        return ANTIALIAS_FRACTION / (2 * max(self.sampling_angstrom))
+
+    def cutoff_mrad(self, wavelength_angstrom: float) -> float:
+        """The same as an angle."""
+        return self.cutoff_per_angstrom * wavelength_angstrom * 1e3
+
+    def frequencies_per_angstrom(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """ky as (rows, 1) and kx as (1, columns) in FFT order, cycles per angstrom."""
+        ky = np.fft.fftfreq(self.shape_px[0], self.sampling_angstrom[0])
+        kx = np.fft.fftfreq(self.shape_px[1], self.sampling_angstrom[1])
+        return ky[:, None], kx[None, :]
+
+    def squared_frequencies(self) -> NDArray[np.float64]:
+        """k^2 in FFT order, (rows, columns), per square angstrom."""
+        ky, kx = self.frequencies_per_angstrom()
+        return ky**2 + kx**2
+
+    def antialias_aperture(self) -> NDArray[np.float64]:
+        """1 inside, 0 beyond the cutoff, a raised cosine between; (rows, columns) in FFT order."""
+        k = np.sqrt(self.squared_frequencies())
+        width = _TAPER_CYCLES_PER_PIXEL / max(self.sampling_angstrom)
+        start = self.cutoff_per_angstrom - width
+        taper = 0.5 * (1 + np.cos(np.pi * np.clip((k - start) / width, 0, 1)))
+        return np.where(k > self.cutoff_per_angstrom, 0.0, taper)
+
+    def finer(self, factor: int) -> WaveGrid:
+        """The same extent with `factor` times the pixels a side."""
+        return WaveGrid((self.shape_px[0] * factor, self.shape_px[1] * factor), self.extent_angstrom)
+
+
+def ceil_of(length: float, step: float) -> int:
+    """ceil(length / step), forgiving rounding: a whole number of steps within 1e-6 stays that number; at least 1."""
+    return max(1, ceil(length / step - 1e-6))
+
+
+def _check_shape(shape_px: tuple[int, int], remedy: str) -> None:
+    for count in shape_px:
+        if not 4 <= count <= _PIXEL_LIMIT:
+            raise InvalidParameter(f"a wave grid of {shape_px} pixels is outside 4 to {_PIXEL_LIMIT} a side; {remedy}")
