@@ -15,7 +15,7 @@ SUFFIXES = (
     # time
     "us", "s", "per_s", "hz",
     # dose
-    "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "barn",
+    "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "counts_per_electron", "barn",
     # computing
     "bytes", "mb",
     # counts and numbers without a dimension that say so
@@ -51,6 +51,8 @@ NOUNS = {
     "likelihood": "probability",
     "lognormal_factor": "multiplies",
     "low": "bound of a search-space dimension, whose name carries the unit",
+    "maximum": "of an instrument axis, whose record names the unit",
+    "minimum": "of an instrument axis, whose record names the unit",
     "mean": "in the unit of the outcome it describes",
     "noise": "in the unit of the outcome it describes",
     "occupancy": "ratio",
