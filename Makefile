@@ -1,6 +1,6 @@
 # Two commands matter: `make run` and `make test`. Each sets up `.venv` by itself and only once.
 PYTHON ?= python3
-# Another build of torch, with whatever pip needs to find it:
+# Another build of torch, with whatever pip needs to find it (in a fresh clone or after `make clean`):
 #   make run TORCH="torch==2.13.0+cpu --extra-index-url WHEELS-OF-THAT-BUILD"
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
@@ -49,7 +49,7 @@ clean:
 	  echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; rm -rf .venv; exit 1; }
 
 # torch comes first and stays out of the pins, so that TORCH may name another build of it.
-.venv/pins.txt: constraints.txt Makefile | .venv/bin/python
+.venv/pins.txt: constraints.txt | .venv/bin/python
 	@grep -v '^torch==' constraints.txt > $@
 
 .venv/torch: .venv/pins.txt

@@ -26,8 +26,9 @@ sys.meta_path.insert(0, Blocked())
 before_s = time.process_time()
 module = importlib.import_module(sys.argv[1])
 cpu_s = time.process_time() - before_s
+unknown = [name for name in getattr(module, "__all__", []) if getattr(module, name, None) is None]
 loaded = sorted({name.partition(".")[0] for name in sys.modules})
-print(json.dumps({"cpu_s": cpu_s, "loaded": loaded, "file": module.__file__}))
+print(json.dumps({"cpu_s": cpu_s, "loaded": loaded, "file": module.__file__, "unknown": unknown}))
 """
 
 
@@ -68,7 +69,9 @@ def test_instruments_is_only_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_imported_are_ours(package: str, tmp_path: Path) -> None:
     """Other distributions ship packages called `instruments` and `workflows`."""
-    assert Path(imported(package, tmp_path)["file"]).parent == ROOT / package
+    report = imported(package, tmp_path)
+    assert Path(report["file"]).parent == ROOT / package
+    assert not report["unknown"], "names in __all__ that the package does not have"
 
 
 def test_prefect_server_starts_with_the_pinned_fastapi(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ def test_every_public_number_names_its_unit(package: str) -> None:
         "def move(*, speed: 'float | None' = None) -> None: ...",
         "class Stage:\n    def move(self, x: Annotated[float, Field(ge=0)]) -> None: ...",
         "class Stage:\n    def __init__(self, step: list[float]) -> None: ...",
+        "class Stage:\n    corners: list[tuple[float, float]]",
+        "def sweep(steps: tuple[float, ...]) -> None: ...",
         "async def wait(seconds: float) -> None: ...",
         "def potential(r_angstrom: float) -> None: ...",
     ],
@@ -44,6 +46,7 @@ def test_a_bare_number_is_found(source: str) -> None:
         "class Scan:\n    dwell_time_us: float = 1.0\n    shape_px: tuple[int, int]\n    _size: float",
         "def score(probability: float, false_discovery_rate: float, outcomes: dict[str, float]) -> None: ...",
         "def _inner(x: float) -> None: ...",
+        "def plot(rows: list[tuple[str, float]], corners_nm: list[tuple[float, float]]) -> None: ...",
         "def fit(x_nm_std: float, std_nm: float) -> None: ...",
     ],
 )

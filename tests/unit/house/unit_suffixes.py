@@ -19,7 +19,7 @@ SUFFIXES = (
     # computing
     "bytes", "mb",
     # counts and numbers without a dimension that say so
-    "count", "counts", "fraction",
+    "count", "counts", "sites", "fraction",
 )  # fmt: skip
 
 # Textbook units stay inside the kernels of simulation (STYLE.md, section 1).
@@ -38,6 +38,7 @@ NOUNS = {
     "coverage": "ratio",
     "decay": "ratio per step",
     "density_sigma": "standard deviation of a logarithm",
+    "dispersion": "variance over mean of counts",
     "deviance": "twice a log-likelihood ratio",
     "efficiency": "ratio",
     "error": "relative or standard error of the value beside it",
@@ -115,13 +116,18 @@ def _scalars(annotation: ast.expr) -> set[str]:
             return _scalars(left) | _scalars(right)
         case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[first, *_])):
             return _scalars(first)
-        case ast.Subscript(
-            value=ast.Name(id="Optional" | "list" | "tuple" | "Sequence" | "Iterable"), slice=ast.Tuple() as inner
-        ):
-            return set().union(*map(_scalars, inner.elts))
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=elements)):
+            return _of_one_kind(elements)
         case ast.Subscript(value=ast.Name(id="Optional" | "list" | "tuple" | "Sequence" | "Iterable"), slice=inner):
             return _scalars(inner)
     return set()
+
+
+def _of_one_kind(elements: list[ast.expr]) -> set[str]:
+    """The kind of a tuple's elements; one of mixed kinds, or longer than a point in space, is a record of its own."""
+    plain = [element for element in elements if not (isinstance(element, ast.Constant) and element.value is Ellipsis)]
+    kinds = [_scalars(element) for element in plain]
+    return kinds[0] if len(plain) <= 3 and all(kind == kinds[0] for kind in kinds) else set()
 
 
 def _is_public(name: str) -> bool:
