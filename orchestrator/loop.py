@@ -1,0 +1,218 @@
+"""The one straight line: spec -> suggestion -> command -> frame -> features -> score -> record.
+
+Safety wraps the microscope, so there is no safety branch here; the journal has the intent before the microscope
+is told, the catalogue has the frame before its features are computed. Neighbour: `restart` rebuilds an interrupted one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    Capabilities,
+    CommandRefused,
+    Frame,
+    GuardedMicroscope,
+    ResultUnknown,
+    Unsupported,
+)
+from policies import Cost, Observation, Policy, Suggestion
+
+from orchestrator.features.feature_set import FeatureSet
+from orchestrator.mapping import command_for
+from orchestrator.objectives.objective import FrameFacts, Objective, Score
+from orchestrator.spec import ExperimentSpec
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+
+
+class Extraction(Protocol):
+    """Frames to features; `remember` takes features that were extracted before a restart."""
+
+    def extract(self, frame: Frame) -> FeatureSet:
+        """The features of one frame."""
+        ...
+
+    def remember(self, features: FeatureSet) -> None:
+        """Take in features already known, as if `extract` had just returned them."""
+        ...
+
+
+class Intended(Protocol):
+    """An intent in the journal: what will be asked of the microscope, under which id."""
+
+    @property
+    def action_id(self) -> str: ...
+
+
+class Record(Protocol):
+    """The journal as the loop sees it; every call is on disk when it returns."""
+
+    def intend(self, suggestion: Suggestion, command_of: Callable[[str], AcquireFrame]) -> tuple[Any, AcquireFrame]:
+        """Write down what is about to be asked, under a new action id; the intent and the command."""
+        ...
+
+    def keep(self, intent: Any, frame: Frame) -> Frame:
+        """Store the frame; it is acknowledged when this returns."""
+        ...
+
+    def observe(self, intent: Any, facts: FrameFacts, features: FeatureSet, score: Score) -> None:
+        """Write down what was seen and what it is worth."""
+        ...
+
+    def mark(self, intent: Any, status: str, reason: str) -> None:
+        """Write down that the intent came to nothing: refused, failed or unknown."""
+        ...
+
+
+@dataclass
+class Control:
+    """Flags that people and signals set from other threads; read between frames."""
+
+    interrupt: threading.Event = field(default_factory=threading.Event)
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+    def reason(self) -> str | None:
+        """Why a person wants the loop to end, or None."""
+        if self.cancel.is_set():
+            return "cancelled"
+        return "interrupted" if self.interrupt.is_set() else None
+
+
+@dataclass
+class Spent:
+    """Electrons (as the ledger counts them), microscope seconds and frames so far."""
+
+    electrons: float = 0.0
+    instrument_time_s: float = 0.0
+    frames: int = 0
+    consecutive_refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an experiment ended: its status and why, in words."""
+
+    status: str
+    reason: str
+
+
+@dataclass
+class Experiment:
+    """Everything one run needs, wired together by `workflows`."""
+
+    spec: ExperimentSpec
+    policy: Policy
+    microscope: GuardedMicroscope
+    record: Record
+    extraction: Extraction
+    objective: Objective
+    listen: Listener
+    control: Control = field(default_factory=Control)
+    spent: Spent = field(default_factory=Spent)
+
+    def __post_init__(self) -> None:
+        self.capabilities: Capabilities = self.microscope.capabilities()
+
+    def command(self, suggestion: Suggestion, action_id: str) -> AcquireFrame:
+        """The command of a suggestion."""
+        return command_for(suggestion.point, self.spec, self.capabilities, action_id)
+
+
+def run(experiment: Experiment) -> Ending:
+    """Drive one experiment until its stopping rule, its budget or a person ends it."""
+    while (ending := ending_of(experiment)) is None:
+        suggestion = experiment.policy.suggest()[0]
+        experiment.listen("suggested", {"point": suggestion.point, "reason": suggestion.reason})
+        intent, command = experiment.record.intend(suggestion, lambda action: experiment.command(suggestion, action))  # noqa: B023
+        observation = attempt(experiment, suggestion, intent, command)
+        experiment.policy.ingest([observation])
+    return ending
+
+
+def attempt(experiment: Experiment, suggestion: Suggestion, intent: Any, command: AcquireFrame) -> Observation:
+    """Expose once and see what came of it; a refusal, a loss or a silence is an observation too."""
+    try:
+        frame = experiment.record.keep(intent, experiment.microscope.acquire(command))
+    except (CommandRefused, Unsupported, AcquisitionFailed, ResultUnknown) as error:
+        return without_frame(experiment, suggestion, intent, error)
+    experiment.spent.consecutive_refusals = 0
+    return look(experiment, suggestion, intent, frame)
+
+
+def look(experiment: Experiment, suggestion: Suggestion, intent: Any, frame: Frame) -> Observation:
+    """frame -> features -> score -> record."""
+    features = experiment.extraction.extract(frame)
+    facts = FrameFacts.of(frame)
+    score = experiment.objective.update(suggestion.point, facts, features)
+    experiment.record.observe(intent, facts, features, score)
+    return account(experiment, suggestion, facts, score)
+
+
+def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, score: Score) -> Observation:
+    """Add up what the frame cost and tell whoever listens; the observation for the policy."""
+    experiment.spent.frames += 1
+    experiment.spent.electrons += facts.electrons
+    experiment.spent.instrument_time_s = facts.ended_s
+    experiment.listen("scored", {"facts": facts, "score": score, "spent": experiment.spent})
+    cost = Cost(electrons=facts.electrons, seconds=facts.ended_s - facts.started_s)
+    return Observation(
+        suggestion_id=suggestion.id, point=suggestion.point, outcomes=score.outcomes, arrays=score.arrays, cost=cost
+    )
+
+
+def without_frame(experiment: Experiment, suggestion: Suggestion, intent: Any, error: Exception) -> Observation:
+    """Record an exposure that brought no frame; what may have been spent stays in the ledger."""
+    refused = isinstance(error, CommandRefused | Unsupported)
+    status = "refused" if refused else ("unknown" if isinstance(error, ResultUnknown) else "failed")
+    experiment.record.mark(intent, status, str(error))
+    return missed(experiment, suggestion, status, str(error))
+
+
+def missed(experiment: Experiment, suggestion: Suggestion, status: str, reason: str) -> Observation:
+    """The observation of a suggestion that brought no frame."""
+    experiment.spent.consecutive_refusals = experiment.spent.consecutive_refusals + 1 if status == "refused" else 0
+    experiment.listen(status, {"point": suggestion.point, "reason": reason})
+    return Observation(
+        suggestion_id=suggestion.id,
+        point=suggestion.point,
+        outcomes={},
+        arrays={},
+        cost=Cost(electrons=0.0, seconds=0.0),
+        status=status,
+    )
+
+
+def ending_of(experiment: Experiment) -> Ending | None:
+    """Why the experiment is over, or None: a person, the question, the policy, the budget, in this order."""
+    if (person := experiment.control.reason()) is not None:
+        return Ending(person, f"{person} by a person; the last frame is complete and stored")
+    if (answered := experiment.objective.stop_reason()) is not None:
+        return Ending("completed", answered)
+    if (spent := budget_reason(experiment)) is not None:
+        return Ending("completed", spent)
+    if experiment.spent.consecutive_refusals >= experiment.spec.stop.max_consecutive_refusals:
+        return Ending(
+            "completed" if experiment.spent.frames else "failed",
+            f"{experiment.spent.consecutive_refusals} suggestions in a row were refused; nothing more fits the limits",
+        )
+    if stop := experiment.policy.should_stop():
+        return Ending("completed", str(stop))
+    return None
+
+
+def budget_reason(experiment: Experiment) -> str | None:
+    """Which budget is spent, or None."""
+    budget, spent = experiment.spec.budget, experiment.spent
+    if budget.frames is not None and spent.frames >= budget.frames:
+        return f"budget spent: {spent.frames} of {budget.frames} frames"
+    if budget.electrons is not None and experiment.microscope.ledger.electrons >= budget.electrons:
+        return f"budget spent: {experiment.microscope.ledger.electrons:.3g} of {budget.electrons:.3g} electrons"
+    if budget.instrument_time_s is not None and spent.instrument_time_s >= budget.instrument_time_s:
+        return f"budget spent: {spent.instrument_time_s:.0f} of {budget.instrument_time_s:.0f} s of microscope time"
+    return None
