@@ -1,1 +1,37 @@
-"""Physics to images: multislice and PRISM simulation of STEM."""
+"""Physics to images: multislice and PRISM simulation of STEM.
+
+Its neighbours are `instruments` below (the words: optics, scans) and `workflows` above, which wires the simulated
+microscope to the loop.
+"""
+
+from simulation.detectors import AnnularDetector, PixelatedDetector, SegmentedDetector
+from simulation.engine import Simulator, simulate
+from simulation.errors import (
+    DeviceUnavailable,
+    InvalidParameter,
+    InvalidSpecimen,
+    MethodUnavailable,
+    SimulationError,
+)
+from simulation.phonons import FrozenPhonons
+from simulation.potential import projected_potential
+from simulation.probe import probe
+from simulation.scans import GridScan, PointScan
+
+__all__ = [
+    "AnnularDetector",
+    "DeviceUnavailable",
+    "FrozenPhonons",
+    "GridScan",
+    "InvalidParameter",
+    "InvalidSpecimen",
+    "MethodUnavailable",
+    "PixelatedDetector",
+    "PointScan",
+    "SegmentedDetector",
+    "SimulationError",
+    "Simulator",
+    "probe",
+    "projected_potential",
+    "simulate",
+]

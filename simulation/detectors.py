@@ -77,7 +77,8 @@ class _Window:
 class DetectorBank:
     """All detectors of one exposure, prepared for one diffraction grid.
 
-    `pixels`: flat indices of the grid's pixels that intensities will hold (all of them if None).
+    `pixels`: flat indices of the grid's pixels that intensities will hold (all of them if None); `cutoff_mrad`: the
+    angle beyond which no wave exists.
     """
 
     def __init__(
@@ -85,10 +86,11 @@ class DetectorBank:
         detectors: Mapping[str, Detector],
         grid: WaveGrid,
         wavelength_angstrom: float,
+        cutoff_mrad: float,
         on: Backend,
         pixels: NDArray[np.int64] | None = None,
     ) -> None:
-        """Check the detectors against the antialias cutoff and make their masks."""
+        """Make the masks, and the lists of pixels of pixelated detectors."""
         self._detectors = dict(detectors)
         self._on = on
         angles = _Angles(grid, wavelength_angstrom)
@@ -101,7 +103,7 @@ class DetectorBank:
         inverse[keep] = np.arange(len(keep))
         for name, detector in self._detectors.items():
             if isinstance(detector, PixelatedDetector):
-                window = _window(detector, grid, wavelength_angstrom)
+                window = _window(detector, grid, wavelength_angstrom, cutoff_mrad)
                 self._windows[name] = window
                 self._gathers[name] = on.asarray(inverse[window.indices])
             else:
@@ -184,9 +186,11 @@ def _check_ring(inner_mrad: float, outer_mrad: float) -> None:
         )
 
 
-def _window(detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float) -> _Window:
+def _window(
+    detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float, cutoff_mrad: float
+) -> _Window:
     steps_mrad = [1e3 * wavelength_angstrom / extent for extent in grid.extent_angstrom]
-    counts = detector.shape_px or _window_shape(detector, grid, steps_mrad, grid.cutoff_mrad(wavelength_angstrom))
+    counts = detector.shape_px or _window_shape(detector, grid, steps_mrad, cutoff_mrad)
     for count, available in zip(counts, grid.shape_px, strict=True):
         if count > available:
             raise InvalidParameter(f"a pixelated detector of {counts} pixels exceeds the wave grid {grid.shape_px}")

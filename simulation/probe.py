@@ -39,6 +39,7 @@ def probe(
     if not (isfinite(x_nm) and isfinite(y_nm)):
         raise InvalidParameter(f"probe position ({x_nm}, {y_nm}) nm must be finite")
     grid = WaveGrid((rows, columns), (rows * dy * 10, columns * dx * 10))
+    check_aperture(optics, 0.5 / max(grid.sampling_angstrom))
     spectrum = probe_spectrum(optics, grid, aperture=aperture)
     along_y, along_x = position_phases(grid, np.array([[x_nm * 10, y_nm * 10]]))
     return np.fft.ifft2(spectrum * along_y[0, :, None] * along_x[0, None, :]).astype(np.complex64)
@@ -62,11 +63,6 @@ def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft")
         raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
     wavelength = wavelength_angstrom(optics.beam_energy_ev)
     limit = optics.semi_convergence_angle_mrad * 1e-3
-    if limit > grid.cutoff_per_angstrom * wavelength:
-        raise InvalidParameter(
-            f"semi-convergence angle {optics.semi_convergence_angle_mrad:g} mrad is beyond the antialias cutoff"
-            f" {grid.cutoff_mrad(wavelength):.1f} mrad of this grid; use a finer sampling_nm"
-        )
     ky, kx = grid.frequencies_per_angstrom()
     alpha = wavelength * np.hypot(ky, kx)
     if aperture == "hard":
@@ -77,6 +73,16 @@ def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft")
     amplitude = np.clip((limit - alpha) / edge + 0.5, 0, 1)
     amplitude[0, 0] = 1.0
     return amplitude
+
+
+def check_aperture(optics: Optics, cutoff_per_angstrom: float) -> None:
+    """Refuse an aperture that reaches beyond a spatial frequency."""
+    cutoff_mrad = cutoff_per_angstrom * wavelength_angstrom(optics.beam_energy_ev) * 1e3
+    if optics.semi_convergence_angle_mrad > cutoff_mrad:
+        raise InvalidParameter(
+            f"semi-convergence angle {optics.semi_convergence_angle_mrad:g} mrad is beyond {cutoff_mrad:.1f} mrad,"
+            " the largest angle this grid holds; use a finer sampling_nm"
+        )
 
 
 def position_phases(

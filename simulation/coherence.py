@@ -1,0 +1,91 @@
+"""Partial coherence: focal spread as an average over defocus, source size as a blur over the scan."""
+
+from __future__ import annotations
+
+from math import ceil, log, pi, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
+from scipy.spatial import cKDTree
+
+from instruments.optics import Optics
+from simulation.scans import GridScan
+from simulation.specimens import Specimen
+
+_FOCAL_NODE_COUNT = 7
+_TRUNCATE_SIGMAS = 4.0
+_SAMPLED_KERNEL_FROM_PX = 0.5
+_SAME_LENGTH_ANGSTROM = 1e-3
+FWHM_PER_SIGMA = 2 * sqrt(2 * log(2))
+
+
+def focal_nodes(optics: Optics, focal_spread_nm: float) -> list[tuple[Optics, float]]:
+    """Optics and weights whose average is that over a Gaussian of defocus (Gauss-Hermite, seven nodes)."""
+    if focal_spread_nm == 0:
+        return [(optics, 1.0)]
+    nodes, weights = np.polynomial.hermite.hermgauss(_FOCAL_NODE_COUNT)
+    return [
+        (optics.model_copy(update={"defocus_nm": optics.defocus_nm + sqrt(2) * focal_spread_nm * node}), weight)
+        for node, weight in zip(nodes.tolist(), (weights / sqrt(pi)).tolist(), strict=True)
+    ]
+
+
+def gaussian_kernel(sigma_px: float) -> NDArray[np.float64]:
+    """A normalised kernel of odd length: the Gaussian sampled at the pixels and cut at 4 sigma.
+
+    Below half a pixel, where sampling would lose most of its width, three weights of the same variance.
+    """
+    if sigma_px < _SAMPLED_KERNEL_FROM_PX:
+        variance = sigma_px**2
+        return np.array([variance / 2, 1 - variance, variance / 2])
+    reach = int(_TRUNCATE_SIGMAS * sigma_px + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2)
+    return kernel / kernel.sum()
+
+
+class SourceBlur:
+    """The blur of a scan by a Gaussian source: which pixels it needs beyond the scan, and its application.
+
+    Along an axis where the scan spans a period of the specimen it wraps round; else the scan is widened and cropped.
+    """
+
+    def __init__(self, scan: GridScan, source_size_nm: float, specimen: Specimen) -> None:
+        """`source_size_nm` is a full width at half maximum at the specimen."""
+        sigma_nm = source_size_nm / FWHM_PER_SIGMA
+        dy, dx = scan.pixel_nm
+        self._kernels = gaussian_kernel(sigma_nm / dy), gaussian_kernel(sigma_nm / dx)
+        periods = is_period(specimen, 1, scan.height_nm * 10), is_period(specimen, 0, scan.width_nm * 10)
+        self._modes = ["wrap" if periodic else "nearest" for periodic in periods]
+        rows, columns = (
+            0 if periodic else len(kernel) // 2 for periodic, kernel in zip(periods, self._kernels, strict=True)
+        )
+        self._margin_px = rows, columns
+        self.scan = scan.widened(self._margin_px)
+
+    def apply(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Blur (rows, columns, ...) of the widened scan and crop to the scan."""
+        for axis, (kernel, mode) in enumerate(zip(self._kernels, self._modes, strict=True)):
+            image = convolve1d(image, kernel, axis=axis, mode=mode)
+        top, left = self._margin_px
+        return image[top : image.shape[0] - top, left : image.shape[1] - left]
+
+
+def is_period(specimen: Specimen, axis: int, length_angstrom: float) -> bool:
+    """Whether the specimen looks the same when moved by a length along an axis (0: x, 1: y)."""
+    period = specimen.cell_angstrom[axis]
+    turns = length_angstrom / period
+    if abs(turns - round(turns)) * period < _SAME_LENGTH_ANGSTROM and ceil(turns) >= 1:
+        return True
+    if length_angstrom > period or len(specimen.numbers) == 0:
+        return len(specimen.numbers) == 0
+    moved = specimen.positions_angstrom.copy()
+    moved[:, axis] += length_angstrom
+    box = np.asarray(specimen.cell_angstrom)
+    for number in np.unique(specimen.numbers):
+        own = specimen.numbers == number
+        tree = cKDTree(np.mod(specimen.positions_angstrom[own], box), boxsize=box)
+        distances, _ = tree.query(np.mod(moved[own], box), distance_upper_bound=_SAME_LENGTH_ANGSTROM)
+        if not np.isfinite(distances).all():
+            return False
+    return True

@@ -1,0 +1,75 @@
+"""Thermal vibration as frozen phonons: images averaged over specimens with displaced atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.errors import InvalidParameter, InvalidSpecimen
+from simulation.scattering_factors import symbol_of
+from simulation.specimens import Atoms, Specimen, specimens_of
+
+_ANGSTROM_PER_NM = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenPhonons:
+    """`count` configurations of independent Gaussian displacements.
+
+    `sigmas_nm`: rms displacement per axis in nm, one number or by element symbol. `seed`: None takes the simulation's.
+    Configuration i depends on (seed, i) alone.
+    """
+
+    count: int
+    sigmas_nm: float | Mapping[str, float]
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one and displacements that are negative or not finite."""
+        if self.count < 1:
+            raise InvalidParameter(f"phonon configurations: count = {self.count} must be at least 1")
+        values = self.sigmas_nm.values() if isinstance(self.sigmas_nm, Mapping) else [self.sigmas_nm]
+        for value in values:
+            if not (isfinite(value) and value >= 0):
+                raise InvalidParameter(f"rms displacement {value} nm must be zero or positive, in nm")
+
+    def configurations(self, specimen: Specimen, seed: int = 0) -> list[Specimen]:
+        """The displaced specimens, in order; `seed` is used if the phonons have none of their own."""
+        sigma = self._sigmas_angstrom(specimen)
+        key = seed if self.seed is None else self.seed
+        shape = specimen.positions_angstrom.shape
+        return [
+            specimen.displaced(sigma[:, None] * np.random.default_rng([key, index]).standard_normal(shape))
+            for index in range(self.count)
+        ]
+
+    def _sigmas_angstrom(self, specimen: Specimen) -> NDArray[np.float64]:
+        if not isinstance(self.sigmas_nm, Mapping):
+            return np.full(len(specimen.numbers), self.sigmas_nm * _ANGSTROM_PER_NM)
+        by_number: dict[int, float] = {}
+        for number in np.unique(specimen.numbers):
+            symbol = symbol_of(int(number))
+            if symbol not in self.sigmas_nm:
+                raise InvalidParameter(f"sigmas_nm names no rms displacement for {symbol}; give one for every element")
+            by_number[int(number)] = self.sigmas_nm[symbol] * _ANGSTROM_PER_NM
+        return np.array([by_number[int(number)] for number in specimen.numbers])
+
+
+Phonons = FrozenPhonons | Sequence[Atoms]
+"""A rule for displacements, or the displaced structures themselves."""
+
+
+def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> list[Specimen]:
+    """The specimens to average over: the one given, if nothing vibrates."""
+    if phonons is None:
+        return [specimen]
+    if isinstance(phonons, FrozenPhonons):
+        return phonons.configurations(specimen, seed)
+    displaced = specimens_of(list(phonons))
+    if np.max(np.abs(np.subtract(displaced[0].cell_angstrom, specimen.cell_angstrom))) > 1e-4:
+        raise InvalidSpecimen("the displaced structures have another cell than atoms; give them the same cell")
+    return displaced

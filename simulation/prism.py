@@ -1,0 +1,202 @@
+"""PRISM: plane waves are propagated once, and every probe is a sum of their exit waves (Ophus 2017).
+
+With interpolation f > 1 only every f-th plane wave is propagated, and a probe is summed within a window of 1/f of
+the cell around it. With f = 1 the result is multislice's, up to rounding. Re-imaging with other positions, defocus,
+aberrations or detectors propagates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.backend import Array, Backend
+from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
+from simulation.probe import aperture_function, probe_spectrum
+from simulation.wave_grid import WaveGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Grids of a scattering matrix: `window` (probes and detectors) and `stored` (exit waves over the whole cell)."""
+
+    window: WaveGrid
+    stored: WaveGrid
+    interpolation: int
+
+    @classmethod
+    def of(cls, grid: WaveGrid, interpolation: int) -> Layout:
+        """The smallest FFT-friendly grids that hold every frequency up to the antialias cutoff."""
+        rows, columns = (
+            scipy.fft.next_fast_len(int(2 * grid.cutoff_per_angstrom * extent / interpolation) + 2, True)
+            for extent in grid.extent_angstrom
+        )
+        height, width = grid.extent_angstrom
+        window = WaveGrid((rows, columns), (height / interpolation, width / interpolation))
+        stored = WaveGrid((rows * interpolation, columns * interpolation), grid.extent_angstrom)
+        return cls(window, stored, interpolation)
+
+    def beams(self, optics: Optics) -> NDArray[np.int64]:
+        """Flat pixel indices of the window grid that lie in the (soft) aperture."""
+        return np.flatnonzero(aperture_function(optics, self.window).ravel())
+
+
+def scattering_matrix_bytes(grid: WaveGrid, optics: Optics, interpolation: int) -> int:
+    """Memory that the matrix of one specimen will take."""
+    layout = Layout.of(grid, interpolation)
+    pixels = layout.stored.shape_px[0] * layout.stored.shape_px[1]
+    if interpolation == 1:
+        pixels = len(_pixels_within(grid, layout.window))
+    return 8 * pixels * len(layout.beams(optics))
+
+
+class ScatteringMatrix:
+    """Exit waves of all beams of an aperture through one specimen."""
+
+    def __init__(
+        self, optics: Optics, specimen: Transmissions, grid: WaveGrid, interpolation: int, on: Backend
+    ) -> None:
+        """Propagate every beam; `optics` gives energy, tilt and the largest aperture that can be asked for."""
+        self._on = on
+        self._layout = Layout.of(grid, interpolation)
+        self._beams = self._layout.beams(optics)
+        self.semi_convergence_angle_mrad = optics.semi_convergence_angle_mrad
+        self.grid = self._layout.window
+        propagator = Propagator(optics, grid, specimen.thickness_angstrom, on)
+        exits = _exit_waves(self._beams, self._layout, grid, specimen, propagator, on)
+        if interpolation == 1:
+            self.pixels: NDArray[np.int64] | None = _pixels_within(grid, self.grid)
+            self._waves = _in_fourier_space(exits, self.pixels, len(self._beams), on)
+        else:
+            self.pixels = None
+            self._waves = _in_real_space(exits, self._layout.stored.shape_px, len(self._beams), on)
+
+    @property
+    def bytes_count(self) -> int:
+        """Memory of the exit waves."""
+        return int(np.prod(self._waves.shape)) * 8
+
+    def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
+        """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
+        coefficients = probe_spectrum(optics, self.grid).ravel()[self._beams]
+        if self.pixels is not None:
+            yield from self._whole_cell(coefficients, points_angstrom)
+        else:
+            yield from self._windows(coefficients, points_angstrom)
+
+    def _coefficients(self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]) -> Array:
+        """(points, beams)."""
+        ky, kx = self.grid.frequencies_per_angstrom()
+        row, column = np.divmod(self._beams, self.grid.shape_px[1])
+        turns = points_angstrom[:, 1, None] * ky[row, 0][None, :] + points_angstrom[:, 0, None] * kx[0, column][None, :]
+        return self._on.asarray((base * np.exp(-2j * np.pi * turns)).astype(np.complex64))
+
+    def _whole_cell(
+        self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
+    ) -> Iterator[tuple[int, Array]]:
+        count = self._on.batch_count(16 * self._waves.shape[1])
+        for start in range(0, len(points_angstrom), count):
+            coefficients = self._coefficients(base, points_angstrom[start : start + count])
+            yield start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
+
+    def _windows(
+        self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
+    ) -> Iterator[tuple[int, Array]]:
+        xp, (rows, columns) = self._on.xp, self.grid.shape_px
+        count = self._on.batch_count(16 * rows * columns)
+        corners = self._corners(points_angstrom)
+        for start in range(0, len(points_angstrom), count):
+            part = slice(start, start + count)
+            coefficients = self._coefficients(base, points_angstrom[part])
+            waves = [
+                xp.matmul(self._window(corner), coefficients[index]) for index, corner in enumerate(corners[part].tolist())
+            ]
+            spectra = self._on.fft2(xp.stack(waves)) / (rows * columns)
+            yield start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))
+
+    def _corners(self, points_angstrom: NDArray[np.float64]) -> NDArray[np.int64]:
+        """First row and column of the window centred on the pixel nearest to each probe."""
+        stored, (rows, columns) = self._layout.stored, self.grid.shape_px
+        dy, dx = stored.sampling_angstrom
+        row = np.floor(points_angstrom[:, 1] / dy + 0.5).astype(np.int64) - rows // 2
+        column = np.floor(points_angstrom[:, 0] / dx + 0.5).astype(np.int64) - columns // 2
+        return np.column_stack([row % stored.shape_px[0], column % stored.shape_px[1]])
+
+    def _window(self, corner: list[int]) -> Array:
+        """(rows, columns, beams) of the periodic exit waves from a corner."""
+        part = self._waves
+        for axis, (start, count) in enumerate(zip(corner, self.grid.shape_px, strict=True)):
+            part = _periodic_part(self._on, part, axis, start, count)
+        return part
+
+
+def squared_modulus(on: Backend, waves: Array) -> Array:
+    """|waves|^2, real."""
+    return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
+
+
+def _periodic_part(on: Backend, array: Array, axis: int, start: int, count: int) -> Array:
+    available = array.shape[axis]
+    index = [slice(None)] * array.ndim
+    if start + count <= available:
+        index[axis] = slice(start, start + count)
+        return array[tuple(index)]
+    first, rest = list(index), list(index)
+    first[axis], rest[axis] = slice(start, available), slice(0, start + count - available)
+    return on.xp.concat([array[tuple(first)], array[tuple(rest)]], axis=axis)
+
+
+def _pixels_within(grid: WaveGrid, window: WaveGrid) -> NDArray[np.int64]:
+    """Flat indices of the window grid's pixels up to the antialias cutoff of the wave grid."""
+    return np.flatnonzero(window.squared_frequencies().ravel() <= grid.cutoff_per_angstrom**2)
+
+
+def _exit_waves(
+    beams: NDArray[np.int64],
+    layout: Layout,
+    grid: WaveGrid,
+    specimen: Transmissions,
+    propagator: Propagator,
+    on: Backend,
+) -> Iterator[Array]:
+    """Batches of exit waves in Fourier space on the stored grid, unit amplitude at entrance."""
+    rows, columns = grid.shape_px
+    f, window = layout.interpolation, layout.window.shape_px
+    row, column = np.divmod(beams, window[1])
+    row = f * np.where(row >= (window[0] + 1) // 2, row - window[0], row) % rows
+    column = f * np.where(column >= (window[1] + 1) // 2, column - window[1], column) % columns
+    count = on.batch_count(8 * rows * columns)
+    for start in range(0, len(beams), count):
+        own_rows, own_columns = row[start : start + count], column[start : start + count]
+        waves = np.zeros((len(own_rows), rows, columns), np.complex64)
+        waves[np.arange(len(own_rows)), own_rows, own_columns] = 1.0
+        yield fourier_resized(on, propagate(on.asarray(waves), specimen, propagator, on), layout.stored.shape_px)
+
+
+def _in_fourier_space(exits: Iterator[Array], pixels: NDArray[np.int64], count: int, on: Backend) -> Array:
+    """(beams, pixels)."""
+    xp, index = on.xp, on.asarray(pixels)
+    waves = xp.empty((count, len(pixels)), dtype=xp.complex64, device=on.device)
+    start = 0
+    for batch in exits:
+        stop = start + batch.shape[0]
+        waves[start:stop] = xp.take(xp.reshape(batch, (stop - start, -1)), index, axis=1)
+        start = stop
+    return waves
+
+
+def _in_real_space(exits: Iterator[Array], shape_px: tuple[int, int], count: int, on: Backend) -> Array:
+    """(rows, columns, beams): beams last, so that summing a probe reads memory in order."""
+    xp = on.xp
+    waves = xp.empty((*shape_px, count), dtype=xp.complex64, device=on.device)
+    start, pixels = 0, shape_px[0] * shape_px[1]
+    for batch in exits:
+        stop = start + batch.shape[0]
+        waves[:, :, start:stop] = xp.permute_dims(on.ifft2(batch) * pixels, (1, 2, 0))
+        start = stop
+    return waves
