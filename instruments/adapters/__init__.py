@@ -1,0 +1,1 @@
+"""One module for each kind of instrument, found by name through `instruments.registry`."""
