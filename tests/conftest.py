@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 _prefect_home = tempfile.TemporaryDirectory(prefix="stempilot-prefect-", ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = _prefect_home.name
+atexit.register(_prefect_home.cleanup)
 
 settings.register_profile("house", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("house")
@@ -48,3 +51,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"STEMPILOT_REAL_DATA={named} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of an installed Chromium, or a skip; where CI=true its absence is a failure."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("CI=true, but Chromium is not installed")
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    return found
