@@ -1,13 +1,13 @@
 """A measured spectrum image as an instrument: it can be asked for what was recorded, and for nothing else.
 
 Field: recorded point (r, c) lies at ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, so the field is centred on (0, 0)
-and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit, always
-the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`, `replay_record`.
+and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit,
+always the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`, `replay_record`.
 
 Part of the counts (half by default, drawn binomially) is held out for the evaluation (`truth`), so a full dwell yields
 half the recorded counts: the replay is an instrument of half the collection efficiency, and what it holds out is worth
-`exposure_ratio` further full exposures. A point's exposure is a budget: each visit reads on where the last one ended, and
-what is used up is refused. The beam current is declared, so doses are nominal. Everything is a pure function of
+`exposure_ratio` further full exposures. A point's exposure is a budget: each visit reads on where the last one ended,
+and what is used up is refused. The beam current is declared, so doses are nominal. Everything is a pure function of
 (configuration, commands).
 """
 
@@ -170,7 +170,7 @@ class ReplayMicroscope:
     def truth(self) -> dict[str, Any]:
         """What was held out, for the evaluation alone.
 
-        `heldout_counts`: line -> (rows, columns) int64 counts of every point; `exposure_ratio`: expected held-out counts
+        `heldout_counts`: line -> (rows, columns) int64 counts of the points; `exposure_ratio`: expected held-out counts
         per expected count of a full dwell; `full_dwell_time_us` of a point; `pixel_size_nm`; `x_nm` (columns,), `y_nm`
         (rows,) of the points; `exposed_us` (rows, columns): dwell used so far; `electrons` spent so far, nominal.
         """
@@ -246,7 +246,7 @@ class ReplayMicroscope:
         if left <= full_us * _DWELL_TOLERANCE:
             raise CommandRefused(f"no more recorded exposure at the point of {place}; choose another point")
         raise CommandRefused(
-            f"dwell time {wanted_us:g} us is longer than the {left:g} us of recorded exposure left at the point of {place};"
+            f"dwell time {wanted_us:g} us is longer than the {left:g} us of recorded exposure left at {place};"
             " ask for a shorter dwell or another point"
         )
 

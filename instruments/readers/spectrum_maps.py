@@ -130,7 +130,7 @@ def _whole_numbers(file_name: str, name: str, values: np.ndarray) -> np.ndarray:
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ConfigurationError(
-            f"{file_name}: {name} is {values[row, column]} at row {row}, column {column} ({int(wrong.sum())} such points);"
+            f"{file_name}: {name} is {values[row, column]} at row {row}, column {column} (one of {int(wrong.sum())});"
             f" it must be whole, finite, 0 to {2**32 - 1}"
         )
     return values.astype(np.int64)
