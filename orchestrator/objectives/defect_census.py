@@ -57,6 +57,7 @@ class DefectCensus:
     bounds_nm: tuple[float, float, float, float]
     register: LatticeRegister = field(default_factory=LatticeRegister)
     frames: int = 0
+    first_action_id: str | None = None
 
     def __post_init__(self) -> None:
         self.map = CleanMap.over(self.bounds_nm)
@@ -64,7 +65,6 @@ class DefectCensus:
         self._prior = np.array([self.options.prior_density_per_nm2[name] for name in self.species]) / self.geometry.sites_per_nm2
         self._evidence: SiteEvidence | None = None
         self._seen_sites = np.zeros(len(self.geometry.column_names))
-        self._fates: dict[str, dict[str, Any]] = {}
 
     # --- taking in ---
 
@@ -82,6 +82,8 @@ class DefectCensus:
 
     def _take_sites(self, facts: FrameFacts, features: FeatureSet) -> tuple[float, float, float]:
         arrays = features.arrays
+        if self.first_action_id is None:
+            self.first_action_id = facts.action_id
         drift = self.register.take(facts.started_s, arrays["lattice_origin_nm"], arrays["lattice_basis_nm"])
         column = arrays["site_column"].astype(np.int64)
         index = np.zeros((len(column), 2), dtype=np.int64)

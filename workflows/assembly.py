@@ -1,0 +1,115 @@
+"""Wiring: from a spec, a seed and settings to an experiment that can run. The one place that sees every package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import instruments
+import policies
+from instruments import ConfigurationError, DoseLedger, GuardedMicroscope, Microscope, SafetyEnvelope
+from orchestrator.errors import Refused, SpecError
+from orchestrator.loop import Control, Experiment, Listener, Record
+from orchestrator.mapping import command_for
+from orchestrator.settings import InstrumentSettings
+from orchestrator.spec import ExperimentSpec
+from policies import Policy, SearchSpace
+
+from workflows.questions.question import Question, Setting
+from workflows.questions.registry import build_question
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The pieces of one experiment before they are joined; baselines swap the policy."""
+
+    spec: ExperimentSpec
+    seed: int
+    space: SearchSpace
+    microscope: Microscope
+    envelope: SafetyEnvelope
+    question: Question
+
+
+def instrument_config(spec: ExperimentSpec, settings: InstrumentSettings, seed: int, cache_folder: Path | None) -> dict[str, Any]:
+    """The adapter's configuration: the facility's, then the spec's, then seed and structure for a simulated one."""
+    config: dict[str, Any] = {**settings.config, **spec.instrument.config}
+    if settings.adapter in ("simulated", "replay"):
+        config.setdefault("seed", seed)
+    if settings.adapter == "simulated":
+        if spec.specimen.structure is not None:
+            config.setdefault("structure", str(spec.specimen.structure))
+        if spec.specimen.defects:
+            config.setdefault("defects", {name: change.model_dump() for name, change in spec.specimen.defects.items()})
+        config.setdefault("beam_energy_ev", spec.instrument.optics.beam_energy_ev)
+        config.setdefault("semi_convergence_angle_mrad", spec.instrument.optics.semi_convergence_angle_mrad)
+        if cache_folder is not None:
+            config.setdefault("cache_folder", str(cache_folder))
+    return config
+
+
+def envelope_of(spec: ExperimentSpec, settings: InstrumentSettings) -> SafetyEnvelope:
+    """The facility's envelope, narrowed by the spec's safety and budget."""
+    try:
+        envelope = settings.safety.narrowed_by(spec.safety)
+    except ConfigurationError as error:
+        raise Refused(str(error)) from error
+    electrons = [limit for limit in (envelope.max_electrons, spec.budget.electrons) if limit is not None]
+    seconds = [limit for limit in (envelope.max_instrument_time_s, spec.budget.instrument_time_s) if limit is not None]
+    return envelope.model_copy(
+        update={
+            "max_electrons": min(electrons, default=None),
+            "max_instrument_time_s": min(seconds, default=None),
+        }
+    )
+
+
+def prepare(spec: ExperimentSpec, seed: int, settings: InstrumentSettings, cache_folder: Path | None) -> Parts:
+    """Open the instrument and build the question. Raises SpecError, Refused or an InstrumentError; nothing is exposed."""
+    try:
+        space = SearchSpace.from_dict(spec.search_space)
+    except policies.PolicyError as error:
+        raise SpecError(f"search_space: {error}") from error
+    config = instrument_config(spec, settings, seed, cache_folder)
+    try:
+        microscope = instruments.open(settings.adapter, **config)
+    except ConfigurationError as error:
+        raise SpecError(f"instrument.config: {error}") from error
+    question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
+    return Parts(spec, seed, space, microscope, envelope_of(spec, settings), question)
+
+
+def make_policy(parts: Parts, name: str, options: Mapping[str, Any]) -> Policy:
+    """The policy by name. Raises SpecError for an unknown one or bad options."""
+    try:
+        return policies.create(name, parts.space, seed=parts.seed, context=parts.question.context, **options)
+    except policies.PolicyError as error:
+        raise SpecError(f"policy: {error}") from error
+
+
+def join(parts: Parts, policy: Policy, record: Record, listen: Listener, control: Control | None = None) -> Experiment:
+    """One experiment, guarded, ready for `loop.run`."""
+    return Experiment(
+        spec=parts.spec,
+        policy=policy,
+        microscope=GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger()),
+        record=record,
+        extraction=parts.question.extraction,
+        objective=parts.question.objective,
+        listen=listen,
+        control=control or Control(),
+    )
+
+
+def check_first_frame(experiment: Experiment) -> None:
+    """Ask the guard about the policy's first frame before anything starts. Raises Refused when it cannot be paid."""
+    suggestions = experiment.policy.suggest()
+    if not suggestions:
+        raise Refused(f"the policy has nothing to suggest within the budget: {experiment.policy.should_stop()}")
+    command = command_for(suggestions[0].point, experiment.spec, experiment.capabilities, "check")
+    try:
+        experiment.microscope.check(command)
+    except instruments.CommandRefused as error:
+        raise Refused(f"the first frame would be refused: {error}") from error

@@ -1,0 +1,192 @@
+"""Wires the defect census: forward model from the simulator, features, objective, and what its policy may know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, cast
+
+import numpy as np
+from instruments import Capabilities, Coherence, Frame, Optics
+from orchestrator.errors import SpecError
+from orchestrator.features.feature_set import FeatureSet
+from orchestrator.features.sites import LatticeHint, LatticeSites
+from orchestrator.features.survey import Survey
+from orchestrator.objectives.defect_census import CensusOptions, DefectCensus, LatticeGeometry
+from orchestrator.objectives.objective import Objective
+from orchestrator.spec import ExperimentSpec
+from orchestrator.spec_file import fault_lines
+from policies import Context, Cost
+from pydantic import ValidationError
+from simulation.detectability import information_per_dose
+from simulation.lattice_images import Defect, LatticeImages
+from simulation.specimens import read_structure
+
+from workflows.evaluation.census_truth import judge_calls
+from workflows.questions.costs import CostForecast
+from workflows.questions.question import Question, Setting
+
+
+def census_options(spec: ExperimentSpec) -> CensusOptions:
+    """The objective's options, checked. Raises SpecError."""
+    try:
+        options = CensusOptions.model_validate(spec.objective.options)
+    except ValidationError as error:
+        raise SpecError("objective.options: " + "; ".join(fault_lines(error))) from error
+    unknown = (set(options.determinable) | set(options.prior_density_per_nm2)) ^ set(spec.specimen.defects)
+    missing = set(spec.specimen.defects) - set(options.prior_density_per_nm2)
+    if missing:
+        raise SpecError(f"objective.options.prior_density_per_nm2: no guess for {', '.join(sorted(missing))}; add one (1/nm2)")
+    if not set(options.determinable) <= set(spec.specimen.defects) or unknown - set(spec.specimen.defects):
+        raise SpecError(
+            f"objective.options names species that specimen.defects does not: {', '.join(sorted(unknown))}; "
+            f"known: {', '.join(spec.specimen.defects)}"
+        )
+    return options
+
+
+def lattice_images(spec: ExperimentSpec, capabilities: Capabilities, cache_folder: Any) -> LatticeImages:
+    """The forward model of the specimen believed, at the optics believed."""
+    if spec.specimen.structure is None or not spec.specimen.defects:
+        raise SpecError("objective defect_census needs specimen.structure and specimen.defects; add them")
+    ranges = {
+        (detector.inner_mrad, detector.outer_mrad)
+        for mode in capabilities.modes
+        for detector in mode.detectors
+        if detector.inner_mrad is not None and detector.outer_mrad is not None
+    }
+    return LatticeImages.from_structure(
+        read_structure(spec.specimen.structure),
+        {name: Defect(column=change.column, becomes=change.becomes) for name, change in spec.specimen.defects.items()},
+        beam_energy_ev=spec.instrument.optics.beam_energy_ev,
+        semi_convergence_angle_mrad=spec.instrument.optics.semi_convergence_angle_mrad,
+        detector_ranges_mrad=sorted(ranges),
+        rms_displacement_nm=spec.specimen.rms_displacement_nm,
+        cache_folder=cache_folder,
+    )
+
+
+def believed_coherence(spec: ExperimentSpec, probe_current_pa: float) -> Coherence:
+    """Source size grows with the square root of the current (assumption of the spec), focal spread as given."""
+    nominal = spec.instrument.optics
+    return Coherence(
+        source_size_nm=nominal.source_size_nm * sqrt(probe_current_pa / nominal.source_current_pa),
+        focal_spread_nm=nominal.focal_spread_nm,
+    )
+
+
+class Information:
+    """d'^2 per e/A2 of all detectors of a mode together, between two species, at the believed optics."""
+
+    def __init__(self, spec: ExperimentSpec, capabilities: Capabilities, images: LatticeImages) -> None:
+        self._spec = spec
+        self._capabilities = capabilities
+        self._images = images
+        self._known: dict[tuple[Any, ...], float] = {}
+
+    def __call__(self, species_a: str, species_b: str | None, mode: str, point: Mapping[str, Any]) -> float:
+        """The forward model of `policies.Context.information`; defocus counts from the best focus."""
+        current_pa = float(point.get("probe_current_pa", self._spec.instrument.optics.source_current_pa))
+        key = (species_a, species_b, mode, round(current_pa, 1))
+        if key not in self._known:
+            nominal = self._spec.instrument.optics
+            optics = Optics(
+                beam_energy_ev=nominal.beam_energy_ev,
+                semi_convergence_angle_mrad=nominal.semi_convergence_angle_mrad,
+                probe_current_pa=current_pa,
+                aberrations=nominal.aberrations,
+            )
+            found = self._capabilities.mode(mode)
+            self._known[key] = sum(
+                information_per_dose(
+                    self._images, species_a, species_b, detector.inner_mrad, detector.outer_mrad,
+                    optics, believed_coherence(self._spec, current_pa),
+                )
+                for detector in (found.detectors if found else ())
+                if detector.inner_mrad is not None and detector.outer_mrad is not None
+            )  # fmt: skip
+        return self._known[key]
+
+
+@dataclass
+class CensusExtraction:
+    """Survey frames to clean maps, all others to site evidence; the latest good lattice helps small frames."""
+
+    sites: LatticeSites
+    survey: Survey
+    hint: LatticeHint | None = field(default=None)
+
+    def extract(self, frame: Frame) -> FeatureSet:
+        """Features of one frame."""
+        if frame.requested.purpose == "survey":
+            return self.survey.extract(frame)
+        features = self.sites.extract(frame, hint=self.hint)
+        self.remember(features)
+        return features
+
+    def remember(self, features: FeatureSet) -> None:
+        """Keep the lattice of a frame as the hint for the next."""
+        if features.extractor != "survey":
+            self.hint = LatticeHint.from_features(features) or self.hint
+
+
+def lattice_geometry(images: LatticeImages) -> LatticeGeometry:
+    """Distinct columns with their place in the primitive cell, in the basis the features report."""
+    names: list[str] = []
+    for column in images.columns:
+        if column.name not in names:
+            names.append(column.name)
+    basis = np.array(
+        [[images.cell_width_nm, images.cell_width_nm / 2], [0.0, images.cell_height_nm / 2]]
+    )
+    first = images.columns[0]
+    fractions: list[np.ndarray] = []
+    for name in names:
+        column = next(column for column in images.columns if column.name == name)
+        offset = np.array([column.x_nm - first.x_nm, column.y_nm - first.y_nm])
+        fractions.append(np.linalg.solve(basis, offset))
+    return LatticeGeometry(tuple(names), np.array(fractions), 1.0 / abs(float(np.linalg.det(basis))))
+
+
+def bounds_of(spec: ExperimentSpec) -> tuple[float, float, float, float]:
+    """(x low, x high, y low, y high) of the search space, nm."""
+    space = spec.search_space
+    try:
+        return (
+            float(space["x_nm"]["low"]), float(space["x_nm"]["high"]),
+            float(space["y_nm"]["low"]), float(space["y_nm"]["high"]),
+        )  # fmt: skip
+    except KeyError as error:
+        raise SpecError(f"search_space lacks {error}; the census needs x_nm and y_nm with low and high") from error
+
+
+def build_census(setting: Setting) -> Question:
+    """The question `defect_census` of a spec."""
+    spec, capabilities = setting.spec, setting.capabilities
+    options = census_options(spec)
+    images = lattice_images(spec, capabilities, setting.cache_folder)
+    species = tuple(spec.specimen.defects)
+    columns = {name: change.column for name, change in spec.specimen.defects.items()}
+    geometry = lattice_geometry(images)
+    objective = DefectCensus(options, species, tuple(columns[name] for name in species), geometry, bounds_of(spec))
+    budget = spec.budget
+    context = Context(
+        budget=Cost(electrons=budget.electrons or 1e18, seconds=budget.instrument_time_s or 1e7),
+        local_dose_limit_e_per_a2=spec.safety.max_dose_e_per_a2,
+        cost=CostForecast(spec, capabilities),
+        information=Information(spec, capabilities, images),
+        species=species,
+        prior_density_per_nm2=options.prior_density_per_nm2,
+        species_column=columns,
+        site_density_per_nm2=dict.fromkeys(geometry.column_names, geometry.sites_per_nm2),
+        modes=tuple(mode.name for mode in capabilities.modes),
+        false_discovery_rate=options.false_discovery_rate,
+    )
+
+    def judge(answered: Objective, truth: Mapping[str, Any]) -> dict[str, Any]:
+        census = cast("DefectCensus", answered)
+        return judge_calls(census.calls(), truth, species, options.determinable, census.first_action_id)
+
+    extraction = CensusExtraction(LatticeSites(images, species), Survey(images))
+    return Question(objective, extraction, context, judge)

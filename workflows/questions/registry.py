@@ -1,0 +1,19 @@
+"""Questions by the name of their objective."""
+
+from __future__ import annotations
+
+from orchestrator.errors import SpecError
+
+from workflows.questions.census import build_census
+from workflows.questions.element_map import build_element_map
+from workflows.questions.question import Question, QuestionBuilder, Setting
+
+QUESTIONS: dict[str, QuestionBuilder] = {"defect_census": build_census, "element_map": build_element_map}
+
+
+def build_question(setting: Setting) -> Question:
+    """The question of a spec. Raises SpecError for an objective nobody knows."""
+    name = setting.spec.objective.name
+    if name not in QUESTIONS:
+        raise SpecError(f"objective.name: {name!r} is not known; known: {', '.join(sorted(QUESTIONS))}")
+    return QUESTIONS[name](setting)
