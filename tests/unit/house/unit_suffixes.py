@@ -17,7 +17,7 @@ SUFFIXES = (
     # dose
     "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "counts_per_electron", "barn",
     # computing
-    "bytes", "mb",
+    "bytes", "mb", "flops",
     # counts and numbers without a dimension that say so
     "count", "counts", "sites", "fraction",
 )  # fmt: skip
@@ -39,9 +39,11 @@ NOUNS = {
     "decay": "ratio per step",
     "density_sigma": "standard deviation of a logarithm",
     "dispersion": "variance over mean of counts",
+    "detectability": "d': difference over standard deviation",
     "deviance": "twice a log-likelihood ratio",
     "efficiency": "ratio",
     "error": "relative or standard error of the value beside it",
+    "evidence": "logarithm of a likelihood",
     "exponent": "power",
     "factor": "multiplies",
     "gain": "of the acquisition function, in the objective's own unit",
