@@ -1,0 +1,44 @@
+"""Sums and maxima of a map inside square windows at every position, for choosing where to place a field."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+
+def window_sums(values: np.ndarray, cells_count: int) -> np.ndarray:
+    """Sum of `values` (rows, columns) in the window of `cells_count` cells a side, for every window wholly inside.
+
+    Result (rows - n + 1, columns - n + 1); entry (r, c) belongs to the window whose first cell is (r, c).
+    """
+    table = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    np.cumsum(np.cumsum(values, axis=0), axis=1, out=table[1:, 1:])
+    n = cells_count
+    return table[n:, n:] - table[:-n, n:] - table[n:, :-n] + table[:-n, :-n]
+
+
+def window_maxima(values: np.ndarray, cells_count: int) -> np.ndarray:
+    """Largest value in the same windows."""
+    n = cells_count
+    filtered = maximum_filter(values, size=n, mode="nearest")
+    before = n // 2
+    return filtered[before : values.shape[0] - n + 1 + before, before : values.shape[1] - n + 1 + before]
+
+
+def window_centres_nm(axis_nm: np.ndarray, cells_count: int) -> np.ndarray:
+    """Centre of each window along one axis of cell centres."""
+    return (axis_nm[: len(axis_nm) - cells_count + 1] + axis_nm[cells_count - 1 :]) / 2
+
+
+def cells_inside(
+    grid_x_nm: np.ndarray, grid_y_nm: np.ndarray, x_nm: float, y_nm: float, width_nm: float
+) -> tuple[slice, slice]:
+    """(row, column) slices of the cells whose centres lie in a square."""
+    half = width_nm / 2
+
+    def cut(axis_nm: np.ndarray, centre_nm: float) -> slice:
+        first = np.searchsorted(axis_nm, centre_nm - half - 1e-9)
+        last = np.searchsorted(axis_nm, centre_nm + half - 1e-9)
+        return slice(int(first), int(last))
+
+    return cut(grid_y_nm, y_nm), cut(grid_x_nm, x_nm)
