@@ -1,0 +1,33 @@
+"""Events: what happened in an experiment, appended once, never changed. The catalogue stores them, `journal` writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+CREATED: Final = "created"
+STATUS_CHANGED: Final = "status_changed"
+CONTEXT_SET: Final = "context_set"
+INTENDED: Final = "intended"
+FRAME_STORED: Final = "frame_stored"
+OBSERVED: Final = "observed"
+MARKED: Final = "marked"
+CLOSED: Final = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the journal.
+
+    `seq` counts from 1 within the experiment. `payload` is JSON: numbers that are not finite were stored as null.
+    `arrays` are the bytes that came with it (a `FeatureSet`, for `observed`), or None where there are none or they
+    were not asked for.
+    """
+
+    experiment_id: str
+    seq: int
+    kind: str
+    recorded_at: datetime
+    payload: dict[str, Any] = field(default_factory=dict[str, Any])
+    arrays: bytes | None = None
