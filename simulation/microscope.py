@@ -1,0 +1,304 @@
+"""The digital twin: a microscope on a hidden specimen, a pure function of (seed, commands) on a simulated clock.
+
+Its rooms are in `simulation.world`; images of the lattice come from `simulation.lattice_images`.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from instruments.capabilities import Capabilities, Mode
+from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
+from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault
+from instruments.frames import Frame
+from instruments.microscope import Outcome
+from instruments.optics import Optics
+from instruments.state import MicroscopeState
+from instruments.units import ANGSTROM2_PER_NM2, electrons
+from simulation.world.clock import Situation, prepared
+from simulation.world.config import SimulatedConfig, parse_config
+from simulation.world.instrument_card import card, refuse_frame, refuse_park
+from simulation.world.randomness import Purpose, generator
+from simulation.world.rendering import Exposure, Renderer
+from simulation.world.specimen import World
+from simulation.world.truth import birth_truth, dose_truth, native_truth, world_truth
+
+
+def open_simulated(**config: Any) -> SimulatedMicroscope:
+    """The simulated microscope of a `SimulatedConfig`. Raises ConfigurationError naming key, value, range and unit."""
+    checked = parse_config(config)
+    names = [mode.name for mode in card(checked).modes]
+    if checked.initial_mode not in names:
+        raise ConfigurationError(
+            f"initial_mode = {checked.initial_mode!r} is not one of {', '.join(names)}; choose one"
+        )
+    return SimulatedMicroscope(checked, World.build(checked))
+
+
+@dataclass
+class SimulatedMicroscope:
+    """`Microscope`, `Forecasting`, `Rebuildable` and `HiddenTruth` on one hidden `World`.
+
+    Random draws of a command are keyed by (seed, ordinal of the command, purpose), so a frame exposed once can be made
+    again, bit for bit, at any later time and after `rebuild`. Refused commands change nothing and have no ordinal.
+    """
+
+    config: SimulatedConfig
+    world: World
+    _exposures: dict[str, Exposure] = field(default_factory=dict[str, Exposure])
+    _executed: dict[str, Command] = field(default_factory=dict[str, Command])
+
+    def __post_init__(self) -> None:
+        self._card = card(self.config)
+        self._situation = Situation.start(self.config, self.config.initial_mode)
+        self._stopped = threading.Event()
+        self._renderer = Renderer(self.world, self._card)
+
+    def capabilities(self) -> Capabilities:
+        """Modes `maadf` (MAADF, BF) and `haadf` (HAADF, ABF), axes with their limits and settle times."""
+        return self._card
+
+    def read_state(self) -> MicroscopeState:
+        """Read back now; does not advance the clock."""
+        return self._state(self._situation, self._reading_factor(self._situation.ordinal))
+
+    def forecast(self, command: AcquireFrame) -> tuple[float, float]:
+        """(electrons, seconds) `command` would take now, moves and settling included; nothing moves."""
+        refuse_frame(command, self._card)
+        settled = prepared(self._situation, command, self.config, self.world.drift)
+        duration_s = self._card.blanker_settle_s + command.scan.duration_s(command.subframe_count)
+        current_pa = command.optics.probe_current_pa * self.world.beam.emission_fraction(
+            settled.time_s + duration_s / 2
+        )
+        return electrons(current_pa, duration_s), settled.time_s + duration_s - self._situation.time_s
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Park, blank or unblank; a command carried out before is not carried out again."""
+        if isinstance(command, AcquireFrame):
+            raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
+        if self._stopped.is_set() and not isinstance(command, Blank):
+            raise InstrumentFault("stopped: the beam is blanked; open the instrument again after a person has looked")
+        if command.action_id not in self._executed:
+            if isinstance(command, Park):
+                refuse_park(command, self._card)
+            self._carry_out(command)
+        self._refuse_other(command)
+        return self.read_state()
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        """Expose once and return the counts; an action id already exposed gives the same frame without exposing."""
+        if command.action_id not in self._executed:
+            if self._stopped.is_set():
+                raise InstrumentFault(
+                    "stopped: no further exposure; open the instrument again after a person has looked"
+                )
+            refuse_frame(command, self._card)
+            self._expose(command)
+        self._refuse_other(command)
+        return self._render(self._exposures[command.action_id])
+
+    def outcome(self, action_id: str) -> Outcome:
+        """Delivered, if it was carried out; the twin always knows."""
+        return "delivered" if action_id in self._executed else "not_started"
+
+    def stop(self) -> None:
+        """Blank for good; a frame in progress is finished (it is exposed as a whole), nothing is exposed after it."""
+        self._stopped.set()
+
+    def rebuild(self, commands: Sequence[Command]) -> None:
+        """Carry out `commands` without images. What would be refused, or was done already, is passed over."""
+        for command in commands:
+            if command.action_id in self._executed:
+                continue
+            try:
+                if isinstance(command, AcquireFrame):
+                    refuse_frame(command, self._card)
+                    self._expose(command)
+                else:
+                    if isinstance(command, Park):
+                        refuse_park(command, self._card)
+                    self._carry_out(command)
+            except CommandRefused:
+                continue
+
+    def truth(self) -> dict[str, Any]:
+        """The hidden world: `native`, `beam_made` (dicts of arrays), landscape, optics, dose, `actions` by action id.
+
+        Specimen frame: the nominal coordinates at time 0. specimen = nominal + `displacement_nm` of the action
+        (middle of its exposure). `true_defocus_offset_nm` is true minus commanded defocus.
+        """
+        return {
+            **world_truth(self.world),
+            **dose_truth(self.world),
+            "native": native_truth(self.world),
+            "beam_made": birth_truth(self.world, self.world.columns.births),
+            "actions": {action_id: self._action_truth(exposure) for action_id, exposure in self._exposures.items()},
+        }
+
+    def _expose(self, command: AcquireFrame) -> None:
+        """Everything a frame does to the world, without its image."""
+        world, settle_s = self.world, self._card.blanker_settle_s
+        before = self._situation
+        self._settle_while_unblanked(before)
+        situation = prepared(before, command, self.config, world.drift)
+        rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal)
+        births_before = len(world.columns.births)
+        settling = electrons(self._current_pa(command.optics, situation.time_s), settle_s)
+        world.expose_first_pixel(situation, command, settling, situation.time_s, rng)
+        subframe_s = command.scan.duration_s()
+        true_electrons: list[float] = []
+        for subframe in range(command.subframe_count):
+            start_s = situation.time_s + settle_s + subframe * subframe_s
+            middle_s, end_s = start_s + subframe_s / 2, start_s + subframe_s
+            true_electrons.append(electrons(self._current_pa(command.optics, middle_s), subframe_s))
+            world.expose_subframe(situation, command, true_electrons[-1], middle_s, end_s, subframe + 1, rng)
+        ended_s = situation.time_s + settle_s + command.subframe_count * subframe_s
+        self._exposures[command.action_id] = Exposure(
+            command=command,
+            started_s=before.time_s,
+            situation=situation,
+            ended_s=ended_s,
+            births_before_count=births_before,
+            births_after_count=len(world.columns.births),
+            true_electrons=tuple(true_electrons),
+            settling_electrons=settling,
+            reading_factor=self._reading_factor(situation.ordinal),
+        )
+        self._executed[command.action_id] = command
+        self._situation = replace(situation, time_s=ended_s)
+
+    def _settle_while_unblanked(self, before: Situation) -> None:
+        """An unblanked parked beam is blanked first of all; while the blanker settles it still burns where it is."""
+        if not before.is_blanked:
+            self._burn(before, self._card.blanker_settle_s, 2, "blanking")
+
+    def _carry_out(self, command: Park | Blank | Unblank) -> None:
+        now = replace(self._situation, ordinal=self._situation.ordinal + 1)
+        if isinstance(command, Park):
+            shift = (command.beam_shift_x_nm, command.beam_shift_y_nm)
+            settle_s = self.config.beam_shift_settle_s if shift != now.beam_shift_nm else 0.0
+            now = replace(now, beam_shift_nm=shift)
+            rest_s = settle_s + command.duration_s
+            if not now.is_blanked:
+                self._burn(now, rest_s, 1, command.action_id)
+            now = replace(now, time_s=now.time_s + rest_s)
+        else:
+            now = replace(now, is_blanked=isinstance(command, Blank))
+        self._executed[command.action_id] = command
+        self._situation = now
+
+    def _burn(self, situation: Situation, duration_s: float, key: int, action_id: str) -> None:
+        time_s = situation.time_s
+        middle_s = time_s + duration_s / 2
+        amount = electrons(self._current_pa(situation.optics, middle_s), duration_s)
+        rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal, key)
+        x_nm, y_nm = self.world.true_point_nm(situation, middle_s)
+        self.world.expose_point(x_nm, y_nm, amount, time_s + duration_s, action_id, rng)
+
+    def _refuse_other(self, command: Command) -> None:
+        if self._executed[command.action_id] != command:
+            raise CommandRefused(f"action id {command.action_id!r} was used for another command; give each its own")
+
+    def _current_pa(self, optics: Optics, time_s: float) -> float:
+        return optics.probe_current_pa * self.world.beam.emission_fraction(time_s)
+
+    def _reading_factor(self, ordinal: int) -> float:
+        rng = generator(self.config.seed, Purpose.CURRENT_READING, ordinal)
+        return 1 + self.config.current_reading_fraction * float(rng.standard_normal())
+
+    def _state(self, situation: Situation, reading_factor: float) -> MicroscopeState:
+        mode = self._mode(situation.mode)
+        return MicroscopeState(
+            time_s=situation.time_s,
+            stage=situation.stage,
+            beam_shift_x_nm=situation.beam_shift_nm[0],
+            beam_shift_y_nm=situation.beam_shift_nm[1],
+            optics=situation.optics.model_copy(update={"camera_length_mm": mode.camera_length_mm}),
+            coherence=self.world.beam.coherence(situation.optics.probe_current_pa),
+            measured_current_pa=self._current_pa(situation.optics, situation.time_s) * reading_factor,
+            mode=situation.mode,
+            beam_blanked=situation.is_blanked or self._stopped.is_set(),
+        )
+
+    def _mode(self, name: str) -> Mode:
+        mode = self._card.mode(name)
+        if mode is None:
+            raise CommandRefused(f"mode {name!r} is not one of this instrument's")
+        return mode
+
+    def _render(self, exposure: Exposure) -> Frame:
+        command = exposure.command
+        mode = self._mode(command.mode)
+        measured_pa = sum(exposure.true_electrons) / electrons(1.0, command.scan.duration_s(command.subframe_count))
+        measured_pa *= exposure.reading_factor
+        raster_electrons = sum(exposure.true_electrons) * exposure.reading_factor
+        counts = self._renderer.counts(exposure, mode)
+        return Frame(
+            action_id=command.action_id,
+            requested=command,
+            state=self._state(replace(exposure.situation, time_s=exposure.ended_s), exposure.reading_factor).model_copy(
+                update={"measured_current_pa": measured_pa, "beam_blanked": True}
+            ),
+            mode=mode,
+            counts=counts,
+            pixel_size_nm=command.scan.pixel_size_nm,
+            dose_e_per_a2=raster_electrons / (command.scan.area_nm2 * ANGSTROM2_PER_NM2),
+            electrons=raster_electrons + exposure.settling_electrons * exposure.reading_factor,
+            started_s=exposure.started_s,
+            ended_s=exposure.ended_s,
+            instrument="simulated",
+            simulated=True,
+            context=self._context(measured_pa, command),
+        )
+
+    def noiseless(self, action_id: str, subframe: int) -> dict[str, np.ndarray]:
+        """Expected images of an exposed sub-frame by detector, fraction of the beam: hidden, for checks."""
+        exposure = self._exposures[action_id]
+        return self._renderer.noiseless(exposure, subframe, self._mode(exposure.command.mode))
+
+    def exposure(self, action_id: str) -> Exposure:
+        """What is kept of an exposed action; part of the hidden truth."""
+        return self._exposures[action_id]
+
+    def _action_truth(self, exposure: Exposure) -> dict[str, Any]:
+        middle_s = (exposure.situation.time_s + exposure.ended_s) / 2
+        x_nm, y_nm = self.world.drift.displacement_nm(exposure.situation, middle_s)
+        return {
+            "displacement_nm": (float(x_nm), float(y_nm)),
+            "true_defocus_offset_nm": self.world.focus_error_nm(exposure.situation, middle_s),
+            "true_defocus_nm": self._renderer.true_optics(exposure).defocus_nm,
+            "electrons": sum(exposure.true_electrons) + exposure.settling_electrons,
+            "time_s": middle_s,
+        }
+
+    def _context(self, measured_pa: float, command: AcquireFrame) -> dict[str, Any]:
+        config = self.config
+        return {
+            "instrument": {"name": "simulated", "serial": "simulated", "vendor": "stempilot"},
+            "is_simulation": True,
+            "software": {"numpy": np.__version__, "python": platform.python_version()},
+            "seed": config.seed,
+            "electrons_per_px_subframe": electrons(measured_pa, command.scan.dwell_time_us * 1e-6),
+            "emission": {
+                "model": "exponential decay since the flash at time 0",
+                "time_constant_s": config.emission_decay_s,
+                "decay_fraction_between": [config.emission_decay_min_fraction, config.emission_decay_max_fraction],
+            },
+            "line_jitter_nm": config.line_jitter_nm * max(1.0, 1.0 / command.scan.dwell_time_us),
+            "afterglow_us": config.afterglow_us,
+            "quantum_efficiency": config.quantum_efficiency,
+            "calibrations": [
+                {"quantity": "pixel_size_nm", "relative_error": 0.0, "source": "definition of the simulated scan"},
+                {
+                    "quantity": "measured_current_pa",
+                    "relative_error": config.current_reading_fraction,
+                    "source": "reading",
+                },
+            ],
+        }

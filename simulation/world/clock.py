@@ -1,0 +1,127 @@
+"""The simulated clock: what a command costs in time and leaves behind; a pure step from state to state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import cos, hypot, pi, sin
+
+import numpy as np
+
+from instruments.commands import AcquireFrame
+from instruments.optics import Optics
+from instruments.scans import StagePosition
+from simulation.world.config import SimulatedConfig
+from simulation.world.drift import Wander, creep_nm
+from simulation.world.randomness import Purpose, generator
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Where everything stands between two commands."""
+
+    time_s: float
+    ordinal: int  # commands carried out so far
+    stage: StagePosition
+    stage_error_nm: tuple[float, float]  # of the last move, not read back
+    crept_nm: tuple[float, float]  # by all moves before the last
+    moved_s: float | None  # end of the last move
+    creep_direction: float  # radian
+    beam_shift_nm: tuple[float, float]
+    optics: Optics
+    mode: str
+    focus_jump_nm: float
+    is_blanked: bool
+
+    @classmethod
+    def start(cls, config: SimulatedConfig, mode: str) -> Situation:
+        """Just opened, the gun freshly flashed, the specimen where its coordinates say."""
+        optics = Optics(
+            beam_energy_ev=config.beam_energy_ev,
+            semi_convergence_angle_mrad=config.semi_convergence_angle_mrad,
+            probe_current_pa=config.initial_current_pa,
+        )
+        return cls(
+            0.0, 0, StagePosition(), (0.0, 0.0), (0.0, 0.0), None, 0.0, (0.0, 0.0), optics, mode, 0.0, is_blanked=True
+        )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Displacement of the specimen under the beam: point of the specimen minus nominal point, nm, (x, y)."""
+
+    config: SimulatedConfig
+    x: Wander
+    y: Wander
+
+    @classmethod
+    def draw(cls, config: SimulatedConfig) -> Drift:
+        """Direction and wander of this configuration's hidden seed."""
+        rng = generator(config.hidden_seed, Purpose.DRIFT)
+        angle = rng.uniform(0, 2 * pi)
+        speed = config.drift_nm_per_min
+        x = Wander.draw(speed * abs(cos(angle)), float(np.sign(cos(angle))), rng)
+        return cls(config, x, Wander.draw(speed * abs(sin(angle)), float(np.sign(sin(angle))), rng))
+
+    def displacement_nm(self, situation: Situation, time_s: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Slow drift, the residual error of stage moves, and the creep after them, at times after the last move."""
+        path = self._creep(situation, time_s)
+        error_x, error_y = situation.stage_error_nm
+        crept_x, crept_y = situation.crept_nm
+        return (
+            self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_direction),
+            self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_direction),
+        )
+
+    def _creep(self, situation: Situation, time_s: np.ndarray | float) -> np.ndarray:
+        if situation.moved_s is None:
+            return np.zeros(np.shape(time_s))
+        config = self.config
+        return creep_nm(
+            np.asarray(time_s) - situation.moved_s,
+            config.move_drift_nm_per_min,
+            config.move_drift_floor_nm_per_min,
+            config.move_drift_decay_s,
+        )
+
+    def frozen_creep_nm(self, situation: Situation, time_s: float) -> tuple[float, float]:
+        """All creep up to now, to be kept when the stage moves again."""
+        path = float(self._creep(situation, time_s))
+        x, y = situation.crept_nm
+        return x + path * cos(situation.creep_direction), y + path * sin(situation.creep_direction)
+
+
+def prepared(before: Situation, command: AcquireFrame, config: SimulatedConfig, drift: Drift) -> Situation:
+    """The situation when everything `command` asks for is set and settled; the beam is blanked meanwhile.
+
+    One after another: stage (seconds), current (20 s, and the focus jumps a little), camera length (10 s), beam shift
+    (50 ms). Aberration correctors and defocus settle within the beam shift's time and cost nothing of their own.
+    """
+    now = replace(before, ordinal=before.ordinal + 1, is_blanked=True)
+    if command.stage != before.stage:
+        now = _moved(now, command.stage, config, drift)
+    if command.optics.probe_current_pa != before.optics.probe_current_pa:
+        jump = generator(config.seed, Purpose.CURRENT_CHANGE, now.ordinal).normal(0, config.current_change_focus_nm)
+        now = replace(now, time_s=now.time_s + config.current_change_s, focus_jump_nm=now.focus_jump_nm + float(jump))
+    if command.mode != before.mode:
+        now = replace(now, time_s=now.time_s + config.camera_length_change_s, mode=command.mode)
+    shift = (command.scan.beam_shift_x_nm, command.scan.beam_shift_y_nm)
+    if shift != before.beam_shift_nm:
+        now = replace(now, time_s=now.time_s + config.beam_shift_settle_s, beam_shift_nm=shift)
+    return replace(now, optics=command.optics)
+
+
+def _moved(now: Situation, stage: StagePosition, config: SimulatedConfig, drift: Drift) -> Situation:
+    rng = generator(config.seed, Purpose.STAGE_MOVE, now.ordinal)
+    error, angle, direction = rng.uniform((config.backlash_min_nm, 0, 0), (config.backlash_max_nm, 2 * pi, 2 * pi))
+    distance = hypot(stage.x_nm - now.stage.x_nm, stage.y_nm - now.stage.y_nm)
+    crept = drift.frozen_creep_nm(now, now.time_s)
+    time_s = now.time_s + config.stage_move_s + distance / config.stage_speed_nm_per_s
+    return replace(
+        now,
+        time_s=time_s,
+        stage=stage,
+        stage_error_nm=(float(error * cos(angle)), float(error * sin(angle))),
+        crept_nm=crept,
+        moved_s=time_s,
+        creep_direction=float(direction),
+    )

@@ -1,0 +1,139 @@
+"""What the twin can do and what it refuses; limits are those of its configuration."""
+
+from __future__ import annotations
+
+from instruments.capabilities import Axis, Capabilities, Detector, Mode
+from instruments.commands import AcquireFrame, Park
+from instruments.errors import CommandRefused
+from simulation.world.config import SimulatedConfig
+
+_DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0), "abf": (16.0, 31.0)}
+_MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
+_ABERRATION_LIMITS_NM = {"c12_nm": 100.0, "c21_nm": 2000.0, "c23_nm": 2000.0, "c30_nm": 1e4}
+_MAX_FRAME_PX = 2**26
+
+
+def modes(config: SimulatedConfig) -> tuple[Mode, ...]:
+    """Sets of detectors read together: a long camera with MAADF and BF, a short one with HAADF and ABF."""
+    gain = config.quantum_efficiency
+    return tuple(
+        Mode(
+            name=name,
+            camera_length_mm=camera_length_mm,
+            detectors=tuple(
+                Detector(
+                    name=detector,
+                    inner_mrad=_DETECTORS[detector][0],
+                    outer_mrad=_DETECTORS[detector][1],
+                    gain_counts_per_electron=gain,
+                )
+                for detector in detectors
+            ),
+        )
+        for name, (camera_length_mm, detectors) in _MODES.items()
+    )
+
+
+def card(config: SimulatedConfig) -> Capabilities:
+    """The capabilities of this configuration."""
+    stage, shift = config.stage_range_nm, config.beam_shift_range_nm
+    defocus = config.defocus_range_nm
+    energy, angle = config.beam_energy_ev, config.semi_convergence_angle_mrad
+    axes = [
+        Axis(name="x_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
+        Axis(name="y_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
+        *(Axis(name=name, minimum=0, maximum=0, frame="stage") for name in ("z_nm", "alpha_deg", "beta_deg")),
+        *(
+            Axis(name=name, minimum=-shift, maximum=shift, settle_s=config.beam_shift_settle_s, frame="beam_shift")
+            for name in ("beam_shift_x_nm", "beam_shift_y_nm")
+        ),
+        Axis(name="defocus_nm", minimum=-defocus, maximum=defocus, resolution=0.5),
+        Axis(
+            name="probe_current_pa",
+            minimum=config.min_current_pa,
+            maximum=config.max_current_pa,
+            resolution=1.0,
+            settle_s=config.current_change_s,
+        ),
+        Axis(name="beam_energy_ev", minimum=energy, maximum=energy),
+        Axis(name="semi_convergence_angle_mrad", minimum=angle, maximum=angle),
+        Axis(name="tilt_x_mrad", minimum=0, maximum=0),
+        Axis(name="tilt_y_mrad", minimum=0, maximum=0),
+        *(Axis(name=name, minimum=-limit, maximum=limit) for name, limit in _ABERRATION_LIMITS_NM.items()),
+        Axis(name="field_of_view_nm", minimum=0.2, maximum=1000, frame="scan"),
+        Axis(name="pixel_size_nm", minimum=1e-3, maximum=5, frame="scan"),
+        Axis(name="dwell_time_us", minimum=config.min_dwell_time_us, maximum=config.max_dwell_time_us, frame="scan"),
+        Axis(name="flyback_time_us", minimum=0, maximum=10_000, frame="scan"),
+        Axis(name="rotation_deg", minimum=-360, maximum=360, frame="scan"),
+        Axis(name="subframe_count", minimum=1, maximum=256, resolution=1, frame="scan"),
+        Axis(name="frame_px", minimum=1, maximum=_MAX_FRAME_PX, resolution=1, frame="scan"),
+        Axis(name="park_s", minimum=0, maximum=3600, frame="beam_shift"),
+    ]
+    return Capabilities(
+        name="simulated",
+        simulated=True,
+        axes=tuple(axes),
+        modes=modes(config),
+        can_interrupt=True,
+        stop_latency_s=0.1,
+        blanker_settle_s=config.blanker_settle_us * 1e-6,
+        flyback_exposes=True,
+        current_uncertainty_fraction=0.02,
+        quirks=(
+            f"a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, unseen by its read-back",
+            "emission decays between flashes; the current read back follows it",
+            "below 1 us dwell lines jitter and detectors glow on",
+            "stage tilt, stage z and beam tilt are fixed at 0",
+        ),
+    )
+
+
+def refuse_frame(command: AcquireFrame, card: Capabilities) -> None:
+    """Raise CommandRefused naming the value, its range and unit if this instrument cannot do `command`."""
+    mode = card.mode(command.mode)
+    if mode is None:
+        known = ", ".join(mode.name for mode in card.modes)
+        raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {known}")
+    length_mm = command.optics.camera_length_mm
+    if length_mm is not None and length_mm != mode.camera_length_mm:
+        raise CommandRefused(
+            f"camera length {length_mm:g} mm is not mode {mode.name!r}'s {mode.camera_length_mm:g} mm; leave it out"
+        )
+    stage, optics, scan = command.stage, command.optics, command.scan
+    rows, columns = scan.shape_px
+    if rows < 1 or columns < 1:
+        raise CommandRefused(f"scan shape {rows} x {columns} px has no pixels; give at least 1 x 1")
+    for name in ("x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg"):
+        _check(card, name, getattr(stage, name))
+    for name in (
+        "defocus_nm", "probe_current_pa", "beam_energy_ev", "semi_convergence_angle_mrad", "tilt_x_mrad", "tilt_y_mrad",
+    ):  # fmt: skip
+        _check(card, name, getattr(optics, name))
+    for name in (
+        "beam_shift_x_nm", "beam_shift_y_nm", "field_of_view_nm", "pixel_size_nm", "dwell_time_us", "flyback_time_us",
+        "rotation_deg",
+    ):  # fmt: skip
+        _check(card, name, getattr(scan, name))
+    _check(card, "subframe_count", command.subframe_count)
+    _check(card, "frame_px", rows * columns * command.subframe_count)
+    for name, value in command.optics.aberrations:
+        if name.startswith("c"):
+            _check(card, name, value)
+
+
+def refuse_park(command: Park, card: Capabilities) -> None:
+    """The same for parking the beam."""
+    _check(card, "beam_shift_x_nm", command.beam_shift_x_nm)
+    _check(card, "beam_shift_y_nm", command.beam_shift_y_nm)
+    _check(card, "park_s", command.duration_s)
+
+
+def _check(card: Capabilities, name: str, value: float) -> None:
+    axis = card.axis(name)
+    low, high = (axis.minimum, axis.maximum) if axis else (0.0, 0.0)
+    quantity, _, unit = name.rpartition("_")
+    if not low <= value <= high:
+        where = "stage " if axis and axis.frame == "stage" else ""
+        raise CommandRefused(
+            f"{where}{quantity.replace('_', ' ')} {value:g} {unit} is outside {low:g} to {high:g} {unit}; stay inside"
+        )

@@ -1,0 +1,149 @@
+"""Counts of an exposed frame, made from what is kept of its exposure; any number of times, always the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from instruments.capabilities import Capabilities, Mode
+from instruments.commands import AcquireFrame
+from instruments.optics import Optics
+from simulation.lattice_images import Defect, LatticeImages
+from simulation.noise import count_electrons
+from simulation.world.clock import Situation
+from simulation.world.contamination import film_fraction_per_nm
+from simulation.world.frame_images import Grid, ImageMaker, Imaging, with_afterglow
+from simulation.world.randomness import Purpose, generator
+from simulation.world.specimen import World
+
+_DEFOCUS_STEP_NM = 0.5
+_PATCH_REACH_NM = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """All that is needed to make one exposed frame again."""
+
+    command: AcquireFrame
+    started_s: float
+    situation: Situation  # settled, just before the beam came on
+    ended_s: float
+    births_before_count: int
+    births_after_count: int
+    true_electrons: tuple[float, ...]  # of each sub-frame, flyback included
+    settling_electrons: float
+    reading_factor: float  # current read back over true current
+
+    @property
+    def subframe_s(self) -> float:
+        """Duration of one sub-frame, flyback included."""
+        return self.command.scan.duration_s()
+
+    def start_s(self, subframe: int, settle_s: float) -> float:
+        """When a sub-frame's first pixel begins."""
+        return self.situation.time_s + settle_s + subframe * self.subframe_s
+
+
+@dataclass
+class Renderer:
+    """Makes counts; holds nothing but images kept for speed."""
+
+    world: World
+    card: Capabilities
+
+    @cached_property
+    def _maker(self) -> ImageMaker:
+        config = self.world.config
+        images = LatticeImages.from_structure(
+            self.world.atoms,
+            {name: Defect(defect.column, defect.becomes) for name, defect in config.defects.items()},
+            beam_energy_ev=config.beam_energy_ev,
+            semi_convergence_angle_mrad=config.semi_convergence_angle_mrad,
+            detector_ranges_mrad=self._ranges_mrad,
+            rms_displacement_nm=config.rms_displacement_nm,
+            phonon_count=config.phonon_count,
+            cache_folder=config.cache_folder,
+        )
+        crystal = self.world.crystal
+        origin_nm = (crystal.origin_x_nm, crystal.origin_y_nm)
+        return ImageMaker(images, self.world.landscape, origin_nm, config.contamination_contrast_nm)
+
+    @property
+    def _ranges_mrad(self) -> list[tuple[float, float]]:
+        return [
+            (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
+            for mode in self.card.modes
+            for detector in mode.detectors
+        ]
+
+    @cached_property
+    def _film_fractions(self) -> dict[tuple[float, float], float]:
+        energy_ev, angle_mrad = self.world.config.beam_energy_ev, self.world.config.semi_convergence_angle_mrad
+        return {limits: film_fraction_per_nm(energy_ev, angle_mrad, *limits) for limits in self._ranges_mrad}
+
+    def counts(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
+        """(sub-frames, rows, columns) uint16 counts by detector."""
+        command, ordinal = exposure.command, exposure.situation.ordinal
+        stacks: dict[str, list[np.ndarray]] = {detector.name: [] for detector in mode.detectors}
+        share = command.scan.beam_on_s() / exposure.subframe_s
+        pixels = command.scan.shape_px[0] * command.scan.shape_px[1]
+        efficiency = self.world.config.quantum_efficiency
+        for subframe, amount in enumerate(exposure.true_electrons):
+            dose_e_per_px = amount * share / pixels * efficiency
+            for number, (name, image) in enumerate(self.noiseless(exposure, subframe, mode).items()):
+                rng = generator(self.world.config.seed, Purpose.SHOT_NOISE, ordinal, subframe, number)
+                stacks[name].append(count_electrons(image, dose_e_per_px, rng))
+        return {name: np.stack(stack) for name, stack in stacks.items()}
+
+    def noiseless(self, exposure: Exposure, subframe: int, mode: Mode) -> dict[str, np.ndarray]:
+        """Expected images of a sub-frame by detector, fraction of the beam, afterglow included."""
+        command, config = exposure.command, self.world.config
+        grid = self._grid(exposure, subframe)
+        film = self._maker.film_nm(grid)
+        defects = self._defects_in(grid, exposure, subframe)
+        images: dict[str, np.ndarray] = {}
+        for detector in mode.detectors:
+            limits = (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
+            imaging = Imaging(
+                *limits, self.true_optics(exposure), self.world.beam.coherence(command.optics.probe_current_pa)
+            )
+            image = self._maker.image(imaging, grid, defects, film, self._film_fractions[limits])
+            images[detector.name] = with_afterglow(image, command.scan.dwell_time_us, config.afterglow_us)
+        return images
+
+    def _grid(self, exposure: Exposure, subframe: int) -> Grid:
+        scan, situation = exposure.command.scan, exposure.situation
+        rows = scan.shape_px[0]
+        start_s = exposure.start_s(subframe, self.card.blanker_settle_s)
+        times_s = start_s + np.arange(rows) * (exposure.subframe_s / rows)
+        drift_x, drift_y = self.world.drift.displacement_nm(situation, times_s)
+        rng = generator(self.world.config.seed, Purpose.JITTER, situation.ordinal, subframe)
+        jitter = rng.standard_normal((2, rows)) * self.world.config.line_jitter_nm * max(1.0, 1.0 / scan.dwell_time_us)
+        x_nm, y_nm = self.world.nominal_centre_nm(situation)
+        return Grid.of(scan, x_nm + drift_x + jitter[0], y_nm + drift_y + jitter[1])
+
+    def _defects_in(self, grid: Grid, exposure: Exposure, subframe: int) -> list[tuple[str, float, float]]:
+        contents = dict(self.world.columns.natives)
+        births = self.world.columns.births
+        for birth in births[: exposure.births_before_count]:
+            contents[birth.site] = birth.species
+        for birth in births[exposure.births_before_count : exposure.births_after_count]:
+            if birth.subframe <= subframe:
+                contents[birth.site] = birth.species
+        x_low, x_high, y_low, y_high = grid.bounds(_PATCH_REACH_NM)
+        placed = ((species, *self.world.crystal.position_nm(site)) for site, species in contents.items())
+        return [item for item in placed if x_low <= item[1] <= x_high and y_low <= item[2] <= y_high]
+
+    def true_optics(self, exposure: Exposure) -> Optics:
+        """Commanded plus residual; total defocus to 0.5 nm, so that images can be kept."""
+        command = exposure.command
+        middle_s = (exposure.situation.time_s + exposure.ended_s) / 2
+        defocus_nm = command.optics.defocus_nm + self.world.focus_error_nm(exposure.situation, middle_s)
+        return Optics(
+            beam_energy_ev=self.world.config.beam_energy_ev,
+            semi_convergence_angle_mrad=self.world.config.semi_convergence_angle_mrad,
+            defocus_nm=round(defocus_nm / _DEFOCUS_STEP_NM) * _DEFOCUS_STEP_NM,
+            aberrations=self.world.beam.residual.plus(command.optics.aberrations),
+        )
