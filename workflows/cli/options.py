@@ -1,0 +1,53 @@
+"""Options that several sub-commands share, and what they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from orchestrator.catalogue import Catalogue
+from orchestrator.errors import NotFound, SpecError
+from orchestrator.settings import Settings
+
+DataOption = Annotated[Path | None, typer.Option("--data", help="data folder (else STEMPILOT_DATA, else ./stempilot-data)")]
+SettingsOption = Annotated[Path | None, typer.Option("--settings", help="stempilot.toml (else the one in the data folder)")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+IdArgument = Annotated[str, typer.Argument(help="experiment id, the start of one, or `latest`")]
+
+
+def overrides_of(pairs: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with YAML values. Raises SpecError for one without `=`."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise SpecError(f"--set {pair}: write KEY=VALUE, e.g. --set budget.electrons=1e8")
+        try:
+            result[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError(f"--set {pair}: the value is not YAML: {' '.join(str(error).split())}") from error
+        if isinstance(result[key], str):
+            result[key] = _number(result[key])
+    return result
+
+
+def _number(text: str) -> float | str:
+    """YAML reads 1e8 as text; a person means the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def settings_of(data: Path | None, settings: Path | None) -> Settings:
+    """Settings with the data folder chosen."""
+    return Settings.load(data_folder=data, settings_file=settings)
+
+
+def reading(settings: Settings) -> Catalogue:
+    """The catalogue for looking only. Raises NotFound where there is none."""
+    if not settings.data_folder.is_dir():
+        raise NotFound(f"{settings.data_folder}: there is no data folder here yet; `stempilot run` makes one, --data names another")
+    return Catalogue.open(settings.data_folder, read_only=True)

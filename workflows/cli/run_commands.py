@@ -1,0 +1,116 @@
+"""`stempilot run` and `stempilot resume`: the whole loop, embedded, no server to start."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from orchestrator.catalogue import Catalogue
+from orchestrator.errors import Refused
+from orchestrator.settings import Settings
+from orchestrator.spec import ExperimentSpec
+from rich.console import Console
+
+from workflows.cli.app import app
+from workflows.cli.fail import EXIT_OF_STATUS, explained
+from workflows.cli.live import View, view_for
+from workflows.cli.options import DataOption, IdArgument, JsonOption, SettingsOption, overrides_of, settings_of
+from workflows.documents import experiment_document, headline
+from workflows.reporting import write_report
+from workflows.session import RunOptions, Session
+
+
+class Engine(str, Enum):
+    """What drives the loop."""
+
+    PREFECT = "prefect"
+    LOCAL = "local"
+
+
+@app.command()
+@explained
+def run(
+    spec_file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="the experiment")],
+    data: DataOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the policy, and of the world where the instrument is simulated")] = 0,
+    policy: Annotated[str | None, typer.Option(help="another policy than the spec's")] = None,
+    instrument: Annotated[str | None, typer.Option(help="another configured instrument than the spec's")] = None,
+    engine: Annotated[Engine, typer.Option(help="Prefect's ephemeral API, or the same loop without it")] = Engine.PREFECT,
+    no_baselines: Annotated[bool, typer.Option("--no-baselines", help="do not run the baselines afterwards")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value of the spec")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before using a real instrument")] = False,
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment: survey, decide, expose, look, until its question or its budget is done."""
+    overrides = overrides_of(set_ or [])
+    if instrument is not None:
+        overrides["instrument.name"] = instrument
+    spec = ExperimentSpec.from_yaml(spec_file, overrides)
+    if policy is not None and policy != spec.policy.name:
+        spec = spec.model_copy(update={"policy": spec.policy.model_copy(update={"name": policy, "options": {}})})
+    opened = settings_of(data, settings)
+    confirm_real(opened, spec, yes=yes)
+    options = RunOptions(
+        seed=seed,
+        engine=engine.value,
+        baselines=not no_baselines,
+        settings_file=str(settings.resolve()) if settings is not None else None,
+    )
+    view = view_for(spec, Console(stderr=as_json), as_json=as_json)
+    with Catalogue.open(opened.data_folder) as catalogue, view:
+        session = Session(catalogue, opened, view, view.say)
+        experiment_id = session.start(spec, options)
+    conclude(opened, experiment_id, view, as_json=as_json)
+
+
+@app.command()
+@explained
+def resume(experiment: IdArgument, data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """Go on with an interrupted or crashed run; every option of the run is remembered."""
+    opened = settings_of(data, settings)
+    with Catalogue.open(opened.data_folder) as catalogue:
+        row = catalogue.experiment(experiment)
+        if row.status == "completed":
+            raise Refused(f"experiment {row.id} is completed; there is nothing to resume")
+        remembered = row.options.get("settings_file")
+        if settings is None and remembered:
+            opened = settings_of(opened.data_folder, Path(remembered))
+        spec = ExperimentSpec.model_validate(row.spec)
+        view = view_for(spec, Console(stderr=as_json), as_json=as_json)
+        with view:
+            experiment_id = Session(catalogue, opened, view, view.say).resume(row.id)
+    conclude(opened, experiment_id, view, as_json=as_json)
+
+
+def confirm_real(settings: Settings, spec: ExperimentSpec, *, yes: bool) -> None:
+    """A real instrument asks a person first. Raises Refused on no."""
+    adapter = settings.instrument(spec.instrument.name).adapter
+    if adapter in ("simulated", "replay") or yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused(f"instrument {spec.instrument.name!r} is real; add --yes to run it without a person at the terminal")
+    if not typer.confirm(f"{spec.instrument.name!r} is a real instrument. Expose the specimen?"):
+        raise Refused("not confirmed; nothing was exposed")
+
+
+def conclude(settings: Settings, experiment_id: str, view: View, *, as_json: bool) -> None:
+    """Write the report, print the answer, leave with the documented status."""
+    with Catalogue.open(settings.data_folder, read_only=True) as catalogue:
+        document = experiment_document(catalogue, experiment_id)
+        report = write_report(catalogue, experiment_id) if document["frames"] else None
+    if as_json:
+        print(json.dumps(document | ({"report": str(report)} if report else {})))
+    else:
+        for line in headline(document):
+            view.say(line)
+        if document["status"] == "interrupted":
+            view.say(f"interrupted, beam blanked, saved; go on with: stempilot resume {experiment_id}")
+        if report is not None:
+            view.say(f"report: {report}")
+    raise typer.Exit(EXIT_OF_STATUS.get(document["status"], 1))
+

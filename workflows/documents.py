@@ -1,0 +1,115 @@
+"""Experiments as plain documents: what `run --json`, `show --json` and `list --json` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.catalogue import Catalogue, ExperimentRow
+
+_TRUTH_KEYS = ("recall", "false_discovery_rate", "electrons", "instrument_time_s")
+
+
+def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, Any]:
+    """The whole of one experiment, JSON-able."""
+    row = catalogue.experiment(experiment_id)
+    closed = _last(catalogue, row.id, "closed")
+    evaluated = _last(catalogue, row.id, "evaluated")
+    observed = {event.payload["decision_id"]: event.payload for event in catalogue.events(row.id, kinds=("observed",))}
+    latest = next(reversed(observed.values()), {})
+    frames = [
+        {
+            "id": frame.id, "decision_id": frame.decision_id, "path": frame.path, "sha256": frame.sha256,
+            "dose_e_per_a2": frame.dose_e_per_a2, "electrons": frame.electrons, "acquired_at": frame.acquired_at.isoformat(),
+            "purpose": frame.purpose, "mode": frame.mode,
+        }
+        for frame in catalogue.frames(row.id)
+    ]  # fmt: skip
+    decisions = [
+        {
+            "seq": entry.decision.seq, "id": entry.id, "point": entry.decision.point, "reason": entry.decision.reason,
+            "status": entry.status, "status_reason": entry.status_reason, "prediction": entry.decision.prediction,
+            "cost": entry.decision.cost, "frame_id": entry.frame_id,
+            "score": observed.get(entry.id, {}).get("score"),
+        }
+        for entry in catalogue.decisions(row.id)
+    ]  # fmt: skip
+    spent = closed or latest.get("spent", {})
+    document: dict[str, Any] = {
+        "id": row.id, "name": row.name, "status": row.status, "reason": row.reason, "spec": row.spec, "seed": row.seed,
+        "engine": row.engine, "created_at": row.created_at.isoformat(),
+        "electrons": spent.get("electrons", 0.0), "dose_max_e_per_a2": spent.get("dose_max_e_per_a2", 0.0),
+        "instrument_time_s": spent.get("instrument_time_s", 0.0), "wall_time_s": closed.get("wall_time_s"),
+        "score": latest.get("score"), "summary": closed.get("summary"), "frames": frames, "decisions": decisions,
+    }  # fmt: skip
+    if evaluated:
+        document["truth"] = evaluated["truth"]
+        document["baselines"] = {
+            name: {key: value for key, value in verdict.items() if key not in ("decisions", "found", "curve", "summary")}
+            for name, verdict in evaluated.get("baselines", {}).items()
+        }
+    return document
+
+
+def _last(catalogue: Catalogue, experiment_id: str, kind: str) -> dict[str, Any]:
+    payload: dict[str, Any] = {}
+    for event in catalogue.events(experiment_id, kinds=(kind,)):
+        payload = event.payload
+    return payload
+
+
+def listing(catalogue: Catalogue, *, include_children: bool) -> list[dict[str, Any]]:
+    """Every experiment, newest first."""
+    return [_line(row) for row in catalogue.experiments(include_children=include_children)]
+
+
+def _line(row: ExperimentRow) -> dict[str, Any]:
+    return {
+        "id": row.id, "status": row.status, "name": row.name, "created_at": row.created_at.isoformat(),
+        "reason": row.reason, "seed": row.seed, "parent_id": row.parent_id,
+    }  # fmt: skip
+
+
+def headline(document: Mapping[str, Any]) -> list[str]:
+    """The answer in a few lines: what was found, what it cost, how the baselines did."""
+    lines = [
+        f"{document['name']}  [{document['id']}]",
+        f"{document['status']}: {document['reason']}",
+        f"spent {document['electrons']:.3g} electrons, at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "
+        f"{document['instrument_time_s']:.1f} s of microscope time, {len(document['frames'])} frames",
+    ]
+    lines += _answer(document.get("summary") or {})
+    truth = document.get("truth")
+    if truth:
+        lines.append("against the hidden truth:")
+        lines += [_verdict("this run", {**truth, **{key: document[key] for key in ("electrons", "instrument_time_s")}})]
+        lines += [_verdict(name, verdict) for name, verdict in (document.get("baselines") or {}).items()]
+        if "ledger_error_fraction" in truth:
+            lines.append(f"dose ledger minus world: {truth['ledger_error_fraction']:+.2%} of the electrons")
+    return lines
+
+
+def _answer(summary: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for name, species in summary.get("species", {}).items():
+        lines.append(
+            f"  {name:6s} {species['confirmed']:4d} confirmed; density {species['whole_per_nm2']:.5f} per nm2 of clean specimen "
+            f"(95 %: {species['whole_low_per_nm2']:.5f} to {species['whole_high_per_nm2']:.5f})"
+        )
+    for name, line in summary.get("lines", {}).items():
+        lines.append(f"  {name}: predicted error {line.get('predicted_error_fraction', float('nan')):.1%}")
+    return lines
+
+
+def _verdict(name: str, verdict: Mapping[str, Any]) -> str:
+    numbers = {key: verdict.get(key) for key in _TRUTH_KEYS}
+    words = [f"  {name:13s}"]
+    if numbers["recall"] is not None:
+        words.append(f"recall {numbers['recall']:.3f}")
+    if numbers["false_discovery_rate"] is not None:
+        words.append(f"false discovery rate {numbers['false_discovery_rate']:.3f}")
+    deviance = verdict.get("deviance_explained")
+    if isinstance(deviance, Mapping):
+        words += [f"{line} {value:.3f}" for line, value in deviance.items()]
+    words.append(f"{numbers['electrons'] or 0:.3g} e  {numbers['instrument_time_s'] or 0:.1f} s")
+    return "  ".join(words)

@@ -1,0 +1,62 @@
+"""Every decision derived again from the catalogue alone, and compared with what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.catalogue import Catalogue
+from orchestrator.features.feature_set import FeatureSet
+from orchestrator.journal import Journal, PastStep
+from orchestrator.loop import Experiment, account, missed
+from orchestrator.objectives.objective import FrameFacts
+from orchestrator.plain_json import plain
+from orchestrator.settings import Settings
+from orchestrator.spec import ExperimentSpec
+from policies import Observation
+
+from workflows.assembly import join, make_policy, prepare
+from workflows.session import NoRecord
+
+
+def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: str) -> dict[str, Any]:
+    """Feed the policy the recorded observations and ask it again at every step. Nothing is exposed, nothing written.
+
+    On another machine the last digits of a derived point may differ; numbers are compared to 1e-6 relative.
+    """
+    row = catalogue.experiment(experiment_id)
+    spec = ExperimentSpec.model_validate(row.spec)
+    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), catalogue.data_folder / "cache")
+    policy = make_policy(parts, spec.policy.name, spec.policy.options)
+    experiment = join(parts, policy, NoRecord(), lambda kind, payload: None)
+    differences: list[dict[str, Any]] = []
+    count = 0
+    for step in Journal(catalogue, row.id).past():
+        suggested = policy.suggest()
+        derived = plain(dict(suggested[0].point)) if suggested else None
+        if derived is None or not same_point(step.intent.decision.point, derived):
+            differences.append({"seq": step.intent.decision.seq, "recorded": step.intent.decision.point, "derived": derived})
+        policy.ingest([_observation(experiment, step)])
+        count += 1
+    return {"id": row.id, "decisions": count, "differences": differences}
+
+
+def _observation(experiment: Experiment, step: PastStep) -> Observation:
+    if step.status != "done" or step.arrays is None:
+        return missed(experiment, step.suggestion, step.status if step.status in ("refused", "failed") else "unknown", "")
+    features = FeatureSet.from_bytes(step.arrays)
+    facts = FrameFacts(**step.payload["facts"])
+    return account(experiment, step.suggestion, facts, experiment.objective.update(step.suggestion.point, facts, features))
+
+
+def same_point(recorded: Mapping[str, Any], derived: Mapping[str, Any]) -> bool:
+    """Equal keys, equal choices, numbers equal to 1e-6."""
+    if set(recorded) != set(derived):
+        return False
+    return all(_same(recorded[key], derived[key]) for key in recorded)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= 1e-6 * max(1.0, abs(one))
+    return bool(one == other)
