@@ -127,6 +127,10 @@ class SimulatedMicroscope:
             except CommandRefused:
                 continue
 
+    def prepare(self, worker_count: int = 1) -> None:
+        """Compute the lattice's images now (tens of CPU seconds, kept in `cache_folder`) instead of at first need."""
+        self._renderer.prepare(worker_count)
+
     def truth(self) -> dict[str, Any]:
         """The hidden world: `native`, `beam_made` (dicts of arrays), landscape, optics, dose, `actions` by action id.
 

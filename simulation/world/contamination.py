@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import fftconvolve
+from scipy.fft import irfft2, next_fast_len, rfft2
 
 from simulation.electron import REST_ENERGY_EV, wavelength_angstrom
 from simulation.scattering_factors import electron_scattering_factor
@@ -30,6 +30,8 @@ def film_fraction_per_nm(
     per_nm = _CARBON_PER_NM3 * factor_angstrom**2 * 1e-2 * pixel_sr  # 1 square angstrom = 1e-2 nm2
     disc = (angle <= semi_convergence_angle_mrad).astype(float)
     disc /= disc.sum()
-    gained = fftconvolve(disc, per_nm, mode="same")
+    size = next_fast_len(2 * len(axis) - 1, real=True)
+    product = rfft2(disc, (size, size)) * rfft2(per_nm, (size, size))
+    gained = np.asarray(irfft2(product, (size, size)))[_REACH_MRAD:][: len(axis), _REACH_MRAD : _REACH_MRAD + len(axis)]
     change = gained - disc * per_nm.sum()
     return float(change[(angle >= inner_mrad) & (angle < outer_mrad)].sum())

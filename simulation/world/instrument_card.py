@@ -80,7 +80,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         flyback_exposes=True,
         current_uncertainty_fraction=0.02,
         quirks=(
-            f"a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, unseen by its read-back",
+            f"a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, not read back",
             "emission decays between flashes; the current read back follows it",
             "below 1 us dwell lines jitter and detectors glow on",
             "stage tilt, stage z and beam tilt are fixed at 0",

@@ -15,15 +15,18 @@ _PAD_NM = 40.0
 _EDGE_NM = 2.0
 _TEXTURE_LENGTH_NM = 6.0
 _TEXTURE_SIGMA = 0.35
-_MAX_WINDOWS = 10_000
+_MAX_TRIALS = 4000
+_GAP_NM = 3.0
+_HARMONICS, _ROUGHNESS = 4, 0.08
 
 
 @dataclass(frozen=True)
 class Landscape:
     """Thickness of contamination, nm, on a grid of 0.5 nm that reaches 40 nm beyond the world; zero in clean windows.
 
-    Windows are roundish holes of `window_min_nm` to `window_max_nm` mean diameter, placed until `clean_fraction` of the
-    world is clean; the film rises over 2 nm at their rims and has a log-normal texture of 6 nm (assumptions).
+    Windows are roundish holes of `window_min_nm` to `window_max_nm` mean diameter, apart from each other while there is
+    room, cut until `clean_fraction` of the world is clean; the film rises over 2 nm at their rims and has a log-normal
+    texture of 6 nm (assumptions).
     """
 
     thickness_nm: np.ndarray  # (rows, columns) float32, cell centres
@@ -57,6 +60,18 @@ class Landscape:
         coordinates = np.stack([(y_nm - self.y_min_nm) / STEP_NM - 0.5, (x_nm - self.x_min_nm) / STEP_NM - 0.5])
         return map_coordinates(self.thickness_nm, coordinates, order=1, mode="nearest", output=np.float32)
 
+    def thickness_on_lines(self, x_nm: np.ndarray, y_nm: np.ndarray) -> np.ndarray:
+        """The same on a grid of columns `x_nm` and lines `y_nm`, (lines, columns), much faster."""
+        rows, columns = self.thickness_nm.shape
+        row, down = _between((y_nm - self.y_min_nm) / STEP_NM - 0.5, rows)
+        column, right = _between((x_nm - self.x_min_nm) / STEP_NM - 0.5, columns)
+        first, last = int(column.min()), int(column.max()) + 2
+        block = self.thickness_nm[:, first:last]
+        lines = block[row] * (1 - down)[:, None] + block[row + 1] * down[:, None]
+        if not lines.any():
+            return np.zeros((len(y_nm), len(x_nm)), dtype=np.float32)
+        return lines[:, column - first] * (1 - right) + lines[:, column - first + 1] * right
+
     def clean_at(self, x_nm: np.ndarray, y_nm: np.ndarray) -> np.ndarray:
         """Whether each point lies in a clean window."""
         column = np.floor((np.asarray(x_nm) - self.x_min_nm) / STEP_NM).astype(int)
@@ -73,34 +88,59 @@ class Landscape:
         return fine.reshape(len(y) // 2, 2, len(x) // 2, 2).mean(axis=(1, 3)) >= 0.5
 
 
+def _between(position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower neighbour and weight of the upper one, held at the ends."""
+    held = np.clip(position, 0, count - 1)
+    lower = np.minimum(held.astype(int), count - 2)
+    return lower, (held - lower).astype(np.float32)
+
+
 def _windows(config: SimulatedConfig, x: np.ndarray, y: np.ndarray, inside: np.ndarray) -> np.ndarray:
     rng = generator(config.hidden_seed, Purpose.WINDOWS)
     clean = np.zeros(inside.shape, dtype=bool)
     target = config.clean_fraction * inside.sum()
-    for _ in range(_MAX_WINDOWS):
+    for trial in range(_MAX_TRIALS):
         missing = target - clean.sum()
         if missing * STEP_NM**2 < 0.002 * config.width_nm * config.height_nm:
             break
         centre = rng.uniform(-0.5, 0.5, 2) * (config.width_nm, config.height_nm)
         diameter = rng.uniform(config.window_min_nm, config.window_max_nm)
-        shape = rng.normal(0, 1, (4, 2)) * 0.08
-        window = _window(centre, diameter, shape, x, y) & inside
-        if (window & ~clean).sum() > 1.02 * missing:  # the last one: shrink it to fit, if that is still a window
-            for smaller in np.arange(diameter, config.window_min_nm - 0.5, -0.5):
-                window = _window(centre, max(smaller, config.window_min_nm), shape, x, y) & inside
-                if (window & ~clean).sum() <= 1.02 * missing:
-                    break
-            else:
-                continue
-        clean |= window
+        shape = rng.normal(0, 1, (_HARMONICS, 2)) * _ROUGHNESS
+        apart = trial < _MAX_TRIALS // 2  # a large clean fraction needs windows that touch
+        _cut(clean, inside, _Window(centre, diameter, shape), x, y, missing, config.window_min_nm, apart)
     return clean
 
 
-def _window(centre: np.ndarray, diameter: float, shape: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class _Window:
     """A disc whose radius varies with a few harmonics of the angle (star-shaped, so without holes)."""
-    u, v = x[None, :] - centre[0], y[:, None] - centre[1]
-    angle = np.arctan2(v, u)
-    radius = np.ones_like(angle)
-    for order, (cosine, sine) in enumerate(shape, start=2):
-        radius += cosine * np.cos(order * angle) + sine * np.sin(order * angle)
-    return np.hypot(u, v) <= diameter / 2 * radius
+
+    centre_nm: np.ndarray
+    diameter_nm: float
+    shape: np.ndarray
+
+    def mask(self, x: np.ndarray, y: np.ndarray, diameter_nm: float) -> np.ndarray:
+        u, v = x[None, :] - self.centre_nm[0], y[:, None] - self.centre_nm[1]
+        angle = np.arctan2(v, u)
+        radius = np.ones_like(angle)
+        for order, (cosine, sine) in enumerate(self.shape, start=2):
+            radius += cosine * np.cos(order * angle) + sine * np.sin(order * angle)
+        return np.hypot(u, v) <= diameter_nm / 2 * radius
+
+
+def _cut(
+    clean: np.ndarray, inside: np.ndarray, window: _Window, x: np.ndarray, y: np.ndarray, missing_px: float,
+    smallest_nm: float, apart: bool,
+) -> None:  # fmt: skip
+    """Add a window to `clean` where it fits, shrunk if it would clean too much; nothing where it does not."""
+    reach_nm = window.diameter_nm
+    columns = slice(*np.searchsorted(x, window.centre_nm[0] + np.array([-reach_nm, reach_nm])))
+    rows = slice(*np.searchsorted(y, window.centre_nm[1] + np.array([-reach_nm, reach_nm])))
+    here, allowed = clean[rows, columns], inside[rows, columns]
+    if apart and (here & window.mask(x[columns], y[rows], window.diameter_nm + _GAP_NM)).any():
+        return
+    for diameter_nm in np.arange(window.diameter_nm, smallest_nm - 1e-9, -0.5):
+        cut = window.mask(x[columns], y[rows], diameter_nm) & allowed
+        if (cut & ~here).sum() <= 1.02 * missing_px:
+            clean[rows, columns] = here | cut
+            return

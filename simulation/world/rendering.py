@@ -53,10 +53,14 @@ class Renderer:
     world: World
     card: Capabilities
 
+    def prepare(self, worker_count: int = 1) -> None:
+        """Compute, or read from the cache folder, all images of the lattice now instead of when first needed."""
+        self._images.prepare(worker_count=worker_count)
+
     @cached_property
-    def _maker(self) -> ImageMaker:
+    def _images(self) -> LatticeImages:
         config = self.world.config
-        images = LatticeImages.from_structure(
+        return LatticeImages.from_structure(
             self.world.atoms,
             {name: Defect(defect.column, defect.becomes) for name, defect in config.defects.items()},
             beam_energy_ev=config.beam_energy_ev,
@@ -66,9 +70,12 @@ class Renderer:
             phonon_count=config.phonon_count,
             cache_folder=config.cache_folder,
         )
+
+    @cached_property
+    def _maker(self) -> ImageMaker:
         crystal = self.world.crystal
         origin_nm = (crystal.origin_x_nm, crystal.origin_y_nm)
-        return ImageMaker(images, self.world.landscape, origin_nm, config.contamination_contrast_nm)
+        return ImageMaker(self._images, self.world.landscape, origin_nm, self.world.config.contamination_contrast_nm)
 
     @property
     def _ranges_mrad(self) -> list[tuple[float, float]]:
