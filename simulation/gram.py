@@ -2,7 +2,7 @@
 
 The probe is a sum of plane waves k, each scattered into S_k(K). Once M_D[k, k'] = mean over thermal configurations of
 sum over K in detector D of conj(S_k(K)) S_k'(K) is known, the image for probe coefficients c_k is
-I(r0) = sum_kk' conj(c_k) c_k' M_D[k, k'] exp(2 pi i (k - k').r0): no wave is propagated again. `lattice_images` does so.
+I(r0) = sum_kk' conj(c_k) c_k' M_D[k, k'] exp(2 pi i (k - k').r0), and no wave is propagated again: `lattice_images`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
-from simulation.backend import backend
-from simulation.electron import interaction_parameter, wavelength_angstrom
+from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
-from simulation.multislice import fourier_resized
-from simulation.potential import PotentialModel, PotentialSynthesizer
+from simulation.plane_wave_scattering import OneSlice, PhaseObjects, Planes, Rays
 from simulation.scattering_factors import symbol_of
-from simulation.slices import AtomSlice
 from simulation.structure_columns import Supercell, SupercellAtoms
-from simulation.wave_grid import ANTIALIAS_FRACTION, WaveGrid
+from simulation.thermal_displacements import unit_displacements
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 3
 """Part of every cache key: raise it when the numbers change."""
 
-_PIXELS_PER_BLOCK = 4096
-_BEAMS_PER_BLOCK = 8
-_SAME_PLANE_ANGSTROM = 0.05
+_RAYS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +43,7 @@ class GramSettings:
     phonon_count: int = 12
     seed: int = 0
     slices: Literal[1, "planes"] = "planes"
-    potential_sampling_nm: float = 0.0025
+    potential_sampling_nm: float = 0.0016
     parametrization: str = "lobato"
 
     def __post_init__(self) -> None:
@@ -71,22 +65,23 @@ class GramCalculator:
     """Computes the matrices of one supercell with any content of its site; holds no result."""
 
     def __init__(self, supercell: Supercell, settings: GramSettings) -> None:
-        """Choose the plane waves and the detector pixels, on the reciprocal grid of the supercell."""
+        """Choose the plane waves and the detector pixels, on the reciprocal lattice of the supercell."""
         self._supercell = supercell
         self._settings = settings
         self._wavelength = wavelength_angstrom(settings.beam_energy_ev)
-        height, width = supercell.extent_angstrom
-        self._fine = WaveGrid.for_cell(width, height, settings.potential_sampling_nm, None)
-        self.beam_indices = self._indices(settings.semi_convergence_angle_mrad, inside=True)
-        self._rings = [self._ring(inner, outer) for inner, outer in settings.rings_mrad]
-        outermost = max(int(np.abs(pixels).max(initial=0)) for pixels, _ in self._rings)
-        self._reach = outermost + int(np.abs(self.beam_indices).max(initial=0)) + 1
-        if 2 * self._reach + 1 > min(self._fine.shape_px):
-            limit_mrad = 1e3 * self._wavelength / (2 * max(self._fine.sampling_angstrom))
-            raise InvalidParameter(
-                f"detector and aperture reach beyond {limit_mrad:.0f} mrad, the largest angle of"
-                f" potential_sampling_nm = {settings.potential_sampling_nm:g} nm; use a finer one"
-            )
+        self.beam_indices = self._disc(settings.semi_convergence_angle_mrad)
+        outer_mrad = max(outer for _, outer in settings.rings_mrad)
+        scattered = self._disc(outer_mrad)
+        self._shares = [self._share(scattered, inner, outer) for inner, outer in settings.rings_mrad]
+        used = np.any([share > 0 for share in self._shares], axis=0)
+        self._shares = [share[used] for share in self._shares]
+        rays = Rays(self.beam_indices, scattered[used])
+        objects = PhaseObjects(
+            supercell, settings.beam_energy_ev, settings.potential_sampling_nm, settings.parametrization
+        )
+        self._scattering = (
+            OneSlice(supercell, rays, objects) if settings.slices == 1 else Planes(supercell, rays, objects, outer_mrad)
+        )
 
     @property
     def beams_per_angstrom(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -101,24 +96,27 @@ class GramCalculator:
         """
         atoms = self._supercell.atoms(column, content)
         count = len(self.beam_indices)
-        total = np.zeros((len(self._rings), count, count), dtype=np.complex128)
-        configuration_count = 0
-        for positions in self._configurations(atoms):
-            total += self._one_configuration(SupercellAtoms(atoms.numbers, positions))
-            configuration_count += 1
-        total /= configuration_count
-        upper = np.triu(total)
-        return (upper + np.conj(np.swapaxes(np.triu(total, 1), 1, 2))).astype(np.complex64)
+        total = np.zeros((len(self._shares), count, count), dtype=np.complex128)
+        configurations = list(self._configurations(atoms))
+        for positions in configurations:
+            scattered = self._scattering.rows(SupercellAtoms(atoms.numbers, positions))
+            for ring, share in enumerate(self._shares):
+                total[ring] += _upper_gram(scattered, share)
+        total /= len(configurations)
+        upper = np.triu(total, 1)
+        diagonal = np.einsum("rkk->rk", total).real
+        total = upper + np.conj(np.swapaxes(upper, 1, 2)) + diagonal[:, :, None] * np.eye(count)
+        return total.astype(np.complex64)
 
     def _configurations(self, atoms: SupercellAtoms) -> Iterator[NDArray[np.float64]]:
-        """Displaced positions (Einstein model) in antithetic pairs +u, -u, whose first-order noise cancels."""
+        """Displaced positions (Einstein model), the same in every slot whatever the content of the site."""
         sigmas = self._sigmas_angstrom(atoms.numbers)
-        if self._settings.phonon_count == 0 or not np.any(sigmas):
+        if not np.any(sigmas):
             yield atoms.positions_angstrom
             return
-        for index in range(self._settings.phonon_count):
-            draw = np.random.default_rng([self._settings.seed, index // 2]).standard_normal((len(sigmas), 3))
-            yield atoms.positions_angstrom + (-1) ** index * sigmas[:, None] * draw
+        columns = self._supercell.columns()
+        for unit in unit_displacements(columns, self._settings.phonon_count, self._settings.seed):
+            yield atoms.positions_angstrom + sigmas[:, None] * unit
 
     def _sigmas_angstrom(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         known = dict(self._settings.rms_displacements_nm)
@@ -128,77 +126,16 @@ class GramCalculator:
         for number in np.unique(numbers[numbers > 0]):
             symbol = symbol_of(int(number))
             if symbol not in known:
-                raise InvalidParameter(
-                    f"no rms displacement is given for {symbol}; add it to rms_displacement_nm, in nm"
-                )
+                raise InvalidParameter(f"no rms displacement is given for {symbol}; name it in rms_displacement_nm")
             sigmas[numbers == number] = known[symbol] * 10
         return sigmas
 
-    def _one_configuration(self, atoms: SupercellAtoms) -> NDArray[np.complex64]:
-        """Upper triangles of the matrices of one configuration."""
-        if self._settings.slices == 1:
-            rows = self._transmitted(self._phase_object(atoms))
-        else:
-            rows = _propagated(self._planes(atoms), self.beam_indices, self._wavelength)
-        count = len(self.beam_indices)
-        total = np.zeros((len(self._rings), count, count), dtype=np.complex64)
-        for ring, (pixels, weights) in enumerate(self._rings):
-            for start in range(0, len(pixels), _PIXELS_PER_BLOCK):
-                block = slice(start, start + _PIXELS_PER_BLOCK)
-                scattered = rows(pixels[block])
-                scattered *= np.sqrt(weights[block])
-                total[ring] += blas.cherk(1.0, scattered.T, trans=2)
-        return total
-
-    def _phase_object(self, atoms: SupercellAtoms) -> NDArray[np.complex64]:
-        """exp(i sigma V) of these atoms as one slice, in Fourier space on the fine grid, FFT order; mean 1 in vacuum."""
-        on = backend("numpy")
-        synthesizer = PotentialSynthesizer(self._fine, PotentialModel(self._settings.parametrization), on)
-        present = atoms.numbers > 0
-        phase = synthesizer.potential(AtomSlice(atoms.numbers[present], atoms.positions_angstrom[present, :2]))
-        phase = np.asarray(phase * interaction_parameter(self._settings.beam_energy_ev), dtype=np.float32)
-        wave = np.empty(phase.shape, dtype=np.complex64)
-        np.cos(phase, out=wave.real)
-        np.sin(phase, out=wave.imag)
-        return scipy.fft.fft2(wave, norm="forward", overwrite_x=True)
-
-    def _transmitted(self, spectrum: NDArray[np.complex64]) -> Any:
-        """S_k(K) = T(K - k) as a function of pixels (m, 2) -> (beams, m)."""
-        reach = self._reach
-        side = np.arange(-reach, reach + 1)
-        box = spectrum[np.ix_(side, side)].ravel()
-        beams = self.beam_indices[:, 0] * len(side) + self.beam_indices[:, 1]
-
-        def rows(pixels: NDArray[np.int64]) -> NDArray[np.complex64]:
-            flat = (pixels[:, 0] + reach) * len(side) + pixels[:, 1] + reach
-            return box.take(flat[None, :] - beams[:, None])
-
-        return rows
-
-    def _planes(self, atoms: SupercellAtoms) -> list[_Plane]:
-        """One phase object per atomic plane of the perfect structure, on a grid with room for antialiasing."""
-        outer = max(outer for _, outer in self._settings.rings_mrad) * 1e-3 / self._wavelength
-        height, width = self._supercell.extent_angstrom
-        grid = WaveGrid.for_cell(width, height, ANTIALIAS_FRACTION / (2.04 * outer) / 10, None)
-        aperture = grid.antialias_aperture()
-        rest = self._supercell.atoms().positions_angstrom[:, 2]
-        heights = np.unique(np.round(rest / _SAME_PLANE_ANGSTROM)) * _SAME_PLANE_ANGSTROM
-        owner = np.argmin(np.abs(rest[:, None] - heights[None, :]), axis=1)
-        planes = []
-        for index, z in enumerate(heights):
-            here = SupercellAtoms(np.where(owner == index, atoms.numbers, 0), atoms.positions_angstrom)
-            cropped = fourier_resized(backend("numpy"), self._phase_object(here), grid.shape_px)
-            transmission = scipy.fft.ifft2(cropped * aperture, norm="forward").astype(np.complex64)
-            planes.append(_Plane(float(z), transmission, grid))
-        return planes
-
-    def _indices(self, limit_mrad: float, *, inside: bool) -> NDArray[np.int64]:
-        """Reciprocal lattice points (iy, ix) whose soft aperture or edge of that angle is above 0, (n, 2)."""
-        height, width = self._supercell.extent_angstrom
-        reach = int(limit_mrad * 1e-3 / self._wavelength * max(height, width)) + 2
+    def _disc(self, limit_mrad: float) -> NDArray[np.int64]:
+        """Reciprocal lattice points (iy, ix) whose pixel reaches inside the angle, (n, 2)."""
+        reach = int(limit_mrad * 1e-3 / self._wavelength * max(self._supercell.extent_angstrom)) + 2
         side = np.arange(-reach, reach + 1)
         indices = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-        return indices[self._within(indices, limit_mrad) > 0] if inside else indices
+        return indices[self._within(indices, limit_mrad) > 0]
 
     def _within(self, indices: NDArray[np.int64], limit_mrad: float) -> NDArray[np.float64]:
         """Share of each reciprocal pixel inside the angle: a ramp one pixel wide, as in `probe.aperture_function`."""
@@ -211,43 +148,19 @@ class GramCalculator:
         within = np.clip((limit_mrad * 1e-3 / self._wavelength - np.hypot(ky, kx)) / edge + 0.5, 0, 1)
         return np.where((indices == 0).all(axis=1), 1.0, within)
 
-    def _ring(self, inner_mrad: float, outer_mrad: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Pixels (m, 2) of a ring, in order, and the share of each that lies in it."""
-        indices = self._indices(outer_mrad, inside=False)
+    def _share(self, indices: NDArray[np.int64], inner_mrad: float, outer_mrad: float) -> NDArray[np.float32]:
+        """Share of each reciprocal pixel in the ring, so that detectors keep their area on a coarse lattice."""
         share = self._within(indices, outer_mrad) - self._within(indices, inner_mrad)
-        keep = share > 0
-        return indices[keep], share[keep].astype(np.float32)
+        return np.maximum(share, 0).astype(np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """A transmission function in real space (rows, columns) at a height."""
-
-    z_angstrom: float
-    transmission: NDArray[np.complex64]
-    grid: WaveGrid
-
-
-def _propagated(planes: list[_Plane], beams: NDArray[np.int64], wavelength: float) -> Any:
-    """S_k(K) through several planes as a function of pixels (m, 2) -> (beams, m); multislice, plane wave by plane wave."""
-    grid = planes[0].grid
-    propagators = [
-        grid.antialias_aperture()
-        * np.exp(-1j * np.pi * wavelength * (b.z_angstrom - a.z_angstrom) * grid.squared_frequencies())
-        for a, b in zip(planes, planes[1:], strict=False)
-    ]
-    spectra = np.empty((len(beams), *grid.shape_px), dtype=np.complex64)
-    for start in range(0, len(beams), _BEAMS_PER_BLOCK):
-        block = beams[start : start + _BEAMS_PER_BLOCK]
-        waves = np.zeros((len(block), *grid.shape_px), dtype=np.complex64)
-        waves[np.arange(len(block)), block[:, 0], block[:, 1]] = 1
-        for index, plane in enumerate(planes):
-            if index:
-                waves *= propagators[index - 1].astype(np.complex64)
-            waves = scipy.fft.fft2(scipy.fft.ifft2(waves) * plane.transmission)
-        spectra[start : start + len(block)] = waves
-
-    def rows(pixels: NDArray[np.int64]) -> NDArray[np.complex64]:
-        return spectra[:, pixels[:, 0], pixels[:, 1]]
-
-    return rows
+def _upper_gram(scattered: NDArray[np.complex64], share: NDArray[np.float32]) -> NDArray[np.complex128]:
+    """Upper triangle of sum_K share conj(S_k) S_k', block by block; (n, n)."""
+    count = len(scattered)
+    total = np.zeros((count, count), dtype=np.complex128)
+    inside = np.flatnonzero(share)
+    for start in range(0, len(inside), _RAYS_PER_BLOCK):
+        block = inside[start : start + _RAYS_PER_BLOCK]
+        weighted = scattered[:, block] * np.sqrt(share[block])
+        total += blas.cherk(1.0, weighted.T, trans=2)
+    return total

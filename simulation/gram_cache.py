@@ -26,7 +26,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 @dataclass(frozen=True, slots=True)
 class GramCache:
-    """A folder of `gram-<sha256>.npz` files. What cannot be read is computed again; what cannot be written is not kept."""
+    """A folder of `gram-<sha256>.npz` files; the unreadable is computed again, the unwritable is not kept."""
 
     folder: Path
 

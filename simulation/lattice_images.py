@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor, isfinite, sqrt
 from pathlib import Path
 from typing import Any, Literal
@@ -103,14 +104,14 @@ class LatticeImages:
         slices: Literal[1, "planes"] = "planes",
         supercell_nm: float = 1.6,
         step_nm: float = 0.01,
-        potential_sampling_nm: float = 0.0025,
+        potential_sampling_nm: float = 0.0016,
         parametrization: str = "lobato",
     ) -> LatticeImages:
         """Images of an `ase.Atoms` whose third cell vector lies along the beam; made orthogonal where it is not.
 
         `detector_ranges_mrad`: (inner, outer) of every detector that will be asked for. `rms_displacement_nm`: thermal
         displacement per axis, one number or by element, newcomers included; `phonon_count` = 0 leaves atoms at rest.
-        `slices`: all atoms in one slice (enough for a monolayer that vibrates) or one per atomic plane.
+        `slices`: one per atomic plane, or all atoms in one (cheaper; wrong at high angles, see `OneSlice`).
         Nothing is computed yet: each content of a column is when first asked for, or all of them by `prepare`.
         """
         specimen = Specimen.of(orthogonal_cell(atoms))
@@ -289,7 +290,7 @@ class LatticeImages:
     def _patch_axis_angstrom(self) -> NDArray[np.float64]:
         half_nm = min(self._supercell.extent_angstrom) / 20
         half_px = floor(half_nm / self.step_nm + 1e-9)
-        return np.arange(-half_px, half_px + 1) * self.step_nm * 10
+        return np.arange(-half_px, half_px + 1, dtype=np.float64) * (self.step_nm * 10)
 
     def _patch(self, harmonics: NDArray[np.complex128], column: str) -> DifferenceImage:
         x, y = self._supercell.site_angstrom(column)
@@ -371,7 +372,7 @@ class _ProbePairs:
         """The image at every (y, x) of two axes, exactly: sum of I(q) exp(2 pi i q.r). Read-only."""
         along_y = np.exp(2j * np.pi * y_angstrom[:, None] * self._qy[None, :])
         along_x = np.exp(2j * np.pi * self._qx[:, None] * x_angstrom[None, :])
-        image = (along_y @ harmonics @ along_x).real.copy()
+        image = np.array((along_y @ harmonics @ along_x).real, dtype=np.float64)
         image.setflags(write=False)
         return image
 
@@ -418,8 +419,7 @@ def _disjoint_rings(ranges_mrad: Iterable[Ring]) -> tuple[Ring, ...]:
         if not (isfinite(outer) and 0 <= inner < outer):
             raise InvalidParameter(f"a detector of {inner}-{outer} mrad is empty; give 0 <= inner < outer, in mrad")
     edges = sorted({edge for ring in ranges for edge in ring})
-    between = zip(edges, edges[1:], strict=False)
-    return tuple((a, b) for a, b in between if any(inner <= a and b <= outer for inner, outer in ranges))
+    return tuple((a, b) for a, b in pairwise(edges) if any(inner <= a and b <= outer for inner, outer in ranges))
 
 
 def _by_element(rms_displacement_nm: float | Mapping[str, float], elements: set[str]) -> tuple[tuple[str, float], ...]:

@@ -10,7 +10,7 @@ from math import ceil, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.errors import InvalidParameter, InvalidSpecimen
+from simulation.errors import InvalidParameter
 from simulation.scattering_factors import elements, symbol_of
 from simulation.specimens import Specimen
 
@@ -92,6 +92,12 @@ class Supercell:
         """Size (y, x)."""
         width, height, _ = self.lattice.specimen.cell_angstrom
         return self.repeats[1] * height, self.repeats[0] * width
+
+    def columns(self) -> list[tuple[int, ...]]:
+        """The slots of every column, cell by cell."""
+        size = len(self.lattice.specimen.numbers)
+        cells = range(self.repeats[0] * self.repeats[1])
+        return [tuple(cell * size + atom for atom in atoms) for cell in cells for atoms in self.lattice.members]
 
     def site_angstrom(self, column: str) -> tuple[float, float]:
         """(x, y) of the copy of the column that stands for it, in the middle cell."""
@@ -205,15 +211,17 @@ def _names(
     for atoms, position in zip(members, positions, strict=True):
         base = column_name(_symbols(specimen, atoms))
         known = kinds.setdefault(base, [])
-        for number, other in enumerate(known, start=1):
-            steps = _wrapped(specimen, position - other - translations)
-            if np.min(np.hypot(steps[:, 0], steps[:, 1])) < _SAME_COLUMN_ANGSTROM:
-                break
-        else:
+        equal = [kind for kind, other in enumerate(known) if _joined(specimen, position - other, translations)]
+        if not equal:
             known.append(position)
-            number = len(known)
-        names.append(base if number == 1 else f"{base}#{number}")
+        kind = equal[0] if equal else len(known) - 1
+        names.append(base if kind == 0 else f"{base}#{kind + 1}")
     return names
+
+
+def _joined(specimen: Specimen, step_angstrom: NDArray[np.float64], translations: NDArray[np.float64]) -> bool:
+    apart = _wrapped(specimen, step_angstrom - translations)
+    return bool(np.min(np.hypot(apart[:, 0], apart[:, 1])) < _SAME_COLUMN_ANGSTROM)
 
 
 def _translations(specimen: Specimen) -> NDArray[np.float64]:
