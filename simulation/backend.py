@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import array_api_compat.numpy as numpy_namespace
@@ -149,7 +150,7 @@ def _import(name: str, remedy: str) -> Any:
 def _host_memory_bytes() -> int:
     """Memory that can be had without swapping, where the system says; else 4 GiB."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
             for line in lines:
                 if line.startswith("MemAvailable:"):
                     return int(line.split()[1]) * 1024

@@ -7,7 +7,7 @@ from math import ceil, log, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve1d
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from instruments.optics import Optics
 from simulation.scans import GridScan
@@ -84,7 +84,7 @@ def is_period(specimen: Specimen, axis: int, length_angstrom: float) -> bool:
     box = np.asarray(specimen.cell_angstrom)
     for number in np.unique(specimen.numbers):
         own = specimen.numbers == number
-        tree = cKDTree(np.mod(specimen.positions_angstrom[own], box), boxsize=box)
+        tree = KDTree(np.mod(specimen.positions_angstrom[own], box), boxsize=box)
         distances, _ = tree.query(np.mod(moved[own], box), distance_upper_bound=_SAME_LENGTH_ANGSTROM)
         if not np.isfinite(distances).all():
             return False

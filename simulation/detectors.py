@@ -28,7 +28,7 @@ class AnnularDetector:
 
 @dataclass(frozen=True, slots=True)
 class SegmentedDetector:
-    """Rings of equal width cut into equal segments, counted from +x towards +y, the first starting at `rotation_deg`."""
+    """Rings of equal width cut into equal segments, counted from +x towards +y; the first starts at `rotation_deg`."""
 
     inner_mrad: float
     outer_mrad: float
@@ -117,19 +117,18 @@ class DetectorBank:
         for name, masks in self._masks.items():
             shape = detector_shape(self._detectors[name])
             signals[name] = xp.reshape(xp.matmul(intensity, masks), (intensity.shape[0], *shape))
-        if self._gathers:
-            zero = xp.zeros_like(intensity[:, :1])
-            padded = xp.concat([intensity, zero], axis=1)
+        if not self._gathers:
+            return signals
+        padded = xp.concat([intensity, xp.zeros_like(intensity[:, :1])], axis=1)
         for name, gather in self._gathers.items():
             window = self._windows[name]
             shape = (intensity.shape[0], len(window.y_mrad), len(window.x_mrad))
             signals[name] = xp.reshape(xp.take(padded, gather, axis=1), shape)
         return signals
 
-    def angles_mrad(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Axes (y, x) of a pixelated detector; None for the others."""
-        window = self._windows.get(name)
-        return None if window is None else (window.y_mrad, window.x_mrad)
+    def angles_mrad(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Axes (y, x) of a pixelated detector."""
+        return self._windows[name].y_mrad, self._windows[name].x_mrad
 
 
 class _Angles:
@@ -186,17 +185,17 @@ def _check_ring(inner_mrad: float, outer_mrad: float) -> None:
         )
 
 
-def _window(
-    detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float, cutoff_mrad: float
-) -> _Window:
+def _window(detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float, cutoff_mrad: float) -> _Window:
     steps_mrad = [1e3 * wavelength_angstrom / extent for extent in grid.extent_angstrom]
     counts = detector.shape_px or _window_shape(detector, grid, steps_mrad, cutoff_mrad)
     for count, available in zip(counts, grid.shape_px, strict=True):
         if count > available:
             raise InvalidParameter(f"a pixelated detector of {counts} pixels exceeds the wave grid {grid.shape_px}")
-    rows, columns = (np.arange(count) - count // 2 for count in counts)
+    rows, columns = (np.arange(count, dtype=np.int64) - count // 2 for count in counts)
     indices = (rows % grid.shape_px[0])[:, None] * grid.shape_px[1] + (columns % grid.shape_px[1])[None, :]
-    return _Window(indices.ravel(), rows * steps_mrad[0], columns * steps_mrad[1])
+    y_mrad = np.asarray(rows * steps_mrad[0], dtype=np.float64)
+    x_mrad = np.asarray(columns * steps_mrad[1], dtype=np.float64)
+    return _Window(indices.ravel(), y_mrad, x_mrad)
 
 
 def _window_shape(

@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Coherence, Optics
-from simulation.backend import Array, Backend, backend
+from simulation.backend import backend
 from simulation.coherence import SourceBlur, focal_nodes
-from simulation.detectors import Detector, DetectorBank, PixelatedDetector, check_detectors
+from simulation.detectors import AnnularDetector, Detector, DetectorBank, PixelatedDetector, check_detectors
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
-from simulation.method_choice import CHECK_POINT_COUNT, Candidate, Workload, candidates, check_method
-from simulation.multislice import Propagator, Transmissions, propagate, step_count, transmissions
+from simulation.method_choice import CHECK_POINT_COUNT, INTERPOLATIONS, Candidate, Workload, candidates, check_method
+from simulation.multislice import step_count
 from simulation.phonons import FrozenPhonons, Phonons, configurations
 from simulation.potential import PotentialModel
-from simulation.prism import ScatteringMatrix, squared_modulus
-from simulation.probe import check_aperture, position_phases, probe_spectrum
+from simulation.probe import check_aperture
 from simulation.results import dataset
 from simulation.scans import GridScan, PointScan, Scan
 from simulation.slices import slice_count, slices_of
+from simulation.sources import Source, Sources
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
 
 Signals = dict[str, NDArray[np.float64]]
 """Detector signals (points, *detector shape) by name, fractions of the incident beam."""
-_KEPT_MEMORY_SHARE = 0.4
+_MULTISLICE = Candidate("multislice", 1, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorEstimate:
+    """Rms difference from multislice over the image's spread, and the optics it was found with."""
+
+    ratio: float
+    optics: Optics
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    """Signals of one exposure and what is known about their error."""
+
+    candidate: Candidate
+    signals: Signals
+    error_estimate: _ErrorEstimate
+    phonon_standard_error: float
 
 
 def simulate(
@@ -118,9 +138,10 @@ class Simulator:
         self._method, self._interpolation, self._accuracy = method, int(interpolation), accuracy
         self._coherence = coherence or Coherence()
         self._phonons, self._seed = phonons, seed
-        self._configurations = configurations(self._specimen, phonons, seed)
         self._on = backend(device)
-        self._kept = _Kept(int(_KEPT_MEMORY_SHARE * self._on.memory_bytes))
+        specimens = configurations(self._specimen, phonons, seed)
+        self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
+        self._known_errors: dict[tuple[float, float, float], _ErrorEstimate] = {}
 
     def image(
         self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector], *, coherence: Coherence | None = None
@@ -131,17 +152,12 @@ class Simulator:
         blur = self._blur(scan, coherence)
         wide = scan if blur is None else blur.scan
         nodes = focal_nodes(optics, coherence.focal_spread_nm)
-        points = wide.points_angstrom()
-        candidate, error, signals, deviation = self._measure(nodes, points, detectors)
-        shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in signals.items()}
+        measured = self._measure(nodes, wide.points_angstrom(), detectors)
+        shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in measured.signals.items()}
         if blur is not None:
             shaped = {name: blur.apply(values) for name, values in shaped.items()}
-        attributes = self._attributes(optics, coherence, candidate) | {
-            "error_estimate": error,
-            "clipped_outer_mrad": json.dumps(clipped),
-            "phonon_standard_error": deviation,
-        }
-        return dataset(shaped, scan, detectors, self._axes_mrad(candidate, optics, detectors), attributes)
+        attributes = self._attributes(optics, coherence, measured) | {"clipped_outer_mrad": json.dumps(clipped)}
+        return dataset(shaped, scan, detectors, self._axes_mrad(measured.candidate, optics, detectors), attributes)
 
     def diffraction(
         self,
@@ -151,10 +167,13 @@ class Simulator:
         max_angle_mrad: float | None = None,
         coherence: Coherence | None = None,
     ) -> xr.DataArray:
-        """Diffraction patterns (point, detector_y, detector_x) at (n, 2) probe positions (x, y)."""
+        """Diffraction patterns (point, detector_y, detector_x) at (n, 2) probe positions (x, y).
+
+        The source size does not apply to single points; the focal spread does.
+        """
         detector = PixelatedDetector(max_angle_mrad=max_angle_mrad)
-        coherence = coherence or self._coherence.model_copy(update={"source_size_nm": 0.0})
-        return self.image(optics, PointScan(points_nm), {"diffraction": detector}, coherence=coherence)["diffraction"]
+        pointlike = (coherence or self._coherence).model_copy(update={"source_size_nm": 0.0})
+        return self.image(optics, PointScan(points_nm), {"diffraction": detector}, coherence=pointlike)["diffraction"]
 
     def _check(self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, float]:
         if not isinstance(optics, Optics):
@@ -171,52 +190,56 @@ class Simulator:
             raise InvalidParameter(
                 f"a source size of {coherence.source_size_nm:g} nm needs a GridScan; points have no neighbours to blur"
             )
-        return SourceBlur(scan, coherence.source_size_nm, self._configurations[0])
+        return SourceBlur(scan, coherence.source_size_nm, self._sources.specimens[0])
 
     def _measure(
         self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
-    ) -> tuple[Candidate, float, Signals, float]:
-        """The method used, its estimated error, the mean signals, and the standard error from frozen phonons."""
-        tried = self._candidates(nodes[0][0], len(points) * len(nodes))
-        for candidate in tried:
-            signals, deviation = self._mean_signals(candidate, nodes, points, detectors)
-            error = 0.0
-            if not candidate.is_exact:
-                error = self._error_estimate(candidate, nodes[len(nodes) // 2][0], points, detectors, signals)
-            if len(tried) == 1 or error <= self._accuracy:
-                return candidate, error, signals, deviation
-        raise AssertionError("the list of candidates ends with an exact method")
+    ) -> _Measurement:
+        """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
+        if self._method != "auto":
+            candidate = Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)
+            return self._measure_by(candidate, nodes, points, detectors)
+        *approximate, exact = self._candidates(nodes[0][0], len(points) * len(nodes))
+        for candidate in approximate:
+            measured = self._measure_by(candidate, nodes, points, detectors)
+            if measured.error_estimate.ratio <= self._accuracy:
+                return measured
+        return self._measure_by(exact, nodes, points, detectors)
 
     def _candidates(self, optics: Optics, probe_count: int) -> list[Candidate]:
-        if self._method != "auto":
-            return [Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)]
-        steps = step_count(slices_of(self._configurations[0], self._slice_thickness_nm).order)
-        workload = Workload(
-            self.grid, optics, max(1, steps), probe_count, self._on.memory_bytes // len(self._configurations)
+        """Approximate methods worth trying, then the cheapest exact one."""
+        specimens = self._sources.specimens
+        steps = step_count(slices_of(specimens[0], self._slice_thickness_nm).order)
+        memory_bytes = self._on.memory_bytes // len(specimens)
+        workload = Workload(self.grid, optics, max(1, steps), probe_count, memory_bytes)
+        kept = frozenset(
+            factor for factor in INTERPOLATIONS if self._sources.kept_matrix(0, optics, factor) is not None
         )
-        kept = frozenset(f for f in (1, 2, 4) if self._kept_matrix(0, optics, f) is not None)
-        return candidates(workload, kept)
+        tried = candidates(workload, kept)
+        first_exact = next(index for index, candidate in enumerate(tried) if candidate.is_exact)
+        return tried[: first_exact + 1]
 
-    def _mean_signals(
+    def _measure_by(
         self,
         candidate: Candidate,
         nodes: list[tuple[Optics, float]],
         points: NDArray[np.float64],
         detectors: Mapping[str, Detector],
-    ) -> tuple[Signals, float]:
-        """Average over configurations; and the largest over detectors of the mean's standard error over its spread."""
-        runs: list[Signals] = []
-        for index in range(len(self._configurations)):
-            runs.append(self._signals(candidate, index, nodes, points, detectors))
+    ) -> _Measurement:
+        """Averaged over phonon configurations, with the mean's standard error over the image's spread."""
+        count = len(self._sources.specimens)
+        runs = [self._signals(candidate, index, nodes, points, detectors) for index in range(count)]
         stacks = {name: np.stack([run[name] for run in runs]) for name in detectors}
         mean = {name: stack.mean(axis=0) for name, stack in stacks.items()}
-        if len(runs) == 1:
-            return mean, 0.0
-        ratios = [
-            np.sqrt(np.mean(stack.var(axis=0, ddof=1)) / len(runs)) / spread_of(mean[name])
-            for name, stack in stacks.items()
-        ]
-        return mean, float(max(ratios))
+        deviation = 0.0
+        if count > 1:
+            variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
+            deviation = max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in detectors)
+        optics = nodes[len(nodes) // 2][0]
+        error = _ErrorEstimate(0.0, optics)
+        if not candidate.is_exact:
+            error = self._error_estimate(candidate, optics, points, detectors, mean)
+        return _Measurement(candidate, mean, error, deviation)
 
     def _signals(
         self,
@@ -227,8 +250,8 @@ class Simulator:
         detectors: Mapping[str, Detector],
     ) -> Signals:
         """One configuration, averaged over the focal spread."""
-        source = self._source(candidate, configuration, nodes[0][0])
-        bank = self._bank(source.grid, nodes[0][0], detectors, source.pixels)
+        source = self._sources.source(candidate, configuration, nodes[0][0])
+        bank = self._bank(source, nodes[0][0], detectors)
         total: Signals = {}
         for optics, weight in nodes:
             parts = [bank.measure(intensity) for _, intensity in source.intensities(optics, points)]
@@ -237,11 +260,10 @@ class Simulator:
                 total[name] = total.get(name, 0.0) + weight * values
         return total
 
-    def _bank(
-        self, grid: WaveGrid, optics: Optics, detectors: Mapping[str, Detector], pixels: NDArray[np.int64] | None
-    ) -> DetectorBank:
+    def _bank(self, source: Source, optics: Optics, detectors: Mapping[str, Detector]) -> DetectorBank:
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
-        return DetectorBank(detectors, grid, wavelength, self.grid.cutoff_mrad(wavelength), self._on, pixels)
+        cutoff_mrad = self.grid.cutoff_mrad(wavelength)
+        return DetectorBank(detectors, source.grid, wavelength, cutoff_mrad, self._on, source.pixels)
 
     def _axes_mrad(
         self, candidate: Candidate, optics: Optics, detectors: Mapping[str, Detector]
@@ -249,39 +271,8 @@ class Simulator:
         pixelated = {name: each for name, each in detectors.items() if isinstance(each, PixelatedDetector)}
         if not pixelated:
             return {}
-        source = self._source(candidate, 0, optics)
-        bank = self._bank(source.grid, optics, pixelated, source.pixels)
-        return {name: axes for name in pixelated if (axes := bank.angles_mrad(name)) is not None}
-
-    def _source(self, candidate: Candidate, configuration: int, optics: Optics) -> _Source:
-        if candidate.method == "multislice":
-            return _MultisliceSource(self._transmissions(configuration, optics.beam_energy_ev), self.grid, self._on)
-        return self._matrix(configuration, optics, candidate.interpolation)
-
-    def _transmissions(self, configuration: int, beam_energy_ev: float) -> Transmissions:
-        key = ("transmissions", configuration, beam_energy_ev)
-        kept = self._kept.get(key)
-        if isinstance(kept, Transmissions):
-            return kept
-        specimen = self._configurations[configuration]
-        made = transmissions(specimen, self.grid, self._slice_thickness_nm, self._model, beam_energy_ev, self._on)
-        self._kept.put(key, made, made.bytes_count)
-        return made
-
-    def _kept_matrix(self, configuration: int, optics: Optics, interpolation: int) -> ScatteringMatrix | None:
-        kept = self._kept.get(_matrix_key(configuration, optics, interpolation))
-        if isinstance(kept, ScatteringMatrix) and kept.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad:
-            return kept
-        return None
-
-    def _matrix(self, configuration: int, optics: Optics, interpolation: int) -> ScatteringMatrix:
-        kept = self._kept_matrix(configuration, optics, interpolation)
-        if kept is not None:
-            return kept
-        specimen = self._transmissions(configuration, optics.beam_energy_ev)
-        made = ScatteringMatrix(optics, specimen, self.grid, interpolation, self._on)
-        self._kept.put(_matrix_key(configuration, optics, interpolation), made, made.bytes_count)
-        return made
+        bank = self._bank(self._sources.source(candidate, 0, optics), optics, pixelated)
+        return {name: bank.angles_mrad(name) for name in pixelated}
 
     def _error_estimate(
         self,
@@ -290,22 +281,33 @@ class Simulator:
         points: NDArray[np.float64],
         detectors: Mapping[str, Detector],
         image: Signals,
-    ) -> float:
-        """Rms difference from multislice on a few probes, over the spread of the image; the worst detector."""
-        count = min(CHECK_POINT_COUNT, len(points))
-        chosen = points[np.random.default_rng([self._seed, 77]).choice(len(points), count, replace=False)]
-        scalar = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
-        compared = scalar or dict(detectors)
-        if not scalar and candidate.method == "prism":
-            return float("nan")
-        reference = self._signals(Candidate("multislice", 1, 0.0), 0, [(optics, 1.0)], chosen, compared)
-        own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
-        return max(float(np.sqrt(np.mean((own[name] - reference[name]) ** 2)) / spread_of(image[name])) for name in compared)
+    ) -> _ErrorEstimate:
+        """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
 
-    def _attributes(self, optics: Optics, coherence: Coherence, candidate: Candidate) -> dict[str, Any]:
+        Patterns on a coarser diffraction grid are compared through rings. With a method asked for by name the
+        estimate is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics.
+        """
+        key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
+        if self._method != "auto" and key in self._known_errors:
+            return self._known_errors[key]
+        compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
+        compared = compared or _rings(optics)
+        count = min(CHECK_POINT_COUNT, len(points))
+        chosen = points[np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)]
+        reference = self._signals(_MULTISLICE, 0, [(optics, 1.0)], chosen, compared)
+        own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
+        spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
+        ratios = [np.sqrt(np.mean((own[name] - reference[name]) ** 2)) / spreads[name] for name in compared]
+        self._known_errors[key] = _ErrorEstimate(float(max(ratios)), optics)
+        return self._known_errors[key]
+
+    def _attributes(self, optics: Optics, coherence: Coherence, measured: _Measurement) -> dict[str, Any]:
         return {
-            "method": candidate.method,
-            "interpolation": candidate.interpolation,
+            "method": measured.candidate.method,
+            "interpolation": measured.candidate.interpolation,
+            "error_estimate": measured.error_estimate.ratio,
+            "error_estimate_optics": measured.error_estimate.optics.model_dump_json(),
+            "phonon_standard_error": measured.phonon_standard_error,
             "requested_method": self._method,
             "accuracy": self._accuracy,
             "optics": optics.model_dump_json(),
@@ -318,8 +320,8 @@ class Simulator:
             "slice_count": self.slice_count,
             "slice_thickness_nm": self._specimen.cell_angstrom[2] / self.slice_count / 10,
             "antialias_cutoff_mrad": self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev)),
-            "phonon_configurations_count": len(self._configurations) if self._phonons is not None else 0,
-            "phonon_sigmas_nm": json.dumps(_sigmas(self._phonons)),
+            "phonon_configurations_count": 0 if self._phonons is None else len(self._sources.specimens),
+            "phonon_sigmas_nm": json.dumps(_sigmas_nm(self._phonons)),
             "device": self._on.name,
             "seed": self._seed,
         }
@@ -331,71 +333,14 @@ def spread_of(values: NDArray[np.float64]) -> float:
     return spread or 1.0
 
 
-class _Source(Protocol):
-    """What turns probe positions into diffraction intensities on a grid."""
-
-    @property
-    def grid(self) -> WaveGrid:
-        """Grid of the diffraction plane."""
-
-    @property
-    def pixels(self) -> NDArray[np.int64] | None:
-        """Flat pixels that intensities hold; None for all."""
-
-    def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
-        """Batches of (n, pixels), each with the index of its first point."""
+def _rings(optics: Optics) -> dict[str, Detector]:
+    """Bright field, annular bright field and dark field, in units of the aperture."""
+    angle_mrad = optics.semi_convergence_angle_mrad or 1.0
+    edges_mrad = (0.0, angle_mrad / 2, angle_mrad, 2 * angle_mrad)
+    return {f"ring {inner:g}": AnnularDetector(inner, outer) for inner, outer in pairwise(edges_mrad)}
 
 
-class _MultisliceSource:
-    """Every probe is propagated."""
-
-    def __init__(self, specimen: Transmissions, grid: WaveGrid, on: Backend) -> None:
-        self._specimen = specimen
-        self._on = on
-        self.grid = grid
-        self.pixels: NDArray[np.int64] | None = None
-
-    def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
-        """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
-        on, (rows, columns) = self._on, self.grid.shape_px
-        propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, on)
-        base = on.asarray(probe_spectrum(optics, self.grid).astype(np.complex64))
-        count = on.batch_count(8 * rows * columns)
-        for start in range(0, len(points_angstrom), count):
-            along_y, along_x = position_phases(self.grid, points_angstrom[start : start + count])
-            shift_y = on.asarray(along_y.astype(np.complex64))[:, :, None]
-            shift_x = on.asarray(along_x.astype(np.complex64))[:, None, :]
-            exits = propagate(base * shift_y * shift_x, self._specimen, propagator, on)
-            yield start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
-
-
-class _Kept:
-    """Things worth keeping, up to a number of bytes; the oldest go first."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._things: dict[tuple[Any, ...], tuple[object, int]] = {}
-
-    def get(self, key: tuple[Any, ...]) -> object | None:
-        """The thing, or None."""
-        kept = self._things.get(key)
-        return None if kept is None else kept[0]
-
-    def put(self, key: tuple[Any, ...], thing: object, bytes_count: int) -> None:
-        """Keep it if it fits at all."""
-        self._things.pop(key, None)
-        if bytes_count > self._limit_bytes:
-            return
-        while self._things and sum(size for _, size in self._things.values()) + bytes_count > self._limit_bytes:
-            del self._things[next(iter(self._things))]
-        self._things[key] = (thing, bytes_count)
-
-
-def _matrix_key(configuration: int, optics: Optics, interpolation: int) -> tuple[Any, ...]:
-    return ("matrix", configuration, optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad, interpolation)
-
-
-def _sigmas(phonons: Phonons | None) -> Any:
+def _sigmas_nm(phonons: Phonons | None) -> Any:
     if not isinstance(phonons, FrozenPhonons):
         return None
     return dict(phonons.sigmas_nm) if isinstance(phonons.sigmas_nm, Mapping) else phonons.sigmas_nm

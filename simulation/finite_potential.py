@@ -44,7 +44,7 @@ def cutoff_radius_angstrom(number: int, parametrization: str) -> float:
     outer = 2.0
     while excess(outer) > 0:
         outer *= 1.5
-    return float(brentq(excess, 0.05, outer, xtol=1e-10))  # pyright: ignore[reportArgumentType]
+    return float(brentq(excess, 0.05, outer, xtol=1e-10))
 
 
 def radial_table(

@@ -12,10 +12,11 @@ from simulation.wave_grid import WaveGrid
 
 METHODS = ("auto", "multislice", "prism")
 LATER_METHODS = ("windowed", "periodic", "incoherent")
-CHECK_POINT_COUNT = 8
+INTERPOLATIONS = (1, 2, 4)
+"""Interpolations of PRISM that `auto` considers."""
+CHECK_POINT_COUNT = 12
 """Probes on which an approximate method is compared with multislice before `auto` accepts it."""
 
-_INTERPOLATIONS = (1, 2, 4)
 _SMALLEST_WINDOW_PER_PROBE = 4.0
 _MEMORY_SHARE = 0.3
 _WORTH_APPROXIMATING = 0.6
@@ -67,7 +68,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
     """
     exact = [Candidate("multislice", 1, workload.probe_count * _propagation_flops(workload))]
     approximate: list[Candidate] = []
-    for interpolation in _INTERPOLATIONS:
+    for interpolation in INTERPOLATIONS:
         if not _fits(workload, interpolation) and interpolation not in kept_interpolations:
             continue
         candidate = Candidate("prism", interpolation, _prism_flops(workload, interpolation, kept_interpolations))

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter, wavelength_angstrom
+from simulation.errors import InvalidParameter
 from simulation.finite_potential import finite_slices
 from simulation.potential import PotentialModel, PotentialSynthesizer
-from simulation.slices import EMPTY, slices_of
+from simulation.slices import EMPTY, slice_count, slices_of
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
 EXACT_OVERSAMPLING = 4
 """exp(i sigma V) is taken on a grid this much finer, so that it does not alias into the band of the wave."""
+_LARGEST_MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +56,31 @@ def transmissions(
     """
     sigma = interaction_parameter(beam_energy_ev)
     fine = grid.finer(EXACT_OVERSAMPLING) if model.placement == "exact" else grid
-    aperture = on.asarray(grid.antialias_aperture().astype(np.float32))
     if model.projection == "finite":
         sheets = finite_slices(specimen, fine, slice_thickness_nm, model.parametrization)
         potentials = (on.asarray(sheet.astype(np.float32)) for sheet in sheets)
-        count = round(specimen.cell_angstrom[2] / (slices := slices_of(specimen, slice_thickness_nm)).thickness_angstrom)
-        order = tuple(range(count))
+        order = tuple(range(slice_count(specimen.cell_angstrom[2], slice_thickness_nm)))
+        _check_memory(len(order), grid, on)
     else:
         slices = slices_of(specimen, slice_thickness_nm)
+        _check_memory(len(slices.distinct), grid, on)
         synthesizer = PotentialSynthesizer(fine, model, on)
         potentials = (synthesizer.potential(atoms) for atoms in slices.distinct)
         order = slices.order
+    aperture = on.asarray(grid.antialias_aperture().astype(np.float32))
     functions = [_band_limited(on, potential, sigma, grid, aperture) for potential in potentials]
     stack = on.xp.stack(functions) if functions else on.asarray(np.zeros((0, *grid.shape_px), np.complex64))
-    return Transmissions(stack, order, slices.thickness_angstrom, grid)
+    return Transmissions(stack, order, specimen.cell_angstrom[2] / len(order), grid)
+
+
+def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:
+    needed = distinct_count * grid.shape_px[0] * grid.shape_px[1] * 8
+    if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
+        raise InvalidParameter(
+            f"{distinct_count} transmission functions of {grid.shape_px} pixels need {needed / 2**30:.1f} GiB, above"
+            f" {_LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on {on.name};"
+            " use a coarser sampling_nm, thicker slices, or a smaller cell"
+        )
 
 
 def _band_limited(on: Backend, potential: Array, sigma: float, grid: WaveGrid, aperture: Array) -> Array:
@@ -126,12 +139,12 @@ class Propagator:
         self._on = on
         self._powers: dict[int, Array] = {}
 
-    def through(self, slice_count: int) -> Array:
+    def through(self, count: int) -> Array:
         """The factor in Fourier space for so many slices, (rows, columns), complex64."""
-        if slice_count not in self._powers:
-            factor = self._aperture**slice_count * np.exp(1j * slice_count * self._phase)
-            self._powers[slice_count] = self._on.asarray(factor.astype(np.complex64))
-        return self._powers[slice_count]
+        if count not in self._powers:
+            factor = self._aperture**count * np.exp(1j * count * self._phase)
+            self._powers[count] = self._on.asarray(factor.astype(np.complex64))
+        return self._powers[count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +176,9 @@ def propagate(waves: Array, specimen: Transmissions, propagator: Propagator, on:
     The last propagation step is included. `waves` is overwritten.
     """
     itinerary = Itinerary.of(specimen.order)
-    for slice_count, index in itinerary.steps:
-        if slice_count:
-            waves *= propagator.through(slice_count)
+    for crossed, index in itinerary.steps:
+        if crossed:
+            waves *= propagator.through(crossed)
         waves = on.ifft2(waves)
         waves *= specimen.functions[index]
         waves = on.fft2(waves)

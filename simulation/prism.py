@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
 from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
 from simulation.probe import aperture_function, probe_spectrum
-from simulation.wave_grid import WaveGrid
+from simulation.wave_grid import WaveGrid, fft_friendly
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Layout:
     def of(cls, grid: WaveGrid, interpolation: int) -> Layout:
         """The smallest FFT-friendly grids that hold every frequency up to the antialias cutoff."""
         rows, columns = (
-            scipy.fft.next_fast_len(int(2 * grid.cutoff_per_angstrom * extent / interpolation) + 2, True)
+            fft_friendly(int(2 * grid.cutoff_per_angstrom * extent / interpolation) + 2)
             for extent in grid.extent_angstrom
         )
         height, width = grid.extent_angstrom
@@ -114,7 +113,8 @@ class ScatteringMatrix:
             part = slice(start, start + count)
             coefficients = self._coefficients(base, points_angstrom[part])
             waves = [
-                xp.matmul(self._window(corner), coefficients[index]) for index, corner in enumerate(corners[part].tolist())
+                xp.matmul(self._window(corner), coefficients[index])
+                for index, corner in enumerate(corners[part].tolist())
             ]
             spectra = self._on.fft2(xp.stack(waves)) / (rows * columns)
             yield start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))

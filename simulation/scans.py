@@ -26,7 +26,7 @@ class GridScan:
         if not all(isfinite(value) for value in (self.x_nm, self.y_nm, self.width_nm, self.height_nm)):
             raise InvalidParameter("a scan needs finite x_nm, y_nm, width_nm, height_nm")
         if self.width_nm <= 0 or self.height_nm <= 0:
-            raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; give positive sizes in nm")
+            raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; both must be positive")
         if len(self.shape_px) != 2 or min(self.shape_px) < 1:
             raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
 
@@ -48,8 +48,8 @@ class GridScan:
     def coordinates(self) -> dict[str, tuple[str, NDArray[np.float64]]]:
         """Coordinates in nm by name, each with its dimension."""
         dy, dx = self.pixel_nm
-        y = self.y_nm + np.arange(self.shape_px[0]) * dy
-        x = self.x_nm + np.arange(self.shape_px[1]) * dx
+        y = self.y_nm + np.arange(self.shape_px[0], dtype=np.float64) * dy
+        x = self.x_nm + np.arange(self.shape_px[1], dtype=np.float64) * dx
         return {"y": ("y", y), "x": ("x", x)}
 
     def points_angstrom(self) -> NDArray[np.float64]:

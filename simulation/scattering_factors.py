@@ -19,7 +19,7 @@ from simulation.electron import POTENTIAL_PER_SCATTERING_FACTOR
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
 PARAMETRIZATIONS = ("lobato", "kirkland")
-"""Lobato and Van Dyck, Acta Cryst. A70 (2014) 636; Kirkland, Advanced Computing in Electron Microscopy (2010), App. C."""
+"""Lobato, Van Dyck, Acta Cryst. A70 (2014) 636; Kirkland, Advanced Computing in Electron Microscopy (2010), App. C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ class _Coefficients:
 @cache
 def _table(parametrization: str) -> dict[str, _Coefficients]:
     if parametrization not in PARAMETRIZATIONS:
-        raise InvalidParameter(f"unknown parametrization {parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}")
+        raise InvalidParameter(
+            f"unknown parametrization {parametrization!r}; choose one of {', '.join(PARAMETRIZATIONS)}"
+        )
     text = files("simulation").joinpath("data", f"{parametrization}.json").read_text(encoding="utf-8")
     return {
         symbol: _Coefficients(**{name: tuple(values) for name, values in row.items()})
@@ -59,7 +61,9 @@ def symbol_of(symbol_or_number: str | int) -> str:
     symbols = elements()
     if isinstance(symbol_or_number, str):
         if symbol_or_number not in symbols:
-            raise InvalidSpecimen(f"unknown element {symbol_or_number!r}; the tables hold {symbols[0]} to {symbols[-1]}")
+            raise InvalidSpecimen(
+                f"unknown element {symbol_or_number!r}; the tables hold {symbols[0]} to {symbols[-1]}"
+            )
         return symbol_or_number
     number = int(symbol_or_number)
     if not 1 <= number <= len(symbols):
@@ -89,7 +93,9 @@ def projected_scattering_factor(
     symbol_or_number: str | int, k_per_angstrom: ArrayLike, parametrization: str = "lobato"
 ) -> NDArray[np.float64]:
     """Fourier transform of the atom's projected potential, V*angstrom^2, same shape as k."""
-    return POTENTIAL_PER_SCATTERING_FACTOR * electron_scattering_factor(symbol_or_number, k_per_angstrom, parametrization)
+    return POTENTIAL_PER_SCATTERING_FACTOR * electron_scattering_factor(
+        symbol_or_number, k_per_angstrom, parametrization
+    )
 
 
 def atomic_potential_v(

@@ -14,6 +14,7 @@ from simulation.errors import InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 
 _TOLERANCE_ANGSTROM = 1e-4
+_BELOW_EXIT_ANGSTROM = 1e-5
 
 
 class Atoms(Protocol):
@@ -52,7 +53,7 @@ class Specimen:
         positions = self.positions_angstrom + displacements_angstrom
         width, height, depth = self.cell_angstrom
         wrapped = np.mod(positions[:, :2], (width, height))
-        z = np.clip(positions[:, 2], 0.0, np.nextafter(depth, 0.0))
+        z = np.clip(positions[:, 2], 0.0, depth - _BELOW_EXIT_ANGSTROM)
         return Specimen(self.numbers, np.column_stack([wrapped, z]), self.cell_angstrom)
 
 
@@ -82,7 +83,8 @@ def read_structure(path: str | Path) -> Any:
         raise InvalidSpecimen(f"structure file {path} holds no atoms")
     if abs(atoms.cell.volume) < 1e-6:
         raise InvalidSpecimen(
-            f"structure file {path} has no three-dimensional cell; write Lattice=... (extended XYZ) or a CIF cell, in angstrom"
+            f"structure file {path} has no three-dimensional cell; write Lattice=... (extended XYZ) or a CIF cell,"
+            " in angstrom"
         )
     _checked_atoms(atoms)
     return atoms
@@ -98,12 +100,13 @@ def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:
 
     lattice = np.asarray(atoms.cell[:], dtype=np.float64)
     a, b, c = lattice
-    if max(abs(a @ c), abs(b @ c)) > _TOLERANCE_ANGSTROM * np.linalg.norm(c) * max(np.linalg.norm(a), np.linalg.norm(b)):
+    leaning = max(abs(a @ c), abs(b @ c)) / (np.linalg.norm(c) * max(np.linalg.norm(a), np.linalg.norm(b)))
+    if leaning > _TOLERANCE_ANGSTROM:
         raise InvalidSpecimen("the third cell vector is not perpendicular to the first two; beam along c needs that")
     first, second = _orthogonal_pair(a, b, repeat_limit)
     matrix = np.array([[*first, 0], [*second, 0], [0, 0, 1]])
     supercell = make_supercell(atoms, matrix)
-    if np.linalg.det(supercell.cell[:]) < 0:
+    if np.linalg.det(np.asarray(supercell.cell)) < 0:
         raise InvalidSpecimen("the cell vectors are left-handed; exchange a and b")
     lengths = supercell.cell.lengths()
     scaled = supercell.get_scaled_positions(wrap=True)

@@ -1,4 +1,4 @@
-"""The grid of the wave: its pixels, spatial frequencies and antialias aperture. All arrays are (row, column) = (y, x)."""
+"""The grid of the wave: pixels, spatial frequencies and antialias aperture. Arrays are (row, column) = (y, x)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WaveGrid:
                 raise InvalidParameter(f"sampling_nm = {sampling_nm} must be a positive number of nm")
             counts = (ceil_of(height_angstrom, sampling_nm * 10), ceil_of(width_angstrom, sampling_nm * 10))
             _check_shape(counts, "sampling_nm is too fine for this cell: use a coarser one")
-            shape_px = (scipy.fft.next_fast_len(counts[0], True), scipy.fft.next_fast_len(counts[1], True))
+            shape_px = (fft_friendly(counts[0]), fft_friendly(counts[1]))
         else:
             shape_px = (int(shape_px[0]), int(shape_px[1]))
             _check_shape(shape_px, "grid_shape_px is (rows, columns)")
@@ -56,8 +56,8 @@ class WaveGrid:
 
     def frequencies_per_angstrom(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """ky as (rows, 1) and kx as (1, columns) in FFT order, cycles per angstrom."""
-        ky = np.fft.fftfreq(self.shape_px[0], self.sampling_angstrom[0])
-        kx = np.fft.fftfreq(self.shape_px[1], self.sampling_angstrom[1])
+        ky = np.asarray(np.fft.fftfreq(self.shape_px[0], self.sampling_angstrom[0]), dtype=np.float64)
+        kx = np.asarray(np.fft.fftfreq(self.shape_px[1], self.sampling_angstrom[1]), dtype=np.float64)
         return ky[:, None], kx[None, :]
 
     def squared_frequencies(self) -> NDArray[np.float64]:
@@ -76,6 +76,18 @@ class WaveGrid:
     def finer(self, factor: int) -> WaveGrid:
         """The same extent with `factor` times the pixels a side."""
         return WaveGrid((self.shape_px[0] * factor, self.shape_px[1] * factor), self.extent_angstrom)
+
+
+def fft_friendly(count: int) -> int:
+    """The next number with no prime factor above 5.
+
+    >>> fft_friendly(313)
+    320
+    """
+    friendly = scipy.fft.next_fast_len(count, True)
+    if friendly is None:
+        raise InvalidParameter(f"no FFT-friendly size is known for {count} pixels")
+    return friendly
 
 
 def ceil_of(length: float, step: float) -> int:

@@ -1,0 +1,194 @@
+"""What simulate accepts, refuses and returns."""
+
+import ase
+import numpy as np
+import pytest
+
+from instruments.optics import Coherence, Optics
+from simulation import (
+    AnnularDetector,
+    DeviceUnavailable,
+    FrozenPhonons,
+    GridScan,
+    InvalidParameter,
+    InvalidSpecimen,
+    MethodUnavailable,
+    PixelatedDetector,
+    PointScan,
+    SegmentedDetector,
+    simulate,
+)
+from simulation.backend import backend
+from simulation.coherence import gaussian_kernel, is_period
+from simulation.specimens import Specimen
+
+OPTICS = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25)
+HERE = PointScan([[0.5, 0.5]])
+HAADF = {"haadf": AnnularDetector(60, 100)}
+
+
+def gold():
+    return ase.Atoms("Au", positions=[[5, 5, 1]], cell=(10, 10, 2), pbc=True)
+
+
+def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
+    settings = {"sampling_nm": 0.02, "device": "cpu"} | settings
+    return simulate(gold() if atoms is None else atoms, optics, scan, HAADF if detectors is None else detectors, **settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "settings"),
+    [
+        (InvalidParameter, "no detectors given", {"detectors": {}}),
+        (InvalidParameter, "'x' starts at 1600 mrad, beyond the antialias", {"detectors": {"x": AnnularDetector(1600, 1700)}}),
+        (InvalidParameter, "'x' is a int", {"detectors": {"x": 3}}),
+        (InvalidParameter, "exceeds the wave grid", {"detectors": {"x": PixelatedDetector(shape_px=(99, 9))}}),
+        (InvalidParameter, "give a GridScan or a PointScan", {"scan": [[0, 0]]}),
+        (InvalidParameter, "give instruments.Optics", {"optics": {"beam_energy_ev": 6e4}}),
+        (InvalidParameter, "semi-convergence angle 25 mrad is beyond", {"sampling_nm": 0.1}),
+        (InvalidParameter, "interpolation = 0", {"interpolation": 0}),
+        (InvalidParameter, "accuracy = 0", {"accuracy": 0}),
+        (InvalidParameter, "needs a GridScan", {"coherence": Coherence(source_size_nm=0.1)}),
+        (InvalidParameter, "no rms displacement for Au", {"phonons": FrozenPhonons(2, {"Si": 0.01})}),
+        (InvalidParameter, "unknown device 'tpu'", {"device": "tpu"}),
+        (MethodUnavailable, "unknown method 'magic'; choose one of auto, multislice, prism", {"method": "magic"}),
+        (MethodUnavailable, "'windowed' is not available; choose one of auto, multislice, prism", {"method": "windowed"}),
+        (InvalidSpecimen, "give at least one", {"phonons": []}),
+        (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),
+    ],
+)
+def test_bad_input_is_named(error, message, settings):
+    with pytest.raises(error, match=message):
+        image(**settings)
+
+
+def test_more_memory_than_there_is_is_refused_before_it_is_taken():
+    thick = ase.Atoms("Au400", positions=np.random.default_rng(0).uniform(0, 400, (400, 3)), cell=(400, 400, 400))
+    with pytest.raises(InvalidParameter, match="GiB free on"):
+        image(thick, method="multislice", grid_shape_px=(16384, 16384), slice_thickness_nm=0.05)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AnnularDetector(30, 10), "30 to 10 mrad is empty"),
+        (lambda: SegmentedDetector(0, 10, segment_count=0), "at least one"),
+        (lambda: PixelatedDetector(max_angle_mrad=-1), "positive"),
+        (lambda: PixelatedDetector(shape_px=(0, 3)), "at least one"),
+        (lambda: PointScan([]), r"\(n, 2\)"),
+        (lambda: PointScan([[0, np.inf]]), "not finite"),
+        (lambda: GridScan(0, 0, 0, 1, (2, 2)), "both must be positive"),
+        (lambda: GridScan(0, 0, 1, 1, (0, 2)), "at least one"),
+        (lambda: GridScan(0, np.nan, 1, 1, (2, 2)), "finite"),
+        (lambda: FrozenPhonons(0, 0.01), "at least 1"),
+        (lambda: FrozenPhonons(1, {"W": -0.01}), "zero or positive"),
+    ],
+)
+def test_scans_detectors_and_phonons_check_themselves(build, message):
+    with pytest.raises(InvalidParameter, match=message):
+        build()
+
+
+def test_devices_that_are_missing_say_so():
+    with pytest.raises(DeviceUnavailable, match="choose"):
+        backend("cupy" if _missing("cupy") else "cuda")
+
+
+def _missing(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is None
+
+
+def test_coordinates_are_those_of_the_scan():
+    scan = GridScan(0.1, -0.2, 0.6, 0.4, (4, 3))
+    images = image(scan=scan)
+    assert images["haadf"].dims == ("y", "x")
+    np.testing.assert_allclose(images["x"], [0.1, 0.3, 0.5])
+    np.testing.assert_allclose(images["y"], [-0.2, -0.1, 0.0, 0.1])
+    by_points = image(scan=PointScan(scan.points_angstrom() / 10))
+    np.testing.assert_allclose(np.asarray(images["haadf"]).ravel(), by_points["haadf"], rtol=1e-5)
+
+
+def test_attributes_tell_the_whole_story():
+    images = image(detectors={"haadf": AnnularDetector(60, 500)}, phonons=FrozenPhonons(2, 0.005, seed=4), seed=9)
+    attributes = images.attrs
+    assert attributes["grid_shape_px"] == [50, 50]
+    assert attributes["clipped_outer_mrad"].startswith('{"haadf": 81.1')
+    assert attributes["phonon_sigmas_nm"] == "0.005"
+    assert attributes["seed"] == 9
+    assert Optics.model_validate_json(attributes["optics"]) == OPTICS
+    assert images["haadf"].attrs["outer_mrad"] == 500
+    assert images.to_netcdf is not None
+
+
+def test_segments_add_up_to_the_ring_and_turn_with_rotation():
+    detectors = {
+        "ring": AnnularDetector(10, 60),
+        "parts": SegmentedDetector(10, 60, ring_count=2, segment_count=4),
+        "turned": SegmentedDetector(10, 60, ring_count=2, segment_count=4, rotation_deg=90),
+    }
+    images = image(scan=PointScan([[0.45, 0.53]]), detectors=detectors)
+    parts, turned = np.asarray(images["parts"])[0], np.asarray(images["turned"])[0]
+    assert images["parts"].dims == ("point", "ring_parts", "segment_parts")
+    assert parts.sum() == pytest.approx(float(images["ring"][0]), rel=1e-5)
+    np.testing.assert_allclose(turned, np.roll(parts, -1, axis=1))
+
+
+def test_a_beam_left_of_an_atom_is_drawn_to_the_right():
+    """The nucleus attracts electrons: the centre of mass moves towards it, along x and along y."""
+    detectors = {"parts": SegmentedDetector(0, 40, segment_count=4, rotation_deg=-45)}
+    images = image(scan=PointScan([[0.46, 0.5], [0.5, 0.46]]), detectors=detectors)
+    right, up, left, down = np.moveaxis(np.asarray(images["parts"])[:, 0], 1, 0)
+    assert right[0] > 1.02 * left[0]
+    assert up[1] > 1.02 * down[1]
+    assert up[0] == pytest.approx(down[0], rel=0.01)
+
+
+def test_phonons_are_seeded_and_spread_as_asked():
+    specimen = Specimen.of(gold() * (4, 4, 12))
+    phonons = FrozenPhonons(3, {"Au": 0.01}, seed=7)
+    one, other = phonons.configurations(specimen), phonons.configurations(specimen, seed=99)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.positions_angstrom, b.positions_angstrom)
+    moved = one[0].positions_angstrom[:, :2] - specimen.positions_angstrom[:, :2]
+    assert np.std(moved) == pytest.approx(0.1, rel=0.1)
+    assert not np.allclose(one[0].positions_angstrom, one[1].positions_angstrom)
+    more = FrozenPhonons(5, {"Au": 0.01}, seed=7).configurations(specimen)
+    np.testing.assert_array_equal(more[2].positions_angstrom, one[2].positions_angstrom)
+
+
+def test_vibration_broadens_the_column_and_weakens_its_centre():
+    scan = PointScan([[0.5, 0.5]])
+    still = float(image(scan=scan, sampling_nm=0.01)["haadf"][0])
+    hot = float(image(scan=scan, sampling_nm=0.01, phonons=FrozenPhonons(6, 0.02, seed=1))["haadf"][0])
+    assert 0.3 * still < hot < 0.95 * still
+
+
+def test_source_size_outside_a_period_uses_the_neighbourhood_of_the_scan():
+    """A scan of part of the cell is blurred with what lies around it, as if cut from the blurred whole."""
+    source = Coherence(source_size_nm=0.1)
+    whole = image(scan=GridScan(0, 0, 1, 1, (20, 20)), coherence=source)["haadf"]
+    part = image(scan=GridScan(0.3, 0.4, 0.35, 0.25, (5, 7)), coherence=source)["haadf"]
+    np.testing.assert_allclose(part, whole[8:13, 6:13], rtol=1e-4)
+    sharp = image(scan=GridScan(0, 0, 1, 1, (20, 20)))["haadf"]
+    assert float(whole.sum()) == pytest.approx(float(sharp.sum()), rel=1e-5)
+    assert float(whole.max()) < 0.8 * float(sharp.max())
+
+
+def test_kernels_have_the_variance_asked_for():
+    for sigma_px in (0.1, 0.3, 0.49, 0.9, 2.5):
+        kernel = gaussian_kernel(sigma_px)
+        offsets = np.arange(len(kernel)) - len(kernel) // 2
+        assert kernel.sum() == pytest.approx(1)
+        assert kernel @ offsets**2 == pytest.approx(sigma_px**2, rel=0.01)
+
+
+def test_periods_are_found_in_the_structure():
+    crystal = Specimen.of(ase.Atoms("WC", positions=[[0, 0, 1], [1, 1, 1]], cell=(3, 4, 2), pbc=True) * (4, 2, 1))
+    assert is_period(crystal, 0, 3.0)
+    assert is_period(crystal, 0, 12.0)
+    assert not is_period(crystal, 0, 4.0)
+    assert is_period(crystal, 1, 4.0)
+    crystal.numbers[0] = 8
+    assert not is_period(crystal, 0, 3.0)
