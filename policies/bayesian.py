@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.acquisition_functions import log_expected_improvement, per_cost
+from policies.acquisition_functions import log_augmented_improvement, per_cost
 from policies.baselines.sobol import sobol_rows
 from policies.context import Context
 from policies.cost import Cost
@@ -27,7 +27,7 @@ _SAME = 1e-6
 
 
 class Bayesian:
-    """Maximises `outcome`: a Sobol survey of `initial_count` points, then the largest log(EI / cost^eta).
+    """Maximises `outcome`: a Sobol survey of `initial_count` points, then the largest log(augmented EI / cost^eta).
 
     The Gaussian process is refitted when the number of observations has grown by a quarter; between refits its
     hyperparameters stay. The incumbent is the largest posterior mean at a measured point (noise does not fool it).
@@ -201,7 +201,7 @@ class Bayesian:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         codes = self.space.encode(points)
         mean, std = surrogate.predict(codes)
-        worth = log_expected_improvement(mean, std, best)
+        worth = log_augmented_improvement(mean, std, best, surrogate.noise)
         if self.context.cost is not None:
             budget = self.context.budget or Cost(1.0, 1.0)
             shares = [self.context.cost(point, previous).share_of(budget) for point in points]

@@ -39,12 +39,12 @@ def check(
     snapshots = [_through_json(policy.snapshot())]
     for step in range(step_count):
         batch = policy.suggest()
-        _require(_same(policy.suggest(), batch), f"step {step}: asked twice, two answers")
         if not batch:
             _require(policy.should_stop() is not None, f"step {step}: nothing suggested, but should_stop says go on")
             break
         suggestion = batch[0]
         _check_suggestion(suggestion, space, {s.id for s in made})
+        _require(_same(policy.suggest(), batch), f"step {step}: asked twice, two answers")
         made.append(suggestion)
         seen.append(measure(suggestion, step))
         policy.ingest([seen[-1]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 
-def last_refit(count: int, first: int, growth: float = 1.25) -> int:
+def last_refit(count: int, first: int, growth_factor: float = 1.25) -> int:
     """The largest number of observations <= `count` at which a refit is due; 0 before the first.
 
     Depends on the count alone, so a restored policy refits at the same places.
@@ -16,6 +16,6 @@ def last_refit(count: int, first: int, growth: float = 1.25) -> int:
     if count < first:
         return 0
     due = first
-    while (following := max(ceil(due * growth), due + 1)) <= count:
+    while (following := max(ceil(due * growth_factor), due + 1)) <= count:
         due = following
     return due

@@ -13,19 +13,23 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 
 from policies.quiet_torch import quiet_torch
 
+# The prior standard deviation is a fixed part of the range seen. The standard deviation of the values would shrink
+# with every look at the maximum, until unexplored ground seemed sure to be poor.
+_RANGE_STDS = 2.0
+
 State = dict[str, torch.Tensor]
 
 
 class Surrogate:
     """Posterior of one outcome given (n, d) codes, values and standard deviations.
 
-    Values are standardised here. Noise is taken from the standard deviations where all are positive, learned
+    Values are scaled here. Noise is taken from the standard deviations where all are positive, learned
     otherwise. `state` are hyperparameters from `fitted_state`; without them the model's defaults.
     """
 
     def __init__(self, codes: np.ndarray, values: np.ndarray, stds: np.ndarray, state: State | None = None) -> None:
         self.centre = float(np.mean(values))
-        self.scale = float(np.std(values)) or 1.0
+        self.scale = float(np.ptp(values)) / _RANGE_STDS or 1.0
         self._codes = torch.as_tensor(codes, dtype=torch.float64)
         self.standard = torch.as_tensor((values - self.centre) / self.scale, dtype=torch.float64)[:, None]
         known = bool(np.all(stds > 0))
@@ -57,6 +61,11 @@ class Surrogate:
     def has_known_noise(self) -> bool:
         """Whether the noise came with the observations."""
         return type(self.model.likelihood).__name__ == "FixedNoiseGaussianLikelihood"
+
+    @property
+    def noise(self) -> float:
+        """Typical standard deviation of one measurement, in the outcome's unit."""
+        return float(self.model.likelihood.noise.detach().mean().sqrt()) * self.scale
 
     def predict(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the noise-free outcome at (m, d) codes, in the outcome's unit."""
