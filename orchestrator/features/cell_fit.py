@@ -1,0 +1,285 @@
+"""How the model's cell lies in the lattice of a frame: orientation, origin, defocus and blur, by likelihood.
+
+Which sub-lattice is which is never read off brightness: every inequivalent orientation is compared, at every origin,
+with the cell that the forward model predicts for each detector. Neighbours: `lattice` finds the periodicity before,
+`templates` turns the result into what a site should look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from orchestrator.features.lattice import Picture, bragg_sums
+from orchestrator.features.lattice_model import FourierTerms, PrimitiveCell
+
+_GRID = 24
+_COARSE_DEFOCUS_NM = (-12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0)
+_BLURS_NM = (0.0, 0.025, 0.04)
+_DEFOCUS_PRIOR_NM = 8.0
+_MODEL_ERROR_FRACTION = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class CellTerms:
+    """Fourier terms of the cell as measured by one detector: values (G,) counts per pixel, variance of each."""
+
+    values: np.ndarray
+    variance: float
+
+
+@dataclass(frozen=True, slots=True)
+class CellFit:
+    """The cell laid in a frame.
+
+    `basis_nm` (2, 2) primitive vectors as columns, `origin_nm` the model's first column, both in scan coordinates.
+    `gain` (D,) counts per pixel and fraction of the beam, `background` (D,) counts per pixel beyond gain times model,
+    `expected` (D, G) the model's terms at the fitted defocus and blur, `measured` (D, G) the frame's own, both about
+    the origin. `log_likelihood_margin`: how much better than the best inequivalent orientation.
+    """
+
+    basis_nm: np.ndarray
+    origin_nm: np.ndarray
+    defocus_offset_nm: float
+    blur_nm: float
+    gain: np.ndarray
+    background: np.ndarray
+    expected: np.ndarray
+    measured: np.ndarray
+    variance: np.ndarray
+    log_likelihood_margin: float
+
+
+def cell_terms(picture: Picture, keep: np.ndarray | None, indices: np.ndarray, basis_nm: np.ndarray) -> CellTerms:
+    """Least squares of half-plane Fourier terms (the constant first) on the pixels kept, (rows, columns) bool.
+
+    The normal matrix holds the transform of the mask at sums and differences of the terms, so gaps and the finite
+    frame leak nothing from one term into another.
+    """
+    g = indices @ np.linalg.inv(basis_nm)
+    mask = np.ones(picture.counts.shape, dtype=np.float32) if keep is None else keep.astype(np.float32)
+    counts = picture.counts if keep is None else picture.counts * mask
+    sums = bragg_sums(counts, picture.x_nm, picture.y_nm, g)
+    pairs, places = _index_differences(indices)
+    gaps = _gaps(mask, picture, pairs @ np.linalg.inv(basis_nm), whole=keep is None)
+    same, mirrored = gaps[places[0]], gaps[places[1]]
+    # counts = c0 + 2 Re sum c_h e_h: unknowns Re and Im of each term, equations from Re and Im of the sums.
+    scale = np.where(np.arange(len(indices)) == 0, 0.5, 1.0)
+    real_part = (same + mirrored) * scale
+    imaginary_part = 1j * (same - mirrored) * scale
+    matrix = np.block([[real_part.real, imaginary_part.real], [real_part.imag, imaginary_part.imag]])
+    keep_rows = np.array([True] * len(indices) + [False] + [True] * (len(indices) - 1))
+    solution = np.zeros(2 * len(indices))
+    kept = matrix[np.ix_(keep_rows, keep_rows)]
+    kept[np.diag_indices_from(kept)] += 1e-6 * float(mask.sum())
+    solution[keep_rows] = np.linalg.solve(kept, np.concatenate([sums.real, sums.imag])[keep_rows])
+    values = solution[: len(indices)] + 1j * solution[len(indices) :]
+    return CellTerms(values, float(max(values[0].real, 1e-9) / mask.sum()))
+
+
+def _index_differences(indices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Distinct n_h - n_k and n_h + n_k, and where each pair's difference and sum stand among them."""
+    count = len(indices)
+    minus = (indices[:, None] - indices[None]).reshape(-1, 2)
+    plus = (indices[:, None] + indices[None]).reshape(-1, 2)
+    distinct, where = np.unique(np.concatenate([minus, plus]), axis=0, return_inverse=True)
+    where = where.reshape(2, count, count)
+    return distinct, (where[0], where[1])
+
+
+def _gaps(mask: np.ndarray, picture: Picture, g_per_nm: np.ndarray, *, whole: bool) -> np.ndarray:
+    if not whole:
+        return bragg_sums(mask, picture.x_nm, picture.y_nm, g_per_nm)
+    along_x = np.exp(-2j * np.pi * np.outer(picture.x_nm, g_per_nm[:, 0])).sum(axis=0)
+    along_y = np.exp(-2j * np.pi * np.outer(picture.y_nm, g_per_nm[:, 1])).sum(axis=0)
+    return along_x * along_y
+
+
+ExpectedTerms = Callable[[float, float], np.ndarray]
+"""(defocus offset in nm, rotation of the crystal in degrees) -> (D, G) terms of every detector, fraction of the beam."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    score: float
+    orientation: int
+    shift: np.ndarray
+    defocus_nm: float
+    blur_nm: float
+
+
+class CellFitter:
+    """Compares the measured cell with the predicted one over orientations, origins, defocus and blur."""
+
+    def __init__(self, cell: PrimitiveCell, terms: FourierTerms) -> None:
+        self._cell = cell
+        self._terms = terms
+        self._radius2 = (terms.q_per_nm**2).sum(axis=1)
+        axis = np.arange(_GRID) / _GRID
+        self._origins = np.stack([grid.ravel() for grid in np.meshgrid(axis, axis)], axis=1)
+        self._phases = np.exp(2j * np.pi * self._origins @ terms.indices.T)
+
+    def fit(
+        self,
+        measured: Sequence[CellTerms],
+        matrix: np.ndarray,
+        expected: ExpectedTerms,
+        *,
+        near_rotation_deg: float,
+        fixed_orientation: bool,
+        defocus_nm: Sequence[float] = _COARSE_DEFOCUS_NM,
+    ) -> CellFit:
+        """Lay the cell; `matrix` takes crystal to scan axes up to a rotation of the lattice onto itself.
+
+        Among rotations that leave the structure as it is, the one nearest to `near_rotation_deg` is reported.
+        With `fixed_orientation` only the given matrix is considered (an earlier frame has settled it).
+        """
+        variance = np.array([terms.variance for terms in measured])
+        values = np.array([terms.values for terms in measured])
+        bases = [matrix @ self._cell.vectors_nm]
+        if not fixed_orientation:
+            bases = [self._nearest(matrix, group, near_rotation_deg) for group in self._cell.orientations]
+        turned = [self._reindexed(values, matrix @ self._cell.vectors_nm, basis) for basis in bases]
+        best = self._search(turned, variance, bases, expected, defocus_nm)
+        chosen = max(best, key=lambda candidate: candidate.score)
+        others = [candidate.score for candidate in best if candidate.orientation != chosen.orientation]
+        margin = chosen.score - max(others) if others else float("inf")
+        basis = bases[chosen.orientation]
+        return self._polish(turned[chosen.orientation], variance, basis, expected, chosen, margin)
+
+    def _nearest(self, matrix: np.ndarray, group: tuple[np.ndarray, ...], near_deg: float) -> np.ndarray:
+        bases = [matrix @ self._cell.vectors_nm @ turn for turn in group]
+        away = [abs((rotation_deg(basis, self._cell) - near_deg + 180.0) % 360.0 - 180.0) for basis in bases]
+        return bases[int(np.argmin(np.round(away, 3)))]
+
+    def _reindexed(self, values: np.ndarray, old_basis: np.ndarray, new_basis: np.ndarray) -> np.ndarray:
+        """Terms (D, G) by index in the new basis: n_old = (old basis)^T (new basis)^-T n_new; zero where not measured."""
+        change = np.round(np.linalg.solve(new_basis, old_basis))
+        wanted = self._terms.indices @ change
+        known = {(int(i), int(j)): number for number, (i, j) in enumerate(self._terms.indices)}
+        turned = np.zeros_like(values)
+        for number, (i, j) in enumerate(wanted.astype(int).tolist()):
+            if (i, j) in known:
+                turned[:, number] = values[:, known[i, j]]
+            elif (-i, -j) in known:
+                turned[:, number] = np.conj(values[:, known[-i, -j]])
+        return turned
+
+    def _search(
+        self,
+        turned: list[np.ndarray],
+        variance: np.ndarray,
+        bases: list[np.ndarray],
+        expected: ExpectedTerms,
+        defocus_nm: Sequence[float],
+    ) -> list[_Candidate]:
+        best: dict[int, _Candidate] = {}
+        tried: set[float] = set()
+        queue = list(defocus_nm)
+        step_nm = abs(defocus_nm[1] - defocus_nm[0]) if len(defocus_nm) > 1 else 0.0
+        while queue:
+            for offset in queue:
+                tried.add(offset)
+                for number, basis in enumerate(bases):
+                    predicted = expected(offset, rotation_deg(basis, self._cell))
+                    for blur in _BLURS_NM:
+                        found = self._best_origin(turned[number], variance, self._blurred(predicted, blur))
+                        score = found[0] - 0.5 * (offset / _DEFOCUS_PRIOR_NM) ** 2
+                        if number not in best or score > best[number].score:
+                            best[number] = _Candidate(score, number, found[1], offset, blur)
+            step_nm /= 2
+            centre = max(best.values(), key=lambda candidate: candidate.score).defocus_nm
+            queue = [] if step_nm < 1.0 else sorted({centre - step_nm, centre + step_nm} - tried)
+        return list(best.values())
+
+    def _blurred(self, predicted: np.ndarray, blur_nm: float) -> np.ndarray:
+        return predicted * np.exp(-2 * (np.pi * blur_nm) ** 2 * self._radius2)
+
+    def _best_origin(self, values: np.ndarray, variance: np.ndarray, predicted: np.ndarray) -> tuple[float, np.ndarray]:
+        score = _log_likelihood(values, variance, predicted, self._phases)
+        top = int(np.argmax(score))
+        return float(score[top]), self._origins[top]
+
+    def _polish(
+        self,
+        values: np.ndarray,
+        variance: np.ndarray,
+        basis_nm: np.ndarray,
+        expected: ExpectedTerms,
+        start: _Candidate,
+        margin: float,
+    ) -> CellFit:
+        predicted = expected(start.defocus_nm, rotation_deg(basis_nm, self._cell))
+        indices = self._terms.indices
+
+        def loss(parameters: np.ndarray) -> float:
+            phases = np.exp(2j * np.pi * (indices @ parameters[:2]))[None]
+            blurred = predicted * np.exp(-2 * np.pi**2 * (0.02 * parameters[2]) ** 2 * self._radius2)
+            return -float(_log_likelihood(values, variance, blurred, phases)[0])
+
+        first = np.array([*start.shift, start.blur_nm / 0.02 + 0.3])
+        simplex = first + np.array([[0, 0, 0], [0.02, 0, 0], [0, 0.02, 0], [0, 0, 0.5]])
+        options = {"initial_simplex": simplex, "xatol": 2e-4, "fatol": 1e-3, "maxfev": 200}
+        found = minimize(loss, first, method="Nelder-Mead", options=options)
+        shift, blur_nm = found.x[:2], abs(0.02 * float(found.x[2]))
+        predicted = self._blurred(predicted, blur_nm)
+        measured = values * np.exp(2j * np.pi * (indices @ shift))
+        gain = _gains(measured, predicted)
+        background = measured[:, 0].real - gain * predicted[:, 0].real
+        return CellFit(
+            basis_nm=basis_nm,
+            origin_nm=basis_nm @ (shift - np.round(shift)),
+            defocus_offset_nm=start.defocus_nm,
+            blur_nm=blur_nm,
+            gain=gain,
+            background=background,
+            expected=predicted,
+            measured=measured,
+            variance=variance,
+            log_likelihood_margin=margin,
+        )
+
+
+def rotation_deg(basis_nm: np.ndarray, cell: PrimitiveCell) -> float:
+    """Angle of the crystal's x axis in the scan, from +x towards +y (the rotation in the polar decomposition)."""
+    matrix = basis_nm @ np.linalg.inv(cell.vectors_nm)
+    return float(np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])))
+
+
+def _log_likelihood(values: np.ndarray, variance: np.ndarray, predicted: np.ndarray, phases: np.ndarray) -> np.ndarray:
+    """Profile log-likelihood (origins,) of the terms beyond the constant, gain of each detector free and positive.
+
+    Of Student's form, -nu/2 log(1 + chi2/nu): Poisson noise decides while it is the larger error, and a detector whose
+    model is wrong in detail cannot outvote the other by its counts alone.
+    """
+    score = np.zeros(len(phases))
+    freedom = 2.0 * (values.shape[1] - 1)
+    for data, noise, model in zip(values[:, 1:], variance, predicted[:, 1:], strict=True):
+        agreement = (phases[:, 1:] @ (data * np.conj(model))).real
+        explained = np.maximum(agreement, 0.0) ** 2 / max(float((np.abs(model) ** 2).sum()), 1e-30)
+        chi2 = 2 * (float((np.abs(data) ** 2).sum()) - explained) / noise
+        score -= 0.5 * freedom * np.log1p(np.maximum(chi2, 0.0) / freedom)
+    return score
+
+
+def _gains(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    overlap = (measured[:, 1:] * np.conj(predicted[:, 1:])).real.sum(axis=1)
+    return np.maximum(overlap, 0.0) / np.maximum((np.abs(predicted[:, 1:]) ** 2).sum(axis=1), 1e-30)
+
+
+def host_terms(fit: CellFit) -> np.ndarray:
+    """Terms (D, G) of the undisturbed lattice: the frame's own average cell, held to the model where that is noisy.
+
+    Inverse-variance mean of the measured terms and gain times model, whose error is taken as 8 % of the strongest
+    term; with thousands of cells in the frame the measurement wins, so host residuals vanish by construction.
+    """
+    model = fit.gain[:, None] * fit.expected
+    model[:, 0] += fit.background
+    error2 = (_MODEL_ERROR_FRACTION * np.abs(model[:, 1:]).max(axis=1)) ** 2
+    share = error2 / np.maximum(error2 + fit.variance, 1e-30)
+    terms = share[:, None] * fit.measured + (1 - share[:, None]) * model
+    terms[:, 0] = fit.measured[:, 0]
+    return terms
