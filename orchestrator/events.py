@@ -1,4 +1,4 @@
-"""Events: what happened in an experiment, appended once, never changed. The catalogue stores them, `journal` writes them."""
+"""What happened in an experiment: appended once, never changed. `journal` writes events, the catalogue keeps them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,70 @@
+"""A frame back from its NeXus file, exactly. Its neighbour `nexus` wrote it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, cast
+
+import h5py
+import numpy as np
+from pydantic import ValidationError
+
+from instruments import AcquireFrame, Frame, MicroscopeState, Mode
+from orchestrator.catalogue.nexus import DOCUMENTS, ENTRY, EVENT, FORMAT_VERSION, RECORD
+from orchestrator.errors import FrameDamaged
+
+
+def decode(data: bytes, name: str) -> Frame:
+    """The frame in the bytes of a file; `name` is what an error calls it. Raises FrameDamaged."""
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            return _frame(file)
+    except (OSError, KeyError, ValueError, ValidationError) as error:
+        raise FrameDamaged(
+            f"{name} is not a whole frame of format {FORMAT_VERSION} ({' '.join(str(error).split())}); restore a copy"
+        ) from error
+
+
+def acquired_at(data: bytes) -> str:
+    """The moment the file says its frame came back, ISO 8601."""
+    with h5py.File(io.BytesIO(data), "r") as file:
+        return cast("h5py.Dataset", file[ENTRY]["end_time"]).asstr()[()]
+
+
+def _frame(file: h5py.File) -> Frame:
+    record = cast("h5py.Group", file[RECORD])
+    exposure = cast("h5py.Group", record["exposure"])
+    detectors = cast("h5py.Dataset", exposure["detectors"])[()] if "detectors" in exposure else []
+    names = [name.decode() for name in detectors]
+    return Frame(
+        action_id=_text(record, "ids/action_id"),
+        requested=AcquireFrame.model_validate_json(_document(file, "requested")),
+        state=MicroscopeState.model_validate_json(_document(file, "read_back")),
+        mode=Mode.model_validate_json(_document(file, "mode")),
+        counts={name: _counts(file, name) for name in names},
+        pixel_size_nm=_number(exposure, "pixel_size_nm"),
+        dose_e_per_a2=_number(exposure, "dose_e_per_a2"),
+        electrons=_number(exposure, "electrons"),
+        started_s=_number(exposure, "started_s"),
+        ended_s=_number(exposure, "ended_s"),
+        instrument=_text(exposure, "instrument"),
+        simulated=bool(cast("h5py.Dataset", exposure["simulated"])[()]),
+        context=json.loads(_document(file, "instrument_context")),
+    )
+
+
+def _counts(file: h5py.File, detector: str) -> np.ndarray:
+    return cast("h5py.Dataset", file[f"{EVENT}/image_{detector}/stack_2d/real"])[()]
+
+
+def _document(file: h5py.File, name: str) -> str:
+    return _text(cast("h5py.Group", file[DOCUMENTS]), name)
+
+
+def _text(parent: h5py.Group, name: str) -> str:
+    return cast("h5py.Dataset", parent[name]).asstr()[()]
+
+
+def _number(parent: h5py.Group, name: str) -> Any:
+    return cast("h5py.Dataset", parent[name])[()].item()

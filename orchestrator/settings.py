@@ -1,0 +1,102 @@
+"""Settings of this installation: where data go, which instruments there are. What lies below takes arguments."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from instruments import SafetyEnvelope
+from instruments.models import Record
+from orchestrator.errors import NotFound, SpecError
+from orchestrator.spec_file import fault_lines
+
+FILE_NAME: Final = "stempilot.toml"
+DEFAULT_FOLDER: Final = "stempilot-data"
+DATA_VARIABLE: Final = "STEMPILOT_DATA"
+DATABASE_VARIABLE: Final = "STEMPILOT_DATABASE_URL"
+BUILT_IN: Final = ("simulated", "replay")
+
+
+class InstrumentSettings(Record):
+    """One configured instrument: its adapter, what the adapter is opened with, what the facility allows."""
+
+    adapter: str = Field(min_length=1)
+    config: dict[str, Any] = Field(default_factory=dict)
+    safety: SafetyEnvelope = SafetyEnvelope()
+
+
+class Settings(Record):
+    """What `stempilot.toml`, the environment and the command line say together.
+
+    `instruments` always holds `simulated` and `replay`; a section of that name in the file replaces what is built in.
+    """
+
+    data_folder: Path
+    database_url: str | None = Field(default=None, description="postgresql://...; None: SQLite in the data folder")
+    instruments: dict[str, InstrumentSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = values.get("instruments", {})
+        if not isinstance(given, Mapping):
+            return values
+        sections: dict[str, Any] = {name: {"adapter": name} for name in BUILT_IN}
+        for name, section in given.items():
+            is_bare = isinstance(section, Mapping) and name in BUILT_IN
+            sections[name] = {"adapter": name, **section} if is_bare else section
+        return {**values, "instruments": sections}
+
+    @classmethod
+    def load(
+        cls,
+        data: Path | None = None,
+        settings: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """The settings: `--data`, else STEMPILOT_DATA, else ./stempilot-data; `--settings`, else its stempilot.toml.
+
+        Raises SpecError listing every fault with its path, or where a file named by `settings` cannot be read.
+        """
+        folder = (data or Path(environment.get(DATA_VARIABLE) or DEFAULT_FOLDER)).expanduser().resolve()
+        path = settings if settings is not None else folder / FILE_NAME
+        document = _read(path, must_exist=settings is not None)
+        if "data_folder" in document:
+            raise SpecError(f"{path}: data_folder: not a setting of the file; give --data or set {DATA_VARIABLE}")
+        document["data_folder"] = folder
+        if environment.get(DATABASE_VARIABLE):
+            document["database_url"] = environment[DATABASE_VARIABLE]
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            lines = fault_lines(error, cls.model_json_schema())
+            raise SpecError(f"{path}: {len(lines)} fault(s)\n  " + "\n  ".join(lines)) from error
+
+    def instrument(self, name: str) -> InstrumentSettings:
+        """The configured instrument of that name. Raises NotFound listing those there are."""
+        if name not in self.instruments:
+            known = ", ".join(sorted(self.instruments))
+            raise NotFound(
+                f"no instrument {name!r} is configured; there are {known}; add [instruments.{name}] to {FILE_NAME}"
+            )
+        return self.instruments[name]
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if must_exist:
+            raise SpecError(f"{path}: no such file; --settings names a {FILE_NAME}") from error
+        return {}
+    except NotADirectoryError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from error
