@@ -23,7 +23,7 @@ from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 from simulation.world.clock import Situation, prepared
 from simulation.world.config import SimulatedConfig, parse_config
-from simulation.world.instrument_card import card, refuse_frame, refuse_park
+from simulation.world.instrument_card import READING_STDS, card, refuse_frame, refuse_park
 from simulation.world.randomness import Purpose, generator
 from simulation.world.rendering import Exposure, Renderer
 from simulation.world.specimen import World
@@ -214,7 +214,8 @@ class SimulatedMicroscope:
 
     def _reading_factor(self, ordinal: int) -> float:
         rng = generator(self.config.seed, Purpose.CURRENT_READING, ordinal)
-        return 1 + self.config.current_reading_fraction * float(rng.standard_normal())
+        error = np.clip(rng.standard_normal(), -READING_STDS, READING_STDS)
+        return 1 + self.config.current_reading_fraction * float(error)
 
     def _state(self, situation: Situation, reading_factor: float) -> MicroscopeState:
         mode = self._mode(situation.mode)

@@ -11,6 +11,7 @@ _DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0),
 _MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
 _ABERRATION_LIMITS_NM = {"c12_nm": 100.0, "c21_nm": 2000.0, "c23_nm": 2000.0, "c30_nm": 1e4}
 _MAX_FRAME_PX = 2**26
+READING_STDS = 3.0  # errors of a current reading end there, so none exceeds what is declared
 
 
 def modes(config: SimulatedConfig) -> tuple[Mode, ...]:
@@ -78,7 +79,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         stop_latency_s=0.1,
         blanker_settle_s=config.blanker_settle_us * 1e-6,
         flyback_exposes=True,
-        current_uncertainty_fraction=0.02,
+        current_uncertainty_fraction=READING_STDS * config.current_reading_fraction,
         quirks=(
             f"a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, not read back",
             "emission decays between flashes; the current read back follows it",

@@ -99,9 +99,10 @@ def _windows(config: SimulatedConfig, x: np.ndarray, y: np.ndarray, inside: np.n
     rng = generator(config.hidden_seed, Purpose.WINDOWS)
     clean = np.zeros(inside.shape, dtype=bool)
     target = config.clean_fraction * inside.sum()
+    smallest_px = np.pi / 4 * (config.window_min_nm / STEP_NM) ** 2
     for trial in range(_MAX_TRIALS):
         missing = target - clean.sum()
-        if missing * STEP_NM**2 < 0.002 * config.width_nm * config.height_nm:
+        if missing <= smallest_px / 2:
             break
         centre = rng.uniform(-0.5, 0.5, 2) * (config.width_nm, config.height_nm)
         diameter = rng.uniform(config.window_min_nm, config.window_max_nm)
@@ -132,7 +133,10 @@ def _cut(
     clean: np.ndarray, inside: np.ndarray, window: _Window, x: np.ndarray, y: np.ndarray, missing_px: float,
     smallest_nm: float, apart: bool,
 ) -> None:  # fmt: skip
-    """Add a window to `clean` where it fits, shrunk if it would clean too much; nothing where it does not."""
+    """Add a window to `clean` where it fits, shrunk if it would clean too much; nothing where it does not.
+
+    The smallest window may overshoot as long as that brings the clean area nearer to what is wanted.
+    """
     reach_nm = window.diameter_nm
     columns = slice(*np.searchsorted(x, window.centre_nm[0] + np.array([-reach_nm, reach_nm])))
     rows = slice(*np.searchsorted(y, window.centre_nm[1] + np.array([-reach_nm, reach_nm])))
@@ -141,6 +145,7 @@ def _cut(
         return
     for diameter_nm in np.arange(window.diameter_nm, smallest_nm - 1e-9, -0.5):
         cut = window.mask(x[columns], y[rows], diameter_nm) & allowed
-        if (cut & ~here).sum() <= 1.02 * missing_px:
+        added = (cut & ~here).sum()
+        if added <= 1.02 * missing_px or (diameter_nm < smallest_nm + 0.5 and added < 2.2 * missing_px):
             clean[rows, columns] = here | cut
             return
