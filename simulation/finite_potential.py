@@ -48,12 +48,16 @@ def cutoff_radius_angstrom(number: int, parametrization: str) -> float:
 
 
 def radial_table(
-    number: int, from_nucleus_angstrom: tuple[float, float], step_angstrom: float, cutoff: float, parametrization: str
+    number: int,
+    from_nucleus_angstrom: tuple[float, float],
+    step_angstrom: float,
+    cutoff_angstrom: float,
+    parametrization: str,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Radii and the integral of V over z between two heights above the nucleus, tapered to 0 at the cutoff."""
-    radii = np.geomspace(step_angstrom / 2, cutoff, ceil(2 * cutoff / step_angstrom))
+    radii = np.geomspace(step_angstrom / 2, cutoff_angstrom, ceil(2 * cutoff_angstrom / step_angstrom))
     values = _depth_integral(number, radii, *from_nucleus_angstrom, parametrization)
-    edge = np.clip((radii - _TAPER_START * cutoff) / ((1 - _TAPER_START) * cutoff), 0, 1)
+    edge = np.clip((radii / cutoff_angstrom - _TAPER_START) / (1 - _TAPER_START), 0, 1)
     return radii, values * 0.5 * (1 + np.cos(np.pi * edge))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import tan
 
@@ -9,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
+from simulation.atomic_cores import OVERSAMPLING, ExactTransmission
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.finite_potential import finite_slices
 from simulation.potential import PotentialModel, PotentialSynthesizer
-from simulation.slices import EMPTY, slice_count, slices_of
+from simulation.slices import EMPTY, Slices, slices_of
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
-EXACT_OVERSAMPLING = 4
-"""exp(i sigma V) is taken on a grid this much finer, so that it does not alias into the band of the wave."""
 _LARGEST_MEMORY_SHARE = 0.8
 
 
@@ -51,26 +51,50 @@ def transmissions(
 ) -> Transmissions:
     """exp(i sigma V) of every distinct slice, band-limited by the antialias aperture.
 
-    With exact placement, V is synthesised and exponentiated on a finer grid and the result cropped in Fourier
-    space, which makes it independent of where atoms lie between pixels.
+    With exact placement it is made on a finer grid and cropped in Fourier space (see `atomic_cores`); with
+    `bilinear` on the wave grid itself.
     """
-    sigma = interaction_parameter(beam_energy_ev)
-    fine = grid.finer(EXACT_OVERSAMPLING) if model.placement == "exact" else grid
-    if model.projection == "finite":
-        sheets = finite_slices(specimen, fine, slice_thickness_nm, model.parametrization)
-        potentials = (on.asarray(sheet.astype(np.float32)) for sheet in sheets)
-        order = tuple(range(slice_count(specimen.cell_angstrom[2], slice_thickness_nm)))
-        _check_memory(len(order), grid, on)
-    else:
-        slices = slices_of(specimen, slice_thickness_nm)
-        _check_memory(len(slices.distinct), grid, on)
-        synthesizer = PotentialSynthesizer(fine, model, on)
-        potentials = (synthesizer.potential(atoms) for atoms in slices.distinct)
-        order = slices.order
+    slices = slices_of(specimen, slice_thickness_nm)
+    order = tuple(range(len(slices.order))) if model.projection == "finite" else slices.order
+    _check_memory(len(set(order) - {EMPTY}), grid, on)
     aperture = on.asarray(grid.antialias_aperture().astype(np.float32))
-    functions = [_band_limited(on, potential, sigma, grid, aperture) for potential in potentials]
+    waves = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
+    functions = [_band_limited(on, wave, grid, aperture) for wave in waves]
     stack = on.xp.stack(functions) if functions else on.asarray(np.zeros((0, *grid.shape_px), np.complex64))
-    return Transmissions(stack, order, specimen.cell_angstrom[2] / len(order), grid)
+    return Transmissions(stack, order, slices.thickness_angstrom, grid)
+
+
+def _transmitted(
+    specimen: Specimen,
+    slices: Slices,
+    grid: WaveGrid,
+    slice_thickness_nm: float,
+    model: PotentialModel,
+    beam_energy_ev: float,
+    on: Backend,
+) -> Iterator[Array]:
+    """exp(i sigma V) of the distinct slices, on the wave grid or a finer one."""
+    interaction = interaction_parameter(beam_energy_ev)
+    if model.projection == "finite":
+        fine = grid.finer(OVERSAMPLING) if model.placement == "exact" else grid
+        for sheet in finite_slices(specimen, fine, slice_thickness_nm, model.parametrization):
+            yield _phase_object(on, interaction * on.asarray(sheet.astype(np.float32)))
+    elif model.placement == "exact":
+        exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on)
+        yield from (exact.of(atoms) for atoms in slices.distinct)
+    else:
+        synthesizer = PotentialSynthesizer(grid, model, on)
+        yield from (_phase_object(on, interaction * synthesizer.potential(atoms)) for atoms in slices.distinct)
+
+
+def _phase_object(on: Backend, phase: Array) -> Array:
+    return on.xp.cos(phase) + 1j * on.xp.sin(phase)
+
+
+def _band_limited(on: Backend, wave: Array, grid: WaveGrid, aperture: Array) -> Array:
+    spectrum = fourier_resized(on, on.fft2(wave), grid.shape_px)
+    scale = (grid.shape_px[0] * grid.shape_px[1]) / (wave.shape[0] * wave.shape[1])
+    return on.ifft2(spectrum * (aperture * scale))
 
 
 def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:
@@ -81,14 +105,6 @@ def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:
             f" {_LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on {on.name};"
             " use a coarser sampling_nm, thicker slices, or a smaller cell"
         )
-
-
-def _band_limited(on: Backend, potential: Array, sigma: float, grid: WaveGrid, aperture: Array) -> Array:
-    phase = sigma * potential
-    wave = on.xp.cos(phase) + 1j * on.xp.sin(phase)
-    spectrum = fourier_resized(on, on.fft2(wave), grid.shape_px)
-    scale = (grid.shape_px[0] * grid.shape_px[1]) / (potential.shape[0] * potential.shape[1])
-    return on.ifft2(spectrum * (aperture * scale))
 
 
 def fourier_resized(on: Backend, spectrum: Array, shape_px: tuple[int, int]) -> Array:

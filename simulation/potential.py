@@ -1,13 +1,12 @@
 """Projected potentials in Fourier space; `finite_potential` integrates over a slice instead.
 
-With "infinite" projection an atom lies as a whole in one slice. Its place is either `exact` (Fourier shift; on the
-wave grid, or on a finer one for transmission functions) or `bilinear` (delta functions spread over four pixels and
-divided by a radial sinc, which reproduces abTEM 1.0).
+With "infinite" projection an atom lies as a whole in one slice. Its place is either `exact` (Fourier shift; the
+neighbour `atomic_cores` makes transmission functions as exactly) or `bilinear` (delta functions spread over four
+pixels and divided by a radial sinc, which reproduces abTEM 1.0).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from simulation.backend import Array, Backend, backend
 from simulation.errors import InvalidParameter
 from simulation.finite_potential import finite_slices
+from simulation.placement import StructureFactor
 from simulation.scattering_factors import PARAMETRIZATIONS, projected_scattering_factor
 from simulation.slices import EMPTY, AtomSlice, slices_of
 from simulation.specimens import Atoms, Specimen
@@ -24,7 +24,6 @@ from simulation.wave_grid import WaveGrid
 
 PLACEMENTS = ("exact", "bilinear")
 PROJECTIONS = ("infinite", "finite")
-_ATOMS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,77 +84,34 @@ class PotentialSynthesizer:
         self.grid = grid
         self._model = model
         self._on = on
-        rows, columns = grid.shape_px
-        ky, kx = grid.frequencies_per_angstrom()
-        self._ky, self._kx = ky[:, 0], np.abs(kx[0, : columns // 2 + 1])
+        self._structure = StructureFactor(grid, on, half=True)
         self._form_factors: dict[int, Array] = {}
-        self._row_is_nyquist = rows % 2 == 0
-        self._column_is_nyquist = columns % 2 == 0
 
     def potential(self, atoms: AtomSlice) -> Array:
         """(rows, columns), float32, V*angstrom."""
         spectrum: Any = 0.0
-        for number in np.unique(atoms.numbers):
+        for number in np.unique(atoms.numbers).tolist():
             xy = atoms.xy_angstrom[atoms.numbers == number]
-            spectrum = spectrum + self._structure_factor(xy) * self._form_factor(int(number))
+            spectrum = spectrum + self._structure_factor(xy) * self._form_factor(number)
         return self._on.irfft2(spectrum, self.grid.shape_px)
 
     def _form_factor(self, number: int) -> Array:
         """Projected scattering factor per pixel area on the half spectrum, float32."""
         if number not in self._form_factors:
             dy, dx = self.grid.sampling_angstrom
-            k = np.sqrt(self._ky[:, None] ** 2 + self._kx[None, :] ** 2)
+            k = self._structure.k_per_angstrom
             factor = projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy)
             if self._model.placement == "bilinear":
-                q = np.sqrt((self._ky[:, None] * dy) ** 2 + (self._kx[None, :] * dx) ** 2)
-                factor = factor / np.sinc(q / np.pi)
+                ky, kx = self._structure.ky_per_angstrom[:, None], self._structure.kx_per_angstrom[None, :]
+                factor = factor / np.sinc(np.hypot(ky * dy, kx * dx) / np.pi)
             self._form_factors[number] = self._on.asarray(factor.astype(np.float32))
         return self._form_factors[number]
 
     def _structure_factor(self, xy_angstrom: NDArray[np.float64]) -> Array:
-        if self._model.placement == "bilinear":
-            spread = bilinear_deltas(xy_angstrom, self.grid)
-            return self._on.asarray(np.fft.rfft2(spread).astype(np.complex64))
-        total: Any = 0.0
-        for along_y, along_x in self._separable(xy_angstrom):
-            total = total + self._on.xp.matmul(self._on.asarray(along_y), self._on.asarray(along_x))
-        return total
-
-    def _separable(
-        self, xy_angstrom: NDArray[np.float64]
-    ) -> Iterator[tuple[NDArray[np.complex64], NDArray[np.complex64]]]:
-        """exp(-2 pi i k.r) as products of a column and a row; atoms of equal x (or y) share one."""
-        x, y = xy_angstrom[:, 0], xy_angstrom[:, 1]
-        for block in range(0, len(x), _ATOMS_PER_BLOCK):
-            part = slice(block, block + _ATOMS_PER_BLOCK)
-            yield _shared_columns(self._ramp(y[part], self._ky, self._row_is_nyquist), x[part], self._ramp_x)
-
-    def _ramp_x(self, x_angstrom: NDArray[np.float64]) -> NDArray[np.complex128]:
-        return self._ramp(x_angstrom, self._kx, self._column_is_nyquist)
-
-    @staticmethod
-    def _ramp(
-        position_angstrom: NDArray[np.float64], k_per_angstrom: NDArray[np.float64], has_nyquist: bool
-    ) -> NDArray[np.complex128]:
-        """exp(-2 pi i k r) as (frequencies, atoms), real at the Nyquist frequency so that the potential is real."""
-        ramp = np.exp(-2j * np.pi * k_per_angstrom[:, None] * position_angstrom[None, :])
-        if has_nyquist:
-            row = int(np.argmax(np.abs(k_per_angstrom)))
-            ramp[row] = ramp[row].real
-        return ramp
-
-
-def _shared_columns(
-    along_y: NDArray[np.complex128], x_angstrom: NDArray[np.float64], ramp_x: Any
-) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
-    """Sum the y factors of atoms with the same x before the large product."""
-    distinct, member = np.unique(np.round(x_angstrom, 9), return_inverse=True)
-    if len(distinct) == len(x_angstrom):
-        return along_y.astype(np.complex64), ramp_x(x_angstrom).T.astype(np.complex64)
-    order = np.argsort(member, kind="stable")
-    starts = np.searchsorted(member[order], np.arange(len(distinct)))
-    summed = np.add.reduceat(along_y[:, order], starts, axis=1)
-    return summed.astype(np.complex64), ramp_x(distinct).T.astype(np.complex64)
+        if self._model.placement == "exact":
+            return self._structure.of(xy_angstrom)
+        spread = bilinear_deltas(xy_angstrom, self.grid)
+        return self._on.asarray(np.fft.rfft2(spread).astype(np.complex64))
 
 
 def bilinear_deltas(xy_angstrom: NDArray[np.float64], grid: WaveGrid) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from math import pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import k0, k1
 
 from simulation.electron import POTENTIAL_PER_SCATTERING_FACTOR
 from simulation.errors import InvalidParameter, InvalidSpecimen
@@ -112,4 +113,24 @@ def atomic_potential_v(
     else:
         parts = [pi * a / r * np.exp(-2 * pi * r * sqrt(b)) for a, b in zip(row.a, row.b, strict=True)]
         parts += [c * (pi / d) ** 1.5 * np.exp(-((pi * r) ** 2) / d) for c, d in zip(row.c, row.d, strict=True)]
+    return POTENTIAL_PER_SCATTERING_FACTOR * np.sum(parts, axis=0)
+
+
+def projected_potential_v_angstrom(
+    symbol_or_number: str | int, radius_angstrom: ArrayLike, parametrization: str = "lobato"
+) -> NDArray[np.float64]:
+    """Potential integrated along the beam at a distance (> 0) from the atom's axis, V*angstrom.
+
+    The two-dimensional Fourier transform of `projected_scattering_factor`; it diverges like -log(r) on the axis.
+    """
+    row = _table(parametrization)[symbol_of(symbol_or_number)]
+    r = np.asarray(radius_angstrom, dtype=np.float64)
+    if parametrization == "lobato":
+        parts = [
+            2 * pi * a / b * k0(2 * pi * r / sqrt(b)) + 2 * pi**2 * a * r * b**-1.5 * k1(2 * pi * r / sqrt(b))
+            for a, b in zip(row.a, row.b, strict=True)
+        ]
+    else:
+        parts = [2 * pi * a * k0(2 * pi * r * sqrt(b)) for a, b in zip(row.a, row.b, strict=True)]
+        parts += [pi * c / d * np.exp(-((pi * r) ** 2) / d) for c, d in zip(row.c, row.d, strict=True)]
     return POTENTIAL_PER_SCATTERING_FACTOR * np.sum(parts, axis=0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulation.errors import InvalidParameter
 from simulation.specimens import Specimen
-from simulation.wave_grid import ceil_of
+from simulation.wave_grid import steps_across
 
 _BOUNDARY_TOLERANCE_ANGSTROM = 1e-6
 _SAME_POSITION_DECIMALS = 7
@@ -39,7 +39,7 @@ def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:
     """Number of equal slices at most `slice_thickness_nm` thick."""
     if not (isfinite(slice_thickness_nm) and slice_thickness_nm > 0):
         raise InvalidParameter(f"slice_thickness_nm = {slice_thickness_nm} must be a positive number of nm")
-    return ceil_of(depth_angstrom, slice_thickness_nm * 10)
+    return steps_across(depth_angstrom, slice_thickness_nm * 10)
 
 
 def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:

@@ -32,7 +32,7 @@ class WaveGrid:
         if shape_px is None:
             if not (isfinite(sampling_nm) and sampling_nm > 0):
                 raise InvalidParameter(f"sampling_nm = {sampling_nm} must be a positive number of nm")
-            counts = (ceil_of(height_angstrom, sampling_nm * 10), ceil_of(width_angstrom, sampling_nm * 10))
+            counts = (steps_across(height_angstrom, sampling_nm * 10), steps_across(width_angstrom, sampling_nm * 10))
             _check_shape(counts, "sampling_nm is too fine for this cell: use a coarser one")
             shape_px = (fft_friendly(counts[0]), fft_friendly(counts[1]))
         else:
@@ -90,9 +90,9 @@ def fft_friendly(count: int) -> int:
     return friendly
 
 
-def ceil_of(length: float, step: float) -> int:
+def steps_across(length_angstrom: float, step_angstrom: float) -> int:
     """ceil(length / step), forgiving rounding: a whole number of steps within 1e-6 stays that number; at least 1."""
-    return max(1, ceil(length / step - 1e-6))
+    return max(1, ceil(length_angstrom / step_angstrom - 1e-6))
 
 
 def _check_shape(shape_px: tuple[int, int], remedy: str) -> None:

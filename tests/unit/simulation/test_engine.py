@@ -33,14 +33,20 @@ def gold():
 
 def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
     settings = {"sampling_nm": 0.02, "device": "cpu"} | settings
-    return simulate(gold() if atoms is None else atoms, optics, scan, HAADF if detectors is None else detectors, **settings)
+    return simulate(
+        gold() if atoms is None else atoms, optics, scan, HAADF if detectors is None else detectors, **settings
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "message", "settings"),
     [
         (InvalidParameter, "no detectors given", {"detectors": {}}),
-        (InvalidParameter, "'x' starts at 1600 mrad, beyond the antialias", {"detectors": {"x": AnnularDetector(1600, 1700)}}),
+        (
+            InvalidParameter,
+            "'x' starts at 1600 mrad, beyond the antialias",
+            {"detectors": {"x": AnnularDetector(1600, 1700)}},
+        ),
         (InvalidParameter, "'x' is a int", {"detectors": {"x": 3}}),
         (InvalidParameter, "exceeds the wave grid", {"detectors": {"x": PixelatedDetector(shape_px=(99, 9))}}),
         (InvalidParameter, "give a GridScan or a PointScan", {"scan": [[0, 0]]}),
@@ -52,7 +58,11 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (InvalidParameter, "no rms displacement for Au", {"phonons": FrozenPhonons(2, {"Si": 0.01})}),
         (InvalidParameter, "unknown device 'tpu'", {"device": "tpu"}),
         (MethodUnavailable, "unknown method 'magic'; choose one of auto, multislice, prism", {"method": "magic"}),
-        (MethodUnavailable, "'windowed' is not available; choose one of auto, multislice, prism", {"method": "windowed"}),
+        (
+            MethodUnavailable,
+            "'windowed' is not available; choose one of auto, multislice, prism",
+            {"method": "windowed"},
+        ),
         (InvalidSpecimen, "give at least one", {"phonons": []}),
         (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),
     ],
@@ -140,9 +150,9 @@ def test_a_beam_left_of_an_atom_is_drawn_to_the_right():
     detectors = {"parts": SegmentedDetector(0, 40, segment_count=4, rotation_deg=-45)}
     images = image(scan=PointScan([[0.46, 0.5], [0.5, 0.46]]), detectors=detectors)
     right, up, left, down = np.moveaxis(np.asarray(images["parts"])[:, 0], 1, 0)
-    assert right[0] > 1.02 * left[0]
-    assert up[1] > 1.02 * down[1]
-    assert up[0] == pytest.approx(down[0], rel=0.01)
+    assert right[0] > 1.2 * left[0]
+    assert up[1] > 1.2 * down[1]
+    assert up[0] == pytest.approx(down[0], rel=0.1)
 
 
 def test_phonons_are_seeded_and_spread_as_asked():

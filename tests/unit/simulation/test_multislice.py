@@ -25,7 +25,7 @@ def part_of(scan, step):
     return PointScan(scan.points_angstrom()[::step] / 10)
 
 
-@pytest.mark.parametrize(("number", "step"), [("03", 5), ("04", 1), ("06", 5), ("08", 1)])
+@pytest.mark.parametrize(("number", "step"), [("03", 7), ("04", 3), ("06", 7), ("08", 3)])
 def test_images_match_the_reference(number, step):
     reference = case(number)
     points = part_of(reference.scan, step)
@@ -75,14 +75,14 @@ def test_frozen_phonons_match_the_reference():
     images = simulate(
         reference.atoms,
         reference.optics,
-        reference.scan,
+        part_of(reference.scan, 5),
         reference.detectors,
         method="multislice",
         phonons=displaced,
         **reference.settings,
     )
     for name in reference.detectors:
-        assert rms_over_std(images[name], reference.image(name)) < 1e-3, name
+        assert rms_over_std(images[name], reference.image(name).ravel()[::5]) < 1e-3, name
     assert images.attrs["phonon_configurations_count"] == 4
     assert 0 < images.attrs["phonon_standard_error"] < 0.2
 
@@ -124,7 +124,11 @@ def test_vacuum_loses_nothing(x_nm, y_nm, defocus_nm):
 def test_matter_loses_only_what_the_antialias_aperture_takes():
     """With the phase object well sampled, the whole beam arrives within the cutoff."""
     images = simulate(
-        one_atom("C", 0.5, 0.5), OPTICS, PointScan([[0.5, 0.5], [0.2, 0.2]]), {"all": AnnularDetector(0, 1e3)}, device="cpu"
+        one_atom("C", 0.5, 0.5),
+        OPTICS,
+        PointScan([[0.5, 0.5], [0.2, 0.2]]),
+        {"all": AnnularDetector(0, 1e3)},
+        device="cpu",
     )
     values = np.asarray(images["all"])
     assert (values <= 1 + 1e-5).all()
@@ -152,7 +156,9 @@ def test_array_libraries_agree(other):
     reference = case("06")
     points = part_of(reference.scan, 100)
     images = [
-        simulate(reference.atoms, reference.optics, points, reference.detectors, **(reference.settings | {"device": name}))
+        simulate(
+            reference.atoms, reference.optics, points, reference.detectors, **(reference.settings | {"device": name})
+        )
         for name in ("cpu", other)
     ]
     for name in reference.detectors:
@@ -167,7 +173,11 @@ def test_cuda_agrees_with_the_cpu():
     reference = case("06")
     images = [
         simulate(
-            reference.atoms, reference.optics, reference.scan, reference.detectors, **(reference.settings | {"device": name})
+            reference.atoms,
+            reference.optics,
+            reference.scan,
+            reference.detectors,
+            **(reference.settings | {"device": name}),
         )
         for name in ("cpu", "cuda")
     ]
