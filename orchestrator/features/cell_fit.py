@@ -17,10 +17,13 @@ from orchestrator.features.lattice import Picture, bragg_sums
 from orchestrator.features.lattice_model import FourierTerms, PrimitiveCell
 
 _GRID = 24
-_COARSE_DEFOCUS_NM = (-12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0)
+_BLUR_UNIT_NM = 0.02
 _BLURS_NM = (0.0, 0.025, 0.04)
 _DEFOCUS_PRIOR_NM = 8.0
 _MODEL_ERROR_FRACTION = 0.08
+_GAIN_AGREEMENT_STD = 0.15
+_GAIN_STD = 0.3
+_BACKGROUND_STD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,21 @@ ExpectedTerms = Callable[[float, float], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is fitted: terms (D, G) in counts per pixel, their variances (D,), and the dose they were taken with."""
+
+    values: np.ndarray
+    variance: np.ndarray
+    electrons_per_px: float
+
+    @classmethod
+    def of(cls, terms: Sequence[CellTerms], electrons_per_px: float) -> Measurement:
+        """Stack the detectors."""
+        values = np.array([each.values for each in terms])
+        return cls(values, np.array([each.variance for each in terms]), electrons_per_px)
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     score: float
     orientation: int
@@ -124,31 +142,32 @@ class CellFitter:
 
     def fit(
         self,
-        measured: Sequence[CellTerms],
+        measured: Measurement,
         matrix: np.ndarray,
         expected: ExpectedTerms,
         *,
         near_rotation_deg: float,
         fixed_orientation: bool,
-        defocus_nm: Sequence[float] = _COARSE_DEFOCUS_NM,
+        defocus_nm: Sequence[float],
     ) -> CellFit:
         """Lay the cell; `matrix` takes crystal to scan axes up to a rotation of the lattice onto itself.
 
         Among rotations that leave the structure as it is, the one nearest to `near_rotation_deg` is reported.
         With `fixed_orientation` only the given matrix is considered (an earlier frame has settled it).
         """
-        variance = np.array([terms.variance for terms in measured])
-        values = np.array([terms.values for terms in measured])
-        bases = [matrix @ self._cell.vectors_nm]
+        basis = matrix @ self._cell.vectors_nm
+        bases = [basis]
         if not fixed_orientation:
             bases = [self._nearest(matrix, group, near_rotation_deg) for group in self._cell.orientations]
-        turned = [self._reindexed(values, matrix @ self._cell.vectors_nm, basis) for basis in bases]
-        best = self._search(turned, variance, bases, expected, defocus_nm)
+        turned = [
+            Measurement(self._reindexed(measured.values, basis, other), measured.variance, measured.electrons_per_px)
+            for other in bases
+        ]
+        best = self._search(turned, bases, expected, defocus_nm)
         chosen = max(best, key=lambda candidate: candidate.score)
         others = [candidate.score for candidate in best if candidate.orientation != chosen.orientation]
         margin = chosen.score - max(others) if others else float("inf")
-        basis = bases[chosen.orientation]
-        return self._polish(turned[chosen.orientation], variance, basis, expected, chosen, margin)
+        return self._polish(turned[chosen.orientation], bases[chosen.orientation], expected, chosen, margin)
 
     def _nearest(self, matrix: np.ndarray, group: tuple[np.ndarray, ...], near_deg: float) -> np.ndarray:
         bases = [matrix @ self._cell.vectors_nm @ turn for turn in group]
@@ -170,12 +189,12 @@ class CellFitter:
 
     def _search(
         self,
-        turned: list[np.ndarray],
-        variance: np.ndarray,
+        turned: list[Measurement],
         bases: list[np.ndarray],
         expected: ExpectedTerms,
         defocus_nm: Sequence[float],
     ) -> list[_Candidate]:
+        """The best of each orientation: a grid of defocus, then halved steps about the best down to 1 nm."""
         best: dict[int, _Candidate] = {}
         tried: set[float] = set()
         queue = list(defocus_nm)
@@ -186,7 +205,7 @@ class CellFitter:
                 for number, basis in enumerate(bases):
                     predicted = expected(offset, rotation_deg(basis, self._cell))
                     for blur in _BLURS_NM:
-                        found = self._best_origin(turned[number], variance, self._blurred(predicted, blur))
+                        found = self._best_origin(turned[number], self._blurred(predicted, blur))
                         score = found[0] - 0.5 * (offset / _DEFOCUS_PRIOR_NM) ** 2
                         if number not in best or score > best[number].score:
                             best[number] = _Candidate(score, number, found[1], offset, blur)
@@ -198,47 +217,39 @@ class CellFitter:
     def _blurred(self, predicted: np.ndarray, blur_nm: float) -> np.ndarray:
         return predicted * np.exp(-2 * (np.pi * blur_nm) ** 2 * self._radius2)
 
-    def _best_origin(self, values: np.ndarray, variance: np.ndarray, predicted: np.ndarray) -> tuple[float, np.ndarray]:
-        score = _log_likelihood(values, variance, predicted, self._phases)
+    def _best_origin(self, data: Measurement, predicted: np.ndarray) -> tuple[float, np.ndarray]:
+        score = log_likelihood(data, predicted, self._phases)
         top = int(np.argmax(score))
         return float(score[top]), self._origins[top]
 
     def _polish(
-        self,
-        values: np.ndarray,
-        variance: np.ndarray,
-        basis_nm: np.ndarray,
-        expected: ExpectedTerms,
-        start: _Candidate,
-        margin: float,
+        self, data: Measurement, basis_nm: np.ndarray, expected: ExpectedTerms, start: _Candidate, margin: float
     ) -> CellFit:
         predicted = expected(start.defocus_nm, rotation_deg(basis_nm, self._cell))
         indices = self._terms.indices
 
         def loss(parameters: np.ndarray) -> float:
             phases = np.exp(2j * np.pi * (indices @ parameters[:2]))[None]
-            blurred = predicted * np.exp(-2 * np.pi**2 * (0.02 * parameters[2]) ** 2 * self._radius2)
-            return -float(_log_likelihood(values, variance, blurred, phases)[0])
+            return -float(log_likelihood(data, self._blurred(predicted, _BLUR_UNIT_NM * parameters[2]), phases)[0])
 
-        first = np.array([*start.shift, start.blur_nm / 0.02 + 0.3])
+        first = np.array([*start.shift, start.blur_nm / _BLUR_UNIT_NM + 0.3])
         simplex = first + np.array([[0, 0, 0], [0.02, 0, 0], [0, 0.02, 0], [0, 0, 0.5]])
         options = {"initial_simplex": simplex, "xatol": 2e-4, "fatol": 1e-3, "maxfev": 200}
         found = minimize(loss, first, method="Nelder-Mead", options=options)
-        shift, blur_nm = found.x[:2], abs(0.02 * float(found.x[2]))
+        shift, blur_nm = found.x[:2], abs(_BLUR_UNIT_NM * float(found.x[2]))
         predicted = self._blurred(predicted, blur_nm)
-        measured = values * np.exp(2j * np.pi * (indices @ shift))
+        measured = data.values * np.exp(2j * np.pi * (indices @ shift))
         gain = _gains(measured, predicted)
-        background = measured[:, 0].real - gain * predicted[:, 0].real
         return CellFit(
             basis_nm=basis_nm,
             origin_nm=basis_nm @ (shift - np.round(shift)),
             defocus_offset_nm=start.defocus_nm,
             blur_nm=blur_nm,
             gain=gain,
-            background=background,
+            background=measured[:, 0].real - gain * predicted[:, 0].real,
             expected=predicted,
             measured=measured,
-            variance=variance,
+            variance=data.variance,
             log_likelihood_margin=margin,
         )
 
@@ -249,20 +260,28 @@ def rotation_deg(basis_nm: np.ndarray, cell: PrimitiveCell) -> float:
     return float(np.degrees(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])))
 
 
-def _log_likelihood(values: np.ndarray, variance: np.ndarray, predicted: np.ndarray, phases: np.ndarray) -> np.ndarray:
+def log_likelihood(data: Measurement, predicted: np.ndarray, phases: np.ndarray) -> np.ndarray:
     """Profile log-likelihood (origins,) of the terms beyond the constant, gain of each detector free and positive.
 
     Of Student's form, -nu/2 log(1 + chi2/nu): Poisson noise decides while it is the larger error, and a detector whose
-    model is wrong in detail cannot outvote the other by its counts alone.
+    model is wrong in detail cannot outvote the other by its counts alone. Priors keep gains physical: detectors see one
+    dose (their gains agree within 15 %), contrast is near what that dose gives, and no background is negative.
     """
     score = np.zeros(len(phases))
-    freedom = 2.0 * (values.shape[1] - 1)
-    for data, noise, model in zip(values[:, 1:], variance, predicted[:, 1:], strict=True):
-        agreement = (phases[:, 1:] @ (data * np.conj(model))).real
-        explained = np.maximum(agreement, 0.0) ** 2 / max(float((np.abs(model) ** 2).sum()), 1e-30)
-        chi2 = 2 * (float((np.abs(data) ** 2).sum()) - explained) / noise
+    freedom = 2.0 * (data.values.shape[1] - 1)
+    log_gains: list[np.ndarray] = []
+    for terms, noise, model in zip(data.values, data.variance, predicted, strict=True):
+        strength = max(float((np.abs(model[1:]) ** 2).sum()), 1e-30)
+        agreement = np.maximum((phases[:, 1:] @ (terms[1:] * np.conj(model[1:]))).real, 0.0)
+        chi2 = 2 * (float((np.abs(terms[1:]) ** 2).sum()) - agreement**2 / strength) / noise
         score -= 0.5 * freedom * np.log1p(np.maximum(chi2, 0.0) / freedom)
-    return score
+        gain = agreement / strength
+        log_gains.append(np.log(np.maximum(gain / data.electrons_per_px, 1e-3)))
+        shortage = np.minimum(1 - gain * model[0].real / max(terms[0].real, 1e-12), 0.0)
+        score -= 0.5 * (shortage / _BACKGROUND_STD) ** 2
+    gains = np.array(log_gains)
+    score -= 0.5 * ((gains - gains.mean(axis=0)) ** 2).sum(axis=0) / _GAIN_AGREEMENT_STD**2
+    return score - 0.5 * (gains.mean(axis=0) / _GAIN_STD) ** 2
 
 
 def _gains(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:

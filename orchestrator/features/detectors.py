@@ -9,7 +9,7 @@ import numpy as np
 from instruments.capabilities import Detector
 from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
-from instruments.units import ANGSTROM2_PER_NM2
+from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 from orchestrator.features.errors import FeatureError, NormalisedCounts
 
@@ -65,7 +65,13 @@ def dark_field(rings: list[RingCounts], semi_convergence_angle_mrad: float) -> i
 
 
 def electrons_per_px(frame: Frame) -> float:
-    """Electrons on one pixel, all sub-frames."""
+    """Electrons on one pixel, all sub-frames: from the measured current and the dwell time, where there is one.
+
+    The dose of the frame also holds what fell on the area while the beam flew back.
+    """
+    current_pa = frame.state.measured_current_pa
+    if current_pa:
+        return electrons(current_pa, frame.requested.scan.dwell_time_us * 1e-6 * frame.requested.subframe_count)
     return frame.dose_e_per_a2 * ANGSTROM2_PER_NM2 * frame.pixel_size_nm**2
 
 

@@ -18,6 +18,7 @@ from orchestrator.features.cell_fit import (
     CellFitter,
     CellTerms,
     ExpectedTerms,
+    Measurement,
     cell_terms,
     host_terms,
     rotation_deg,
@@ -193,7 +194,7 @@ class Laying:
             near_deg = rotation_deg(view.turn.T @ hint.basis_nm, self._forward.cell)
             focus = tuple(hint.defocus_offset_nm + step_nm for step_nm in _NEAR_DEFOCUS_NM)
         return CellFitter(self._forward.cell, view.terms).fit(
-            measured,
+            Measurement.of(measured, view.electrons_per_px),
             matrix,
             self._expected(view),
             near_rotation_deg=near_deg,
@@ -206,7 +207,7 @@ class Laying:
         measured = self._measured(view, exposures, keep, fit.basis_nm)
         matrix = fit.basis_nm @ np.linalg.inv(self._forward.cell.vectors_nm)
         return CellFitter(self._forward.cell, view.terms).fit(
-            measured,
+            Measurement.of(measured, view.electrons_per_px),
             matrix,
             self._expected(view),
             near_rotation_deg=0.0,
