@@ -23,7 +23,8 @@ from instruments import (
 )
 from policies import Cost, Observation, Policy, Suggestion
 
-from orchestrator.features.feature_set import FeatureSet
+from orchestrator.errors import FeatureError
+from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.mapping import command_for
 from orchestrator.objectives.objective import FrameFacts, Objective, Score
 from orchestrator.spec import ExperimentSpec
@@ -127,7 +128,10 @@ class Experiment:
 def run(experiment: Experiment) -> Ending:
     """Drive one experiment until its stopping rule, its budget or a person ends it."""
     while (ending := ending_of(experiment)) is None:
-        suggestion = experiment.policy.suggest()[0]
+        suggestions = experiment.policy.suggest()
+        if not suggestions:
+            return Ending("completed", "the policy has nothing left to suggest")
+        suggestion = suggestions[0]
         experiment.listen("suggested", {"point": suggestion.point, "reason": suggestion.reason})
         intent, command = experiment.record.intend(suggestion, lambda action: experiment.command(suggestion, action))  # noqa: B023
         observation = attempt(experiment, suggestion, intent, command)
@@ -147,11 +151,20 @@ def attempt(experiment: Experiment, suggestion: Suggestion, intent: Any, command
 
 def look(experiment: Experiment, suggestion: Suggestion, intent: Any, frame: Frame) -> Observation:
     """frame -> features -> score -> record."""
-    features = experiment.extraction.extract(frame)
+    features = extract(experiment, frame)
     facts = FrameFacts.of(frame)
     score = experiment.objective.update(suggestion.point, facts, features)
     experiment.record.observe(intent, facts, features, score)
     return account(experiment, suggestion, facts, score)
+
+
+def extract(experiment: Experiment, frame: Frame) -> FeatureSet:
+    """The features of a frame; one in which nothing can be measured says why and has none."""
+    try:
+        return experiment.extraction.extract(frame)
+    except FeatureError as error:
+        reason = Feature(value=0.0, reason=str(error))
+        return FeatureSet(extractor="none", action_id=frame.action_id, values={"measured": reason}, arrays={})
 
 
 def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, score: Score) -> Observation:

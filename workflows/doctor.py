@@ -109,7 +109,7 @@ def _data_folder(settings: Settings) -> list[Finding]:
     level = "ok" if free > _FREE_BYTES else "fault"
     findings = [Finding(level, "disk", f"{free / 1e9:.1f} GB free at {folder}" + ("" if level == "ok" else "; make room"))]
     try:
-        with Catalogue.open(folder, read_only=True) as catalogue:
+        with Catalogue.open(folder, url=settings.database_url, read_only=True) as catalogue:
             count = len(catalogue.experiments(include_children=False))
         findings.append(Finding("ok", "catalogue", f"{count} experiments in {folder}"))
     except OrchestratorError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
+from instruments import DoseLedger
 from orchestrator.catalogue import Catalogue, ExperimentRow
 
 _TRUTH_KEYS = ("recall", "false_discovery_rate", "electrons", "instrument_time_s")
@@ -17,30 +19,31 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     evaluated = _last(catalogue, row.id, "evaluated")
     observed = {event.payload["decision_id"]: event.payload for event in catalogue.events(row.id, kinds=("observed",))}
     latest = next(reversed(observed.values()), {})
+    stored = catalogue.frames(row.id)
     frames = [
         {
             "id": frame.id, "decision_id": frame.decision_id, "path": frame.path, "sha256": frame.sha256,
             "dose_e_per_a2": frame.dose_e_per_a2, "electrons": frame.electrons, "acquired_at": frame.acquired_at.isoformat(),
             "purpose": frame.purpose, "mode": frame.mode,
         }
-        for frame in catalogue.frames(row.id)
+        for frame in stored
     ]  # fmt: skip
     decisions = [
         {
             "seq": entry.decision.seq, "id": entry.id, "point": entry.decision.point, "reason": entry.decision.reason,
             "status": entry.status, "status_reason": entry.status_reason, "prediction": entry.decision.prediction,
             "cost": entry.decision.cost, "frame_id": entry.frame_id,
-            "score": observed.get(entry.id, {}).get("score"),
+            "score": observed.get(entry.id, {}).get("score", {}).get("value"),
         }
         for entry in catalogue.decisions(row.id)
     ]  # fmt: skip
-    spent = closed or latest.get("spent", {})
+    spent = closed or spent_so_far(catalogue, row.id)
     document: dict[str, Any] = {
         "id": row.id, "name": row.name, "status": row.status, "reason": row.reason, "spec": row.spec, "seed": row.seed,
         "engine": row.engine, "created_at": row.created_at.isoformat(),
         "electrons": spent.get("electrons", 0.0), "dose_max_e_per_a2": spent.get("dose_max_e_per_a2", 0.0),
         "instrument_time_s": spent.get("instrument_time_s", 0.0), "wall_time_s": closed.get("wall_time_s"),
-        "score": latest.get("score"), "summary": closed.get("summary"), "frames": frames, "decisions": decisions,
+        "score": latest.get("score", {}).get("value"), "summary": closed.get("summary"), "frames": frames, "decisions": decisions,
     }  # fmt: skip
     if evaluated:
         document["truth"] = evaluated["truth"]
@@ -49,6 +52,20 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
             for name, verdict in evaluated.get("baselines", {}).items()
         }
     return document
+
+
+def spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
+    """What the stored frames of an experiment that is not closed have cost."""
+    ledger = DoseLedger()
+    commands = {intent.frame_id: intent.command for intent in catalogue.intents(experiment_id)}
+    stored = catalogue.frames(experiment_id)
+    for frame in stored:
+        ledger.add_frame(commands[frame.id], frame.electrons)
+    return {
+        "electrons": ledger.electrons,
+        "dose_max_e_per_a2": ledger.max_e_per_a2,
+        "instrument_time_s": max((frame.ended_s for frame in stored), default=0.0),
+    }
 
 
 def _last(catalogue: Catalogue, experiment_id: str, kind: str) -> dict[str, Any]:
@@ -92,12 +109,16 @@ def headline(document: Mapping[str, Any]) -> list[str]:
 def _answer(summary: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for name, species in summary.get("species", {}).items():
-        lines.append(
-            f"  {name:6s} {species['confirmed']:4d} confirmed; density {species['whole_per_nm2']:.5f} per nm2 of clean specimen "
-            f"(95 %: {species['whole_low_per_nm2']:.5f} to {species['whole_high_per_nm2']:.5f})"
+        high = species["whole_high_per_nm2"]
+        density = (
+            "density not determined: nothing analysed"
+            if high is None or not isfinite(high)
+            else f"density {species['whole_per_nm2']:.5f} per nm2 of clean specimen "
+            f"(95 %: {species['whole_low_per_nm2']:.5f} to {high:.5f})"
         )
+        lines.append(f"  {name:6s} {species['confirmed']:4d} confirmed; {density}")
     for name, line in summary.get("lines", {}).items():
-        lines.append(f"  {name}: predicted error {line.get('predicted_error_fraction', float('nan')):.1%}")
+        lines.append(f"  {name}: predicted error {line.get('predicted_error', float('nan')):.1%}")
     return lines
 
 

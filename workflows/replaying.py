@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.catalogue import Catalogue
-from orchestrator.features.feature_set import FeatureSet
-from orchestrator.journal import Journal, PastStep
-from orchestrator.loop import Experiment, account, missed
-from orchestrator.objectives.objective import FrameFacts
+from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from policies import Observation
 
 from workflows.assembly import join, make_policy, prepare
+from workflows.restart import taken_again
 from workflows.session import NoRecord
 
 
@@ -34,19 +31,15 @@ def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: st
     for step in Journal(catalogue, row.id).past():
         suggested = policy.suggest()
         derived = plain(dict(suggested[0].point)) if suggested else None
-        if derived is None or not same_point(step.intent.decision.point, derived):
-            differences.append({"seq": step.intent.decision.seq, "recorded": step.intent.decision.point, "derived": derived})
-        policy.ingest([_observation(experiment, step)])
+        recorded = step.intent.decision.point
+        if derived is None or not same_point(recorded, derived):
+            differences.append({"seq": step.intent.decision.seq, "recorded": recorded, "derived": derived})
+        observation = taken_again(experiment, step)
+        if observation is None:
+            break
+        policy.ingest([observation])
         count += 1
     return {"id": row.id, "decisions": count, "differences": differences}
-
-
-def _observation(experiment: Experiment, step: PastStep) -> Observation:
-    if step.status != "done" or step.arrays is None:
-        return missed(experiment, step.suggestion, step.status if step.status in ("refused", "failed") else "unknown", "")
-    features = FeatureSet.from_bytes(step.arrays)
-    facts = FrameFacts(**step.payload["facts"])
-    return account(experiment, step.suggestion, facts, experiment.objective.update(step.suggestion.point, facts, features))
 
 
 def same_point(recorded: Mapping[str, Any], derived: Mapping[str, Any]) -> bool:

@@ -5,9 +5,9 @@ Recorded decisions are taken as they are, never computed again. Neighbour: `sess
 
 from __future__ import annotations
 
-from instruments import AcquireFrame, Rebuildable
+from instruments import Rebuildable
 from orchestrator.features.feature_set import FeatureSet
-from orchestrator.journal import Journal, PastStep
+from orchestrator.journal import Journal, Past
 from orchestrator.loop import Experiment, account, attempt, look, missed
 from orchestrator.objectives.objective import FrameFacts
 from policies import Observation
@@ -22,44 +22,48 @@ def restore(experiment: Experiment, journal: Journal) -> int:
     steps = list(journal.past())
     rebuild_microscope(experiment, steps)
     for step in steps:
-        experiment.policy.ingest([_taken_again(experiment, step)])
+        experiment.policy.ingest([_taken_again(experiment, journal, step)])
     return len(steps)
 
 
-def rebuild_microscope(experiment: Experiment, steps: list[PastStep]) -> None:
+def rebuild_microscope(experiment: Experiment, steps: list[Past]) -> None:
     """Bring a simulated microscope to where the journal left it, and the ledger of any."""
-    exposed: list[AcquireFrame] = [step.intent.command for step in steps if step.status in ("stored", "done")]
+    exposed = [step for step in steps if step.frame is not None]
     for step in steps:
-        if step.status in ("stored", "done") and step.frame is not None:
+        if step.frame is not None:
             experiment.microscope.recharge(step.intent.command, step.frame.electrons)
-        elif step.status in ("unknown", "failed"):
+        elif step.intent.stage in ("unknown", "failed"):
             experiment.microscope.recharge(step.intent.command, None)
     inner = experiment.microscope.inner
     if isinstance(inner, Rebuildable):
-        inner.rebuild(exposed)
-    elif steps:
-        last = next((step.frame.ended_s for step in reversed(steps) if step.frame is not None), 0.0)
-        experiment.microscope.time_before_s = last
+        inner.rebuild([step.intent.command for step in exposed])
+    elif exposed:
+        experiment.microscope.time_before_s = max(step.frame.ended_s for step in exposed if step.frame is not None)
 
 
-def _taken_again(experiment: Experiment, step: PastStep) -> Observation:
-    """The observation of one journalled step, finishing it where it was not finished."""
-    intent = step.intent
-    suggestion = step.suggestion
-    if step.status in ("refused", "failed", "unknown"):
-        return missed(experiment, suggestion, step.status, step.status_reason or "")
-    if step.status == "done" and step.arrays is not None:
-        features = FeatureSet.from_bytes(step.arrays)
-        experiment.extraction.remember(features)
-        facts = FrameFacts(**step.payload["facts"])
-        score = experiment.objective.update(suggestion.point, facts, features)
-        return account(experiment, suggestion, facts, score)
-    if step.status == "stored":
-        return look(experiment, suggestion, intent, step.load_frame())
+def taken_again(experiment: Experiment, step: Past) -> Observation | None:
+    """The observation of a step that was finished; None for one that was not. Nothing is exposed or written."""
+    if step.intent.stage in ("refused", "failed", "unknown"):
+        return missed(experiment, step.suggestion, step.intent.stage, step.reason or "")
+    if step.observation is None or step.observation.arrays is None:
+        return None
+    features = FeatureSet.from_bytes(step.observation.arrays)
+    experiment.extraction.remember(features)
+    facts = FrameFacts(**step.observation.payload["facts"])
+    score = experiment.objective.update(step.suggestion.point, facts, features)
+    return account(experiment, step.suggestion, facts, score)
+
+
+def _taken_again(experiment: Experiment, journal: Journal, step: Past) -> Observation:
+    observation = taken_again(experiment, step)
+    if observation is not None:
+        return observation
+    if step.frame is not None:
+        return look(experiment, step.suggestion, step.intent, journal.catalogue.load_frame(step.frame.id))
     return _finish_in_flight(experiment, step)
 
 
-def _finish_in_flight(experiment: Experiment, step: PastStep) -> Observation:
+def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
     """The intent that was on its way when the process died."""
     outcome = experiment.microscope.outcome(step.intent.action_id)
     if outcome == "unknown":

@@ -19,6 +19,7 @@ from orchestrator import loop
 from orchestrator.catalogue import Catalogue
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
+from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
@@ -74,7 +75,8 @@ class Session:
         experiment_id = self.catalogue.create_experiment(
             name=spec.name, spec=spec.model_dump(mode="json"), seed=options.seed, engine=options.engine, options=options.to_dict()
         )
-        journal = self._journal(experiment_id, spec)
+        self.catalogue.begin(experiment_id, context_of(spec))
+        journal = Journal(self.catalogue, experiment_id)
         experiment = join(parts, policy, journal, self.listen, self.control)
         return self._drive(experiment_id, parts, experiment, journal, engine, options)
 
@@ -86,20 +88,15 @@ class Session:
         engine = self._engine(options)
         parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
         policy = make_policy(parts, spec.policy.name, spec.policy.options)
-        journal = self._journal(row.id, spec)
+        report = self.catalogue.recover(row.id)
+        if not report.is_clean:
+            self.catalogue.append(row.id, "recovered", plain(report))
+        journal = Journal(self.catalogue, row.id)
         experiment = join(parts, policy, journal, self.listen, self.control)
         self.catalogue.set_status(row.id, "running", None)
         restored = restore(experiment, journal)
         self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
         return self._drive(row.id, parts, experiment, journal, engine, options)
-
-    def _journal(self, experiment_id: str, spec: ExperimentSpec) -> Journal:
-        specimen = spec.specimen.model_dump(mode="json")
-        return Journal(
-            self.catalogue,
-            experiment_id,
-            context={"specimen": specimen, "experiment": spec.name, "proposal": spec.proposal, "labels": spec.labels, "versions": versions()},
-        )
 
     def _engine(self, options: RunOptions) -> PrefectEngine | None:
         if options.engine != "prefect":
@@ -187,6 +184,27 @@ class Session:
             )
             self.catalogue.append(child, "closed", dict(result))
             self.catalogue.set_status(child, "completed", str(result["reason"]))
+
+
+def context_of(spec: ExperimentSpec) -> dict[str, Any]:
+    """What every frame's file tells of the experiment."""
+    return {
+        "specimen": specimen_context(spec),
+        "experiment": spec.name,
+        "proposal": spec.proposal,
+        "labels": spec.labels,
+        "versions": versions(),
+    }
+
+
+def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
+    """The specimen believed, with its elements."""
+    document = spec.specimen.model_dump(mode="json")
+    if document["atom_types"] is None and spec.specimen.structure is not None:
+        from simulation.specimens import read_structure
+
+        document["atom_types"] = ", ".join(sorted(set(read_structure(spec.specimen.structure).get_chemical_symbols())))
+    return document
 
 
 class NoRecord:

@@ -8,9 +8,10 @@ FeatureError
 
 from __future__ import annotations
 
+from orchestrator.errors import FeatureError
 
-class FeatureError(Exception):
-    """A frame from which these features cannot be had."""
+
+__all__ = ["FeatureError", "NormalisedCounts", "UnknownExtractor", "UnknownSpecies"]
 
 
 class NormalisedCounts(FeatureError):

@@ -6,7 +6,6 @@ import json
 from typing import Annotated
 
 import typer
-from orchestrator.catalogue import Catalogue
 from rich.console import Console
 from rich.table import Table
 
@@ -75,7 +74,7 @@ def replay(
 ) -> None:
     """Derive every decision again from the catalogue alone and compare; status 1 when one differs."""
     opened = settings_of(data, settings)
-    with Catalogue.open(opened.data_folder, read_only=True) as catalogue:
+    with reading(opened) as catalogue:
         outcome = replay_decisions(catalogue, opened, catalogue.experiment(experiment).id)
     if as_json:
         print(json.dumps(outcome))

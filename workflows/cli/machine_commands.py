@@ -38,7 +38,7 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
     opened = settings_of(data, settings)
     configured = {
         name: {"adapter": entry.adapter, "config": entry.config, "safety": entry.safety.model_dump(exclude_none=True)}
-        for name, entry in opened.all_instruments().items()
+        for name, entry in opened.instruments.items()
     }
     if as_json:
         print(json.dumps({"instruments": configured, "adapters": instruments.adapters()}))

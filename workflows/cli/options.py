@@ -43,11 +43,16 @@ def _number(text: str) -> float | str:
 
 def settings_of(data: Path | None, settings: Path | None) -> Settings:
     """Settings with the data folder chosen."""
-    return Settings.load(data_folder=data, settings_file=settings)
+    return Settings.load(data=data, settings=settings)
 
 
 def reading(settings: Settings) -> Catalogue:
     """The catalogue for looking only. Raises NotFound where there is none."""
     if not settings.data_folder.is_dir():
         raise NotFound(f"{settings.data_folder}: there is no data folder here yet; `stempilot run` makes one, --data names another")
-    return Catalogue.open(settings.data_folder, read_only=True)
+    return Catalogue.open(settings.data_folder, url=settings.database_url, read_only=True)
+
+
+def writing(settings: Settings) -> Catalogue:
+    """The catalogue for writing; one writer at a time."""
+    return Catalogue.open(settings.data_folder, url=settings.database_url)

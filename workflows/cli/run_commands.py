@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from orchestrator.catalogue import Catalogue
 from orchestrator.errors import Refused
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
@@ -18,7 +17,16 @@ from rich.console import Console
 from workflows.cli.app import app
 from workflows.cli.fail import EXIT_OF_STATUS, explained
 from workflows.cli.live import View, view_for
-from workflows.cli.options import DataOption, IdArgument, JsonOption, SettingsOption, overrides_of, settings_of
+from workflows.cli.options import (
+    DataOption,
+    IdArgument,
+    JsonOption,
+    SettingsOption,
+    overrides_of,
+    reading,
+    settings_of,
+    writing,
+)
 from workflows.documents import experiment_document, headline
 from workflows.reporting import write_report
 from workflows.session import RunOptions, Session
@@ -62,7 +70,7 @@ def run(
         settings_file=str(settings.resolve()) if settings is not None else None,
     )
     view = view_for(spec, Console(stderr=as_json), as_json=as_json)
-    with Catalogue.open(opened.data_folder) as catalogue, view:
+    with writing(opened) as catalogue, view:
         session = Session(catalogue, opened, view, view.say)
         experiment_id = session.start(spec, options)
     conclude(opened, experiment_id, view, as_json=as_json)
@@ -73,7 +81,7 @@ def run(
 def resume(experiment: IdArgument, data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False) -> None:
     """Go on with an interrupted or crashed run; every option of the run is remembered."""
     opened = settings_of(data, settings)
-    with Catalogue.open(opened.data_folder) as catalogue:
+    with writing(opened) as catalogue:
         row = catalogue.experiment(experiment)
         if row.status == "completed":
             raise Refused(f"experiment {row.id} is completed; there is nothing to resume")
@@ -100,7 +108,7 @@ def confirm_real(settings: Settings, spec: ExperimentSpec, *, yes: bool) -> None
 
 def conclude(settings: Settings, experiment_id: str, view: View, *, as_json: bool) -> None:
     """Write the report, print the answer, leave with the documented status."""
-    with Catalogue.open(settings.data_folder, read_only=True) as catalogue:
+    with reading(settings) as catalogue:
         document = experiment_document(catalogue, experiment_id)
         report = write_report(catalogue, experiment_id) if document["frames"] else None
     if as_json:

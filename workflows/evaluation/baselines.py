@@ -32,6 +32,7 @@ def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
     area_a2 = (x["high"] - x["low"]) * (y["high"] - y["low"]) * 100.0
     everywhere = 0.96 * (spec.budget.electrons or FULL_DOSE_E_PER_A2 * area_a2) / area_a2
     common = {
+        "purpose": "field",
         "field_of_view_nm": FIELD_NM,
         "pixel_size_nm": PIXEL_NM,
         "mode": "maadf",

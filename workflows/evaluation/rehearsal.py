@@ -17,7 +17,7 @@ from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 
 from workflows.assembly import Parts, join, make_policy, prepare
-from workflows.evaluation.census_truth import compare_ledger
+from workflows.questions.census_truth import compare_ledger
 
 CURVE_POINTS = 25
 
@@ -77,7 +77,7 @@ def verdict_on(
     """Objective against truth, ledger against world."""
     truth = world.truth()
     verdict = parts.question.judge(objective, truth)
-    return {**verdict, **(compare_ledger(guarded.ledger, truth) if "dose_e_per_a2" in truth else {})}
+    return {**verdict, **(compare_ledger(guarded.ledger, truth) if "dose_map_e_per_a2" in truth else {})}
 
 
 def rehearse(plan: Rehearsal) -> dict[str, Any]:
@@ -123,11 +123,11 @@ def with_oracle(parts: Parts, world: HiddenTruth) -> Parts:
 
     known = parts.question.objective
     truth = world.truth()
-    if "native_x_nm" not in truth:
+    if "native" not in truth:
         return parts
-    counted = np.asarray(truth["native_clean"], dtype=bool)
-    counted &= np.isin(np.asarray(truth["native_species"], dtype=str), getattr(known, "options").determinable)  # noqa: B009
-    x, y = np.asarray(truth["native_x_nm"])[counted], np.asarray(truth["native_y_nm"])[counted]
+    counted = np.asarray(truth["native"]["clean"], dtype=bool)
+    counted &= np.isin(np.asarray(truth["native"]["species"], dtype=str), getattr(known, "options").determinable)  # noqa: B009
+    x, y = truth["native"]["x_nm"][counted], truth["native"]["y_nm"][counted]
     half_nm = 10.0
 
     def natives_within(x_nm: float, y_nm: float) -> float:

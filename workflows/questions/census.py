@@ -11,6 +11,7 @@ import numpy as np
 from instruments import Capabilities, Coherence, Frame, Optics
 from orchestrator.errors import SpecError
 from orchestrator.features.feature_set import FeatureSet
+from orchestrator.features.lattice_model import PrimitiveCell
 from orchestrator.features.sites import LatticeHint, LatticeSites
 from orchestrator.features.survey import Survey
 from orchestrator.objectives.defect_census import CensusOptions, DefectCensus, LatticeGeometry
@@ -23,7 +24,7 @@ from simulation.detectability import information_per_dose
 from simulation.lattice_images import Defect, LatticeImages
 from simulation.specimens import read_structure
 
-from workflows.evaluation.census_truth import judge_calls
+from workflows.questions.census_truth import judge_calls
 from workflows.questions.costs import CostForecast
 from workflows.questions.question import Question, Setting
 
@@ -132,21 +133,9 @@ class CensusExtraction:
 
 
 def lattice_geometry(images: LatticeImages) -> LatticeGeometry:
-    """Distinct columns with their place in the primitive cell, in the basis the features report."""
-    names: list[str] = []
-    for column in images.columns:
-        if column.name not in names:
-            names.append(column.name)
-    basis = np.array(
-        [[images.cell_width_nm, images.cell_width_nm / 2], [0.0, images.cell_height_nm / 2]]
-    )
-    first = images.columns[0]
-    fractions: list[np.ndarray] = []
-    for name in names:
-        column = next(column for column in images.columns if column.name == name)
-        offset = np.array([column.x_nm - first.x_nm, column.y_nm - first.y_nm])
-        fractions.append(np.linalg.solve(basis, offset))
-    return LatticeGeometry(tuple(names), np.array(fractions), 1.0 / abs(float(np.linalg.det(basis))))
+    """Distinct columns with their places in the primitive cell, in the basis the features report."""
+    cell = PrimitiveCell.of(images)
+    return LatticeGeometry(tuple(cell.column_names), np.asarray(cell.fractions), 1.0 / cell.area_nm2)
 
 
 def bounds_of(spec: ExperimentSpec) -> tuple[float, float, float, float]:

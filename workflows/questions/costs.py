@@ -29,7 +29,9 @@ class CostForecast:
     def __init__(self, spec: ExperimentSpec, capabilities: Capabilities) -> None:
         self._spec = spec
         self._capabilities = capabilities
-        self._settle_s = {axis.name: axis.settle_s for axis in capabilities.axes}
+        self._settle_s = {
+            f"stage_{axis.name}" if axis.frame == "stage" else axis.name: axis.settle_s for axis in capabilities.axes
+        }
 
     def __call__(self, point: Mapping[str, Any], previous_point: Mapping[str, Any] | None) -> Cost:
         """Forecast for `point` when the instrument stands at `previous_point` (None: as it was opened)."""

@@ -25,10 +25,10 @@ def judge_calls(
     defines the observer's. A native is found when a confirmed call of its species lies within 0.1 nm of it; a
     confirmed native at a beam-made vacancy, at a native of another species or at nothing is false.
     """
-    shift = np.asarray(truth["displacement_nm"].get(first_action_id, (0.0, 0.0)), dtype=float)
-    native = np.stack([truth["native_x_nm"], truth["native_y_nm"]], axis=1) + shift
-    native_species = np.asarray(truth["native_species"], dtype=str)
-    counted = np.asarray(truth["native_clean"], dtype=bool) & np.isin(native_species, list(determinable))
+    shift = displacement_nm(truth, first_action_id)
+    native = np.stack([truth["native"]["x_nm"], truth["native"]["y_nm"]], axis=1) + shift
+    native_species = np.asarray(truth["native"]["species"], dtype=str)
+    counted = np.asarray(truth["native"]["clean"], dtype=bool) & np.isin(native_species, list(determinable))
     rows = np.nonzero(calls["confirmed"] & (calls["call"] >= 2))[0]
     position = np.stack([calls["x_nm"][rows], calls["y_nm"][rows]], axis=1)
     called = np.array([species[int(call) - 2] for call in calls["call"][rows]], dtype=str)
@@ -64,6 +64,15 @@ def judge_calls(
     }
 
 
+def displacement_nm(truth: Mapping[str, Any], action_id: str | None) -> np.ndarray:
+    """Nominal minus specimen coordinate (x, y) of an action; zero for one the world does not know.
+
+    The world states specimen minus nominal.
+    """
+    action = truth["actions"].get(action_id)
+    return -np.asarray(action["displacement_nm"] if action else (0.0, 0.0), dtype=float)
+
+
 def _match(
     position: np.ndarray, called: np.ndarray, native: np.ndarray, native_species: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +90,7 @@ def _near(position: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _beam_made(calls: Mapping[str, np.ndarray], truth: Mapping[str, Any], shift: np.ndarray) -> dict[str, Any]:
-    position = np.stack([truth["beam_made_x_nm"], truth["beam_made_y_nm"]], axis=1).reshape(-1, 2) + shift
+    position = np.stack([truth["beam_made"]["x_nm"], truth["beam_made"]["y_nm"]], axis=1).reshape(-1, 2) + shift
     rows = calls["confirmed"] & (calls["call"] == 1)
     claimed = np.stack([calls["x_nm"][rows], calls["y_nm"][rows]], axis=1)
     return {"position": position, "confirmed": int(rows.sum()), "right": int(_near(claimed, position).sum())}
@@ -93,9 +102,9 @@ def _ratio(part: int, whole: int, empty: float | None = None) -> float | None:
 
 def compare_ledger(ledger: DoseLedger, truth: Mapping[str, Any]) -> dict[str, Any]:
     """The ledger against the world's own dose: totals, and cell by cell where either is above a tenth of the maximum."""
-    true_map = np.asarray(truth["dose_e_per_a2"], dtype=float)
+    true_map = np.asarray(truth["dose_map_e_per_a2"], dtype=float)
     rows, columns = true_map.shape
-    ours = ledger.mean_map(int(truth["dose_x_min_nm"]), int(truth["dose_y_min_nm"]), columns, rows)
+    ours = ledger.mean_map(int(truth["dose_map_x_min_nm"]), int(truth["dose_map_y_min_nm"]), columns, rows)
     true_electrons = float(truth["electrons"])
     busy = true_map > 0.1 * max(float(true_map.max(initial=0.0)), 1e-9)
     return {
