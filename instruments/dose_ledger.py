@@ -12,6 +12,9 @@ from instruments.scans import ScanPattern, StagePosition
 from instruments.units import ANGSTROM2_PER_NM2
 
 CELL_NM = 1.0
+MAX_SIDE_NM = 4000.0
+"""Longest side of a raster the ledger keeps books of (16 million cells)."""
+_TOUCHED_NM2 = 1e-9
 _BLOCK = 64
 
 
@@ -31,25 +34,37 @@ def _overlap_1d(low: float, high: float) -> tuple[int, np.ndarray]:
 
 
 def footprint(stage: StagePosition, scan: ScanPattern) -> Footprint:
-    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, on a 0.1 nm sub-grid when rotated."""
+    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, 0.1 nm points when rotated."""
     x, y = stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm
     half_width, half_height = scan.field_of_view_nm / 2, scan.height_nm / 2
     if scan.rotation_deg == 0:
         column, width = _overlap_1d(x - half_width, x + half_width)
         row, height = _overlap_1d(y - half_height, y + half_height)
         return Footprint(column, row, height[:, None] * width[None, :])
-    reach = hypot(half_width, half_height)
-    column, row = floor(x - reach), floor(y - reach)
-    columns, rows = ceil(x + reach) - column, ceil(y + reach) - row
-    sub = 10
-    px = column + (np.arange(columns * sub) + 0.5) / sub - x
-    py = row + (np.arange(rows * sub) + 0.5) / sub - y
-    c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
-    along, across = c * px[None, :] + s * py[:, None], -s * px[None, :] + c * py[:, None]
-    inside = (np.abs(along) <= half_width) & (np.abs(across) <= half_height)
-    overlap = inside.reshape(rows, sub, columns, sub).sum(axis=(1, 3)) / sub**2
-    total = overlap.sum()
-    return Footprint(column, row, overlap * (scan.area_nm2 / total if total else 0.0))
+    return _turned(x, y, half_width, half_height, radians(scan.rotation_deg), scan.area_nm2)
+
+
+def _turned(
+    x_nm: float, y_nm: float, half_width_nm: float, half_height_nm: float, angle: float, area_nm2: float
+) -> Footprint:
+    """Every cell a turned rectangle touches, however little (separating axes); border cells from 10 x 10 points."""
+    reach = hypot(half_width_nm, half_height_nm)
+    column, row = floor(x_nm - reach), floor(y_nm - reach)
+    c, s = cos(angle), sin(angle)
+    dx = np.arange(column, ceil(x_nm + reach) + 1)[None, :] + 0.5 - x_nm
+    dy = np.arange(row, ceil(y_nm + reach) + 1)[:, None] + 0.5 - y_nm
+    along, across = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
+    margin = (abs(c) + abs(s)) / 2  # half a cell, seen along the sides of the rectangle
+    touched = (along <= half_width_nm + margin) & (across <= half_height_nm + margin)
+    touched &= np.abs(dx) <= 0.5 + half_width_nm * abs(c) + half_height_nm * abs(s)
+    touched &= np.abs(dy) <= 0.5 + half_width_nm * abs(s) + half_height_nm * abs(c)
+    overlap = (touched & (along <= half_width_nm - margin) & (across <= half_height_nm - margin)).astype(float)
+    rows, columns = np.nonzero(touched & (overlap == 0))
+    sub = (np.arange(10) + 0.5) / 10 - 0.5
+    px, py = dx[0, columns, None, None] + sub[None, None, :], dy[rows, 0, None, None] + sub[None, :, None]
+    inside = (np.abs(c * px + s * py) <= half_width_nm) & (np.abs(c * py - s * px) <= half_height_nm)
+    overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
+    return Footprint(column, row, overlap * (area_nm2 / overlap.sum()))
 
 
 def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
@@ -61,7 +76,7 @@ def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, floa
 
 @dataclass
 class DoseLedger:
-    """Electrons per 1 nm2 cell. Two sums are kept: the mean over a cell, and an upper bound of the dose at any point of it.
+    """Electrons per 1 nm2 cell. Two sums are kept: the mean over a cell, and an upper bound of the dose anywhere in it.
 
     The upper bound counts the full flux of every raster that touches the cell; it is what limits are checked against.
     """
@@ -123,7 +138,10 @@ def _pieces(marks: Footprint) -> list[tuple[tuple[int, int], tuple[slice, slice]
         for block_column in range(marks.first_column // _BLOCK, (marks.first_column + columns - 1) // _BLOCK + 1):
             inner: list[slice] = []
             outer: list[slice] = []
-            for block, first, count in ((block_row, marks.first_row, rows), (block_column, marks.first_column, columns)):
+            for block, first, count in (
+                (block_row, marks.first_row, rows),
+                (block_column, marks.first_column, columns),
+            ):
                 low, high = max(first, block * _BLOCK), min(first + count, (block + 1) * _BLOCK)
                 inner.append(slice(low - block * _BLOCK, high - block * _BLOCK))
                 outer.append(slice(low - first, high - first))

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
-from instruments.dose_ledger import DoseLedger, first_pixel_nm, footprint
-from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentFault, ResultUnknown, Unsupported
+from instruments.dose_ledger import MAX_SIDE_NM, DoseLedger, first_pixel_nm, footprint
+from instruments.errors import CommandRefused, InstrumentBusy, Unsupported
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Microscope, Outcome
+from instruments.microscope import Forecasting, Microscope, Outcome
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
@@ -70,15 +70,13 @@ class GuardedMicroscope:
         self.inner.stop()
 
     def acquire(self, command: AcquireFrame) -> Frame:
-        """Check, debit, expose, correct the debit to what was read back. Raises CommandRefused before anything moves."""
+        """Check, debit, expose, correct the debit to what was read back. A CommandRefused comes before any move."""
         charge = self.check(command)
         self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
         try:
             frame = self.inner.acquire(command)
-        except (CommandRefused, Unsupported):
+        except (CommandRefused, InstrumentBusy, Unsupported):  # nothing moved; after any other error the debit stays
             self.ledger.add_frame(command, -charge.electrons, -charge.settling_electrons)
-            raise
-        except (AcquisitionFailed, ResultUnknown, InstrumentFault):
             raise
         self._correct(command, charge, frame.electrons)
         return frame
@@ -130,6 +128,8 @@ class GuardedMicroscope:
         ):
             if limit is not None:
                 _within(name, value, -limit, limit, unit)
+        longest_nm = max(scan.field_of_view_nm, scan.height_nm)
+        _within("longest side of a scan for the dose ledger", longest_nm, None, MAX_SIDE_NM, "nm")
 
     def _check_beam(self, command: AcquireFrame) -> None:
         limits, optics = self.envelope, command.optics
@@ -138,7 +138,13 @@ class GuardedMicroscope:
         _within("beam energy", optics.beam_energy_ev, None, limits.max_beam_energy_ev, "eV")
         exposure_s = command.scan.duration_s(command.subframe_count)
         if not self._capabilities.can_interrupt:
-            _within("exposure of an instrument that cannot interrupt", exposure_s, None, self._capabilities.stop_latency_s, "s")
+            _within(
+                "exposure of an instrument that cannot interrupt",
+                exposure_s,
+                None,
+                self._capabilities.stop_latency_s,
+                "s",
+            )
         _within("exposure", exposure_s, None, limits.max_exposure_s, "s")
 
     def _check_spent(self, command: AcquireFrame, charge: Charge) -> None:
@@ -154,17 +160,30 @@ class GuardedMicroscope:
             spot = footprint(
                 command.stage.model_copy(update={"x_nm": x_nm, "y_nm": y_nm}),
                 command.scan.model_copy(
-                    update={"field_of_view_nm": 1e-3, "shape_px": (1, 1), "beam_shift_x_nm": 0.0, "beam_shift_y_nm": 0.0}
+                    update={
+                        "field_of_view_nm": 1e-3,
+                        "shape_px": (1, 1),
+                        "beam_shift_x_nm": 0.0,
+                        "beam_shift_y_nm": 0.0,
+                    }
                 ),
             )
             peak = max(peak, self.ledger.peak_after(spot, flux + settling))
         _within("dose of a 1 nm2 cell after this frame", peak, None, limits.max_dose_e_per_a2, "e/A2")
         if limits.max_instrument_time_s is not None:
             now_s = self.time_before_s + self.inner.read_state().time_s
-            ends_s = now_s + command.scan.duration_s(command.subframe_count)
+            ends_s = now_s + self._duration_s(command)
             _within("microscope time after this frame", ends_s, None, limits.max_instrument_time_s, "s")
 
+    def _duration_s(self, command: AcquireFrame) -> float:
+        """Moves and settling included where the instrument can tell, else the exposure alone."""
+        if isinstance(self.inner, Forecasting):
+            return self.inner.forecast(command)[1]
+        return command.scan.duration_s(command.subframe_count)
+
     def _check_park(self, command: Park) -> None:
+        if not self.inner.read_state().beam_blanked:
+            raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")
         _within("park time", command.duration_s, None, self.envelope.max_park_s, "s")
         limit = self.envelope.max_beam_shift_nm
         if limit is not None:

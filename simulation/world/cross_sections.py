@@ -31,7 +31,7 @@ def max_transfer_ev(symbol: str, beam_energy_ev: float, velocity_m_per_s: float 
     >>> [round(max_transfer_ev("Se", energy_ev), 2) for energy_ev in (60e3, 80e3, 100e3)]
     [1.77, 2.4, 3.05]
     """
-    mass_ev = atomic_masses[atomic_numbers[symbol]] * _DALTON_EV
+    mass_ev = float(atomic_masses[atomic_numbers[symbol]]) * _DALTON_EV
     momentum_ev = sqrt(beam_energy_ev * (beam_energy_ev + 2 * REST_ENERGY_EV))
     return (2 * momentum_ev + mass_ev * velocity_m_per_s / _LIGHT_M_PER_S) ** 2 / (2 * mass_ev)
 
@@ -66,7 +66,7 @@ def rms_velocity_m_per_s(symbol: str) -> float:
     x = np.linspace(1e-6, theta / _ROOM_K, 2001)
     debye = 3 / x[-1] ** 3 * float(np.trapezoid(x**3 / np.expm1(x), x))
     energy_ev = _BOLTZMANN_EV_PER_K * (9 / 8 * theta + 3 * _ROOM_K * debye)
-    mass_ev = atomic_masses[atomic_numbers[symbol]] * _DALTON_EV
+    mass_ev = float(atomic_masses[atomic_numbers[symbol]]) * _DALTON_EV
     return sqrt(energy_ev / (3 * mass_ev)) * _LIGHT_M_PER_S
 
 

@@ -120,13 +120,14 @@ class _Window:
     diameter_nm: float
     shape: np.ndarray
 
-    def mask(self, x: np.ndarray, y: np.ndarray, diameter_nm: float) -> np.ndarray:
+    def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Distance from the centre over the relative radius in that direction: below half a diameter is inside."""
         u, v = x[None, :] - self.centre_nm[0], y[:, None] - self.centre_nm[1]
         angle = np.arctan2(v, u)
         radius = np.ones_like(angle)
         for order, (cosine, sine) in enumerate(self.shape, start=2):
             radius += cosine * np.cos(order * angle) + sine * np.sin(order * angle)
-        return np.hypot(u, v) <= diameter_nm / 2 * radius
+        return np.hypot(u, v) / radius
 
 
 def _cut(
@@ -141,10 +142,13 @@ def _cut(
     columns = slice(*np.searchsorted(x, window.centre_nm[0] + np.array([-reach_nm, reach_nm])))
     rows = slice(*np.searchsorted(y, window.centre_nm[1] + np.array([-reach_nm, reach_nm])))
     here, allowed = clean[rows, columns], inside[rows, columns]
-    if apart and (here & window.mask(x[columns], y[rows], window.diameter_nm + _GAP_NM)).any():
+    if apart and here[here.shape[0] // 2, here.shape[1] // 2]:
+        return
+    distance = window.distance(x[columns], y[rows])
+    if apart and (here & (distance <= (window.diameter_nm + _GAP_NM) / 2)).any():
         return
     for diameter_nm in np.arange(window.diameter_nm, smallest_nm - 1e-9, -0.5):
-        cut = window.mask(x[columns], y[rows], diameter_nm) & allowed
+        cut = (distance <= diameter_nm / 2) & allowed
         added = (cut & ~here).sum()
         if added <= 1.02 * missing_px or (diameter_nm < smallest_nm + 0.5 and added < 2.2 * missing_px):
             clean[rows, columns] = here | cut

@@ -43,7 +43,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def twin(cache: str | None = None, **changes: Any) -> SimulatedMicroscope:
     config: dict[str, Any] = {
-        "structure": STRUCTURE, "seed": 3, "phonon_count": 1, "cache_folder": cache, "width_nm": 60.0, "height_nm": 60.0,
+        "structure": STRUCTURE, "seed": 3, "phonon_count": 1, "cache_folder": cache, "width_nm": 60.0,
+        "height_nm": 60.0,
     }  # fmt: skip
     return open_simulated(**(config | changes))
 
@@ -342,12 +343,12 @@ def test_images_match_the_lattice_images_point_by_point(cache: str) -> None:
     )  # fmt: skip
     command = frame("a", scan={"rotation_deg": 20.0, "beam_shift_x_nm": 7.0})
     microscope.rebuild([command])
-    renderer, exposure = microscope._renderer, microscope.exposure("a")  # noqa: SLF001
-    x_nm, y_nm = renderer._grid(exposure, 1).points()  # noqa: SLF001
+    renderer, exposure = microscope._renderer, microscope.exposure("a")
+    x_nm, y_nm = renderer._grid(exposure, 1).points()
     crystal = microscope.world.crystal
     coherence = microscope.world.beam.coherence(30.0)
     imaging = Imaging(40.0, 100.0, renderer.true_optics(exposure), coherence)
-    cell = renderer._images.cell_image(40.0, 100.0, imaging.optics, imaging.coherence)  # noqa: SLF001
+    cell = renderer._images.cell_image(40.0, 100.0, imaging.optics, imaging.coherence)
     rows, columns = cell.shape
     expected = map_coordinates(
         cell,
@@ -392,8 +393,14 @@ def test_contamination_is_bright_in_maadf_and_hides_the_lattice(cache: str) -> N
 def test_drift_moves_the_specimen_as_told_and_stage_moves_miss() -> None:
     microscope = twin()
     microscope.rebuild(
-        [frame("a"), Park(action_id="w", duration_s=600), frame("b"), frame("c", stage=StagePosition(x_nm=10.0))]
-        + [Park(action_id="v", duration_s=180), frame("d", stage=StagePosition(x_nm=10.0))]
+        [
+            frame("a"),
+            Park(action_id="w", duration_s=600),
+            frame("b"),
+            frame("c", stage=StagePosition(x_nm=10.0)),
+            Park(action_id="v", duration_s=180),
+            frame("d", stage=StagePosition(x_nm=10.0)),
+        ]
     )
     at = {name: np.array(action["displacement_nm"]) for name, action in microscope.truth()["actions"].items()}
     assert np.hypot(*at["a"]) < 0.05

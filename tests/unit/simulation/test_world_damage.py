@@ -109,10 +109,14 @@ def test_loss_follows_declared_species_only() -> None:
     world = columns(1e6)
     (site,) = world.crystal.nearest("Se2", np.array([0.0]), np.array([0.0]))
     oxygen = columns(1e6, {site: "O_Se"})
-    oxygen.expose_raster(Raster(*oxygen.crystal.position_nm(site), 0.2, 0.2, 0.0, 1e4), 1.0, "a", 1, np.random.default_rng(0))
+    oxygen.expose_raster(
+        Raster(*oxygen.crystal.position_nm(site), 0.2, 0.2, 0.0, 1e4), 1.0, "a", 1, np.random.default_rng(0)
+    )
     assert oxygen.species_at(site) == "O_Se"
     single = columns(1e6, {site: "V_Se"})
-    single.expose_raster(Raster(*single.crystal.position_nm(site), 0.2, 0.2, 0.0, 1e4), 1.0, "a", 1, np.random.default_rng(0))
+    single.expose_raster(
+        Raster(*single.crystal.position_nm(site), 0.2, 0.2, 0.0, 1e4), 1.0, "a", 1, np.random.default_rng(0)
+    )
     assert single.species_at(site) == "V_Se2"
 
 

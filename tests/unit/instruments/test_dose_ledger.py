@@ -1,0 +1,134 @@
+"""Doses on 1 nm cells: exact where it can be, conserved everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instruments import AcquireFrame, DoseLedger, Optics, ScanPattern, StagePosition
+from instruments.dose_ledger import first_pixel_nm, footprint
+
+
+def scan(
+    width_nm: float, height_nm: float, rotation_deg: float = 0.0, x_nm: float = 0.0, y_nm: float = 0.0
+) -> ScanPattern:
+    columns = 1000
+    rows = max(1, round(columns * height_nm / width_nm))
+    return ScanPattern(
+        field_of_view_nm=width_nm, shape_px=(rows, columns), dwell_time_us=1, rotation_deg=rotation_deg,
+        beam_shift_x_nm=x_nm, beam_shift_y_nm=y_nm,
+    )  # fmt: skip
+
+
+@given(
+    st.floats(-200, 200),
+    st.floats(-200, 200),
+    st.floats(0.05, 90),
+    st.floats(0.05, 90),
+    st.sampled_from([0.0, 90.0, 17.0]),
+)
+def test_overlap_is_the_area_and_no_cell_holds_more_than_itself(
+    x_nm: float, y_nm: float, width_nm: float, height_nm: float, rotation_deg: float
+) -> None:
+    pattern = scan(width_nm, height_nm, rotation_deg)
+    marks = footprint(StagePosition(x_nm=x_nm, y_nm=y_nm), pattern)
+    assert (marks.overlap_nm2 >= 0).all()
+    if rotation_deg == 0 or marks.overlap_nm2.sum() > 0:
+        assert marks.overlap_nm2.sum() == pytest.approx(pattern.area_nm2, rel=1e-9)
+    if rotation_deg == 0:
+        assert marks.overlap_nm2.max() <= 1 + 1e-9
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.02, 0.4), st.floats(0, 360))
+def test_a_small_turned_scan_is_not_lost(x_nm: float, y_nm: float, side_nm: float, rotation_deg: float) -> None:
+    """Also one that slips between the points of the sub-grid is on the books."""
+    ledger = DoseLedger()
+    pattern = ScanPattern(field_of_view_nm=side_nm, shape_px=(4, 4), dwell_time_us=1, rotation_deg=rotation_deg)
+    ledger.add(footprint(StagePosition(x_nm=x_nm, y_nm=y_nm), pattern), 1e4)
+    assert ledger.electrons == 1e4
+    assert ledger.mean_map(-10, -10, 20, 20).sum() * 100 == pytest.approx(1e4)
+    assert ledger.max_e_per_a2 >= 1e4 / (side_nm**2 * 100) * (1 - 1e-9)
+
+
+def test_whole_cells_get_the_flux() -> None:
+    ledger = DoseLedger()
+    ledger.add(
+        footprint(StagePosition(x_nm=0.5), ScanPattern(field_of_view_nm=3, shape_px=(2, 3), dwell_time_us=1)), 6e4
+    )
+    np.testing.assert_allclose(ledger.mean_map(-2, -2, 5, 4)[1:3, 1:4], 100.0)
+    assert ledger.mean_map(-2, -2, 5, 4).sum() * 100 == pytest.approx(6e4)
+    assert ledger.max_e_per_a2 == pytest.approx(100.0)
+
+
+def test_partly_covered_cells_get_their_share_in_the_mean_and_all_of_it_in_the_bound() -> None:
+    ledger = DoseLedger()
+    ledger.add(footprint(StagePosition(x_nm=0.25, y_nm=0.5), scan(0.5, 1.0)), 5e3)
+    assert ledger.mean_map(0, 0, 1, 1)[0, 0] == pytest.approx(50.0)
+    assert ledger.max_e_per_a2 == pytest.approx(100.0)
+
+
+def test_rows_are_y() -> None:
+    ledger = DoseLedger()
+    ledger.add_point(3.2, -7.9, 400.0)
+    window = ledger.mean_map(0, -10, 6, 5)
+    assert window.shape == (5, 6)
+    assert window[2, 3] == pytest.approx(4.0)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 80), st.floats(1, 80)), max_size=8))
+def test_electrons_are_conserved_across_blocks(rasters: list[tuple[float, float, float, float]]) -> None:
+    ledger = DoseLedger()
+    for x_nm, y_nm, width_nm, height_nm in rasters:
+        ledger.add(footprint(StagePosition(x_nm=x_nm, y_nm=y_nm), scan(width_nm, height_nm)), 1e6)
+    assert ledger.electrons == 1e6 * len(rasters)
+    assert ledger.mean_map(-400, -400, 800, 800).sum() * 100 == pytest.approx(1e6 * len(rasters), rel=1e-9, abs=1e-6)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.floats(-20, 20), st.floats(-20, 20), st.floats(1, 30), st.floats(0, 90)), min_size=1, max_size=6
+    )
+)
+def test_the_bound_is_never_below_the_dose_at_a_point(rasters: list[tuple[float, float, float, float]]) -> None:
+    ledger = DoseLedger()
+    x, y = np.random.default_rng(0).uniform(-45, 45, (2, 500))
+    dose = np.zeros(500)
+    for x_nm, y_nm, side_nm, rotation_deg in rasters:
+        pattern = scan(side_nm, side_nm, rotation_deg)
+        ledger.add(footprint(StagePosition(x_nm=x_nm, y_nm=y_nm), pattern), 1e6)
+        angle = np.radians(rotation_deg)
+        along = np.cos(angle) * (x - x_nm) + np.sin(angle) * (y - y_nm)
+        across = np.cos(angle) * (y - y_nm) - np.sin(angle) * (x - x_nm)
+        dose += (np.maximum(np.abs(along), np.abs(across)) < side_nm / 2) * 1e6 / (pattern.area_nm2 * 100)
+    assert dose.max() <= ledger.max_e_per_a2 * (1 + 1e-9)
+
+
+def test_forecast_of_the_peak_is_what_the_peak_becomes() -> None:
+    ledger = DoseLedger()
+    first, second = (footprint(StagePosition(x_nm=x), scan(20, 20)) for x in (0.0, 7.0))
+    ledger.add(first, 4e6)
+    forecast = ledger.peak_after(second, 25.0)
+    ledger.add(second, 25.0 * 4e4)
+    assert forecast == pytest.approx(ledger.max_e_per_a2)
+    assert ledger.peak_after(footprint(StagePosition(x_nm=500), scan(20, 20)), 25.0) == 25.0
+
+
+def test_a_correction_takes_back_what_was_debited() -> None:
+    ledger = DoseLedger()
+    frame = AcquireFrame(
+        action_id="a", deadline_s=1, mode="m", optics=Optics(beam_energy_ev=6e4, semi_convergence_angle_mrad=30),
+        scan=scan(10, 10, 20.0),
+    )  # fmt: skip
+    ledger.add_frame(frame, 1e6, 500.0)
+    ledger.add_frame(frame, -1e6, -500.0)
+    assert ledger.electrons == pytest.approx(0, abs=1e-6)
+    assert np.abs(ledger.mean_map(-10, -10, 20, 20)).max() < 1e-9
+
+
+def test_first_pixel_is_the_corner_of_the_turned_raster() -> None:
+    x_nm, y_nm = first_pixel_nm(StagePosition(x_nm=1, y_nm=2), scan(20, 10, 90.0, 100.0, 50.0))
+    assert (x_nm, y_nm) == pytest.approx((101 + 5, 52 - 10))
