@@ -6,12 +6,14 @@ for `full_dwell_time_us`). Neighbours: `field_posterior` makes the maps, `held_o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import Field, field_validator
 
+from instruments.models import Record
 from orchestrator.errors import SpecError
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.objectives.field_posterior import (
@@ -29,6 +31,25 @@ from orchestrator.objectives.survey_kernel import MapPositions, map_positions
 
 _FEWEST_POSITIONS = 8
 _ERROR_STRIDE = 7  # the running error is taken from every 7th position; 7 shares no factor with sides of 2^n
+
+
+class ElementMapOptions(Record):
+    """Options of the objective `element_map` in a spec."""
+
+    lines: tuple[str, ...] = Field(min_length=1, description="X-ray lines to map, such as Fe_Ka")
+    full_dwell_time_us: float = Field(gt=0, le=1e9, description="of one point; sets the unit of the maps")
+    bin_px: int = Field(default=4, ge=1, le=4096, description="survey pixels a side of one cell of the map")
+    target_error: float = Field(
+        default=0.5, gt=0, le=10, description="predicted relative error of every map to stop at"
+    )
+    use_survey: bool = Field(default=True, description="false: maps are interpolated by position alone")
+
+    @field_validator("lines")
+    @classmethod
+    def _distinct(cls, lines: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(lines)) != len(lines):
+            raise ValueError(f"{', '.join(lines)}: name each line once")
+        return lines
 
 
 @dataclass
@@ -49,29 +70,11 @@ class ElementMap:
     survey image the map needs `grid`, and its kernels know position alone.
     """
 
-    def __init__(
-        self,
-        lines: Sequence[str],
-        *,
-        full_dwell_time_us: float,
-        bin_px: int = 4,
-        target_error: float = 0.5,
-        grid: MapGrid | None = None,
-        use_survey: bool = True,
-    ) -> None:
-        if not lines or len(set(lines)) != len(lines):
-            raise SpecError(f"lines {list(lines)} must name at least one X-ray line, each once")
-        if not full_dwell_time_us > 0 or bin_px < 1 or not target_error > 0:
-            raise SpecError(
-                f"full_dwell_time_us {full_dwell_time_us} us, bin_px {bin_px} px and target_error {target_error} "
-                "must be above 0"
-            )
-        self._lines = {line: _Line() for line in lines}
-        self._full_exposure_s = full_dwell_time_us * 1e-6 * bin_px**2
-        self._bin_px = bin_px
-        self._target_error = target_error
+    def __init__(self, options: ElementMapOptions, *, grid: MapGrid | None = None) -> None:
+        self._lines = {line: _Line() for line in options.lines}
+        self._full_exposure_s = options.full_dwell_time_us * 1e-6 * options.bin_px**2
+        self._options = options
         self._grid = grid
-        self._use_survey = use_survey
         self._survey: np.ndarray | None = None
         self._positions = None if grid is None else map_positions(grid.shape_px, None)
         self._indices: list[int] = []
@@ -87,10 +90,15 @@ class ElementMap:
         return self._grid
 
     def update(self, point: Mapping[str, Any], facts: FrameFacts, features: FeatureSet) -> Score:
-        """Take in a survey image or one spectrum; the policy is told `counts_<line>` with standard deviations."""
+        """Take in a survey image or one spectrum; the score is the largest predicted relative error of a line.
+
+        Of a spectrum the policy is told the outcomes `counts_<line>`; of a survey the arrays `survey` (rows, columns)
+        on the map's grid, `grid_x_nm` (columns,) and `grid_y_nm` (rows,). Raises SpecError outside the grid.
+        """
         if "survey" in features.arrays:
             self._take_survey(features)
-            return self._score({}, "survey image of the whole field")
+            arrays = {"survey": self._survey_image(), "grid_x_nm": self.grid.x_nm, "grid_y_nm": self.grid.y_nm}
+            return self._score({}, "survey image of the whole field", arrays)
         self._take_spectrum(features)
         self._refresh()
         told: dict[str, tuple[float, float]] = {}
@@ -104,9 +112,11 @@ class ElementMap:
     def stop_reason(self) -> str | None:
         """Every line is mapped to the error asked for, or None."""
         errors = [line.error for line in self._lines.values()]
-        if any(error is None or error > self._target_error for error in errors):
+        if any(error is None or error > self._options.target_error for error in errors):
             return None
-        return f"every map reached a predicted relative error of {self._target_error:g}: {self._errors_in_words()}"
+        return (
+            f"every map reached a predicted relative error of {self._options.target_error:g}: {self._errors_in_words()}"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Spectra, positions, and for each line the predicted error of the whole map, the mean rate and the kernels."""
@@ -126,7 +136,7 @@ class ElementMap:
             "objective": "element_map",
             "spectra": self._spectrum_count,
             "positions": len(self._indices),
-            "target_error": self._target_error,
+            "target_error": self._options.target_error,
             "lines": lines,
         }
 
@@ -177,10 +187,15 @@ class ElementMap:
     def _take_survey(self, features: FeatureSet) -> None:
         if self._spectrum_count:
             raise SpecError("a survey after spectra: take the survey first, so that the map's grid is known")
-        grid = MapGrid.over_survey(features.arrays["x_nm"], features.arrays["y_nm"], self._bin_px)
+        grid = MapGrid.over_survey(features.arrays["x_nm"], features.arrays["y_nm"], self._options.bin_px)
         self._grid = grid
-        self._survey = grid.binned(features.arrays["survey"]) / self._bin_px**2
-        self._positions = map_positions(grid.shape_px, self._survey if self._use_survey else None)
+        self._survey = grid.binned(features.arrays["survey"]) / self._options.bin_px**2
+        self._positions = map_positions(grid.shape_px, self._survey if self._options.use_survey else None)
+
+    def _survey_image(self) -> np.ndarray:
+        if self._survey is None:
+            raise SpecError("no survey image has been taken")
+        return self._survey
 
     def _take_spectrum(self, features: FeatureSet) -> None:
         values = features.values
@@ -240,10 +255,15 @@ class ElementMap:
             for name, line in self._lines.items()
         )
 
-    def _score(self, outcomes: dict[str, tuple[float, float]], statement: str) -> Score:
-        """Value: the largest predicted relative error of a line (1 as long as it is not known), smaller is better."""
+    def _score(
+        self,
+        outcomes: dict[str, tuple[float, float]],
+        statement: str,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> Score:
+        """An error that is not known yet counts as 1."""
         errors = [1.0 if line.error is None else line.error for line in self._lines.values()]
-        return Score(value=max(errors), std=0.0, statement=statement, outcomes=outcomes)
+        return Score(value=max(errors), std=0.0, statement=statement, outcomes=outcomes, arrays=dict(arrays or {}))
 
 
 def _kernel_in_words(kernel: KernelWeight) -> str:

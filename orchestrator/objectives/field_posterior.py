@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 from orchestrator.objectives.poisson_process import LogRatePosterior, fit_log_rate
 from orchestrator.objectives.survey_kernel import KernelChoice, MapPositions, Separations
@@ -144,13 +145,13 @@ class FieldPosterior:
     underestimate: float
 
     def rate_map(self, where: np.ndarray) -> RateMap:
-        """Rate at the positions of index `where`, (m,): mean and std over the kernels, each lognormal."""
+        """Rate at the positions of index `where`, (m,): mean and std over the kernels."""
         between = Separations(self.positions[self.counted.indices], self.positions[where])
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         for kernel in self.kernels:
             cross = between.covariance(kernel.choice)
             parts.append(self.fits[kernel.choice].predict(cross, kernel.choice.variance))
-        mean, variance = _averaged(self.kernels, parts)
+        mean, variance = _averaged(self.kernels, parts, _cap(self.fits))
         return RateMap(mean, self.underestimate * np.sqrt(variance))
 
 
@@ -175,22 +176,34 @@ def fit_field(
 
 
 def _averaged(
-    kernels: tuple[KernelWeight, ...], log_rates: list[tuple[np.ndarray, np.ndarray]]
+    kernels: tuple[KernelWeight, ...], log_rates: list[tuple[np.ndarray, np.ndarray]], cap: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of a mixture of lognormals; `log_rates` are means and variances of the logarithm."""
+    """Mean and variance of a mixture of lognormals cut off at `cap`; `log_rates`: those of the logarithms."""
     mean = np.zeros(log_rates[0][0].shape)
     square = np.zeros(mean.shape)
     for kernel, (log_mean, log_variance) in zip(kernels, log_rates, strict=True):
-        rate = np.exp(log_mean + log_variance / 2)
-        mean += kernel.weight * rate
-        square += kernel.weight * rate**2 * np.exp(log_variance)
+        mean += kernel.weight * _capped_moment(log_mean, log_variance, np.log(cap), 1)
+        square += kernel.weight * _capped_moment(log_mean, log_variance, np.log(cap), 2)
     return mean, np.maximum(square - mean**2, 0.0)
+
+
+def _capped_moment(log_mean: np.ndarray, log_variance: np.ndarray, log_cap: float, order: int) -> np.ndarray:
+    """E(min(exp f, cap)^order) of a normal f: the lognormal's partial moment, and the cap for what lies beyond it."""
+    spread = np.sqrt(np.maximum(log_variance, 1e-12))
+    below = norm.cdf((log_cap - log_mean - order * log_variance) / spread)
+    beyond = norm.sf((log_cap - log_mean) / spread)
+    return np.exp(order * log_mean + order**2 * log_variance / 2) * below + np.exp(order * log_cap) * beyond
+
+
+def _cap(fits: dict[KernelChoice, LogRatePosterior]) -> float:
+    """No position is believed more than twice as bright as the brightest seen; a lognormal knows no bound."""
+    return 2 * max(float(np.exp(fit.mode.max())) for fit in fits.values())
 
 
 def _underestimate(
     counted: MapCounts, kernels: tuple[KernelWeight, ...], fits: dict[KernelChoice, LogRatePosterior]
 ) -> float:
-    mean, variance = _averaged(kernels, [fits[kernel.choice].left_out() for kernel in kernels])
+    mean, variance = _averaged(kernels, [fits[kernel.choice].left_out() for kernel in kernels], _cap(fits))
     missed = float(np.sum((counted.counts - counted.exposures * mean) ** 2 - counted.counts))
     foreseen = float(np.sum(counted.exposures**2 * variance))
     return float(np.sqrt(max(1.0, missed / foreseen))) if foreseen > 0 else 1.0

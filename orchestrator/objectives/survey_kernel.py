@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 _SMOOTHINGS_PX = (0.5, 1.5)
 
@@ -80,9 +80,10 @@ def matern52(distance: np.ndarray) -> np.ndarray:
 
 
 def map_positions(shape_px: tuple[int, int], survey: np.ndarray | None) -> MapPositions:
-    """Positions of every pixel of a map in row order; features are ranks of the survey smoothed by 0.5 and 1.5 px.
+    """Positions of every pixel in row order; features are normal scores of the survey smoothed by 0.5 and 1.5 px.
 
-    Ranks, spread evenly with unit variance, take neither the unit nor the contrast of the survey image seriously.
+    Normal scores (ranks spread as a normal distribution) take neither the unit nor the contrast of the survey image
+    seriously, and still tell the brightest from the bright.
     """
     rows, columns = np.indices(shape_px)
     places = np.stack([columns.ravel(), rows.ravel()], axis=1) / max(shape_px)
@@ -90,4 +91,4 @@ def map_positions(shape_px: tuple[int, int], survey: np.ndarray | None) -> MapPo
         return MapPositions(places, None)
     images = [gaussian_filter(survey.astype(float), smoothing) for smoothing in _SMOOTHINGS_PX]
     ranks = np.stack([rankdata(image.ravel()) for image in images], axis=1)
-    return MapPositions(places, (ranks / (len(ranks) + 1) - 0.5) * np.sqrt(12.0))
+    return MapPositions(places, norm.ppf((ranks - 0.5) / len(ranks)))
