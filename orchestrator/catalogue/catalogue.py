@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -72,20 +73,16 @@ class Catalogue:
         data_folder = Path(data_folder).resolve()
         if not read_only:
             folders.make(data_folder)
-        lock = None if read_only else folders.FolderLock(data_folder)
-        try:
-            database = Database(data_folder, url, read_only=read_only)
-            try:
-                if not read_only:
-                    database.upgrade()
-                database.check()
-            except StorageError:
-                database.close()
-                raise
-        except (StorageError, NotFound):
+        with ExitStack() as opened:
+            lock = None if read_only else folders.FolderLock(data_folder)
             if lock is not None:
-                lock.release()
-            raise
+                opened.callback(lock.release)
+            database = Database(data_folder, url, read_only=read_only)
+            opened.callback(database.close)
+            if not read_only:
+                database.upgrade()
+            database.check()
+            opened.pop_all()
         return cls(data_folder, database, lock, now)
 
     def close(self) -> None:

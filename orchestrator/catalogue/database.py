@@ -149,7 +149,7 @@ def _sqlite(folder: Path, read_only: bool) -> Engine:
     url = URL.create("sqlite", database=str(path))
     if read_only:
         wal = path.with_name(path.name + "-wal")
-        still = "" if wal.exists() or os.access(folder, os.W_OK) else "&immutable=1"
+        still = "" if wal.exists() or os.access(folder, os.W_OK, effective_ids=True) else "&immutable=1"
         url = make_url(f"sqlite:///file:{quote(str(path))}?mode=ro{still}&uri=true")
     engine = create_engine(url, json_serializer=to_text, connect_args={"timeout": BUSY_TIMEOUT_S})
 
@@ -171,18 +171,23 @@ def _sqlite(folder: Path, read_only: bool) -> Engine:
     return engine
 
 
-def _postgresql(text_url: str, read_only: bool) -> Engine:
+def postgresql_url(text_url: str) -> URL:
+    """The URL with a driver that is installed. Raises StorageError for another database or where there is no driver."""
     url = make_url(text_url)
     if url.get_backend_name() != "postgresql":
         raise StorageError(
             f"database URL of kind {url.get_backend_name()!r}; give postgresql://..., or none for SQLite"
         )
-    if url.drivername == "postgresql":
-        driver = next((name for name in ("psycopg", "pg8000") if find_spec(name)), None)
-        if driver is None:
-            raise StorageError("a postgresql:// URL needs a driver; install pg8000 or psycopg")
-        url = url.set(drivername=f"postgresql+{driver}")
-    engine = create_engine(url, json_serializer=to_text, pool_pre_ping=True)
+    if url.drivername != "postgresql":
+        return url
+    driver = next((name for name in ("psycopg", "pg8000") if find_spec(name)), None)
+    if driver is None:
+        raise StorageError("a postgresql:// URL needs a driver; install pg8000 or psycopg")
+    return url.set(drivername=f"postgresql+{driver}")
+
+
+def _postgresql(text_url: str, read_only: bool) -> Engine:
+    engine = create_engine(postgresql_url(text_url), json_serializer=to_text, pool_pre_ping=True)
     return engine.execution_options(postgresql_readonly=True) if read_only else engine
 
 

@@ -84,8 +84,8 @@ def holder(folder: Path) -> int | None:
 
 def make(folder: Path) -> None:
     """Make the folder and what leads to it, durably. Raises DataFolderNotWritable or DiskFull."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for path in missing:
             sync(path.parent)
@@ -103,8 +103,9 @@ def sync(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Room left for this user on the folder's disk."""
-    return shutil.disk_usage(folder).free
+    """Room left for this user on the disk of the folder, or of what will hold it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def check_room(folder: Path, needed_bytes: int) -> int:
