@@ -45,6 +45,7 @@ class Context:
     budget                     everything that may be spent; local_dose_limit_e_per_a2 the most in any 1 nm2
     cost, information          forward models (see the protocols)
     species                    names in a fixed order (that of `undecided_posterior` after the host)
+    wanted_species             species whose confirmation counts; empty: all
     prior_density_per_nm2      species -> guess of its density on clean specimen
     species_column             species -> column it sits on; species of one column can be confused
     site_density_per_nm2       column -> sites per nm2
@@ -60,6 +61,7 @@ class Context:
     cost: CostModel | None = None
     information: InformationModel | None = None
     species: tuple[str, ...] = ()
+    wanted_species: tuple[str, ...] = ()
     prior_density_per_nm2: Mapping[str, float] = field(default_factory=dict)
     species_column: Mapping[str, str] = field(default_factory=dict)
     site_density_per_nm2: Mapping[str, float] = field(default_factory=dict)

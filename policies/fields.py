@@ -110,6 +110,8 @@ def fixed_point(space: SearchSpace, settings: Mapping[str, Any], free: tuple[str
                 raise InvalidOption(f"{name}: {wrong}; choose a value of the search space")
         elif isinstance(dimension, Choice) and len(dimension.choices) == 1:
             point[name] = dimension.choices[0]
+        elif name == "purpose" and isinstance(dimension, Choice) and "field" in dimension.choices:
+            point[name] = "field"
     missing = [name for name in space.active({**point}) if name not in point and name not in free]
     if missing:
         raise InvalidOption(f"say what {', '.join(missing)} should be (fixed={{...}}); this policy does not vary them")
