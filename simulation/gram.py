@@ -23,7 +23,7 @@ from simulation.scattering_factors import symbol_of
 from simulation.structure_columns import Supercell, SupercellAtoms
 from simulation.thermal_displacements import unit_displacements
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Part of every cache key: raise it when the numbers change."""
 
 _RAYS_PER_BLOCK = 4096
@@ -80,7 +80,7 @@ class GramCalculator:
             supercell, settings.beam_energy_ev, settings.potential_sampling_nm, settings.parametrization
         )
         self._scattering = (
-            OneSlice(supercell, rays, objects) if settings.slices == 1 else Planes(supercell, rays, objects, outer_mrad)
+            OneSlice(supercell, rays, objects) if settings.slices == 1 else Planes(supercell, rays, objects)
         )
 
     @property

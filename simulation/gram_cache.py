@@ -63,7 +63,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.complex64] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             matrices = archive["matrices"]
     except _UNREADABLE as error:
         logger.warning("image cache %s cannot be read (%s); computing it again", path, error)

@@ -6,6 +6,7 @@ The neighbour `gram` sums them over detectors and thermal configurations.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,12 +20,11 @@ from simulation.multislice import fourier_resized
 from simulation.potential import PotentialModel, PotentialSynthesizer
 from simulation.slices import AtomSlice
 from simulation.structure_columns import Supercell, SupercellAtoms
-from simulation.wave_grid import ANTIALIAS_FRACTION, WaveGrid
+from simulation.wave_grid import WaveGrid
 
 _BEAMS_PER_BLOCK = 8
+_SPECTRA_KEPT = 64
 _SAME_PLANE_ANGSTROM = 0.05
-_CUTOFF_MARGIN = 1.02
-"""The wave grid reaches this much beyond the outermost detector angle, past the taper of the antialias aperture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +59,35 @@ class OneSlice:
 
 
 class Planes:
-    """One slice per atomic plane of the perfect structure, free space between: multislice of every plane wave."""
+    """One slice per atomic plane of the perfect structure, free space between: multislice of every plane wave.
 
-    def __init__(self, supercell: Supercell, rays: Rays, objects: PhaseObjects, outer_mrad: float) -> None:
+    Focus counts from the plane met first. Waves beyond the detectors are dropped after each plane; transmission
+    functions keep what scatters any incident wave onto any detector, on a grid where nothing aliases onto those.
+    """
+
+    def __init__(self, supercell: Supercell, rays: Rays, objects: PhaseObjects) -> None:
         """Grid, propagators, and which atom belongs to which plane."""
         self._objects = objects
         self._rays = rays
         wavelength = wavelength_angstrom(objects.beam_energy_ev)
         height, width = supercell.extent_angstrom
-        cutoff = _CUTOFF_MARGIN * outer_mrad * 1e-3 / wavelength
-        self._grid = WaveGrid.for_cell(width, height, ANTIALIAS_FRACTION / (2 * cutoff) / 10, None)
+        extent = np.array([height, width])
+        incident, scattered = (float(np.hypot(*(part / extent).T).max()) for part in (rays.incident, rays.scattered))
+        nyquist = 1.5 * scattered + 0.5 * incident + 1 / min(height, width)
+        self._grid = WaveGrid.for_cell(width, height, 0.5 / nyquist / 10, None)
         objects.check_reach(max(self._grid.shape_px) // 2)
-        self._aperture = self._grid.antialias_aperture().astype(np.float32)
+        k2 = self._grid.squared_frequencies()
+        self._kept = (k2 <= (scattered + incident) ** 2).astype(np.float32)
         heights = supercell.atoms().positions_angstrom[:, 2]
         planes = np.unique(np.round(heights / _SAME_PLANE_ANGSTROM)) * _SAME_PLANE_ANGSTROM
         self._owner = np.argmin(np.abs(heights[:, None] - planes[None, :]), axis=1)
         self._count = len(planes)
-        k2 = self._grid.squared_frequencies()
+        means = [float(heights[self._owner == plane].mean()) for plane in range(self._count)]
+        # Contents of a column are computed one after the other and differ in one or two planes.
+        self._known_spectra = lru_cache(_SPECTRA_KEPT)(self._computed_spectrum)
         self._propagators = [
-            (self._aperture * np.exp(-1j * np.pi * wavelength * (after - before) * k2)).astype(np.complex64)
-            for before, after in pairwise(planes)
+            ((k2 <= scattered**2) * np.exp(-1j * np.pi * wavelength * (after - before) * k2)).astype(np.complex64)
+            for before, after in pairwise(means)
         ]
 
     def rows(self, atoms: SupercellAtoms) -> NDArray[np.complex64]:
@@ -102,9 +111,15 @@ class Planes:
 
     def _spectrum(self, atoms: SupercellAtoms, plane: int) -> NDArray[np.complex64]:
         """Transmission function of one plane in Fourier space, band-limited; T(0) is its mean."""
-        here = SupercellAtoms(np.where(self._owner == plane, atoms.numbers, 0), atoms.positions_angstrom)
-        cropped = fourier_resized(backend("numpy"), self._objects.spectrum(here), self._grid.shape_px)
-        return cropped * self._aperture
+        here = (self._owner == plane) & (atoms.numbers > 0)
+        return self._known_spectra(atoms.numbers[here].tobytes(), atoms.positions_angstrom[here].tobytes())
+
+    def _computed_spectrum(self, numbers: bytes, positions: bytes) -> NDArray[np.complex64]:
+        atoms = SupercellAtoms(np.frombuffer(numbers, np.int64), np.frombuffer(positions).reshape(-1, 3))
+        cropped = fourier_resized(backend("numpy"), self._objects.spectrum(atoms), self._grid.shape_px)
+        spectrum = cropped * self._kept
+        spectrum.setflags(write=False)
+        return spectrum
 
 
 class PhaseObjects:
