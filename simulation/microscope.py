@@ -135,7 +135,11 @@ class SimulatedMicroscope:
         """The hidden world: `native`, `beam_made` (dicts of arrays), landscape, optics, dose, `actions` by action id.
 
         Specimen frame: the nominal coordinates at time 0. specimen = nominal + `displacement_nm` of the action
-        (middle of its exposure). `true_defocus_offset_nm` is true minus commanded defocus.
+        (middle of its exposure, stage errors included). `true_defocus_offset_nm` is true minus commanded defocus,
+        `true_defocus_nm` the total taken for the image (0.5 nm steps), `electrons` all of that action, exact.
+        `native`: x_nm, y_nm, species, column, column_index, clean; `beam_made`: x_nm, y_nm, species it became, time_s,
+        action_id, subframe (the first that shows it; the sub-frame count where only later frames do), clean.
+        `clean_mask` and `dose_map_e_per_a2` are on 1 nm cells, lowest y first; `density_field` on 2 nm cells.
         """
         return {
             **world_truth(self.world),

@@ -25,7 +25,7 @@ class Situation:
     stage_error_nm: tuple[float, float]  # of the last move, not read back
     crept_nm: tuple[float, float]  # by all moves before the last
     moved_s: float | None  # end of the last move
-    creep_direction: float  # radian
+    creep_rad: float  # direction of the creep after the last move
     beam_shift_nm: tuple[float, float]
     optics: Optics
     mode: str
@@ -68,8 +68,8 @@ class Drift:
         error_x, error_y = situation.stage_error_nm
         crept_x, crept_y = situation.crept_nm
         return (
-            self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_direction),
-            self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_direction),
+            self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_rad),
+            self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_rad),
         )
 
     def _creep(self, situation: Situation, time_s: np.ndarray | float) -> np.ndarray:
@@ -87,7 +87,7 @@ class Drift:
         """All creep up to now, to be kept when the stage moves again."""
         path = float(self._creep(situation, time_s))
         x, y = situation.crept_nm
-        return x + path * cos(situation.creep_direction), y + path * sin(situation.creep_direction)
+        return x + path * cos(situation.creep_rad), y + path * sin(situation.creep_rad)
 
 
 def prepared(before: Situation, command: AcquireFrame, config: SimulatedConfig, drift: Drift) -> Situation:
@@ -123,5 +123,5 @@ def _moved(now: Situation, stage: StagePosition, config: SimulatedConfig, drift:
         stage_error_nm=(float(error * cos(angle)), float(error * sin(angle))),
         crept_nm=crept,
         moved_s=time_s,
-        creep_direction=float(direction),
+        creep_rad=float(direction),
     )
