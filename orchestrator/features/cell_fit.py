@@ -56,31 +56,47 @@ class CellFit:
     log_likelihood_margin: float
 
 
-def cell_terms(picture: Picture, keep: np.ndarray | None, indices: np.ndarray, basis_nm: np.ndarray) -> CellTerms:
-    """Least squares of half-plane Fourier terms (the constant first) on the pixels kept, (rows, columns) bool.
+class TermSolver:
+    """Least squares of half-plane Fourier terms (the constant first) on pixels kept, for any number of images.
 
     The normal matrix holds the transform of the mask at sums and differences of the terms, so gaps and the finite
     frame leak nothing from one term into another.
     """
-    g = indices @ np.linalg.inv(basis_nm)
-    mask = np.ones(picture.counts.shape, dtype=np.float32) if keep is None else keep.astype(np.float32)
-    counts = picture.counts if keep is None else picture.counts * mask
-    sums = bragg_sums(counts, picture.x_nm, picture.y_nm, g)
-    pairs, places = _index_differences(indices)
-    gaps = _gaps(mask, picture, pairs @ np.linalg.inv(basis_nm), whole=keep is None)
-    same, mirrored = gaps[places[0]], gaps[places[1]]
-    # counts = c0 + 2 Re sum c_h e_h: unknowns Re and Im of each term, equations from Re and Im of the sums.
-    scale = np.where(np.arange(len(indices)) == 0, 0.5, 1.0)
-    real_part = (same + mirrored) * scale
-    imaginary_part = 1j * (same - mirrored) * scale
-    matrix = np.block([[real_part.real, imaginary_part.real], [real_part.imag, imaginary_part.imag]])
-    keep_rows = np.array([True] * len(indices) + [False] + [True] * (len(indices) - 1))
-    solution = np.zeros(2 * len(indices))
-    kept = matrix[np.ix_(keep_rows, keep_rows)]
-    kept[np.diag_indices_from(kept)] += 1e-6 * float(mask.sum())
-    solution[keep_rows] = np.linalg.solve(kept, np.concatenate([sums.real, sums.imag])[keep_rows])
-    values = solution[: len(indices)] + 1j * solution[len(indices) :]
-    return CellTerms(values, float(max(values[0].real, 1e-9) / mask.sum()))
+
+    def __init__(self, like: Picture, keep: np.ndarray | None, indices: np.ndarray, basis_nm: np.ndarray) -> None:
+        """`like` gives shape and pixel size, `keep` (rows, columns) bool the pixels, None for all."""
+        self._like = like
+        self._mask = None if keep is None else keep.astype(np.float32)
+        self._g = indices @ np.linalg.inv(basis_nm)
+        self._pixels = float(like.counts.size if keep is None else keep.sum())
+        pairs, places = _index_differences(indices)
+        gaps = self._gaps(pairs @ np.linalg.inv(basis_nm))
+        same, mirrored = gaps[places[0]], gaps[places[1]]
+        # counts = c0 + 2 Re sum c_h e_h: unknowns Re and Im of each term, equations from Re and Im of the sums.
+        scale = np.where(np.arange(len(indices)) == 0, 0.5, 1.0)
+        real_part = (same + mirrored) * scale
+        imaginary_part = 1j * (same - mirrored) * scale
+        matrix = np.block([[real_part.real, imaginary_part.real], [real_part.imag, imaginary_part.imag]])
+        self._used = np.arange(2 * len(indices)) != len(indices)  # the constant has no imaginary part
+        self._matrix = matrix[np.ix_(self._used, self._used)]
+        self._matrix[np.diag_indices_from(self._matrix)] += 1e-6 * self._pixels
+
+    def terms(self, counts: np.ndarray) -> CellTerms:
+        """Terms of an image (rows, columns)."""
+        masked = counts if self._mask is None else counts * self._mask
+        sums = bragg_sums(masked, self._like.x_nm, self._like.y_nm, self._g)
+        count = len(sums)
+        solution = np.zeros(2 * count)
+        solution[self._used] = np.linalg.solve(self._matrix, np.concatenate([sums.real, sums.imag])[self._used])
+        values = solution[:count] + 1j * solution[count:]
+        return CellTerms(values, max(float(values[0].real), 1e-9) / self._pixels)
+
+    def _gaps(self, g_per_nm: np.ndarray) -> np.ndarray:
+        if self._mask is not None:
+            return bragg_sums(self._mask, self._like.x_nm, self._like.y_nm, g_per_nm)
+        along_x = np.exp(-2j * np.pi * np.outer(self._like.x_nm, g_per_nm[:, 0])).sum(axis=0)
+        along_y = np.exp(-2j * np.pi * np.outer(self._like.y_nm, g_per_nm[:, 1])).sum(axis=0)
+        return along_x * along_y
 
 
 def _index_differences(indices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -93,28 +109,20 @@ def _index_differences(indices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarra
     return distinct, (where[0], where[1])
 
 
-def _gaps(mask: np.ndarray, picture: Picture, g_per_nm: np.ndarray, *, whole: bool) -> np.ndarray:
-    if not whole:
-        return bragg_sums(mask, picture.x_nm, picture.y_nm, g_per_nm)
-    along_x = np.exp(-2j * np.pi * np.outer(picture.x_nm, g_per_nm[:, 0])).sum(axis=0)
-    along_y = np.exp(-2j * np.pi * np.outer(picture.y_nm, g_per_nm[:, 1])).sum(axis=0)
-    return along_x * along_y
-
-
 ExpectedTerms = Callable[[float, float], np.ndarray]
 """(defocus offset in nm, rotation of the crystal in degrees) -> (D, G) terms of every detector, fraction of the beam."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What is fitted: terms (D, G) in counts per pixel, their variances (D,), and the dose they were taken with."""
+    """What is fitted: terms (D, G) in counts per pixel, their variances (D,), and the dose (None: unknown unit)."""
 
     values: np.ndarray
     variance: np.ndarray
-    electrons_per_px: float
+    electrons_per_px: float | None
 
     @classmethod
-    def of(cls, terms: Sequence[CellTerms], electrons_per_px: float) -> Measurement:
+    def of(cls, terms: Sequence[CellTerms], electrons_per_px: float | None) -> Measurement:
         """Stack the detectors."""
         values = np.array([each.values for each in terms])
         return cls(values, np.array([each.variance for each in terms]), electrons_per_px)
@@ -269,19 +277,27 @@ def log_likelihood(data: Measurement, predicted: np.ndarray, phases: np.ndarray)
     """
     score = np.zeros(len(phases))
     freedom = 2.0 * (data.values.shape[1] - 1)
-    log_gains: list[np.ndarray] = []
+    gains: list[np.ndarray] = []
     for terms, noise, model in zip(data.values, data.variance, predicted, strict=True):
         strength = max(float((np.abs(model[1:]) ** 2).sum()), 1e-30)
         agreement = np.maximum((phases[:, 1:] @ (terms[1:] * np.conj(model[1:]))).real, 0.0)
         chi2 = 2 * (float((np.abs(terms[1:]) ** 2).sum()) - agreement**2 / strength) / noise
         score -= 0.5 * freedom * np.log1p(np.maximum(chi2, 0.0) / freedom)
-        gain = agreement / strength
-        log_gains.append(np.log(np.maximum(gain / data.electrons_per_px, 1e-3)))
-        shortage = np.minimum(1 - gain * model[0].real / max(terms[0].real, 1e-12), 0.0)
-        score -= 0.5 * (shortage / _BACKGROUND_STD) ** 2
-    gains = np.array(log_gains)
-    score -= 0.5 * ((gains - gains.mean(axis=0)) ** 2).sum(axis=0) / _GAIN_AGREEMENT_STD**2
-    return score - 0.5 * (gains.mean(axis=0) / _GAIN_STD) ** 2
+        gains.append(agreement / strength)
+    if data.electrons_per_px is None:
+        return score
+    return score + _log_prior(np.array(gains), data, predicted)
+
+
+def _log_prior(gains: np.ndarray, data: Measurement, predicted: np.ndarray) -> np.ndarray:
+    """(origins,) of gains (D, origins)."""
+    predicted_mean = predicted[:, :1].real
+    shortage = np.minimum(1 - gains * predicted_mean / np.maximum(data.values[:, :1].real, 1e-12), 0.0)
+    logarithm = np.log(np.maximum(gains / (data.electrons_per_px or 1.0), 1e-3))
+    mean = logarithm.mean(axis=0)
+    score = ((shortage / _BACKGROUND_STD) ** 2).sum(axis=0)
+    score += ((logarithm - mean) ** 2).sum(axis=0) / _GAIN_AGREEMENT_STD**2
+    return -0.5 * (score + (mean / _GAIN_STD) ** 2)
 
 
 def _gains(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:

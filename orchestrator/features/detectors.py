@@ -89,9 +89,3 @@ def centre_nm(frame: Frame) -> np.ndarray:
     return np.array(
         [command.stage.x_nm + command.scan.beam_shift_x_nm, command.stage.y_nm + command.scan.beam_shift_y_nm]
     )
-
-
-def scan_turn(frame: Frame) -> np.ndarray:
-    """(2, 2) from scan axes to specimen axes."""
-    turn = np.radians(frame.requested.scan.rotation_deg)
-    return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
 from scipy.ndimage import gaussian_filter
 
@@ -19,7 +18,7 @@ from orchestrator.features.cell_fit import (
     CellTerms,
     ExpectedTerms,
     Measurement,
-    cell_terms,
+    TermSolver,
     host_terms,
     rotation_deg,
 )
@@ -36,14 +35,14 @@ from orchestrator.features.lattice import (
     subframe_shifts_nm,
     synthesise,
 )
-from orchestrator.features.lattice_model import FourierTerms
+from orchestrator.features.lattice_model import FourierTerms, PrimitiveCell
 
 NAME = "lattice_sites"
 CLEAN = 0.5
 _TILE_NM = 1.0
 _STRONG_TERMS = 6
 _SMALL_FRAME_NM = 5.0
-_SHIFT_MATTERS_NM = 0.004
+_SHIFT_MATTERS_NM = 0.008
 _BRIGHTNESS_STD = 0.03
 _BRIGHTNESS_TILES = 3.0
 _COARSE_DEFOCUS_NM = (-12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0)
@@ -70,22 +69,24 @@ class LatticeHint:
 
 @dataclass(frozen=True, slots=True)
 class FrameView:
-    """A frame as features work on it: counts by detector, believed optics, scan axes (`turn` takes them to specimen)."""
+    """A frame as features work on it: counts by detector, believed optics, scan axes (`turn` takes them to specimen).
 
-    frame: Frame
+    `electrons_per_px` None: intensities are in an unknown unit.
+    """
+
     rings: list[RingCounts]
     pictures: list[Picture]
     optics: Optics
     coherence: Coherence
     terms: FourierTerms
-    electrons_per_px: float
-    turn: np.ndarray
+    electrons_per_px: float | None
+    scan_rotation_deg: float
 
     @property
     def half_nm(self) -> np.ndarray:
         """Half the extent, (x, y)."""
         rows, columns = self.pictures[0].counts.shape
-        return np.array([columns, rows]) * self.frame.pixel_size_nm / 2
+        return np.array([columns, rows]) * self.pixel_size_nm / 2
 
     @property
     def is_small(self) -> bool:
@@ -93,9 +94,15 @@ class FrameView:
         return float(self.half_nm.min()) * 2 < _SMALL_FRAME_NM
 
     @property
-    def scan_rotation_deg(self) -> float:
-        """From +x towards +y."""
-        return self.frame.requested.scan.rotation_deg
+    def pixel_size_nm(self) -> float:
+        """Of the scan."""
+        return self.pictures[0].pixel_size_nm
+
+    @property
+    def turn(self) -> np.ndarray:
+        """(2, 2) from scan axes to specimen axes."""
+        angle = np.radians(self.scan_rotation_deg)
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
     def defocused(self, offset_nm: float) -> Optics:
         """The believed optics at another defocus."""
@@ -117,7 +124,7 @@ class Laid:
     def at(self, view: FrameView, xy_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clean probability (n,) and brightness (n, D) over the lattice's mean, of sites (n, 2) in scan axes."""
         shape = self.brightness.shape[1:]
-        place = (xy_nm + view.half_nm) / (self.tile_px * view.frame.pixel_size_nm)
+        place = (xy_nm + view.half_nm) / (self.tile_px * view.pixel_size_nm)
         column = np.clip(place[:, 0].astype(int), 0, shape[1] - 1)
         row = np.clip(place[:, 1].astype(int), 0, shape[0] - 1)
         probability = np.ones(len(xy_nm)) if self.cells is None else self.cells.probability[row, column]
@@ -133,11 +140,11 @@ class Laying:
 
     def lay(self, view: FrameView, hint: LatticeHint | None) -> Laid | Periodicity:
         """The lattice in the frame, or the insignificant periodicity that is all there is."""
-        period = self._periodicity(view, hint)
+        period = self.periodicity(view, hint)
         if not period.is_significant:
             return period
         exposures = self._exposures(view, period)
-        fit = self._fit(view, period.matrix, exposures, hint)
+        fit = self.fit(view, period.matrix, exposures, hint)
         return self._with_clean(view, period, exposures, fit)
 
     def _strong(self, view: FrameView) -> tuple[np.ndarray, np.ndarray]:
@@ -145,12 +152,13 @@ class Laying:
         power = np.abs(self._forward.cell_terms(view.rings, view.terms, view.optics, view.coherence, 0.0)) ** 2
         share = (power[:, 1:] / power[:, :1]).sum(axis=0)
         q = view.terms.q_per_nm[1:]
-        share = np.where(np.linalg.norm(q, axis=1) < 0.45 / view.frame.pixel_size_nm, share, 0.0)
+        share = np.where(np.linalg.norm(q, axis=1) < 0.45 / view.pixel_size_nm, share, 0.0)
         order = np.argsort(-share, kind="stable")[:_STRONG_TERMS]
         order = order[share[order] > 0]
         return q[order], share[order]
 
-    def _periodicity(self, view: FrameView, hint: LatticeHint | None) -> Periodicity:
+    def periodicity(self, view: FrameView, hint: LatticeHint | None) -> Periodicity:
+        """Basis of the lattice up to its own rotations; a small frame with a hint keeps the hint's."""
         q, weights = self._strong(view)
         if len(q) < 2:
             return Periodicity(np.eye(2), 0.0)
@@ -171,7 +179,7 @@ class Laying:
             return whole
         g = self._strong(view)[0][:3] @ np.linalg.inv(period.matrix)
         subframes = [[ring.counts[number] for ring in view.rings] for number in range(count)]
-        shifts, errors = subframe_shifts_nm(subframes, view.frame.pixel_size_nm, g)
+        shifts, errors = subframe_shifts_nm(subframes, view.pixel_size_nm, g)
         if np.abs(shifts).max() < max(_SHIFT_MATTERS_NM, 3 * float(errors.max())):
             return whole
         return [
@@ -186,7 +194,8 @@ class Laying:
 
         return expected
 
-    def _fit(self, view: FrameView, matrix: np.ndarray, exposures: list[Exposure], hint: LatticeHint | None) -> CellFit:
+    def fit(self, view: FrameView, matrix: np.ndarray, exposures: list[Exposure], hint: LatticeHint | None) -> CellFit:
+        """The cell laid on a lattice known up to its own rotations."""
         measured = self._measured(view, exposures, None, matrix @ self._forward.cell.vectors_nm)
         near_deg = self._near_rotation_deg - view.scan_rotation_deg
         focus = _COARSE_DEFOCUS_NM
@@ -220,15 +229,15 @@ class Laying:
     ) -> list[CellTerms]:
         """Terms by detector; sub-frames that moved are brought back by their phases first."""
         indices = view.terms.indices
+        solver = TermSolver(view.pictures[0], keep, indices, basis_nm)
         if len(exposures) == 1:
-            return [cell_terms(picture, keep, indices, basis_nm) for picture in view.pictures]
+            return [solver.terms(picture.counts) for picture in view.pictures]
         g = indices @ np.linalg.inv(basis_nm)
         found: list[CellTerms] = []
         for detector in range(len(view.rings)):
             values, variance = np.zeros(len(indices), dtype=complex), 0.0
             for exposure in exposures:
-                picture = Picture(exposure.counts[detector], view.frame.pixel_size_nm)
-                part = cell_terms(picture, keep, indices, basis_nm)
+                part = solver.terms(exposure.counts[detector])
                 values += part.values * np.exp(2j * np.pi * (g @ exposure.shift_nm))
                 variance += part.variance
             found.append(CellTerms(values, variance))
@@ -236,10 +245,10 @@ class Laying:
 
     def _with_clean(self, view: FrameView, period: Periodicity, exposures: list[Exposure], fit: CellFit) -> Laid:
         """Clean tiles, and the cell fitted again on them where there are others."""
-        tile_px = max(2, round(_TILE_NM / view.frame.pixel_size_nm))
+        tile_px = max(2, round(_TILE_NM / view.pixel_size_nm))
         number = dark_field(view.rings, view.optics.semi_convergence_angle_mrad)
         cells = None
-        if number is not None:
+        if number is not None and view.electrons_per_px is not None:
             predicted = self._image(view, fit, view.electrons_per_px * fit.expected[number])
             cells = clean_cells(
                 tile_sums(view.pictures[number].counts, tile_px), np.maximum(tile_sums(predicted, tile_px), 1e-9)
@@ -272,3 +281,20 @@ class Laying:
             below = gaussian_filter(weight * host, _BRIGHTNESS_TILES, mode="constant") * window
             found.append(1 + above / (below + 1 / _BRIGHTNESS_STD**2))
         return np.clip(np.array(found), 0.5, 2.0)
+
+
+def predicted_sites(cell: PrimitiveCell, fit: CellFit, half_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every site with |x|, |y| below `half_nm` (2,): positions (n, 2) in scan axes, number in the primitive cell (n,)."""
+    corners = np.array([(x, y) for x in (-half_nm[0], half_nm[0]) for y in (-half_nm[1], half_nm[1])])
+    cycles = np.linalg.solve(fit.basis_nm, (corners - fit.origin_nm).T)
+    low, high = np.floor(cycles.min(axis=1)).astype(int) - 1, np.ceil(cycles.max(axis=1)).astype(int) + 1
+    i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1))
+    index = np.stack([i.ravel(), j.ravel()], axis=1)
+    places: list[np.ndarray] = []
+    numbers: list[np.ndarray] = []
+    for number, fraction in enumerate(cell.fractions):
+        xy_nm = (index + fraction) @ fit.basis_nm.T + fit.origin_nm
+        inside = (np.abs(xy_nm) < half_nm).all(axis=1)
+        places.append(xy_nm[inside])
+        numbers.append(np.full(int(inside.sum()), number))
+    return np.concatenate(places), np.concatenate(numbers)

@@ -13,8 +13,8 @@ import numpy as np
 from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
 
-from orchestrator.features.cell_fit import rotation_deg
-from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts, scan_turn
+from orchestrator.features.cell_fit import rotation_deg as crystal_rotation_deg
+from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts
 from orchestrator.features.errors import UnknownSpecies
 from orchestrator.features.evidence import Calibration, Exposure, Sites
 from orchestrator.features.feature_set import Feature, FeatureSet
@@ -22,7 +22,8 @@ from orchestrator.features.forward import Forward
 from orchestrator.features.judgement import Judgement, Thresholds, judge
 from orchestrator.features.lattice import Periodicity, Picture
 from orchestrator.features.lattice_model import LatticeModel
-from orchestrator.features.laying import NAME, FrameView, Laid, LatticeHint, Laying
+from orchestrator.features.laying import NAME, FrameView, Laid, LatticeHint, Laying, predicted_sites
+from orchestrator.features.normalised import describe
 from orchestrator.features.templates import ColumnTemplates, PatchGrid, change_patches, column_templates, host_patches
 
 __all__ = ["LatticeHint", "LatticeSites"]
@@ -86,7 +87,7 @@ class LatticeSites:
         view = self._view(frame)
         laid = self._laying.lay(view, hint)
         if isinstance(laid, Periodicity):
-            return self._nothing(view, laid)
+            return self._nothing(frame, view, laid)
         grid = PatchGrid.of(self._radius_nm, frame.pixel_size_nm)
         templates = self._templates(view, laid, grid)
         sites, probability = self._sites(view, laid)
@@ -101,17 +102,28 @@ class LatticeSites:
             grid,
             self._thresholds,
         )
-        arrays = self._where(view, laid, sites, probability) | self._evidence(judgement)
+        arrays = self._where(frame, view, laid, sites, probability) | self._evidence(judgement)
         arrays |= self._information(templates, judgement.calibration, len(view.rings))
         values = self._values(view, laid, probability, judgement)
         return FeatureSet(extractor=NAME, action_id=frame.action_id, values=values, arrays=arrays)
+
+    def describe_normalised(
+        self, image: np.ndarray, pixel_size_nm: float, *, inner_mrad: float, outer_mrad: float, optics: Optics
+    ) -> FeatureSet:
+        """Lattice and column intensities of an image that is no longer counts: no probabilities, no species.
+
+        Image (rows, columns) in any unit. See `normalised.describe` for the arrays and values.
+        """
+        source = self._coherence(optics) if self._coherence is not None else Coherence()
+        return describe(self._forward, self._laying, image, pixel_size_nm, (inner_mrad, outer_mrad), optics, source)
 
     def _view(self, frame: Frame) -> FrameView:
         rings = ring_counts(frame)
         optics, coherence = believed(frame, self._coherence)
         pictures = [Picture(ring.counts.sum(axis=0, dtype=np.float32), frame.pixel_size_nm) for ring in rings]
         terms = self._forward.terms(rings, optics, coherence)
-        return FrameView(frame, rings, pictures, optics, coherence, terms, electrons_per_px(frame), scan_turn(frame))
+        rotation_deg = frame.requested.scan.rotation_deg
+        return FrameView(rings, pictures, optics, coherence, terms, electrons_per_px(frame), rotation_deg)
 
     def _subframes(self, view: FrameView, laid: Laid) -> list[Exposure]:
         """Every sub-frame by itself."""
@@ -131,7 +143,7 @@ class LatticeSites:
         g = view.terms.indices @ np.linalg.inv(fit.basis_nm)
         scan_to_crystal = cell.vectors_nm @ np.linalg.inv(fit.basis_nm)
         optics = view.defocused(fit.defocus_offset_nm)
-        turn_deg = rotation_deg(fit.basis_nm, cell) + view.scan_rotation_deg
+        turn_deg = crystal_rotation_deg(fit.basis_nm, cell) + view.scan_rotation_deg
         found: list[ColumnTemplates] = []
         for fraction, column in zip(cell.fractions, cell.site_columns, strict=True):
             members = [number for number, owner in enumerate(self._species_column) if owner == column]
@@ -148,25 +160,14 @@ class LatticeSites:
 
     def _sites(self, view: FrameView, laid: Laid) -> tuple[Sites, np.ndarray]:
         """Every site in the frame by its number in the primitive cell, and its clean probability."""
-        fit, half = laid.fit, view.half_nm - self._margin_nm
-        corners = np.array([(x, y) for x in (-half[0], half[0]) for y in (-half[1], half[1])])
-        cycles = np.linalg.solve(fit.basis_nm, (corners - fit.origin_nm).T)
-        low, high = np.floor(cycles.min(axis=1)).astype(int) - 1, np.ceil(cycles.max(axis=1)).astype(int) + 1
-        i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1))
-        index = np.stack([i.ravel(), j.ravel()], axis=1)
-        places: list[np.ndarray] = []
-        numbers: list[np.ndarray] = []
-        for number, fraction in enumerate(self._forward.cell.fractions):
-            xy_nm = (index + fraction) @ fit.basis_nm.T + fit.origin_nm
-            inside = (np.abs(xy_nm) < half).all(axis=1)
-            places.append(xy_nm[inside])
-            numbers.append(np.full(int(inside.sum()), number))
-        xy_nm = np.concatenate(places)
+        xy_nm, number = predicted_sites(self._forward.cell, laid.fit, view.half_nm - self._margin_nm)
         probability, brightness = laid.at(view, xy_nm)
-        return Sites(xy_nm, np.concatenate(numbers), brightness), probability
+        return Sites(xy_nm, number, brightness), probability
 
-    def _where(self, view: FrameView, laid: Laid, sites: Sites, probability: np.ndarray) -> dict[str, np.ndarray]:
-        centre = centre_nm(view.frame)
+    def _where(
+        self, frame: Frame, view: FrameView, laid: Laid, sites: Sites, probability: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        centre = centre_nm(frame)
         xy_nm = sites.xy_nm @ view.turn.T + centre
         return {
             "site_x_nm": xy_nm[:, 0],
@@ -237,14 +238,14 @@ class LatticeSites:
     def _by_detector(self, view: FrameView, laid: Laid) -> dict[str, Feature]:
         """Contrast over prediction at the optics read back, gain and background; unnamed ones are the dark field's."""
         fit = laid.fit
-        turn_deg = rotation_deg(fit.basis_nm, self._forward.cell) + view.scan_rotation_deg
+        turn_deg = crystal_rotation_deg(fit.basis_nm, self._forward.cell) + view.scan_rotation_deg
         sharp = self._forward.cell_terms(view.rings, view.terms, view.optics, view.coherence, turn_deg)[:, 1:]
         contrast = (fit.measured[:, 1:] * np.conj(sharp)).real.sum(axis=1) / (np.abs(sharp) ** 2).sum(axis=1)
         error = np.sqrt(fit.variance / (2 * (np.abs(sharp) ** 2).sum(axis=1)))
         main = dark_field(view.rings, view.optics.semi_convergence_angle_mrad) or 0
+        electrons = view.electrons_per_px or float("nan")
         values: dict[str, Feature] = {}
         for number, ring in enumerate(view.rings):
-            electrons = view.electrons_per_px
             features = {
                 "contrast_ratio": Feature(
                     value=float(contrast[number]) / electrons, std=float(error[number]) / electrons
@@ -258,7 +259,7 @@ class LatticeSites:
                 values |= features
         return values
 
-    def _nothing(self, view: FrameView, period: Periodicity) -> FeatureSet:
+    def _nothing(self, frame: Frame, view: FrameView, period: Periodicity) -> FeatureSet:
         """What is said of a frame in which no lattice is seen."""
         count, detectors = len(self.species), len(view.rings)
         reason = f"no lattice: peaks are {period.power:.1f} times the noise"
@@ -285,4 +286,4 @@ class LatticeSites:
             "lattice_origin_nm": np.full(2, np.nan),
             "lattice_basis_nm": np.full((2, 2), np.nan),
         }
-        return FeatureSet(extractor=NAME, action_id=view.frame.action_id, values=values, arrays=arrays)
+        return FeatureSet(extractor=NAME, action_id=frame.action_id, values=values, arrays=arrays)

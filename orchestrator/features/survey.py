@@ -12,7 +12,7 @@ from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
 
 from orchestrator.features.cleanliness import clean_cells
-from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts, scan_turn
+from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts
 from orchestrator.features.errors import FeatureError
 from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.features.lattice_model import LatticeModel
@@ -71,9 +71,9 @@ def _on_cells(frame: Frame, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     pixel_nm = frame.pixel_size_nm
     u = (np.arange(columns) - (columns - 1) / 2) * pixel_nm
     v = ((np.arange(rows) - (rows - 1) / 2) * pixel_nm)[:, None]
-    turn, centre = scan_turn(frame), centre_nm(frame)
-    x = turn[0, 0] * u + turn[0, 1] * v + centre[0]
-    y = turn[1, 0] * u + turn[1, 1] * v + centre[1]
+    angle, centre = np.radians(frame.requested.scan.rotation_deg), centre_nm(frame)
+    x = np.cos(angle) * u - np.sin(angle) * v + centre[0]
+    y = np.sin(angle) * u + np.cos(angle) * v + centre[1]
     column, row = np.floor(x / CELL_NM).astype(np.int64), np.floor(y / CELL_NM).astype(np.int64)
     left, low = int(column.min()), int(row.min())
     width, height = int(column.max()) - left + 1, int(row.max()) - low + 1

@@ -188,9 +188,7 @@ def expose(
         counts[detector.name] = []
         for subframe in range(subframe_count):
             shift = np.array(specimen.origin_nm) + subframe * np.array(specimen.drift_per_subframe_nm)
-            u = inverse[0, 0] * (x - shift[0]) + inverse[0, 1] * (y - shift[1])
-            v = inverse[1, 0] * (x - shift[0]) + inverse[1, 1] * (y - shift[1])
-            image = _periodic(cell, model, u, v)
+            image = _periodic(cell, model, inverse, x - shift[0], y - shift[1])
             for place, name in zip(places + subframe * np.array(specimen.drift_per_subframe_nm), names, strict=True):
                 _add(image, model, name, detector, place, inverse, x, y, true_optics, coherence)
             image = image * (1 - 0.3 * np.minimum(haze, 1)) + haze * cell.mean()
@@ -235,20 +233,17 @@ def _defects(specimen: Specimen, matrix: np.ndarray, x: np.ndarray, y: np.ndarra
     return np.concatenate(places), names
 
 
-def _periodic(cell: np.ndarray, model, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Band-limited interpolation: the cell on a 16 times finer grid, nearest point."""
+def _periodic(cell: np.ndarray, model, inverse: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The cell at scan positions (x, y) from its Fourier series, exactly: each term is a row times a column."""
     rows, columns = cell.shape
-    fine = 16
-    spectrum = np.fft.fftshift(np.fft.fft2(cell))
-    spectrum[0, :] = 0  # the unpaired Nyquist terms of even sizes
-    spectrum[:, 0] = 0
-    grown = np.zeros((rows * fine, columns * fine), dtype=complex)
-    top, left = (rows * fine - rows) // 2, (columns * fine - columns) // 2
-    grown[top : top + rows, left : left + columns] = spectrum
-    image = np.fft.ifft2(np.fft.ifftshift(grown)).real * fine**2
-    r = np.round(v / model.cell_height_nm * rows * fine).astype(int) % (rows * fine)
-    c = np.round(u / model.cell_width_nm * columns * fine).astype(int) % (columns * fine)
-    return image[r, c]
+    spectrum = np.fft.fft2(cell) / cell.size
+    h = np.fft.fftfreq(columns, 1 / columns) / model.cell_width_nm
+    k = np.fft.fftfreq(rows, 1 / rows) / model.cell_height_nm
+    q = np.stack([part.ravel() for part in np.meshgrid(h, k)], axis=1) @ inverse
+    strong = np.abs(spectrum.ravel()) > 1e-6 * abs(spectrum[0, 0])
+    along_x = np.exp(2j * np.pi * np.outer(q[strong, 0], x))
+    along_y = np.exp(2j * np.pi * np.outer(y[:, 0], q[strong, 1])) * spectrum.ravel()[strong]
+    return (along_y @ along_x).real
 
 
 def _add(image, model, name, detector, place, inverse, x, y, optics, coherence) -> None:
