@@ -127,9 +127,20 @@ class SiteEvidence:
             after = parts[:, self.species.index(name)][::-1].cumsum()[::-1]
             doses = np.array([dose for _, _, dose, _ in history.pieces])
             risk = np.log(_ATOMS_AT_RISK * cross_section_a2 * np.maximum(doses, 1e-6))
-            # Born during piece k: about half of that piece still shows the whole column, so the change counts from k + 1/2.
-            half = after - 0.5 * parts[:, self.species.index(name)]
-            log_weight[1] = logsumexp(risk + half)
-            best = int(np.argmax(risk + half))
+            own = parts[:, self.species.index(name)]
+            # Born at a moment spread evenly over piece k: the piece's own evidence counts from there on.
+            weight = risk + (after - own) + _log_mean_exp_to(own)
+            log_weight[1] = logsumexp(weight)
+            best = int(np.argmax(weight))
             birth = history.pieces[best][:2]
         return np.exp(log_weight - logsumexp(log_weight)), birth
+
+
+def _log_mean_exp_to(llr: np.ndarray) -> np.ndarray:
+    """log of the mean of exp(u * llr) over u from 0 to 1: log((exp(llr) - 1) / llr).
+
+    >>> _log_mean_exp_to(np.array([0.0, 1.0])).round(4).tolist()
+    [0.0, 0.5413]
+    """
+    size = np.maximum(np.abs(llr), 1e-9)
+    return np.maximum(llr, 0.0) + np.log(-np.expm1(-size) / size)

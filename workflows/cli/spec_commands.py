@@ -25,7 +25,7 @@ def new(
 ) -> None:
     """Write a commented spec, and the structure file it names, to start from."""
     target = name if name.suffix in (".yaml", ".yml") else name.with_name(name.name + ".yaml")
-    structure = target.parent / "structures" / "WSe2.extxyz"
+    structure = target.parent / "WSe2.extxyz"
     for path in (target, structure):
         if path.exists() and path == target:
             raise SpecError(f"{path} exists; choose another name, nothing was written")

@@ -17,6 +17,8 @@ FULL_DOSE_E_PER_A2 = 2700.0
 FIELD_NM = 20.0
 PIXEL_NM = 0.039
 CURRENT_PA = 30.0
+SURVEY_FIELD_NM = 100.0
+SURVEY_PIXEL_NM = 0.2
 
 
 def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float:
@@ -41,7 +43,8 @@ def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
     }
     full = {**common, "dwell_time_us": dwell_for(FULL_DOSE_E_PER_A2, PIXEL_NM, CURRENT_PA)}
     thin = {**common, "dwell_time_us": dwell_for(everywhere, PIXEL_NM, CURRENT_PA)}
-    return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": full, "oracle": full}
+    survey = {"survey": {"field_of_view_nm": SURVEY_FIELD_NM, "pixel_size_nm": SURVEY_PIXEL_NM}}
+    return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": {**full, **survey}, "oracle": full}
 
 
 BASELINES: dict[str, Callable[[ExperimentSpec], dict[str, dict[str, Any]]]] = {"defect_census": census_baselines}

@@ -1,0 +1,106 @@
+"""Settings: which folder, which instruments, every fault with its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import NotFound, SpecError
+from orchestrator.settings import InstrumentSettings, Settings
+
+TOML = """
+database_url = "postgresql://server/base"
+
+[instruments.titan]
+adapter = "temscript"
+config = { host = "scope.local", port = 8080 }
+[instruments.titan.safety]
+max_dose_e_per_a2 = 2.0e5
+max_current_pa = 200.0
+
+[instruments.simulated]
+config = { drift_nm_per_s = 0.02 }
+"""
+
+
+def test_without_a_file_there_are_the_built_in_instruments(tmp_path: Path) -> None:
+    settings = Settings.load(tmp_path, environment={})
+    assert settings.data_folder == tmp_path.resolve()
+    assert settings.database_url is None
+    assert settings.instruments == {
+        "simulated": InstrumentSettings(adapter="simulated"),
+        "replay": InstrumentSettings(adapter="replay"),
+    }
+
+
+def test_the_folder_comes_from_the_option_then_the_environment_then_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = {"STEMPILOT_DATA": str(tmp_path / "environment")}
+    assert Settings.load(tmp_path / "option", environment=environment).data_folder == tmp_path / "option"
+    assert Settings.load(environment=environment).data_folder == tmp_path / "environment"
+    assert Settings.load(environment={}).data_folder == tmp_path / "stempilot-data"
+    assert Settings.load(environment={"STEMPILOT_DATA": ""}).data_folder == tmp_path / "stempilot-data"
+
+
+def test_the_file_of_the_data_folder_or_the_one_named(tmp_path: Path) -> None:
+    (tmp_path / "stempilot.toml").write_text(TOML)
+    for settings in (
+        Settings.load(tmp_path, environment={}),
+        Settings.load(tmp_path / "other", tmp_path / "stempilot.toml", {}),
+    ):
+        titan = settings.instrument("titan")
+        assert (titan.adapter, titan.config) == ("temscript", {"host": "scope.local", "port": 8080})
+        assert titan.safety.max_dose_e_per_a2 == 2.0e5
+        assert settings.instrument("simulated").adapter == "simulated"
+        assert settings.instrument("simulated").config == {"drift_nm_per_s": 0.02}
+        assert settings.instrument("replay").adapter == "replay"
+        assert settings.database_url == "postgresql://server/base"
+    changed = Settings.load(tmp_path, environment={"STEMPILOT_DATABASE_URL": "postgresql://other/base"})
+    assert changed.database_url == "postgresql://other/base"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("color = 1", r"color: unknown key"),
+        ("[instruments.titan]\nconfig = {}", r"instruments\.titan\.adapter: missing"),
+        ("[instruments.titan]\nadapter = 'x'\nsaftey = {}", r"instruments\.titan\.saftey: unknown key"),
+        (
+            "[instruments.titan]\nadapter = 'x'\n[instruments.titan.safety]\nmax_current_pa = -3.0",
+            r"instruments\.titan\.safety\.max_current_pa: .*-3\.0 pA.*> 0",
+        ),
+        (
+            "[instruments.titan]\nadapter = 'x'\n[instruments.titan.safety]\nmax_dose = 3",
+            r"safety\.max_dose: unknown key",
+        ),
+        ("instruments = 3", r"instruments: "),
+        ("data_folder = 'x'", r"data_folder: not a setting of the file; give --data"),
+        ("[instruments", r"not valid TOML"),
+    ],
+)
+def test_a_fault_is_named_with_its_path(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "stempilot.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message) as error:
+        Settings.load(tmp_path, environment={})
+    assert str(path) in str(error.value)
+    assert error.value.exit_status == 2
+
+
+def test_every_fault_at_once(tmp_path: Path) -> None:
+    (tmp_path / "stempilot.toml").write_text("color = 1\n[instruments.a]\n[instruments.b]\nadapter = ''")
+    with pytest.raises(SpecError, match=r"3 fault\(s\)"):
+        Settings.load(tmp_path, environment={})
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        Settings.load(tmp_path, tmp_path / "missing.toml", {})
+
+
+def test_an_instrument_nobody_configured(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"there are replay, simulated; add \[instruments\.krios\]"):
+        Settings.load(tmp_path, environment={}).instrument("krios")

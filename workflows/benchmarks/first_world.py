@@ -1,0 +1,91 @@
+"""The first world over many seeds and three clusterings: our policy and every baseline, every seed shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from statistics import median
+from typing import Any
+
+from orchestrator.settings import Settings
+from orchestrator.spec import ExperimentSpec
+from orchestrator.versions import versions
+
+from workflows.evaluation.baselines import baseline_plans, run_all
+from workflows.evaluation.rehearsal import Rehearsal
+
+CLUSTERINGS = (0.0, 0.7, 1.2)
+_KEPT = (
+    "recall", "false_discovery_rate", "electrons", "instrument_time_s", "frames", "dose_max_e_per_a2", "ledger_error_fraction",
+    "confirmed", "wrong", "determinable", "reason", "cpu_s",
+)  # fmt: skip
+
+
+def bench_first_world(seeds: int, settings: Settings) -> dict[str, Any]:
+    """Runs seeds x clusterings x policies, two processes; prints one line a world and the medians."""
+    with as_file(files("workflows") / "templates" / "experiment.yaml") as path:
+        spec = ExperimentSpec.from_yaml(path)
+    worlds: list[dict[str, Any]] = []
+    for sigma in CLUSTERINGS:
+        config = {**spec.instrument.config, "clustering_sigma": sigma}
+        clustered = spec.model_copy(update={"instrument": spec.instrument.model_copy(update={"config": config})})
+        for seed in range(seeds):
+            main = Rehearsal(
+                spec=clustered,
+                seed=seed,
+                settings=settings.instrument("simulated"),
+                cache_folder=settings.data_folder / "cache",
+                policy=spec.policy.name,
+                options=spec.policy.options,
+            )
+            results = run_all([main, *baseline_plans(main)], _ignore)
+            worlds.append({"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}})
+            print(_line(worlds[-1]), flush=True)
+    summary = {str(sigma): _summary([w for w in worlds if w["clustering_sigma"] == sigma]) for sigma in CLUSTERINGS}
+    for sigma, rows in summary.items():
+        print(f"clustering {sigma}: " + "  ".join(f"{name} {row['median_recall']:.3f}" for name, row in rows.items()))
+    return {"benchmark": "first_world", "versions": versions(), "worlds": worlds, "summary": summary}
+
+
+def _ignore(done: Mapping[str, Any]) -> None:
+    del done
+
+
+def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: result.get(key) for key in _KEPT}
+
+
+def _line(world: Mapping[str, Any]) -> str:
+    words = [
+        f"{name} {row['recall']:.3f}/{row['false_discovery_rate']:.3f}" for name, row in world["policies"].items()
+    ]
+    return f"sigma {world['clustering_sigma']:.1f} seed {world['seed']:3d}  recall/false discovery rate: " + "  ".join(words)
+
+
+def _summary(worlds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians, worst, and against the operator: ratio of recalls and the seeds where ours lost."""
+    rows: dict[str, Any] = {}
+    names = list(worlds[0]["policies"])
+    for name in names:
+        recalls = [world["policies"][name]["recall"] for world in worlds]
+        rates = [world["policies"][name]["false_discovery_rate"] for world in worlds]
+        rows[name] = {
+            "median_recall": median(recalls),
+            "worst_recall": min(recalls),
+            "median_false_discovery_rate": median(rates),
+            "pooled_false_discovery_rate": _pooled(worlds, name),
+        }
+    ours = names[0]
+    for name in names[1:]:
+        rows[name]["seeds_where_it_beats_ours"] = [
+            world["seed"] for world in worlds if world["policies"][name]["recall"] > world["policies"][ours]["recall"]
+        ]
+    return rows
+
+
+def _pooled(worlds: list[dict[str, Any]], name: str) -> float:
+    wrong = sum(world["policies"][name]["wrong"] for world in worlds)
+    confirmed = sum(world["policies"][name]["confirmed"] for world in worlds)
+    return wrong / confirmed if confirmed else 0.0
+
+
