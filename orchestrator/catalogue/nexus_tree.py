@@ -14,7 +14,7 @@ UNITS: Final = {
     "_nm": "nm", "_nm2": "nm^2", "_mm": "mm", "_mrad": "mrad", "_deg": "deg", "_ev": "eV", "_pa": "pA", "_us": "us",
     "_s": "s", "_ns": "ns", "_e_per_a2": "1/angstrom^2", "_e_per_a2_s": "1/(angstrom^2*s)", "_per_nm2": "1/nm^2",
     "_px": "pixel", "_barn": "barn", "_per_s": "1/s", "_nm_per_s": "nm/s", "_nm_per_min": "nm/min",
-    "_counts_per_electron": "count/electron", "_offset_counts": "count", "electrons": "electron",
+    "counts_per_electron": "count/electron", "offset_counts": "count", "electrons": "electron",
     "_e_per_px": "electron/pixel", "_hz": "Hz", "_a": "A", "_v": "V", "_k": "K",
 }  # fmt: skip
 UNITLESS: Final = ""
@@ -53,9 +53,9 @@ def _label(target: Any, texts: Mapping[str, str]) -> None:
 
 
 def write_text(parent: h5py.Group, name: str, value: str, **attributes: str) -> None:
-    """A UTF-8 text of variable length."""
+    """A UTF-8 text of variable length; HDF5 has no NUL inside one, so it becomes the replacement character."""
     made = h5d.create(parent.id, name.encode(), _TEXT, _SCALAR)
-    made.write(_SCALAR, _SCALAR, np.array(value.encode(), dtype=object))
+    made.write(_SCALAR, _SCALAR, np.array(value.replace("\0", "\ufffd").encode(), dtype=object))
     _label(made, attributes)
 
 
@@ -76,7 +76,7 @@ def write_values(parent: h5py.Group, values: Mapping[str, Any]) -> None:
     None is written as an empty field with `missing`, so that it differs from zero and from not being there.
     """
     for key, value in values.items():
-        name = key.replace("/", "_")
+        name = _free_name(parent, key)
         match value:
             case bool():
                 parent.create_dataset(name, data=np.bool_(value))
@@ -93,10 +93,20 @@ def write_values(parent: h5py.Group, values: Mapping[str, Any]) -> None:
             case list() if _are_numbers(value):
                 number(parent, name, value, unit_of(key))
             case list() if value and all(isinstance(item, str) for item in value):
-                parent.create_dataset(name, data=value, dtype=h5py.string_dtype())
+                texts = [item.replace("\0", "\ufffd") for item in value]
+                parent.create_dataset(name, data=texts, dtype=h5py.string_dtype())
             case _:
                 listed = {f"{index:04d}": item for index, item in enumerate(value)}
                 write_values(group(parent, name, "NXcollection"), listed)
+
+
+def _free_name(parent: h5py.Group, key: str) -> str:
+    """A name HDF5 takes and the group does not have: no slash, not only dots."""
+    name = key.replace("/", "_").replace("\0", "_")
+    name = name if name.strip(".") else f"_{name}"
+    while name in parent:
+        name += "_"
+    return name
 
 
 def _are_numbers(values: list[Any]) -> bool:

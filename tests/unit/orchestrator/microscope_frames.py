@@ -95,7 +95,7 @@ def frame(asked: AcquireFrame, seed: int = 0) -> Frame:
             "software": {"engine": "1.0"},
             "calibrations": [{"quantity": "pixel_size_nm", "relative_error": 0.0}],
             "line_jitter_nm": 0.01,
-            "missing": None,
+            "tip_age_s": None,
             "levels_pa": [1.0, 2.5],
             "names": ["a", "b"],
         },
