@@ -110,7 +110,7 @@ def _index_differences(indices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarra
 
 
 ExpectedTerms = Callable[[float, float], np.ndarray]
-"""(defocus offset in nm, rotation of the crystal in degrees) -> (D, G) terms of every detector, fraction of the beam."""
+"""(defocus offset in nm, rotation of the crystal in degrees) -> (D, G) terms by detector, fraction of the beam."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class CellFitter:
         return bases[int(np.argmin(np.round(away, 3)))]
 
     def _reindexed(self, values: np.ndarray, old_basis: np.ndarray, new_basis: np.ndarray) -> np.ndarray:
-        """Terms (D, G) by index in the new basis: n_old = (old basis)^T (new basis)^-T n_new; zero where not measured."""
+        """Terms (D, G) by index in the new basis, n_old = (old)^T (new)^-T n_new; zero where not measured."""
         change = np.round(np.linalg.solve(new_basis, old_basis))
         wanted = self._terms.indices @ change
         known = {(int(i), int(j)): number for number, (i, j) in enumerate(self._terms.indices)}

@@ -96,7 +96,7 @@ def groups(key: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`llr` (n, S) NaN where a species does not belong; `amplitude`, `amplitude_std` (n, D) electrons above the host."""
+    """`llr` (n, S), NaN where a species does not belong; `amplitude` and its std (n, D), electrons above the host."""
 
     llr: np.ndarray
     amplitude: np.ndarray

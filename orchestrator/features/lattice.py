@@ -12,6 +12,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 SCALE_RANGE_FRACTION = 0.04
+_SHEAR_RANGE_FRACTION = 0.12
 _SIGNIFICANT_POWER = 12.0
 _SHORTEST_TRANSFORM_PX = 256
 _BLOCK_NM = 4.0
@@ -40,7 +41,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Periodicity:
-    """`matrix` (2, 2) takes the model's crystal axes to the scan's; `power` is the mean strength of the lattice's
+    """A lattice without its content.
+
+    `matrix` (2, 2) takes the model's crystal axes to the scan's; `power` is the mean strength of the lattice's
     spectral peaks over the noise (1 where there is none); `rms_nm` how far blocks of the frame stray from it.
     """
 
@@ -69,7 +72,7 @@ def bragg_sums(counts: np.ndarray, x_nm: np.ndarray, y_nm: np.ndarray, g_per_nm:
 
 
 def synthesise(terms: np.ndarray, x_nm: np.ndarray, y_nm: np.ndarray, g_per_nm: np.ndarray) -> np.ndarray:
-    """The image (rows, columns) float32 of half-plane Fourier terms, the constant first: the inverse of `bragg_sums`."""
+    """The image (rows, columns) float32 of half-plane Fourier terms, the constant first."""
     doubled = terms * np.where(np.arange(len(terms)) == 0, 1.0, 2.0)
     along_x = np.exp(2j * np.pi * np.outer(g_per_nm[:, 0], x_nm)).astype(np.complex64)
     along_y = (np.exp(2j * np.pi * np.outer(y_nm, g_per_nm[:, 1])) * doubled).astype(np.complex64)
@@ -77,9 +80,13 @@ def synthesise(terms: np.ndarray, x_nm: np.ndarray, y_nm: np.ndarray, g_per_nm: 
 
 
 def find_periodicity(
-    pictures: list[Picture], q_per_nm: np.ndarray, weights: np.ndarray, turn_rad: float
+    pictures: list[Picture],
+    q_per_nm: np.ndarray,
+    weights: np.ndarray,
+    turn_rad: float,
+    scale_range_fraction: float = SCALE_RANGE_FRACTION,
 ) -> Periodicity:
-    """The similarity (any rotation up to `turn_rad`, scale within 4 %) whose spectral peaks are strongest, then affine.
+    """The similarity (rotation up to `turn_rad`, scale in range) whose spectral peaks are strongest, then affine.
 
     `q_per_nm` (G, 2) are the strongest frequencies of the model, `weights` (G,) their expected power.
     """
@@ -91,7 +98,7 @@ def find_periodicity(
     # The step is set by the frame, not by the padded transform.
     resolution = 0.5 / (max(pictures[0].counts.shape) * pictures[0].pixel_size_nm * radius)
     turns = np.arange(0, turn_rad, resolution) if turn_rad else np.zeros(1)
-    reach = SCALE_RANGE_FRACTION if turn_rad else 0.0
+    reach = scale_range_fraction if turn_rad else 0.0
     scales = np.exp(np.arange(-reach, reach + resolution / 2, resolution))
     turn, scale = (grid.ravel() for grid in np.meshgrid(turns, scales))
     cosine, sine = np.cos(turn) / scale, np.sin(turn) / scale
@@ -109,7 +116,7 @@ def find_periodicity(
     extent_nm = max(pictures[0].counts.shape) * pictures[0].pixel_size_nm
     shortest = np.argsort(np.linalg.norm(q_per_nm, axis=1), kind="stable")[:3]
     for used, reach_fraction in (
-        (shortest, SCALE_RANGE_FRACTION),
+        (shortest, _SHEAR_RANGE_FRACTION),
         (np.arange(len(q_per_nm)), 0.5 / extent_nm / radius),
     ):
         g = q_per_nm[used] @ np.linalg.inv(matrix)
@@ -124,7 +131,7 @@ def _affine(q_per_nm: np.ndarray, g_per_nm: np.ndarray, weights: np.ndarray, bef
     root = np.sqrt(np.maximum(weights, 1e-12))[:, None]
     transposed, *_ = np.linalg.lstsq(q_per_nm * root, g_per_nm * root, rcond=None)
     change = before.T @ transposed.T if abs(np.linalg.det(transposed)) > 0 else np.zeros((2, 2))
-    return np.linalg.inv(transposed) if np.abs(change - np.eye(2)).max() < 0.08 else before
+    return np.linalg.inv(transposed) if np.abs(change - np.eye(2)).max() < 0.2 else before
 
 
 def _spectrum(picture: Picture) -> tuple[np.ndarray, tuple[float, float]]:

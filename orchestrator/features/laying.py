@@ -28,6 +28,7 @@ from orchestrator.features.evidence import Exposure
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.features.forward import Forward
 from orchestrator.features.lattice import (
+    SCALE_RANGE_FRACTION,
     Periodicity,
     Picture,
     find_periodicity,
@@ -134,9 +135,12 @@ class Laid:
 class Laying:
     """Lays one forward model on frames; `near_rotation_deg` chooses among equivalent orientations."""
 
-    def __init__(self, forward: Forward, near_rotation_deg: float) -> None:
+    def __init__(
+        self, forward: Forward, near_rotation_deg: float, scale_range_fraction: float = SCALE_RANGE_FRACTION
+    ) -> None:
         self._forward = forward
         self._near_rotation_deg = near_rotation_deg
+        self._scale_range_fraction = scale_range_fraction
 
     def lay(self, view: FrameView, hint: LatticeHint | None) -> Laid | Periodicity:
         """The lattice in the frame, or the insignificant periodicity that is all there is."""
@@ -168,7 +172,7 @@ class Laying:
             found = find_periodicity(view.pictures, q @ np.linalg.inv(matrix), weights, 0.0)
             return Periodicity(matrix, found.power)
         turns = max(sum(len(group) for group in self._forward.cell.orientations), 2)
-        found = find_periodicity(view.pictures, q, weights, 2 * np.pi / turns)
+        found = find_periodicity(view.pictures, q, weights, 2 * np.pi / turns, self._scale_range_fraction)
         return refine_periodicity(view.pictures, found, q[:3]) if found.is_significant else found
 
     def _exposures(self, view: FrameView, period: Periodicity) -> list[Exposure]:
@@ -284,7 +288,7 @@ class Laying:
 
 
 def predicted_sites(cell: PrimitiveCell, fit: CellFit, half_nm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every site with |x|, |y| below `half_nm` (2,): positions (n, 2) in scan axes, number in the primitive cell (n,)."""
+    """Every site with |x|, |y| below `half_nm` (2,): place (n, 2) in scan axes, number in the primitive cell (n,)."""
     corners = np.array([(x, y) for x in (-half_nm[0], half_nm[0]) for y in (-half_nm[1], half_nm[1])])
     cycles = np.linalg.solve(fit.basis_nm, (corners - fit.origin_nm).T)
     low, high = np.floor(cycles.min(axis=1)).astype(int) - 1, np.ceil(cycles.max(axis=1)).astype(int) + 1

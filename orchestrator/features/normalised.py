@@ -21,11 +21,12 @@ from orchestrator.features.laying import FrameView, Laying, predicted_sites
 NAME = "lattice_description"
 _START_SIGMA_NM = 0.06
 _BINS = 48
+_SCALE_RANGE_FRACTION = 0.15  # files of unknown origin are often badly calibrated
 
 
 def describe(
     forward: Forward,
-    laying: Laying,
+    near_rotation_deg: float,
     image: np.ndarray,
     pixel_size_nm: float,
     ring_mrad: tuple[float, float],
@@ -50,11 +51,12 @@ def describe(
     rings = [RingCounts("image", *ring_mrad, scaled[None])]
     terms = forward.terms(rings, optics, coherence)
     view = FrameView(rings, [Picture(scaled, pixel_size_nm)], optics, coherence, terms, None, 0.0)
+    laying = Laying(forward, near_rotation_deg, _SCALE_RANGE_FRACTION)
     period = laying.periodicity(view, None)
     if not period.is_significant:
         raise FeatureError(
             f"no lattice of this model in the image: its peaks are {period.power:.1f} times the noise, 12 are needed; "
-            "check pixel_size_nm (4 % is tolerated) and the structure"
+            "check pixel_size_nm (15 % is tolerated) and the structure"
         )
     fit = laying.fit(view, period.matrix, [Exposure(scaled[None], 1.0, np.zeros(2))], None)
     margin_nm = 3 * _START_SIGMA_NM + 2 * pixel_size_nm

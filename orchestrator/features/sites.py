@@ -68,6 +68,7 @@ class LatticeSites:
         self.column_names = self._forward.cell.column_names
         self._species_column = [self.column_names.index(model.defects[name].column) for name in species]
         self._coherence = coherence
+        self._near_rotation_deg = near_rotation_deg
         self._radius_nm = radius_nm
         self._thresholds = Thresholds(suspect_llr_threshold, settled_llr_threshold)
         self._margin_nm = margin_nm
@@ -115,7 +116,9 @@ class LatticeSites:
         Image (rows, columns) in any unit. See `normalised.describe` for the arrays and values.
         """
         source = self._coherence(optics) if self._coherence is not None else Coherence()
-        return describe(self._forward, self._laying, image, pixel_size_nm, (inner_mrad, outer_mrad), optics, source)
+        return describe(
+            self._forward, self._near_rotation_deg, image, pixel_size_nm, (inner_mrad, outer_mrad), optics, source
+        )
 
     def _view(self, frame: Frame) -> FrameView:
         rings = ring_counts(frame)
