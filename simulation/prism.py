@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
+from simulation.errors import InvalidParameter
 from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.wave_grid import WaveGrid, fft_friendly
+
+_LARGEST_MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class ScatteringMatrix:
         self, optics: Optics, specimen: Transmissions, grid: WaveGrid, interpolation: int, on: Backend
     ) -> None:
         """Propagate every beam; `optics` gives energy, tilt and the largest aperture that can be asked for."""
+        _check_memory(optics, grid, interpolation, on)
         self._on = on
         self._layout = Layout.of(grid, interpolation)
         self._beams = self._layout.beams(optics)
@@ -133,6 +137,16 @@ class ScatteringMatrix:
         for axis, (start, count) in enumerate(zip(corner, self.grid.shape_px, strict=True)):
             part = _periodic_part(self._on, part, axis, start, count)
         return part
+
+
+def _check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
+    needed = scattering_matrix_bytes(grid, optics, interpolation)
+    if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
+        raise InvalidParameter(
+            f"the scattering matrix of PRISM with interpolation {interpolation} needs {needed / 2**30:.1f} GiB, above"
+            f" {_LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on {on.name};"
+            " use a larger interpolation, a smaller aperture, or method='multislice'"
+        )
 
 
 def squared_modulus(on: Backend, waves: Array) -> Array:

@@ -76,6 +76,9 @@ def test_more_memory_than_there_is_is_refused_before_it_is_taken():
     thick = ase.Atoms("Au400", positions=np.random.default_rng(0).uniform(0, 400, (400, 3)), cell=(400, 400, 400))
     with pytest.raises(InvalidParameter, match="GiB free on"):
         image(thick, method="multislice", grid_shape_px=(16384, 16384), slice_thickness_nm=0.05)
+    wide = ase.Atoms("Au", positions=[[1, 1, 1]], cell=(300, 300, 2))
+    with pytest.raises(InvalidParameter, match="use a larger interpolation"):
+        image(wide, method="prism")
 
 
 @pytest.mark.parametrize(
