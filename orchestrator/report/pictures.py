@@ -1,0 +1,139 @@
+"""The report's figure style and its two ways into the page: line plots as inline SVG, images as embedded PNG.
+
+Colours are Okabe and Ito's (Color Universal Design, 2008), readable with any colour vision.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#c9c9c9"
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
+SPECIES_COLOURS = (VERMILLION, SKY, PURPLE, GREEN, ORANGE, BLUE)
+SPECIES_MARKERS = ("o", "s", "D", "^", "v", "P")
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "svg.fonttype": "none",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "image.interpolation": "nearest",
+    "image.origin": "lower",
+}
+_NICE = (1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure ready for the page; `caption` is plain text."""
+
+    markup: Markup
+    caption: str
+
+
+@contextmanager
+def canvas(width_inches: float, height_inches: float) -> Iterator[Figure]:
+    """An empty figure in the report's style, drawn and saved inside the block."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        yield Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def as_svg(figure: Figure, name: str, alt: str) -> Markup:
+    """The figure as one inline element; `name` keeps its inner ids apart from those of the page's other figures."""
+    import matplotlib as mpl
+
+    target = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": f"stempilot-{name}"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    text = target.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)
+    head, body = text.split(">", 1)
+    head = re.sub(r'\s(width|height)="[\d.]+pt"', "", head)
+    width_px = round(float(figure.get_size_inches()[0]) * 96)
+    label = Markup(' role="img" aria-label="{}" style="width:{}px"').format(alt, width_px)
+    return Markup(head) + label + Markup(">" + body)  # noqa: S704
+
+
+def as_png(figure: Figure, alt: str, dots_per_inch: int = 144) -> Markup:
+    """The figure as an embedded image of at most 256 colours, shown at its size in inches."""
+    from PIL import Image
+
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    image = Image.open(target).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    packed = io.BytesIO()
+    image.save(packed, format="PNG", optimize=True)
+    data = base64.b64encode(packed.getvalue()).decode("ascii")
+    width_px = round(float(figure.get_size_inches()[0]) * 96)
+    return Markup('<img alt="{}" style="width:{}px" src="data:image/png;base64,{}">').format(alt, width_px, data)
+
+
+def scale_bar(axes: Axes, width_nm: float, *, dark: bool = False) -> None:
+    """A bar of a round length, about a fifth of the width, in the lower left corner; legible on any image."""
+    from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, TextArea, VPacker
+    from matplotlib.patches import Rectangle
+
+    length_nm = round_length_nm(0.22 * width_nm)
+    colour = INK if dark else "white"
+    box = AuxTransformBox(axes.transData)
+    box.add_artist(Rectangle((0, 0), length_nm, 0.012 * width_nm, facecolor=colour, edgecolor="none"))
+    label = TextArea(f"{length_nm:g} nm", textprops={"color": colour, "size": 8.5, "weight": "bold"})
+    packed = VPacker(children=[box, label], align="center", pad=0, sep=2)
+    anchored = AnchoredOffsetbox(loc="lower left", child=packed, pad=0.35, borderpad=0.5)
+    anchored.patch.set(facecolor="white" if dark else "black", edgecolor="none", alpha=0.6)
+    axes.add_artist(anchored)
+
+
+def round_length_nm(wanted_nm: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `wanted_nm`.
+
+    >>> round_length_nm(44.0), round_length_nm(4.4), round_length_nm(0.9)
+    (20.0, 2.0, 0.5)
+    """
+    power = 1.0
+    while power > wanted_nm:
+        power /= 10
+    while power * 10 <= wanted_nm:
+        power *= 10
+    return max(power * step for step in _NICE if power * step <= wanted_nm)
+
+
+def bare(axes: Axes) -> None:
+    """An image's frame: no ticks, thin border."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=RULE)

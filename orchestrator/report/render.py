@@ -1,0 +1,152 @@
+"""The page: every section in order, each left out where the experiment has nothing for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.report import accounts, comparison, densities, frame_pictures, headline, intensity_histograms, overview
+from orchestrator.report.census_view import CensusView
+from orchestrator.report.limits import NEEDED_DETECTABILITY, limits, pair_rows
+from orchestrator.report.report_data import ReportData, ReportDecision, ReportFrame
+
+_HERE = Path(__file__).parent
+_UNITS = (
+    "per_nm2", "e_per_a2", "nm2", "nm", "mrad", "deg", "ev", "pa", "mm", "us", "s", "px",
+)  # fmt: skip
+
+
+def render_report(data: ReportData) -> str:
+    """One self-contained HTML page; the same data give the same bytes."""
+    view = CensusView.of(data)
+    chosen = frame_pictures.chosen_frames(data.frames, view)
+    verdict = data.evaluation.verdict if data.evaluation is not None else {}
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            css=Markup((_HERE / "templates" / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+            cards=headline.cards(data),
+            species=headline.species_rows(data),
+            overview=overview.overview(data, view),
+            limits=limits(data, view),
+            best_frames=[p for frame in chosen if (p := frame_pictures.frame_picture(data, frame, view)) is not None],
+            score=comparison.score_curve(data),
+            curves=comparison.curves(data),
+            baselines=comparison.baseline_rows(data),
+            sentences=comparison.honest_sentences(data),
+            held_out=_held_out(data),
+            ledger=accounts.ledger_picture(data),
+            shares=accounts.share_rows(data.ledger),
+            budgets=accounts.budget_rows(data),
+            against_truth=accounts.ledger_against_truth(verdict),
+            read_back=accounts.read_back_rows([data.load_frame(frame.id) for frame in _sampled(data, chosen)]),
+            decisions=[_decision(decision) for decision in data.decisions],
+            **_census_sections(data, view),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["short"] = lambda text: text[:12]
+    return environment
+
+
+def _census_sections(data: ReportData, view: CensusView | None) -> dict[str, Any]:
+    if view is None:
+        return {
+            "three_colours": None, "close_ups": None, "posteriors": densities.element_maps(data), "histograms": [],
+            "detectability": [], "pairs": [], "needed": NEEDED_DETECTABILITY,
+        }  # fmt: skip
+    columns = intensity_histograms.column_of_species(data, view)
+    pools = intensity_histograms.pools(data, view)
+    density = densities.density_maps(data, view)
+    return {
+        "three_colours": overview.three_colours(data, view),
+        "close_ups": frame_pictures.close_ups(data, view),
+        "posteriors": [density] if density is not None else [],
+        "histograms": [intensity_histograms.histograms(data, view, pool) for pool in pools],
+        "detectability": [row for pool in pools for row in intensity_histograms.detectability_rows(view, columns, pool)],
+        "pairs": pair_rows(data, view),
+        "needed": NEEDED_DETECTABILITY,
+    }
+
+
+def _sampled(data: ReportData, chosen: list[ReportFrame]) -> list[ReportFrame]:
+    """The first survey frame and two of the frames shown."""
+    survey = [frame for frame in data.frames if frame.purpose == "survey"][:1]
+    return survey + chosen[:1] + chosen[-1:] if len(chosen) > 1 else survey + chosen
+
+
+def _held_out(data: ReportData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For element maps: who, and for each line the share of the held-out deviance that its map explains."""
+    if data.evaluation is None or "lines" not in data.summary:
+        return []
+    runs = {data.experiment.policy + " (this run)": data.evaluation.verdict, **data.evaluation.baselines}
+    return [(name, [(line, _explained(verdict, line)) for line in data.summary["lines"]]) for name, verdict in runs.items()]
+
+
+def _explained(verdict: Mapping[str, Any], line: str) -> str:
+    by_line = verdict.get("deviance_explained", {}).get(line)
+    value = by_line if by_line is not None else (verdict.get(line) or {}).get("explained")
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _decision(decision: ReportDecision) -> dict[str, Any]:
+    rest = {key: value for key, value in decision.reason.items() if key != "why"}
+    return {
+        "row": decision,
+        "point": ", ".join(f"{_label(key)} {_plain(value)}{_unit(key)}" for key, value in decision.point.items()),
+        "why": str(decision.reason.get("why", "no reason given")),
+        "numbers": _numbers(rest),
+        "prediction": "; ".join(f"{name} {_with_std(pair)}" for name, pair in decision.prediction.items()),
+        "cost": "; ".join(f"{_label(name)} {_plain(value)}{_unit(name)}" for name, value in decision.cost.items() if value),
+    }
+
+
+def _numbers(values: Mapping[str, Any]) -> str:
+    parts: list[str] = []
+    for key, value in values.items():
+        text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else _plain(value)
+        parts.append(f"{key} {text if len(text) <= 300 else text[:300] + ' …'}")
+    return "; ".join(parts)
+
+
+def _with_std(pair: tuple[float | None, float | None]) -> str:
+    mean, std = pair
+    return f"{_plain(mean)} ± {_plain(std)}"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _ending(name: str) -> str | None:
+    return next((unit for unit in _UNITS if name.endswith("_" + unit)), None)
+
+
+def _label(name: str) -> str:
+    unit = _ending(name)
+    return (name.removesuffix("_" + unit) if unit else name).replace("_", " ")
+
+
+def _unit(name: str) -> str:
+    words = {"per_nm2": "/nm²", "e_per_a2": "e/Å²", "nm2": "nm²", "us": "µs", "pa": "pA", "ev": "eV"}
+    unit = _ending(name)
+    return "" if unit is None else " " + words.get(unit, unit)
