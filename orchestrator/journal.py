@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from instruments import AcquireFrame, Frame
 from orchestrator import events
@@ -88,8 +88,10 @@ class Journal:
         }
         return self.catalogue.observe(intent, payload, features.to_bytes())
 
-    def mark(self, intent: Intent, status: Literal["unknown", "refused", "failed"], reason: str) -> Event:
-        """Write down that the intent came to nothing."""
+    def mark(self, intent: Intent, status: str, reason: str) -> Event:
+        """Write down that the intent came to nothing. Raises ValueError for a status that is no such ending."""
+        if status not in ("unknown", "refused", "failed"):
+            raise ValueError(f"status {status!r} is none of unknown, refused, failed")
         return self.catalogue.mark(intent, status, reason)
 
     def note(self, kind: str, payload: Mapping[str, Any]) -> Event:

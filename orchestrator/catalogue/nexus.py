@@ -59,7 +59,9 @@ def encode(frame: Frame, record: FrameRecord) -> bytes:
                 f"counts of {name!r} are {counts.dtype} with {counts.ndim} dimensions; "
                 "give unsigned integers, (sub-frames, rows, columns)"
             )
-    with h5py.File("frame.nxs", "w", driver="core", backing_store=False, block_size=1 << 20) as file:
+    with h5py.File(
+        "frame.nxs", "w", driver="core", backing_store=False, block_size=1 << 20, libver=("v110", "v110")
+    ) as file:
         file.attrs["default"] = ENTRY
         file.attrs["NX_class"] = "NXroot"
         file.attrs["creator"] = "stempilot"
