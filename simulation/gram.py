@@ -23,7 +23,7 @@ from simulation.scattering_factors import symbol_of
 from simulation.structure_columns import Supercell, SupercellAtoms
 from simulation.thermal_displacements import unit_displacements
 
-ALGORITHM_VERSION = 4
+ALGORITHM_VERSION = 5
 """Part of every cache key: raise it when the numbers change."""
 
 _RAYS_PER_BLOCK = 4096

@@ -24,6 +24,9 @@ from simulation.wave_grid import WaveGrid
 
 _BEAMS_PER_BLOCK = 8
 _SPECTRA_KEPT = 64
+_NYQUIST_SHARE = 0.77
+"""Of the Nyquist frequency beyond which nothing aliases onto the detectors. What does with less was scattered far out
+twice: it changes differences of WSe2 by less than 1e-3 of their peak in HAADF, 1e-4 in MAADF."""
 _SAME_PLANE_ANGSTROM = 0.05
 
 
@@ -62,7 +65,7 @@ class Planes:
     """One slice per atomic plane of the perfect structure, free space between: multislice of every plane wave.
 
     Focus counts from the plane met first. Waves beyond the detectors are dropped after each plane; transmission
-    functions keep what scatters any incident wave onto any detector, on a grid where nothing aliases onto those.
+    functions keep what scatters any incident wave onto any detector.
     """
 
     def __init__(self, supercell: Supercell, rays: Rays, objects: PhaseObjects) -> None:
@@ -73,7 +76,7 @@ class Planes:
         height, width = supercell.extent_angstrom
         extent = np.array([height, width])
         incident, scattered = (float(np.hypot(*(part / extent).T).max()) for part in (rays.incident, rays.scattered))
-        nyquist = 1.5 * scattered + 0.5 * incident + 1 / min(height, width)
+        nyquist = _NYQUIST_SHARE * (3 * scattered + incident) / 2 + 1 / min(height, width)
         self._grid = WaveGrid.for_cell(width, height, 0.5 / nyquist / 10, None)
         objects.check_reach(max(self._grid.shape_px) // 2)
         k2 = self._grid.squared_frequencies()
