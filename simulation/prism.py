@@ -116,10 +116,7 @@ class ScatteringMatrix:
         for start in range(0, len(points_angstrom), count):
             part = slice(start, start + count)
             coefficients = self._coefficients(base, points_angstrom[part])
-            waves = [
-                xp.matmul(self._window(corner), coefficients[index])
-                for index, corner in enumerate(corners[part].tolist())
-            ]
+            waves = [self._window_sum(corner, coefficients[i]) for i, corner in enumerate(corners[part].tolist())]
             spectra = self._on.fft2(xp.stack(waves)) / (rows * columns)
             yield start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))
 
@@ -131,12 +128,28 @@ class ScatteringMatrix:
         column = np.floor(points_angstrom[:, 0] / dx + 0.5).astype(np.int64) - columns // 2
         return np.column_stack([row % stored.shape_px[0], column % stored.shape_px[1]])
 
-    def _window(self, corner: list[int]) -> Array:
-        """(rows, columns, beams) of the periodic exit waves from a corner."""
-        part = self._waves
-        for axis, (start, count) in enumerate(zip(corner, self.grid.shape_px, strict=True)):
-            part = _periodic_part(self._on, part, axis, start, count)
-        return part
+    def _window_sum(self, corner: list[int], coefficients: Array) -> Array:
+        """(rows, columns) of a probe in the window at a corner; windows across the cell's edge are summed in parts.
+
+        A part is a view of the exit waves: only the small sums are copied.
+        """
+        xp, stored = self._on.xp, self._layout.stored.shape_px
+        row_parts, column_parts = (
+            _periodic_parts(start, count, available)
+            for start, count, available in zip(corner, self.grid.shape_px, stored, strict=True)
+        )
+        bands = [
+            xp.concat([xp.matmul(self._waves[rows, columns], coefficients) for columns in column_parts], axis=1)
+            for rows in row_parts
+        ]
+        return xp.concat(bands, axis=0)
+
+
+def _periodic_parts(start: int, count: int, available: int) -> list[slice]:
+    """The stretch of `count` from `start` on a ring, as one or two slices."""
+    if start + count <= available:
+        return [slice(start, start + count)]
+    return [slice(start, available), slice(0, start + count - available)]
 
 
 def _check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
@@ -152,17 +165,6 @@ def _check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backen
 def squared_modulus(on: Backend, waves: Array) -> Array:
     """|waves|^2, real."""
     return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
-
-
-def _periodic_part(on: Backend, array: Array, axis: int, start: int, count: int) -> Array:
-    available = array.shape[axis]
-    index = [slice(None)] * array.ndim
-    if start + count <= available:
-        index[axis] = slice(start, start + count)
-        return array[tuple(index)]
-    first, rest = list(index), list(index)
-    first[axis], rest[axis] = slice(start, available), slice(0, start + count - available)
-    return on.xp.concat([array[tuple(first)], array[tuple(rest)]], axis=axis)
 
 
 def _pixels_within(grid: WaveGrid, window: WaveGrid) -> NDArray[np.int64]:
