@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import convolve, gaussian_filter
 
-_HAZE = np.geomspace(0.12, 6.0, 12)  # added signal over the clean level
+_HAZE = np.geomspace(1.12, 7.0, 36) - 1  # added signal over the clean level; steps of about 5 %
 _LEVEL_STD = 0.08  # how well dose and current are believed
 _TEXTURE_STD = 0.02  # what neither class explains
 _COUPLING = 0.7
 _ROUNDS = 12
-_LEARNING_ROUNDS = 20
-_MOST_CELLS = 2500
+_LEARNING_ROUNDS = 15
+_MOST_CELLS = 1600
 _NEIGHBOURS = np.array([[0.7, 1.0, 0.7], [1.0, 0.0, 1.0], [0.7, 1.0, 0.7]])
 
 
@@ -64,8 +64,8 @@ def _pooled(counts: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _level(counts: np.ndarray, expected: np.ndarray) -> tuple[float, float, np.ndarray, float]:
-    """The clean level, its standard deviation, the haze weights, and the share of clean cells: best of nine starts."""
-    found = [_learn(counts, expected, float(start)) for start in np.exp(np.linspace(-0.4, 0.3, 9))]
+    """The clean level, its standard deviation, the haze weights, and the share of clean cells: best of six starts."""
+    found = [_learn(counts, expected, float(start)) for start in np.exp(np.linspace(-0.36, 0.24, 6))]
     return max(found, key=lambda learned: learned[0])[1:]
 
 
