@@ -73,7 +73,7 @@ class Journal:
             self.instrument_time_s += stored.ended_s - stored.started_s
         return frame
 
-    def observe(self, intent: Intent, facts: FrameFacts, features: FeatureSet, score: Score) -> Event:
+    def observe(self, intent: Intent, facts: FrameFacts, features: FeatureSet, score: Score) -> None:
         """Write down what was seen and what it is worth; the arrays of the score follow from the features."""
         payload = {
             "facts": plain(facts),
@@ -86,13 +86,13 @@ class Journal:
                 "outcomes": score.outcomes,
             },
         }
-        return self.catalogue.observe(intent, payload, features.to_bytes())
+        self.catalogue.observe(intent, payload, features.to_bytes())
 
-    def mark(self, intent: Intent, status: str, reason: str) -> Event:
+    def mark(self, intent: Intent, status: str, reason: str) -> None:
         """Write down that the intent came to nothing. Raises ValueError for a status that is no such ending."""
         if status not in ("unknown", "refused", "failed"):
             raise ValueError(f"status {status!r} is none of unknown, refused, failed")
-        return self.catalogue.mark(intent, status, reason)
+        self.catalogue.mark(intent, status, reason)
 
     def note(self, kind: str, payload: Mapping[str, Any]) -> Event:
         """Write down anything else that a later reader may ask for."""

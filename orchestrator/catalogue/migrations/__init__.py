@@ -1,3 +1,3 @@
 """Alembic migrations of the catalogue; `database.upgrade` runs them, no ini file is needed."""
 
-__all__: list[str] = []
+__all__ = []

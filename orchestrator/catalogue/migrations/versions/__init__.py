@@ -1,3 +1,3 @@
 """One module for each step of the schema, named by its number."""
 
-__all__: list[str] = []
+__all__ = []
