@@ -39,6 +39,24 @@ print("open", flush=True)
 sys.stdin.read()
 """
 
+FORK = """
+import os, sys
+from pathlib import Path
+from orchestrator.catalogue import Catalogue
+catalogue = Catalogue.open(Path(sys.argv[1]))
+read_end, write_end = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write_end)
+    os.read(read_end, 1)  # until the parent closes its end
+    os._exit(0)
+catalogue.close()
+Catalogue.open(Path(sys.argv[1])).close()
+os.close(write_end)
+assert os.waitpid(child, 0)[1] == 0
+print("opened again beside the child")
+"""
+
 
 def test_one_writer_named_by_its_process_and_readers_beside_it(tmp_path: Path) -> None:
     with Catalogue.open(tmp_path) as catalogue:
@@ -72,20 +90,11 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_does_not_keep_the_folder(tmp_path: Path) -> None:
-    catalogue = Catalogue.open(tmp_path)
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(write_end)
-        os.read(read_end, 1)  # until the parent closes its end
-        os._exit(0)
-    try:
-        catalogue.close()
-        Catalogue.open(tmp_path).close()
-    finally:
-        os.close(write_end)
-        os.close(read_end)
-        assert os.waitpid(child, 0)[1] == 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "opened again beside the child\n"), done.stderr
 
 
 @contextmanager
