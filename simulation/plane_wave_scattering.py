@@ -126,7 +126,7 @@ class Planes:
 
 
 class PhaseObjects:
-    """exp(i sigma V) of sets of atoms on a grid finer than the wave: at 0.0016 nm and 60 kV, W is right to 2.5 % at 150 mrad."""
+    """exp(i sigma V) on a grid finer than the wave: at 0.0016 nm and 60 kV, W scatters right to 2.5 % at 150 mrad."""
 
     def __init__(
         self, supercell: Supercell, beam_energy_ev: float, potential_sampling_nm: float, parametrization: str
