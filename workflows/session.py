@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from instruments import Blank, InstrumentError, InstrumentFault
+from instruments import Blank, HiddenTruth, InstrumentError, InstrumentFault
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
 from orchestrator.journal import Journal
@@ -26,9 +26,9 @@ from orchestrator.versions import versions
 
 from workflows.assembly import Parts, check_first_frame, join, make_policy, prepare
 from workflows.evaluation.baselines import baseline_plans, run_all
-from workflows.evaluation.rehearsal import Rehearsal, truth_of, verdict_on
+from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, truth_of, verdict_on
 from workflows.prefect_engine import PrefectEngine
-from workflows.restart import restore
+from workflows.restart import restore, taken_again
 
 _BYTES_PER_PX = 2.0
 _FRAME_OVERHEAD_BYTES = 200_000.0
@@ -157,6 +157,7 @@ class Session:
         if world is None:
             return
         verdict = verdict_on(parts, experiment.objective, experiment.microscope, world)
+        verdict["curve"] = self._curve(experiment_id, parts, options, world)
         settings = self.settings.instrument(parts.spec.instrument.name)
         main = Rehearsal(
             spec=parts.spec, seed=options.seed, settings=settings, cache_folder=self.cache_folder,
@@ -164,12 +165,23 @@ class Session:
         )  # fmt: skip
         results: dict[str, Any] = {}
         if options.baselines:
-            plans = baseline_plans(main)
+            plans = baseline_plans(main, experiment.spent.frames)
             if plans:
                 self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {', '.join(p.policy for p in plans)}")
             results = run_all(plans, lambda done: self.say(f"baseline {done['policy']} done"))
             self._keep_children(experiment_id, main, results)
         self.catalogue.append(experiment_id, "evaluated", {"truth": verdict, "baselines": results})
+
+    def _curve(self, experiment_id: str, parts: Parts, options: RunOptions, world: HiddenTruth) -> list[dict[str, float]]:
+        """Truth against electrons for our own run: the journalled features are judged again, now and then."""
+        settings = self.settings.instrument(parts.spec.instrument.name)
+        again = prepare(parts.spec, options.seed, settings, self.cache_folder)
+        curve = Curve(again, world, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
+        experiment = join(again, make_policy(again, parts.spec.policy.name, parts.spec.policy.options), NoRecord(), curve)
+        for step in Journal(self.catalogue, experiment_id).past():
+            taken_again(experiment, step)
+        curve.add(experiment.spent.electrons, experiment.spent.instrument_time_s)
+        return curve.points
 
     def _keep_children(self, experiment_id: str, main: Rehearsal, results: Mapping[str, Mapping[str, Any]]) -> None:
         for name, result in results.items():

@@ -33,6 +33,7 @@ class CensusOptions(Record):
     prior_density_per_nm2: dict[str, float] = Field(description="species -> guess; learned from the data as they come")
     prior_weight_sites: float = Field(default=20_000.0, gt=0, description="how many sites the guess is worth")
     determinable: tuple[str, ...] = Field(description="species that count as natives to confirm")
+    phonon_count: int = Field(default=12, ge=1, le=200, description="frozen-phonon configurations of the forward model")
     beam_made: str | None = Field(default=None, description="the species the beam makes")
     beam_cross_section_barn: float = Field(default=2.0, ge=0, description="believed, per atom; 1 barn = 1e-8 A2")
 
@@ -101,9 +102,8 @@ class DefectCensus:
         clean_area = float(first.sum()) / (self.geometry.sites_per_nm2 * len(self.geometry.column_names))
         table = evidence.table()
         self._learn_prior(table)
-        new = {(int(c), int(i), int(j)) for c, (i, j) in zip(column[first], index[first], strict=True)}
-        here = np.array([(int(c), int(i), int(j)) in new for c, (i, j) in zip(table.column, table.index, strict=True)], dtype=bool)
-        native = self._native(table)[here] if len(here) else np.zeros(0)
+        here = np.isin(_keys(table.column, table.index), _keys(column[first], index[first]))
+        native = self._native(table)[here]
         return float(native.sum()), float(np.sqrt((native * (1 - native)).sum() + 0.25)), clean_area
 
     def _start_evidence(self) -> SiteEvidence:
@@ -156,7 +156,7 @@ class DefectCensus:
         if self._evidence is None:
             return _no_calls(len(self.species))
         table = self._evidence.table()
-        call = table.posterior.argmax(axis=1) if len(table.column) else np.zeros(0, dtype=int)
+        call = table.posterior.argmax(axis=1)
         error = 1 - table.posterior[np.arange(len(call)), call]
         confirmed = np.zeros(len(call), dtype=bool)
         defects = call >= 2
@@ -271,6 +271,12 @@ class DefectCensus:
             "visited_dose_e_per_a2": self.map.visited_dose_e_per_a2,
             **{f"call_{key}": value for key, value in calls.items()},
         }  # fmt: skip
+
+
+def _keys(column: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """One number a site."""
+    span = np.int64(1 << 20)
+    return (column.astype(np.int64) * span + index[:, 0] + span // 2) * span + index[:, 1] + span // 2
 
 
 def _no_calls(species_count: int) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ from scipy.special import logsumexp
 
 from orchestrator.features.feature_set import FeatureSet
 
-SUSPECT_LLR = -1.0
 _ATOMS_AT_RISK = 2.0
 
 
@@ -20,8 +19,8 @@ _ATOMS_AT_RISK = 2.0
 class SiteHistory:
     """What was measured at one suspect site, in time order: dose and log-likelihood ratios of each piece."""
 
+    row: int
     before_llr: np.ndarray
-    before_dose_e_per_a2: float
     pieces: list[tuple[str, int, float, np.ndarray]] = field(default_factory=list[tuple[str, int, float, np.ndarray]])
 
 
@@ -62,6 +61,10 @@ class SiteEvidence:
         self.dose = np.zeros(shape, dtype=np.float32)
         self.suspects: dict[tuple[int, int, int], SiteHistory] = {}
         self.beam_made = beam_made
+        self._sites = np.zeros((0, 3), dtype=np.int64)
+        self._total = np.zeros((0, len(species)))
+        self._beam = np.zeros(0)
+        self._birth: list[tuple[str, int] | None] = []
 
     def add(
         self, action_id: str, column: np.ndarray, index: np.ndarray, dose_e_per_a2: float, features: FeatureSet, keep: np.ndarray
@@ -81,59 +84,66 @@ class SiteEvidence:
             key = (int(column[row]), int(i[row]), int(j[row]))
             history = self.suspects.get(key)
             if history is None:
-                history = SiteHistory(self.llr[key].astype(float), float(self.dose[key]))
+                history = SiteHistory(len(self.suspects), self.llr[key].astype(float))
                 self.suspects[key] = history
+                self._grow(key)
             if suspect_row[row] >= 0:
                 parts = np.nan_to_num(arrays["suspect_llr_subframes"][suspect_row[row]].astype(float), nan=0.0)
                 for subframe, part in enumerate(parts):
                     history.pieces.append((action_id, subframe, dose_e_per_a2 / len(parts), part))
             else:
                 history.pieces.append((action_id, 0, dose_e_per_a2, llr[row].astype(float)))
+            self._weigh(key[0], history)
         np.add.at(self.llr, slots, llr[inside])
         np.add.at(self.dose, slots, np.float32(dose_e_per_a2))
         return first
 
+    def _grow(self, key: tuple[int, int, int]) -> None:
+        if len(self.suspects) > len(self._sites):
+            room = max(256, len(self._sites))
+            self._sites = np.concatenate([self._sites, np.zeros((room, 3), dtype=np.int64)])
+            self._total = np.concatenate([self._total, np.zeros((room, len(self.species)))])
+            self._beam = np.concatenate([self._beam, np.full(room, -np.inf)])
+        self._sites[len(self.suspects) - 1] = key
+        self._birth.append(None)
+
     def _known(self, column: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         if not self.suspects:
             return np.zeros(len(column), dtype=bool)
-        keys = np.array(list(self.suspects), dtype=np.int64)
+        keys = self._sites[: len(self.suspects)]
         span = np.int64(1 << 20)
         known = (keys[:, 0] * span + keys[:, 1]) * span + keys[:, 2]
         return np.isin((column.astype(np.int64) * span + i) * span + j, known)
 
     def table(self) -> SiteTable:
         """Posterior of every suspect site."""
-        keys = list(self.suspects)
-        posterior = np.zeros((len(keys), 2 + len(self.species)))
-        births: list[tuple[str, int] | None] = []
-        for row, key in enumerate(keys):
-            posterior[row], birth = self._posterior(key[0], self.suspects[key])
-            births.append(birth)
-        array = np.array(keys, dtype=np.int64).reshape(-1, 3)
-        dose = np.array([self.dose[key] for key in keys], dtype=float)
-        index = array[:, 1:] + np.array(self.window[:2])
-        return SiteTable(array[:, 0], index, posterior, dose, births)
+        count = len(self.suspects)
+        sites = self._sites[:count]
+        weight = np.full((count, 2 + len(self.species)), -np.inf)
+        weight[:, 0] = 0.0
+        weight[:, 1] = self._beam[:count]
+        here = self.species_column == sites[:, :1]
+        weight[:, 2:] = np.where(here, np.log(self.prior_density) + self._total[:count], -np.inf)
+        posterior = np.exp(weight - weight.max(axis=1, keepdims=True))
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        dose = self.dose[sites[:, 0], sites[:, 1], sites[:, 2]].astype(float)
+        return SiteTable(sites[:, 0], sites[:, 1:] + np.array(self.window[:2]), posterior, dose, list(self._birth))
 
-    def _posterior(self, column: int, history: SiteHistory) -> tuple[np.ndarray, tuple[str, int] | None]:
+    def _weigh(self, column: int, history: SiteHistory) -> None:
+        """Renew what does not depend on the prior: the summed ratios, and the weight of a loss under the beam."""
         parts = np.array([part for *_, part in history.pieces]).reshape(-1, len(self.species))
-        total = history.before_llr + parts.sum(axis=0)
-        here = self.species_column == column
-        log_weight = np.full(2 + len(self.species), -np.inf)
-        log_weight[0] = 0.0
-        log_weight[2:][here] = np.log(self.prior_density[here]) + total[here]
-        birth: tuple[str, int] | None = None
+        self._total[history.row] = history.before_llr + parts.sum(axis=0)
         name, cross_section_a2 = self.beam_made
-        if name is not None and here[self.species.index(name)] and cross_section_a2 > 0:
-            after = parts[:, self.species.index(name)][::-1].cumsum()[::-1]
-            doses = np.array([dose for _, _, dose, _ in history.pieces])
-            risk = np.log(_ATOMS_AT_RISK * cross_section_a2 * np.maximum(doses, 1e-6))
-            own = parts[:, self.species.index(name)]
-            # Born at a moment spread evenly over piece k: the piece's own evidence counts from there on.
-            weight = risk + (after - own) + _log_mean_exp_to(own)
-            log_weight[1] = logsumexp(weight)
-            best = int(np.argmax(weight))
-            birth = history.pieces[best][:2]
-        return np.exp(log_weight - logsumexp(log_weight)), birth
+        if name is None or cross_section_a2 <= 0 or self.species_column[self.species.index(name)] != column:
+            return
+        own = parts[:, self.species.index(name)]
+        later = own[::-1].cumsum()[::-1] - own
+        doses = np.array([dose for _, _, dose, _ in history.pieces])
+        risk = np.log(_ATOMS_AT_RISK * cross_section_a2 * np.maximum(doses, 1e-6))
+        # Born at a moment spread evenly over piece k: the piece's own evidence counts from there on.
+        weight = risk + later + _log_mean_exp_to(own)
+        self._beam[history.row] = logsumexp(weight)
+        self._birth[history.row] = history.pieces[int(np.argmax(weight))][:2]
 
 
 def _log_mean_exp_to(llr: np.ndarray) -> np.ndarray:

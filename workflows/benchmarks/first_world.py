@@ -38,7 +38,7 @@ def bench_first_world(seeds: int, settings: Settings) -> dict[str, Any]:
                 policy=spec.policy.name,
                 options=spec.policy.options,
             )
-            results = run_all([main, *baseline_plans(main)], _ignore)
+            results = run_all([main, *baseline_plans(main, 0)], _ignore)
             worlds.append({"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}})
             print(_line(worlds[-1]), flush=True)
     summary = {str(sigma): _summary([w for w in worlds if w["clustering_sigma"] == sigma]) for sigma in CLUSTERINGS}

@@ -61,10 +61,11 @@ def list_(
 
 @app.command()
 @explained
-def report(experiment: IdArgument = "latest", data: DataOption = None) -> None:
+def report(experiment: IdArgument = "latest", data: DataOption = None, settings: SettingsOption = None) -> None:
     """Write the report again and print where it is."""
-    with reading(settings_of(data, None)) as catalogue:
-        print(write_report(catalogue, catalogue.experiment(experiment).id))
+    opened = settings_of(data, settings)
+    with reading(opened) as catalogue:
+        print(write_report(catalogue, opened, catalogue.experiment(experiment).id))
 
 
 @app.command()

@@ -110,7 +110,7 @@ def conclude(settings: Settings, experiment_id: str, view: View, *, as_json: boo
     """Write the report, print the answer, leave with the documented status."""
     with reading(settings) as catalogue:
         document = experiment_document(catalogue, experiment_id)
-        report = write_report(catalogue, experiment_id) if document["frames"] else None
+        report = write_report(catalogue, settings, experiment_id) if document["frames"] else None
     if as_json:
         print(json.dumps(document | ({"report": str(report)} if report else {})))
     else:

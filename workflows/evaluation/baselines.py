@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from math import ceil, sqrt
 from typing import Any
 
 from orchestrator.spec import ExperimentSpec
@@ -47,13 +48,59 @@ def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
     return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": {**full, **survey}, "oracle": full}
 
 
-BASELINES: dict[str, Callable[[ExperimentSpec], dict[str, dict[str, Any]]]] = {"defect_census": census_baselines}
+def element_map_baselines(spec: ExperimentSpec, frames: int) -> dict[str, dict[str, Any]]:
+    """name -> policy options: the equal-count raster and random positions, after the same survey image."""
+    space = spec.search_space
+    width_nm = float(space["x_nm"]["high"]) - float(space["x_nm"]["low"])
+    cell_nm = float(space["field_of_view_nm"]["low"])
+    spectra = max(frames - 1, 1)
+    common = {
+        "purpose": "field",
+        "mode": "eds",
+        "field_of_view_nm": cell_nm,
+        "dwell_time_us": float(space["dwell_time_us"]["high"]),
+    }
+    survey = {
+        **common,
+        "purpose": "survey",
+        "mode": "survey",
+        "x_nm": 0.0,
+        "y_nm": 0.0,
+        "field_of_view_nm": float(space["field_of_view_nm"]["high"]),
+        "dwell_time_us": float(space["dwell_time_us"]["low"]),
+    }
+    step_nm = (width_nm + cell_nm) / max(ceil(sqrt(spectra)), 1)
+    return {
+        "raster": {**common, "prelude": [survey], "step_nm": step_nm},
+        "random": {**common, "prelude": [survey]},
+    }
 
 
-def baseline_plans(main: Rehearsal) -> list[Rehearsal]:
-    """One rehearsal for every baseline of the main run's question; none for a question without baselines."""
+def _census_baselines(spec: ExperimentSpec, frames: int) -> dict[str, dict[str, Any]]:
+    del frames
+    return census_baselines(spec)
+
+
+BASELINES: dict[str, Callable[[ExperimentSpec, int], dict[str, dict[str, Any]]]] = {
+    "defect_census": _census_baselines,
+    "element_map": element_map_baselines,
+}
+
+
+def baseline_plans(main: Rehearsal, frames: int) -> list[Rehearsal]:
+    """One rehearsal for every baseline of the main run's question; none for a question without baselines.
+
+    `frames` is how many our run took: where the question counts points rather than dose, baselines get as many.
+    """
     build = BASELINES.get(main.spec.objective.name)
-    return [replace(main, policy=name, options=options) for name, options in build(main.spec).items()] if build else []
+    if build is None:
+        return []
+    spec = main.spec
+    if spec.objective.name == "element_map":
+        objective = spec.objective.model_copy(update={"options": {**spec.objective.options, "target_error": 1e-6}})
+        budget = spec.budget.model_copy(update={"frames": frames})
+        spec = spec.model_copy(update={"budget": budget, "objective": objective})
+    return [replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, frames).items()]
 
 
 def run_all(plans: list[Rehearsal], done: Callable[[Mapping[str, Any]], None], processes: int | None = None) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -47,7 +48,9 @@ def census_options(spec: ExperimentSpec) -> CensusOptions:
     return options
 
 
-def lattice_images(spec: ExperimentSpec, capabilities: Capabilities, cache_folder: Any) -> LatticeImages:
+def lattice_images(
+    spec: ExperimentSpec, capabilities: Capabilities, phonon_count: int, cache_folder: Path | None
+) -> LatticeImages:
     """The forward model of the specimen believed, at the optics believed."""
     if spec.specimen.structure is None or not spec.specimen.defects:
         raise SpecError("objective defect_census needs specimen.structure and specimen.defects; add them")
@@ -64,6 +67,7 @@ def lattice_images(spec: ExperimentSpec, capabilities: Capabilities, cache_folde
         semi_convergence_angle_mrad=spec.instrument.optics.semi_convergence_angle_mrad,
         detector_ranges_mrad=sorted(ranges),
         rms_displacement_nm=spec.specimen.rms_displacement_nm,
+        phonon_count=phonon_count,
         cache_folder=cache_folder,
     )
 
@@ -154,7 +158,7 @@ def build_census(setting: Setting) -> Question:
     """The question `defect_census` of a spec."""
     spec, capabilities = setting.spec, setting.capabilities
     options = census_options(spec)
-    images = lattice_images(spec, capabilities, setting.cache_folder)
+    images = lattice_images(spec, capabilities, options.phonon_count, setting.cache_folder)
     species = tuple(spec.specimen.defects)
     columns = {name: change.column for name, change in spec.specimen.defects.items()}
     geometry = lattice_geometry(images)

@@ -60,19 +60,19 @@ def build_element_map(setting: Setting) -> Question:
     """The question `element_map` of a spec."""
     spec, capabilities = setting.spec, setting.capabilities
     options = element_map_options(spec)
-    grid = field_grid(spec, capabilities, options.bin_px)
+    field_grid(spec, capabilities, options.bin_px)
     budget = spec.budget
     context = Context(
         budget=Cost(electrons=budget.electrons or 1e18, seconds=budget.instrument_time_s or 1e7),
         local_dose_limit_e_per_a2=spec.safety.max_dose_e_per_a2,
         cost=CostForecast(spec, capabilities),
-        grid_x_nm=grid.x_nm,
-        grid_y_nm=grid.y_nm,
         lines=options.lines,
         modes=tuple(mode.name for mode in capabilities.modes),
     )
 
     def judge(answered: Objective, truth: Mapping[str, Any]) -> dict[str, Any]:
-        return cast("ElementMap", answered).evaluate(truth)
+        element_map = cast("ElementMap", answered)
+        maps = element_map.maps()
+        return element_map.evaluate(truth, maps) if f"rate_{options.lines[0]}" in maps else {}
 
     return Question(ElementMap(options), StatelessExtraction(ElementCounts(options.lines)), context, judge)
