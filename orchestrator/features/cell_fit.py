@@ -76,7 +76,9 @@ class TermSolver:
         scale = np.where(np.arange(len(indices)) == 0, 0.5, 1.0)
         real_part = (same + mirrored) * scale
         imaginary_part = 1j * (same - mirrored) * scale
-        matrix = np.block([[real_part.real, imaginary_part.real], [real_part.imag, imaginary_part.imag]])
+        matrix = np.block(
+            [[np.real(real_part), np.real(imaginary_part)], [np.imag(real_part), np.imag(imaginary_part)]]
+        )
         self._used = np.arange(2 * len(indices)) != len(indices)  # the constant has no imaginary part
         self._matrix = matrix[np.ix_(self._used, self._used)]
         self._matrix[np.diag_indices_from(self._matrix)] += 1e-6 * self._pixels
@@ -87,7 +89,7 @@ class TermSolver:
         sums = bragg_sums(masked, self._like.x_nm, self._like.y_nm, self._g)
         count = len(sums)
         solution = np.zeros(2 * count)
-        solution[self._used] = np.linalg.solve(self._matrix, np.concatenate([sums.real, sums.imag])[self._used])
+        solution[self._used] = np.linalg.solve(self._matrix, np.concatenate([np.real(sums), np.imag(sums)])[self._used])
         values = solution[:count] + 1j * solution[count:]
         return CellTerms(values, max(float(values[0].real), 1e-9) / self._pixels)
 
@@ -254,7 +256,7 @@ class CellFitter:
             defocus_offset_nm=start.defocus_nm,
             blur_nm=blur_nm,
             gain=gain,
-            background=measured[:, 0].real - gain * predicted[:, 0].real,
+            background=np.real(measured[:, 0]) - gain * np.real(predicted[:, 0]),
             expected=predicted,
             measured=measured,
             variance=data.variance,
@@ -280,7 +282,7 @@ def log_likelihood(data: Measurement, predicted: np.ndarray, phases: np.ndarray)
     gains: list[np.ndarray] = []
     for terms, noise, model in zip(data.values, data.variance, predicted, strict=True):
         strength = max(float((np.abs(model[1:]) ** 2).sum()), 1e-30)
-        agreement = np.maximum((phases[:, 1:] @ (terms[1:] * np.conj(model[1:]))).real, 0.0)
+        agreement = np.maximum(np.real(phases[:, 1:] @ (terms[1:] * np.conj(model[1:]))), 0.0)
         chi2 = 2 * (float((np.abs(terms[1:]) ** 2).sum()) - agreement**2 / strength) / noise
         score -= 0.5 * freedom * np.log1p(np.maximum(chi2, 0.0) / freedom)
         gains.append(agreement / strength)
@@ -291,8 +293,8 @@ def log_likelihood(data: Measurement, predicted: np.ndarray, phases: np.ndarray)
 
 def _log_prior(gains: np.ndarray, data: Measurement, predicted: np.ndarray) -> np.ndarray:
     """(origins,) of gains (D, origins)."""
-    predicted_mean = predicted[:, :1].real
-    shortage = np.minimum(1 - gains * predicted_mean / np.maximum(data.values[:, :1].real, 1e-12), 0.0)
+    predicted_mean = np.real(predicted[:, :1])
+    shortage = np.minimum(1 - gains * predicted_mean / np.maximum(np.real(data.values[:, :1]), 1e-12), 0.0)
     logarithm = np.log(np.maximum(gains / (data.electrons_per_px or 1.0), 1e-3))
     mean = logarithm.mean(axis=0)
     score = ((shortage / _BACKGROUND_STD) ** 2).sum(axis=0)
@@ -301,7 +303,7 @@ def _log_prior(gains: np.ndarray, data: Measurement, predicted: np.ndarray) -> n
 
 
 def _gains(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    overlap = (measured[:, 1:] * np.conj(predicted[:, 1:])).real.sum(axis=1)
+    overlap = np.real(measured[:, 1:] * np.conj(predicted[:, 1:])).sum(axis=1)
     return np.maximum(overlap, 0.0) / np.maximum((np.abs(predicted[:, 1:]) ** 2).sum(axis=1), 1e-30)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from instruments.capabilities import Detector
 from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
 from instruments.units import ANGSTROM2_PER_NM2, electrons
-
 from orchestrator.features.errors import FeatureError, NormalisedCounts
 
 

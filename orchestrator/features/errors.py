@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from orchestrator.errors import FeatureError
 
-
 __all__ = ["FeatureError", "NormalisedCounts", "UnknownExtractor", "UnknownSpecies"]
 
 

@@ -224,7 +224,7 @@ def _settled_change(
     half = grid.half_px
     extra = np.zeros((shape[0], shape[1] + 2 * half, shape[2] + 2 * half), dtype=np.float32)
     for site, species in zip(neighbours.site.tolist(), neighbours.species.tolist(), strict=True):
-        kind = templates[sites.column[site]]
+        kind = templates[int(sites.column[site])]
         local = int(np.flatnonzero(kind.species == species)[0])
         change = kind.change[:, local, where.offset[site]].reshape(shape[0], grid.size_px, grid.size_px)
         row, column = where.row[site], where.column[site]

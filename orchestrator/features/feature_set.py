@@ -13,6 +13,7 @@ from math import isfinite
 from typing import Any, Protocol, Self
 
 import numpy as np
+
 from instruments.frames import Frame
 
 _HEADER = "features.json"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from instruments.optics import Aberrations, Coherence, Optics
 
+from instruments.optics import Aberrations, Coherence, Optics
 from orchestrator.features.detectors import RingCounts
 from orchestrator.features.lattice_model import (
     FourierTerms,

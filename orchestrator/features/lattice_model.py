@@ -12,6 +12,7 @@ from itertools import product
 from typing import Protocol
 
 import numpy as np
+
 from instruments.optics import Coherence, Optics
 
 _SAME_PLACE_NM = 2e-3
@@ -22,42 +23,71 @@ class ModelColumn(Protocol):
     """Atoms that share a place in projection."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As "Se2": symbols with their count."""
+        ...
+
     @property
-    def x_nm(self) -> float: ...
+    def x_nm(self) -> float:
+        """Place in the cell."""
+        ...
+
     @property
-    def y_nm(self) -> float: ...
+    def y_nm(self) -> float:
+        """Place in the cell."""
+        ...
 
 
 class ModelDefect(Protocol):
     """A changed column: which, and what it then holds."""
 
     @property
-    def column(self) -> str: ...
+    def column(self) -> str:
+        """Name of the column it sits in."""
+        ...
+
     @property
-    def becomes(self) -> tuple[str, ...]: ...
+    def becomes(self) -> tuple[str, ...]:
+        """Symbols left in the column."""
+        ...
 
 
 class ModelDifference(Protocol):
     """(n, n), n odd, fraction of the beam, defect minus perfect, site in the central pixel; one pixel a `step_nm`."""
 
     @property
-    def values(self) -> np.ndarray: ...
+    def values(self) -> np.ndarray:
+        """(n, n) fractions of the beam."""
+        ...
+
     @property
-    def step_nm(self) -> float: ...
+    def step_nm(self) -> float:
+        """Between pixels."""
+        ...
 
 
 class LatticeModel(Protocol):
     """Periodic image of an orthogonal cell, and what a changed column adds to it; fractions of the beam."""
 
     @property
-    def cell_width_nm(self) -> float: ...
+    def cell_width_nm(self) -> float:
+        """Along x, columns of the image."""
+        ...
+
     @property
-    def cell_height_nm(self) -> float: ...
+    def cell_height_nm(self) -> float:
+        """Along y, rows of the image."""
+        ...
+
     @property
-    def columns(self) -> Sequence[ModelColumn]: ...
+    def columns(self) -> Sequence[ModelColumn]:
+        """All columns of the cell."""
+        ...
+
     @property
-    def defects(self) -> Mapping[str, ModelDefect]: ...
+    def defects(self) -> Mapping[str, ModelDefect]:
+        """Species by name."""
+        ...
 
     def cell_image(self, inner_mrad: float, outer_mrad: float, optics: Optics, coherence: Coherence) -> np.ndarray:
         """(rows, columns); pixel (r, c) at (c * cell_width_nm / columns, r * cell_height_nm / rows)."""

@@ -5,13 +5,13 @@ Neighbours: `lattice`, `cell_fit` and `cleanliness` do the work of each step; `s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from instruments.optics import Coherence, Optics
 from scipy.ndimage import gaussian_filter
 
+from instruments.optics import Coherence, Optics
 from orchestrator.features.cell_fit import (
     CellFit,
     CellFitter,
@@ -219,7 +219,7 @@ class Laying:
         """The same lattice again, on the pixels kept."""
         measured = self._measured(view, exposures, keep, fit.basis_nm)
         matrix = fit.basis_nm @ np.linalg.inv(self._forward.cell.vectors_nm)
-        return CellFitter(self._forward.cell, view.terms).fit(
+        again = CellFitter(self._forward.cell, view.terms).fit(
             Measurement.of(measured, view.electrons_per_px),
             matrix,
             self._expected(view),
@@ -227,6 +227,7 @@ class Laying:
             fixed_orientation=True,
             defocus_nm=(fit.defocus_offset_nm,),
         )
+        return replace(again, log_likelihood_margin=fit.log_likelihood_margin)
 
     def _measured(
         self, view: FrameView, exposures: list[Exposure], keep: np.ndarray | None, basis_nm: np.ndarray

@@ -6,8 +6,8 @@ The same lattice and the same forward model as `sites`, but no Poisson statistic
 from __future__ import annotations
 
 import numpy as np
-from instruments.optics import Coherence, Optics
 
+from instruments.optics import Coherence, Optics
 from orchestrator.features.cell_fit import rotation_deg
 from orchestrator.features.columns import fit_columns
 from orchestrator.features.detectors import RingCounts
@@ -62,9 +62,8 @@ def describe(
     margin_nm = 3 * _START_SIGMA_NM + 2 * pixel_size_nm
     xy_nm, number = predicted_sites(forward.cell, fit, view.half_nm - margin_nm)
     centre = (np.array(image.shape[::-1]) - 1) / 2
-    columns = fit_columns(
-        image, *(xy_nm / pixel_size_nm + centre).T, _START_SIGMA_NM / pixel_size_nm, pixel_std=pixel_std
-    )
+    x_px, y_px = (xy_nm / pixel_size_nm + centre).T
+    columns = fit_columns(image, x_px, y_px, _START_SIGMA_NM / pixel_size_nm, pixel_std=pixel_std)
     kind = forward.cell.site_columns[number]
     intensity, intensity_std = columns.amplitude.copy(), columns.std[:, 0].copy()
     for column in np.unique(kind):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
 from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
-
 from orchestrator.features.cell_fit import rotation_deg as crystal_rotation_deg
 from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts
 from orchestrator.features.errors import UnknownSpecies
@@ -243,7 +243,7 @@ class LatticeSites:
         fit = laid.fit
         turn_deg = crystal_rotation_deg(fit.basis_nm, self._forward.cell) + view.scan_rotation_deg
         sharp = self._forward.cell_terms(view.rings, view.terms, view.optics, view.coherence, turn_deg)[:, 1:]
-        contrast = (fit.measured[:, 1:] * np.conj(sharp)).real.sum(axis=1) / (np.abs(sharp) ** 2).sum(axis=1)
+        contrast = np.real(fit.measured[:, 1:] * np.conj(sharp)).sum(axis=1) / (np.abs(sharp) ** 2).sum(axis=1)
         error = np.sqrt(fit.variance / (2 * (np.abs(sharp) ** 2).sum(axis=1)))
         main = dark_field(view.rings, view.optics.semi_convergence_angle_mrad) or 0
         electrons = view.electrons_per_px or float("nan")

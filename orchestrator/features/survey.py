@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from instruments.frames import Frame
 from instruments.optics import Coherence, Optics
-
 from orchestrator.features.cleanliness import clean_cells
 from orchestrator.features.detectors import believed, centre_nm, dark_field, electrons_per_px, ring_counts
 from orchestrator.features.errors import FeatureError

@@ -93,7 +93,7 @@ def host_patches(terms: np.ndarray, g_per_nm: np.ndarray, place_nm: np.ndarray, 
     axis = grid.axis_nm.ravel()
     along_x = np.exp(2j * np.pi * np.outer(g_per_nm[:, 0], axis))
     along_y = np.exp(2j * np.pi * np.outer(axis, g_per_nm[:, 1])) * doubled
-    return _by_offset((along_y @ along_x).real, grid)
+    return _by_offset(np.real(along_y @ along_x), grid)
 
 
 def change_patches(

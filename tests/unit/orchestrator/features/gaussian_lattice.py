@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from instruments import (
     AcquireFrame,
     Coherence,
@@ -23,10 +24,22 @@ from instruments import (
 A_NM = 0.3282
 # Fraction of the beam at a column's centre by its content, beyond the background, for (inner, outer) mrad.
 HEIGHTS = {
-    (40.0, 100.0): ({("W",): 0.042, ("Se", "Se"): 0.053, ("Se",): 0.027, ("Se", "O"): 0.031, (): 0.0, ("Mo",): 0.024}, 0.006),
-    (0.0, 10.0): ({("W",): -0.016, ("Se", "Se"): -0.017, ("Se",): -0.008, ("Se", "O"): -0.009, (): 0.0, ("Mo",): -0.011}, 0.09),
-    (80.0, 200.0): ({("W",): 0.026, ("Se", "Se"): 0.018, ("Se",): 0.009, ("Se", "O"): 0.0093, (): 0.0, ("Mo",): 0.011}, 0.0025),
-    (16.0, 31.0): ({("W",): -0.06, ("Se", "Se"): -0.05, ("Se",): -0.026, ("Se", "O"): -0.03, (): 0.0, ("Mo",): -0.042}, 0.45),
+    (40.0, 100.0): (
+        {("W",): 0.042, ("Se", "Se"): 0.053, ("Se",): 0.027, ("Se", "O"): 0.031, (): 0.0, ("Mo",): 0.024},
+        0.006,
+    ),
+    (0.0, 10.0): (
+        {("W",): -0.016, ("Se", "Se"): -0.017, ("Se",): -0.008, ("Se", "O"): -0.009, (): 0.0, ("Mo",): -0.011},
+        0.09,
+    ),
+    (80.0, 200.0): (
+        {("W",): 0.026, ("Se", "Se"): 0.018, ("Se",): 0.009, ("Se", "O"): 0.0093, (): 0.0, ("Mo",): 0.011},
+        0.0025,
+    ),
+    (16.0, 31.0): (
+        {("W",): -0.06, ("Se", "Se"): -0.05, ("Se",): -0.026, ("Se", "O"): -0.03, (): 0.0, ("Mo",): -0.042},
+        0.45,
+    ),
 }  # fmt: skip
 
 
@@ -201,7 +214,8 @@ def expose(
             scan=ScanPattern(field_of_view_nm=columns * pixel_size_nm, shape_px=shape_px, dwell_time_us=1.0),
         ),
         state=MicroscopeState(
-            time_s=1.0, stage=StagePosition(x_nm=centre_nm[0], y_nm=centre_nm[1]), optics=optics, coherence=coherence, mode=mode
+            time_s=1.0, stage=StagePosition(x_nm=centre_nm[0], y_nm=centre_nm[1]), optics=optics, coherence=coherence,
+            mode=mode,
         ),
         mode=MODES[mode],
         counts={name: np.stack(images) for name, images in counts.items()},
@@ -220,7 +234,7 @@ def _defects(specimen: Specimen, matrix: np.ndarray, x: np.ndarray, y: np.ndarra
     cells = np.stack([i.ravel() * model.cell_width_nm, j.ravel() * model.cell_height_nm], axis=1)
     places, names = [np.zeros((0, 2))], []
     for column in model.columns:
-        here = (cells + [column.x_nm, column.y_nm]) @ matrix.T + specimen.origin_nm
+        here = (cells + np.array([column.x_nm, column.y_nm])) @ matrix.T + specimen.origin_nm
         inside = (np.abs(here[:, 0]) < x[-1] + 0.3) & (np.abs(here[:, 1]) < y[-1, 0] + 0.3)
         free = here[inside][rng.permutation(int(inside.sum()))]
         for species, density in specimen.density_per_nm2.items():

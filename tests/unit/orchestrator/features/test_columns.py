@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from orchestrator.features.columns import fit_columns
 from scipy.optimize import least_squares
+
+from orchestrator.features.columns import fit_columns
 
 SIGMA, SPACING, COUNT = 3.0, 24, 30
 

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+
 from orchestrator.features import Feature, FeatureSet, UnknownExtractor, create, extractors
 
 
@@ -54,5 +55,5 @@ def test_numpy_reads_the_arrays() -> None:
 
 def test_built_in_extractors_are_known_and_others_refused() -> None:
     assert {"lattice_sites", "survey"} <= set(extractors())
-    with pytest.raises(UnknownExtractor, match="nothing_such.*lattice_sites"):
+    with pytest.raises(UnknownExtractor, match=r"nothing_such.*lattice_sites"):
         create("nothing_such")

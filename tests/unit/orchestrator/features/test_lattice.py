@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from instruments import Coherence, Optics
 from orchestrator.features.cell_fit import TermSolver
 from orchestrator.features.lattice import Picture, bragg_sums, find_periodicity, subframe_shifts_nm, synthesise
 from orchestrator.features.lattice_model import FourierTerms, PrimitiveCell, fourier_terms
-
 from tests.unit.orchestrator.features.gaussian_lattice import A_NM, GaussianLattice, Specimen, expose
 
 OPTICS = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=31.5)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from instruments import Optics
-from orchestrator.features import FeatureSet, LatticeHint, LatticeSites, NormalisedCounts, UnknownSpecies
 from scipy.spatial import cKDTree
 
+from instruments import Optics
+from orchestrator.features import FeatureSet, LatticeHint, LatticeSites, NormalisedCounts, UnknownSpecies
 from tests.unit.orchestrator.features.gaussian_lattice import Exposure, GaussianLattice, Specimen, expose
 
 SPECIES = ("V_Se", "O_Se", "V_Se2", "Mo_W")
@@ -212,9 +212,9 @@ def test_normalised_counts_and_unknown_species_are_refused() -> None:
     exposure = expose(Specimen(MODEL), np.random.default_rng(81), shape_px=(64, 64))
     detectors = [detector.model_copy(update={"raw_counts": False}) for detector in exposure.frame.mode.detectors]
     object.__setattr__(exposure.frame, "mode", exposure.frame.mode.model_copy(update={"detectors": tuple(detectors)}))
-    with pytest.raises(NormalisedCounts, match="'maadf' declares raw_counts false.*describe_normalised"):
+    with pytest.raises(NormalisedCounts, match=r"'maadf' declares raw_counts false.*describe_normalised"):
         SITES.extract(exposure.frame)
-    with pytest.raises(UnknownSpecies, match="V_S not in the lattice model.*V_Se"):
+    with pytest.raises(UnknownSpecies, match=r"V_S not in the lattice model.*V_Se"):
         LatticeSites(MODEL, ["V_S"])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+
 from instruments import ScanPattern
 from orchestrator.features import FeatureError, NormalisedCounts, Survey
 from orchestrator.features.cleanliness import clean_cells
-from scipy.ndimage import gaussian_filter
-
 from tests.unit.orchestrator.features.gaussian_lattice import GaussianLattice, Specimen, expose
 
 
@@ -80,6 +80,6 @@ def test_frames_that_cannot_be_surveyed_are_refused() -> None:
     with pytest.raises(FeatureError, match=r"inner angle is at least the convergence angle 31.5 mrad"):
         Survey(GaussianLattice()).extract(frame)
     frame.counts["bf"] = frame.counts["bf"].astype(float)
-    with pytest.raises(NormalisedCounts, match="bf.*float64.*raw counts"):
+    with pytest.raises(NormalisedCounts, match=r"bf.*float64.*raw counts"):
         Survey(GaussianLattice()).extract(frame)
     assert isinstance(frame.requested.scan, ScanPattern)
