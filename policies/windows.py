@@ -11,8 +11,18 @@ def window_sums(values: np.ndarray, cells_count: int) -> np.ndarray:
 
     Result (rows - n + 1, columns - n + 1); entry (r, c) belongs to the window whose first cell is (r, c).
     """
+    return sums_from(running_sums(values), cells_count)
+
+
+def running_sums(values: np.ndarray) -> np.ndarray:
+    """(rows + 1, columns + 1) sums of everything before and above; `sums_from` turns them into window sums."""
     table = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     np.cumsum(np.cumsum(values, axis=0), axis=1, out=table[1:, 1:])
+    return table
+
+
+def sums_from(table: np.ndarray, cells_count: int) -> np.ndarray:
+    """Window sums from the running sums of a map."""
     n = cells_count
     return table[n:, n:] - table[:-n, n:] - table[n:, :-n] + table[:-n, :-n]
 

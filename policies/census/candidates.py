@@ -14,11 +14,11 @@ from policies.census.knowledge import Knowledge, column_numbers, site_densities,
 from policies.context import Context
 from policies.cost import Cost
 from policies.fields import bounds_of
-from policies.windows import window_centres_nm, window_maxima, window_sums
+from policies.windows import running_sums, sums_from, window_centres_nm, window_maxima
 
 _DOSE_MARGIN_FRACTION = 0.9  # of the local limit: settling, flyback and position errors expose too
 _PLAN_VIEW_NM = 16.0
-_SEED_COUNT = 24
+_SEED_COUNT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ def local_limit(context: Context) -> float:
 def field_plan(knowledge: Knowledge, imaging: Imaging, contrast: float) -> FieldPlan:
     """The economics of first looks, from the densities learned so far and the budget left."""
     context = imaging.context
+    contrast = round(contrast, 2)
     first, second = imaging.field_ways, imaging.revisit_ways
     view = min(imaging.views_nm(imaging.settings.field_of_view_options_nm), key=lambda v: abs(v - _PLAN_VIEW_NM))
     small = imaging.views_nm(imaging.settings.revisit_view_options_nm)[0]
@@ -63,14 +64,19 @@ def field_plan(knowledge: Knowledge, imaging: Imaging, contrast: float) -> Field
         ),
         revisit_share=np.array([imaging.cost(w, small, knowledge.previous).share_of(knowledge.left) for w in second]),
         revisit_fits=doses <= local_limit(context),
-        density_per_nm2=knowledge.density_per_nm2,
+        density_per_nm2=_in_steps(knowledge.density_per_nm2),
         site_density_per_nm2=site_densities(context),
         column=column_numbers(context),
         wanted=wanted_mask(context),
         error_probability=context.false_discovery_rate,
     )
     unseen = np.where(knowledge.taken_dose_e_per_a2 > 0, 0.0, knowledge.clean)
-    return plan_fields(model, float(unseen.sum()) * knowledge.cell_nm**2)
+    return plan_fields(model, float(unseen.sum()) * knowledge.cell_nm**2, imaging.outcomes(model))
+
+
+def _in_steps(values: np.ndarray) -> np.ndarray:
+    """Values to the next of steps of 5 %: the plan does not depend on more, and equal inputs are looked up."""
+    return np.exp(np.rint(np.log(values) / 0.05) * 0.05)
 
 
 def field_actions(
@@ -84,15 +90,18 @@ def field_actions(
     boldness = imaging.settings.exploration_scale * knowledge.budget_left_fraction
     unseen = knowledge.clean * np.clip(1.0 - knowledge.taken_dose_e_per_a2 / (0.5 * way.dose_e_per_a2), 0.0, 1.0)
     hoped = unseen * relative_density * np.exp(boldness * relative_std)
+    hoped_sums = running_sums(hoped)
+    room = local_limit(imaging.context) - way.dose_e_per_a2
+    may_break = bool(knowledge.dose_e_per_a2.max() > room)
     actions: list[Action] = []
     for view in imaging.views_nm(imaging.settings.field_of_view_options_nm):
         cells = round(view / knowledge.cell_nm)
         if cells > min(hoped.shape) or cells < 1:
             continue
         cost = imaging.cost(way, view, knowledge.previous)
-        worth = window_sums(hoped, cells) * knowledge.cell_nm**2
+        worth = sums_from(hoped_sums, cells) * knowledge.cell_nm**2
         share = cost.share_of(knowledge.left) + plan.revisit_share_per_nm2 * worth
-        forbidden = window_maxima(knowledge.dose_e_per_a2, cells) + way.dose_e_per_a2 > local_limit(imaging.context)
+        forbidden = window_maxima(knowledge.dose_e_per_a2, cells) > room if may_break else np.zeros_like(worth, bool)
         x_nm, y_nm = window_centres_nm(knowledge.x_nm, cells), window_centres_nm(knowledge.y_nm, cells)
         forbidden |= ~_within(y_nm, imaging, "y_nm")[:, None] | ~_within(x_nm, imaging, "x_nm")[None, :]
         ratio = np.where(forbidden, -1.0, worth * plan.value_per_nm2 / share)

@@ -11,7 +11,7 @@ from policies.census.candidates import Action, field_actions, field_plan, local_
 from policies.census.density import DensityMap
 from policies.census.focus import Focus, best_defocus
 from policies.census.imaging import Imaging
-from policies.census.knowledge import Knowledge, gather, wanted_mask
+from policies.census.knowledge import Exposures, Knowledge, gather, wanted_mask
 from policies.census.settings import CensusSettings
 from policies.context import Context
 from policies.cost import Cost
@@ -52,6 +52,7 @@ class Census:
         self.defocus_options_nm = defocus_options_nm(space)
         self.tiles = self._tiles() if self.settings.survey_is_needed else []
         self._density = DensityMap()
+        self._exposures = Exposures()
         self._decided: dict[tuple[int, int], Suggestion | str] = {}
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
@@ -85,6 +86,7 @@ class Census:
         self.history.restore(state)
         self._decided.clear()
         self._density.forget()
+        self._exposures = Exposures()
 
     def _decide(self, believed: list[Observation], place: int) -> Suggestion | str:
         key = (len(self.history), place)
@@ -98,7 +100,7 @@ class Census:
         if surveyed < len(self.tiles):
             reason = {"why": f"survey tile {surveyed + 1} of {len(self.tiles)}: where is the specimen clean?"}
             return self._suggestion(place, self.tiles[surveyed], everything, {}, reason)
-        knowledge = gather(self.context, self.history.observations, believed)
+        knowledge = gather(self.context, self.history.observations, believed, self._exposures)
         if knowledge is None:
             return "no observation carried a clean map, so there is nowhere to look"
         focus = best_defocus(knowledge.observations, self.defocus_options_nm, _EXPLORE_STDS)
@@ -117,13 +119,15 @@ class Census:
         actions = [action for action in actions if knowledge.left.pays(action.cost)]
         if not actions:
             return "nothing more can be paid, or is allowed by the local dose limit"
-        actions.sort(key=lambda action: -action.value_ratio)
-        best = actions[0]
-        if best.gain_count < self.settings.least_gain_count:
+        most = max(action.gain_count for action in actions)
+        if most < self.settings.least_gain_count:
             return (
-                f"the best action left would confirm {best.gain_count:.3f} objects, below the "
+                f"no action left would confirm more than {most:.3f} objects, below the "
                 f"{self.settings.least_gain_count:g} worth another frame"
             )
+        actions = [action for action in actions if action.gain_count >= self.settings.least_gain_count]
+        actions.sort(key=lambda action: -action.value_ratio)
+        best = actions[0]
         point = self.imaging.point(best.way, best.purpose, best.x_nm, best.y_nm, best.view_nm, focus.defocus_nm)
         reason = {
             "why": _sentence(best, knowledge),

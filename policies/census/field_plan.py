@@ -98,14 +98,14 @@ def outcome_per_nm2(model: FieldModel, outcomes: Outcomes, rate: float) -> tuple
     return value, spent[:, model.wanted].sum(axis=1) + look_alikes
 
 
-def plan_fields(model: FieldModel, clean_area_nm2: float) -> FieldPlan:
+def plan_fields(model: FieldModel, clean_area_nm2: float, outcomes: Outcomes | None = None) -> FieldPlan:
     """The first look that spends the budget best on `clean_area_nm2` of clean specimen not yet seen.
 
     While the area outlasts the budget: the largest value per cost (Dinkelbach's iteration on the rate). Where the
     budget outlasts the area: the rate falls (bisection) until imaging all of it spends 95 % of the budget.
     """
     rate = 1.0
-    outcomes = outcomes_of(model)
+    outcomes = outcomes or outcomes_of(model)
     value, share = model.field_share_per_nm2, model.field_share_per_nm2
     again = np.zeros_like(share)
     for _ in range(_ROUNDS):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.census.detection import columns_of, information_matrix
+from policies.census.field_plan import FieldModel, Outcomes, outcomes_of
 from policies.census.settings import CensusSettings
 from policies.context import Context
 from policies.cost import Cost
@@ -51,6 +52,7 @@ class Imaging:
             raise InvalidOption("no dose can be given within the search space's dwell_time_us and pixel_size_nm")
         self._information: dict[tuple[str, float], np.ndarray] = {}
         self._costs: dict[tuple[object, ...], Cost] = {}
+        self._outcomes: dict[bytes, Outcomes] = {}
 
     def squared_distance(self, ways: list[Way], contrast: float) -> np.ndarray:
         """(W, 1 + S, 1 + S) d^2 of each way; information falls with the square of the contrast reached."""
@@ -71,6 +73,14 @@ class Imaging:
             n = self.settings.batch_count
             self._costs[key] = alone + Cost(extra.electrons / n, extra.seconds / n)
         return self._costs[key]
+
+    def outcomes(self, model: FieldModel) -> Outcomes:
+        """`outcomes_of`, looked up where doses and densities are those of an earlier decision."""
+        parts = (model.field_distance, model.revisit_distance, model.density_per_nm2, model.revisit_fits)
+        key = b"".join(part.tobytes() for part in parts)
+        if key not in self._outcomes:
+            self._outcomes[key] = outcomes_of(model)
+        return self._outcomes[key]
 
     def point(self, way: Way, purpose: str, x_nm: float, y_nm: float, view_nm: float, defocus_nm: float) -> Point:
         """Census point on the actuators' steps."""
@@ -155,7 +165,7 @@ def modes_of(space: SearchSpace) -> tuple[str, ...]:
 
 
 def default_currents_pa(space: SearchSpace) -> tuple[float, ...]:
-    """The lowest current, and its double and fourfold as far as the space goes.
+    """The lowest current, and its double as far as the space goes.
 
     More current only saves time, which 10 pA leaves plenty of, and widens the source.
     """
@@ -163,4 +173,4 @@ def default_currents_pa(space: SearchSpace) -> tuple[float, ...]:
     if isinstance(dimension, Choice):
         return tuple(float(value) for value in dimension.choices)
     low, high = bounds_of(space, "probe_current_pa")
-    return tuple(float(dimension.round(low * k)) for k in (1, 2, 4) if low * k <= high) if dimension else ()
+    return tuple(float(dimension.round(low * k)) for k in (1, 2) if low * k <= high) if dimension else ()

@@ -59,7 +59,34 @@ class Knowledge:
         return values[row, column]
 
 
-def gather(context: Context, observations: Sequence[Observation], believed: Sequence[Observation]) -> Knowledge | None:
+class Exposures:
+    """Exposure maps of a growing history: remembers how far it has summed, always in the order of the history."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._grid: tuple[bytes, bytes] | None = None
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def of(
+        self, observations: Sequence[Observation], believed: Sequence[Observation], x_nm: np.ndarray, y_nm: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Maps of the history and of what is believed; the caller may not change the history but append to it."""
+        grid = (x_nm.tobytes(), y_nm.tobytes())
+        if self._maps is None or self._grid != grid or self._count > len(observations):
+            shape = (len(y_nm), len(x_nm))
+            self._count, self._grid, self._maps = 0, grid, (np.zeros(shape), np.zeros(shape))
+        add_exposures(self._maps, observations[self._count :], x_nm, y_nm)
+        self._count = len(observations)
+        if not believed:
+            return self._maps
+        dose, taken = (values.copy() for values in self._maps)
+        add_exposures((dose, taken), believed, x_nm, y_nm)
+        return dose, taken
+
+
+def gather(
+    context: Context, observations: Sequence[Observation], believed: Sequence[Observation], exposures: Exposures
+) -> Knowledge | None:
     """Knowledge from the history and believed (pending) observations; None before any clean map."""
     everything = [*context.prior_observations, *observations, *believed]
     latest = next((o for o in reversed(everything) if set(_ARRAYS) <= set(o.arrays)), None)
@@ -68,7 +95,7 @@ def gather(context: Context, observations: Sequence[Observation], believed: Sequ
     clean, x_nm, y_nm = (np.asarray(latest.arrays[name], dtype=np.float64) for name in _ARRAYS)
     spent = total([o.cost for o in [*observations, *believed]])
     left = context.budget.minus(spent)
-    dose, taken = exposure_maps([*observations, *believed], x_nm, y_nm)
+    dose, taken = exposures.of(observations, believed, x_nm, y_nm)
     if "visited_dose_e_per_a2" in latest.arrays:
         visited = np.nan_to_num(np.asarray(latest.arrays["visited_dose_e_per_a2"], dtype=np.float64))
         dose, taken = np.maximum(dose, visited), np.maximum(taken, visited)
@@ -92,14 +119,14 @@ def gather(context: Context, observations: Sequence[Observation], believed: Sequ
     )
 
 
-def exposure_maps(
-    observations: Sequence[Observation], x_nm: np.ndarray, y_nm: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(dose of everything that was exposed, dose of fields and second looks asked for), e/A2, from the points alone.
+def add_exposures(
+    maps: tuple[np.ndarray, np.ndarray], observations: Sequence[Observation], x_nm: np.ndarray, y_nm: np.ndarray
+) -> None:
+    """Add to (dose of everything exposed, dose of fields and second looks asked for), e/A2, from the points alone.
 
     A refused field counts as taken, so that it is not proposed for ever; it exposed nothing.
     """
-    dose, taken = np.zeros((len(y_nm), len(x_nm))), np.zeros((len(y_nm), len(x_nm)))
+    dose, taken = maps
     for observation in observations:
         point = observation.point
         if not is_scan(point) or "x_nm" not in point:
@@ -110,7 +137,6 @@ def exposure_maps(
             dose[cells] += amount
         if point.get("purpose") in ("field", "revisit", "focus"):
             taken[cells] += amount
-    return dose, taken
 
 
 def _posterior(sites: Observation | None, species_count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class CensusSettings:
     field_of_view_options_nm    sizes of fields; field_dose_options_e_per_a2 their first-look doses
     revisit_view_options_nm     sizes of second looks; revisit_dose_options_e_per_a2 their doses
     revisit_margin_nm           how far inside the edge a site must lie: drift since it was seen
-    current_options_pa          probe currents to consider (empty: three between the bounds of the space)
+    current_options_pa          probe currents to consider (empty: the lowest and its double)
     pixel_options_nm            pixel sizes, finest first: a coarser one is taken where the dwell would be too short
     shortest_dwell_us           per pixel, all sub-frames (line jitter and afterglow below)
     efficiency_ratio            information the features reach over that of the ideal observer (about 1/1.4)
