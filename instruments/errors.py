@@ -1,13 +1,13 @@
 """Instrument errors, named by what may happen next.
 
-    InstrumentError
-      CommandRefused      nothing moved; the loop may choose another point
-      InstrumentBusy      nothing moved; try again
-      AcquisitionFailed   the dose was spent, the frame is lost; record it, then go on
-      InstrumentFault     state unknown; stop, blank the beam, wait for a person
-      ResultUnknown       sent, no answer: the dose counts as spent, never repeat alone
-      Unsupported         this instrument cannot; the policy must do without
-      ConfigurationError  the instrument's configuration is wrong; nothing was opened
+InstrumentError
+  CommandRefused      nothing moved; the loop may choose another point
+  InstrumentBusy      nothing moved; try again
+  AcquisitionFailed   the dose was spent, the frame is lost; record it, then go on
+  InstrumentFault     state unknown; stop, blank the beam, wait for a person
+  ResultUnknown       sent, no answer: the dose counts as spent, never repeat alone
+  Unsupported         this instrument cannot; the policy must do without
+  ConfigurationError  the instrument's configuration is wrong; nothing was opened
 """
 
 from __future__ import annotations

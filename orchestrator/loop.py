@@ -21,13 +21,12 @@ from instruments import (
     ResultUnknown,
     Unsupported,
 )
-from policies import Cost, Observation, Policy, Suggestion
-
 from orchestrator.errors import FeatureError
 from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.mapping import command_for
 from orchestrator.objectives.objective import FrameFacts, Objective, Score
 from orchestrator.spec import ExperimentSpec
+from policies import Cost, Observation, Policy, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from instruments import AcquireFrame, Capabilities, Optics, ScanPattern, StagePosition
-
 from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instruments import AcquireFrame, Frame
-from policies import Suggestion
-
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.objectives.objective import FrameFacts, Score
+from policies import Suggestion
 
 
 @dataclass(slots=True)

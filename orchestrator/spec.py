@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import Field, field_validator, model_validator
+
 from instruments import Aberrations, SafetyEnvelope
 from instruments.models import Record
-from pydantic import Field, field_validator, model_validator
 
 
 class ColumnChange(Record):
@@ -66,7 +67,9 @@ class InstrumentChoice(Record):
     """Which configured instrument, what is fixed on it."""
 
     name: str = Field(default="simulated", min_length=1)
-    config: dict[str, Any] = Field(default_factory=dict, description="handed to the adapter; see `stempilot instruments`")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="handed to the adapter; see `stempilot instruments`"
+    )
     optics: NominalOptics
     scan: NominalScan = NominalScan()
     fixed: dict[str, Any] = Field(default_factory=dict, description="point values the policy does not choose")

@@ -22,7 +22,9 @@ _BOUNDS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", 
 
 def unit_of(name: str) -> str:
     """The unit a field's name ends in, or an empty string."""
-    return next((unit for suffix, unit in sorted(UNITS.items(), key=lambda item: -len(item[0])) if name.endswith(suffix)), "")
+    return next(
+        (unit for suffix, unit in sorted(UNITS.items(), key=lambda item: -len(item[0])) if name.endswith(suffix)), ""
+    )
 
 
 def fault_lines(error: ValidationError, known: dict[str, Any] | None = None) -> list[str]:
@@ -51,7 +53,9 @@ def _suggestion(name: str, location: tuple[int | str, ...], schema: dict[str, An
     properties = schema.get("properties", {})
     for part in location[:-1]:
         node = properties.get(str(part), {})
-        reference = node.get("$ref") or next((item.get("$ref") for item in node.get("allOf", []) if "$ref" in item), None)
+        reference = node.get("$ref") or next(
+            (item.get("$ref") for item in node.get("allOf", []) if "$ref" in item), None
+        )
         node = schema.get("$defs", {}).get(reference.rsplit("/", 1)[-1], {}) if reference else node
         properties = node.get("properties", {})
     close = difflib.get_close_matches(name, properties, n=1)

@@ -6,7 +6,19 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("stempilot", "numpy", "scipy", "torch", "botorch", "gpytorch", "h5py", "prefect", "fastapi", "sqlalchemy", "ase")
+LIBRARIES = (
+    "stempilot",
+    "numpy",
+    "scipy",
+    "torch",
+    "botorch",
+    "gpytorch",
+    "h5py",
+    "prefect",
+    "fastapi",
+    "sqlalchemy",
+    "ase",
+)
 
 
 @cache

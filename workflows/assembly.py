@@ -16,7 +16,6 @@ from orchestrator.mapping import command_for
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from policies import Policy, SearchSpace
-
 from workflows.questions.question import Question, Setting
 from workflows.questions.registry import build_question
 
@@ -33,7 +32,9 @@ class Parts:
     question: Question
 
 
-def instrument_config(spec: ExperimentSpec, settings: InstrumentSettings, seed: int, cache_folder: Path | None) -> dict[str, Any]:
+def instrument_config(
+    spec: ExperimentSpec, settings: InstrumentSettings, seed: int, cache_folder: Path | None
+) -> dict[str, Any]:
     """The adapter's configuration: the facility's, then the spec's, then seed and structure for a simulated one."""
     config: dict[str, Any] = {**settings.config, **spec.instrument.config}
     if settings.adapter in ("simulated", "replay"):

@@ -62,7 +62,9 @@ def _packages(settings: Settings) -> list[Finding]:
         others = [owner for owner in packages_distributions().get(name, []) if owner != "stempilot"]
         if others:
             findings.append(
-                Finding("fault", f"package {name}", f"also shipped by {', '.join(others)}; use an environment without it")
+                Finding(
+                    "fault", f"package {name}", f"also shipped by {', '.join(others)}; use an environment without it"
+                )
             )
     if len(roots) > 1:
         findings.append(Finding("fault", "packages", f"imported from {len(roots)} places; use a fresh environment"))
@@ -76,7 +78,13 @@ def _prefect(settings: Settings) -> list[Finding]:
     words = f"prefect {found.get('prefect', 'missing')}, fastapi {found.get('fastapi', 'missing')}"
     if good:
         return [Finding("ok", "prefect engine", words)]
-    return [Finding("fault", "prefect engine", f"{words}; tested together: prefect>=3.8.8,<3.9 and fastapi>=0.139,<0.155; or --engine local")]
+    return [
+        Finding(
+            "fault",
+            "prefect engine",
+            f"{words}; tested together: prefect>=3.8.8,<3.9 and fastapi>=0.139,<0.155; or --engine local",
+        )
+    ]
 
 
 def _minor(text: str) -> tuple[int, int]:
@@ -107,7 +115,9 @@ def _data_folder(settings: Settings) -> list[Finding]:
         return [Finding("note", "data folder", f"{folder} does not exist yet; the first run makes it")]
     free = shutil.disk_usage(folder).free
     level = "ok" if free > _FREE_BYTES else "fault"
-    findings = [Finding(level, "disk", f"{free / 1e9:.1f} GB free at {folder}" + ("" if level == "ok" else "; make room"))]
+    findings = [
+        Finding(level, "disk", f"{free / 1e9:.1f} GB free at {folder}" + ("" if level == "ok" else "; make room"))
+    ]
     try:
         with Catalogue.open(folder, url=settings.database_url, read_only=True) as catalogue:
             count = len(catalogue.experiments(include_children=False))

@@ -48,7 +48,9 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     if evaluated:
         document["truth"] = evaluated["truth"]
         document["baselines"] = {
-            name: {key: value for key, value in verdict.items() if key not in ("decisions", "found", "curve", "summary")}
+            name: {
+                key: value for key, value in verdict.items() if key not in ("decisions", "found", "curve", "summary")
+            }
             for name, verdict in evaluated.get("baselines", {}).items()
         }
     return document

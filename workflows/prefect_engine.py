@@ -71,7 +71,9 @@ class PrefectEngine:
         from prefect import flow
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        @flow(name="experiment", flow_run_name=f"experiment-{experiment_id}", validate_parameters=False, log_prints=False)
+        @flow(
+            name="experiment", flow_run_name=f"experiment-{experiment_id}", validate_parameters=False, log_prints=False
+        )
         async def experiment_flow() -> Any:
             return Held(await asyncio.to_thread(work))
 

@@ -10,7 +10,6 @@ from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-
 from workflows.assembly import join, make_policy, prepare
 from workflows.restart import taken_again
 from workflows.session import NoRecord

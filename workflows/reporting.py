@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from instruments import Capabilities, DoseLedger
 from instruments.units import electrons as electrons_of
 from orchestrator.catalogue import Catalogue, ExperimentRow, StoredFrame
@@ -26,7 +27,6 @@ from orchestrator.report.report_data import (
 )
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-
 from workflows.assembly import join, make_policy, prepare
 from workflows.restart import taken_again
 from workflows.session import NoRecord
@@ -93,7 +93,9 @@ def _last(catalogue: Catalogue, experiment_id: str, kind: str) -> dict[str, Any]
     return payload
 
 
-def _facts(row: ExperimentRow, spec: ExperimentSpec, closed: Mapping[str, Any], capabilities: Capabilities) -> ExperimentFacts:
+def _facts(
+    row: ExperimentRow, spec: ExperimentSpec, closed: Mapping[str, Any], capabilities: Capabilities
+) -> ExperimentFacts:
     return ExperimentFacts(
         id=row.id,
         name=row.name,
@@ -196,7 +198,11 @@ def _shares(
         flyback += (total - settle) * (1 - share)
         settling += settle
     rows = [LedgerShare(purpose=name, electrons=value, frame_count=counts[name]) for name, value in pixels.items()]
-    return (*rows, LedgerShare(purpose="flyback", electrons=flyback), LedgerShare(purpose="blanker settling", electrons=settling))
+    return (
+        *rows,
+        LedgerShare(purpose="flyback", electrons=flyback),
+        LedgerShare(purpose="blanker settling", electrons=settling),
+    )
 
 
 def _evaluation(evaluated: Mapping[str, Any]) -> Evaluation | None:
@@ -216,5 +222,3 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
-
-

@@ -12,7 +12,6 @@ from orchestrator.loop import Experiment
 from orchestrator.settings import InstrumentSettings, Settings
 from orchestrator.spec import ExperimentSpec
 from policies import SearchSpace
-
 from workflows.assembly import Parts, check_first_frame, join, make_policy, prepare
 from workflows.questions.registry import QUESTIONS
 
@@ -113,5 +112,3 @@ def mode_faults(spec: ExperimentSpec, parts: Parts) -> list[str]:
         for mode in wanted
         if mode not in known
     ]
-
-

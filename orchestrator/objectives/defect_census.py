@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from instruments.models import Record
 from pydantic import Field
 
+from instruments.models import Record
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.objectives.clean_map import CleanMap
 from orchestrator.objectives.density import BlockCounts, density_of
@@ -63,7 +63,9 @@ class DefectCensus:
     def __post_init__(self) -> None:
         self.map = CleanMap.over(self.bounds_nm)
         self._column = np.array([self.geometry.column_names.index(name) for name in self.species_column])
-        self._prior = np.array([self.options.prior_density_per_nm2[name] for name in self.species]) / self.geometry.sites_per_nm2
+        self._prior = (
+            np.array([self.options.prior_density_per_nm2[name] for name in self.species]) / self.geometry.sites_per_nm2
+        )
         self._evidence: SiteEvidence | None = None
         self._seen_sites = np.zeros(len(self.geometry.column_names))
 
@@ -133,7 +135,9 @@ class DefectCensus:
 
     def _learn_prior(self, table: SiteTable) -> None:
         """Gamma-Poisson: the guess is worth `prior_weight_sites`, every site seen is worth one."""
-        guess = np.array([self.options.prior_density_per_nm2[name] for name in self.species]) / self.geometry.sites_per_nm2
+        guess = (
+            np.array([self.options.prior_density_per_nm2[name] for name in self.species]) / self.geometry.sites_per_nm2
+        )
         weight = self.options.prior_weight_sites
         counts = table.posterior[:, 2:].sum(axis=0) if len(table.column) else np.zeros(len(self.species))
         learned = (guess * weight + counts) / (weight + self._seen_sites[self._column])
@@ -225,14 +229,20 @@ class DefectCensus:
         y_edges = np.arange(y_low, y_high + BLOCK_NM / 2, BLOCK_NM)
         weight = calls["posterior"][:, 2 + self.species.index(species)]
         count, *_ = np.histogram2d(calls["y_nm"], calls["x_nm"], bins=(y_edges, x_edges), weights=weight)
-        spread, *_ = np.histogram2d(calls["y_nm"], calls["x_nm"], bins=(y_edges, x_edges), weights=weight * (1 - weight))
+        spread, *_ = np.histogram2d(
+            calls["y_nm"], calls["x_nm"], bins=(y_edges, x_edges), weights=weight * (1 - weight)
+        )
         clean = np.nan_to_num(self.map.clean)
         areas: list[np.ndarray] = []
         cell_y, cell_x = np.meshgrid(self.map.y_nm, self.map.x_nm, indexing="ij")
         for mask in (self.map.visited_dose_e_per_a2 > 0, np.ones_like(clean, dtype=bool)):
-            area, *_ = np.histogram2d(cell_y.ravel(), cell_x.ravel(), bins=(y_edges, x_edges), weights=(clean * mask).ravel())
+            area, *_ = np.histogram2d(
+                cell_y.ravel(), cell_x.ravel(), bins=(y_edges, x_edges), weights=(clean * mask).ravel()
+            )
             areas.append(area)
-        centre_y, centre_x = np.meshgrid((y_edges[1:] + y_edges[:-1]) / 2, (x_edges[1:] + x_edges[:-1]) / 2, indexing="ij")
+        centre_y, centre_x = np.meshgrid(
+            (y_edges[1:] + y_edges[:-1]) / 2, (x_edges[1:] + x_edges[:-1]) / 2, indexing="ij"
+        )
         return BlockCounts(
             centre_x.ravel(), centre_y.ravel(), count.ravel(), spread.ravel(), areas[0].ravel(), areas[1].ravel()
         )
@@ -256,10 +266,14 @@ class DefectCensus:
             "confirmed": int((confirmed & (calls["call"] >= 2)).sum()),
             "beam_made": int((confirmed & (calls["call"] == 1)).sum()),
             "undecided": int(self._undecided(calls).sum()),
-            "error_bound": error_bound(calls["error_probability"][calls["call"] >= 2], self.options.false_discovery_rate),
+            "error_bound": error_bound(
+                calls["error_probability"][calls["call"] >= 2], self.options.false_discovery_rate
+            ),
             "species": by_species,
             "surveyed_clean_area_nm2": self.map.clean_area_nm2,
-            "analysed_clean_area_nm2": float(np.nansum(np.where(self.map.visited_dose_e_per_a2 > 0, self.map.clean, 0.0))),
+            "analysed_clean_area_nm2": float(
+                np.nansum(np.where(self.map.visited_dose_e_per_a2 > 0, self.map.clean, 0.0))
+            ),
             "drift_nm": [list(entry[:3]) for entry in self.register.history],
         }
 

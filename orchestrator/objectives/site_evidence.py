@@ -67,7 +67,13 @@ class SiteEvidence:
         self._birth: list[tuple[str, int] | None] = []
 
     def add(
-        self, action_id: str, column: np.ndarray, index: np.ndarray, dose_e_per_a2: float, features: FeatureSet, keep: np.ndarray
+        self,
+        action_id: str,
+        column: np.ndarray,
+        index: np.ndarray,
+        dose_e_per_a2: float,
+        features: FeatureSet,
+        keep: np.ndarray,
     ) -> np.ndarray:
         """Take in one frame's sites (only those in `keep`); returns the mask (n,) of sites seen for the first time."""
         arrays = features.arrays

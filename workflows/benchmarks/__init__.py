@@ -6,7 +6,6 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.settings import Settings
-
 from workflows.benchmarks.first_world import bench_first_world
 from workflows.benchmarks.loop_overhead import bench_loop_overhead
 

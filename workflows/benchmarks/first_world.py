@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-
 from workflows.evaluation.baselines import baseline_plans, run_all
 from workflows.evaluation.rehearsal import Rehearsal
 
@@ -39,7 +38,9 @@ def bench_first_world(seeds: int, settings: Settings) -> dict[str, Any]:
                 options=spec.policy.options,
             )
             results = run_all([main, *baseline_plans(main, 0)], _ignore)
-            worlds.append({"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}})
+            worlds.append(
+                {"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}}
+            )
             print(_line(worlds[-1]), flush=True)
     summary = {str(sigma): _summary([w for w in worlds if w["clustering_sigma"] == sigma]) for sigma in CLUSTERINGS}
     for sigma, rows in summary.items():
@@ -56,10 +57,10 @@ def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(world: Mapping[str, Any]) -> str:
-    words = [
-        f"{name} {row['recall']:.3f}/{row['false_discovery_rate']:.3f}" for name, row in world["policies"].items()
-    ]
-    return f"sigma {world['clustering_sigma']:.1f} seed {world['seed']:3d}  recall/false discovery rate: " + "  ".join(words)
+    words = [f"{name} {row['recall']:.3f}/{row['false_discovery_rate']:.3f}" for name, row in world["policies"].items()]
+    return f"sigma {world['clustering_sigma']:.1f} seed {world['seed']:3d}  recall/false discovery rate: " + "  ".join(
+        words
+    )
 
 
 def _summary(worlds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -87,5 +88,3 @@ def _pooled(worlds: list[dict[str, Any]], name: str) -> float:
     wrong = sum(world["policies"][name]["wrong"] for world in worlds)
     confirmed = sum(world["policies"][name]["confirmed"] for world in worlds)
     return wrong / confirmed if confirmed else 0.0
-
-

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
 from orchestrator.catalogue import Catalogue
 from orchestrator.journal import Journal
 from orchestrator.loop import Experiment, run
@@ -18,7 +19,6 @@ from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spec_file import parse_spec
 from orchestrator.versions import versions
-
 from workflows.assembly import join, make_policy, prepare
 from workflows.prefect_engine import PrefectEngine
 
@@ -39,7 +39,14 @@ def bench_loop_overhead(seeds: int, settings: Settings) -> dict[str, Any]:
     result: dict[str, Any] = {key: median(row[key] for row in rows) for key in keys}
     for key, value in result.items():
         print(f"{key:45s} {value:8.3f} ms per iteration")
-    return {"benchmark": "loop_overhead", "versions": versions(), "iterations": _POINTS, "median": result, "runs": rows, "prefect": late}
+    return {
+        "benchmark": "loop_overhead",
+        "versions": versions(),
+        "iterations": _POINTS,
+        "median": result,
+        "runs": rows,
+        "prefect": late,
+    }
 
 
 def _one(folder: Path, seed: int, settings: Settings, engine: PrefectEngine | None) -> dict[str, float]:

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import typer
+
 from instruments import CommandRefused, ConfigurationError, InstrumentError
 from orchestrator.errors import OrchestratorError
 from policies import PolicyError

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from orchestrator.spec import ExperimentSpec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from orchestrator.spec import ExperimentSpec
 
 
 class View(Protocol):
@@ -125,7 +126,11 @@ class LiveView:
             if limit is None:
                 bars.add_row(name, "", f"{spent:.4g} {unit}")
             else:
-                bars.add_row(name, ProgressBar(total=limit, completed=min(spent, limit), width=40), f"{spent:.3g} of {limit:.3g} {unit}")
+                bars.add_row(
+                    name,
+                    ProgressBar(total=limit, completed=min(spent, limit), width=40),
+                    f"{spent:.3g} of {limit:.3g} {unit}",
+                )
         words = Table.grid(padding=(0, 1))
         for name, text in self._rows.items():
             words.add_row(Text(name, style="bold"), Text(text))

@@ -71,7 +71,10 @@ def report(experiment: IdArgument = "latest", data: DataOption = None, settings:
 @app.command()
 @explained
 def replay(
-    experiment: IdArgument = "latest", data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False
+    experiment: IdArgument = "latest",
+    data: DataOption = None,
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Derive every decision again from the catalogue alone and compare; status 1 when one differs."""
     opened = settings_of(data, settings)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import instruments
 import typer
 from rich.console import Console
 from rich.table import Table
 
+import instruments
 from workflows.cli.app import app
 from workflows.cli.fail import explained
 from workflows.cli.options import DataOption, JsonOption, SettingsOption, settings_of

@@ -7,12 +7,17 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.settings import Settings
 
-DataOption = Annotated[Path | None, typer.Option("--data", help="data folder (else STEMPILOT_DATA, else ./stempilot-data)")]
-SettingsOption = Annotated[Path | None, typer.Option("--settings", help="stempilot.toml (else the one in the data folder)")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="data folder (else STEMPILOT_DATA, else ./stempilot-data)")
+]
+SettingsOption = Annotated[
+    Path | None, typer.Option("--settings", help="stempilot.toml (else the one in the data folder)")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
 IdArgument = Annotated[str, typer.Argument(help="experiment id, the start of one, or `latest`")]
 
@@ -49,7 +54,9 @@ def settings_of(data: Path | None, settings: Path | None) -> Settings:
 def reading(settings: Settings) -> Catalogue:
     """The catalogue for looking only. Raises NotFound where there is none."""
     if not settings.data_folder.is_dir():
-        raise NotFound(f"{settings.data_folder}: there is no data folder here yet; `stempilot run` makes one, --data names another")
+        raise NotFound(
+            f"{settings.data_folder}: there is no data folder here yet; `stempilot run` makes one, --data names another"
+        )
     return Catalogue.open(settings.data_folder, url=settings.database_url, read_only=True)
 
 

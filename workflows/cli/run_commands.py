@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+
 from orchestrator.errors import Refused
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from rich.console import Console
-
 from workflows.cli.app import app
 from workflows.cli.fail import EXIT_OF_STATUS, explained
 from workflows.cli.live import View, view_for
@@ -44,12 +44,18 @@ class Engine(str, Enum):
 def run(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="the experiment")],
     data: DataOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the policy, and of the world where the instrument is simulated")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="of the policy, and of the world where the instrument is simulated")
+    ] = 0,
     policy: Annotated[str | None, typer.Option(help="another policy than the spec's")] = None,
     instrument: Annotated[str | None, typer.Option(help="another configured instrument than the spec's")] = None,
-    engine: Annotated[Engine, typer.Option(help="Prefect's ephemeral API, or the same loop without it")] = Engine.PREFECT,
+    engine: Annotated[
+        Engine, typer.Option(help="Prefect's ephemeral API, or the same loop without it")
+    ] = Engine.PREFECT,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="do not run the baselines afterwards")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value of the spec")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value of the spec")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before using a real instrument")] = False,
     settings: SettingsOption = None,
     as_json: JsonOption = False,
@@ -78,7 +84,9 @@ def run(
 
 @app.command()
 @explained
-def resume(experiment: IdArgument, data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    experiment: IdArgument, data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False
+) -> None:
     """Go on with an interrupted or crashed run; every option of the run is remembered."""
     opened = settings_of(data, settings)
     with writing(opened) as catalogue:
@@ -101,7 +109,9 @@ def confirm_real(settings: Settings, spec: ExperimentSpec, *, yes: bool) -> None
     if adapter in ("simulated", "replay") or yes:
         return
     if not sys.stdin.isatty():
-        raise Refused(f"instrument {spec.instrument.name!r} is real; add --yes to run it without a person at the terminal")
+        raise Refused(
+            f"instrument {spec.instrument.name!r} is real; add --yes to run it without a person at the terminal"
+        )
     if not typer.confirm(f"{spec.instrument.name!r} is a real instrument. Expose the specimen?"):
         raise Refused("not confirmed; nothing was exposed")
 
@@ -121,4 +131,3 @@ def conclude(settings: Settings, experiment_id: str, view: View, *, as_json: boo
         if report is not None:
             view.say(f"report: {report}")
     raise typer.Exit(EXIT_OF_STATUS.get(document["status"], 1))
-

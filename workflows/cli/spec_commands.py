@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spec_file import json_schema
-
 from workflows.cli.app import app
 from workflows.cli.fail import explained
 from workflows.cli.options import DataOption, JsonOption, SettingsOption, overrides_of, settings_of
@@ -56,7 +56,9 @@ def validate(
         print(json.dumps({"valid": not faults, "errors": faults}))
     elif not faults:
         spec = ExperimentSpec.from_yaml(spec_file, overrides)
-        print(f"{spec_file}: valid ({spec.objective.name}, policy {spec.policy.name}, instrument {spec.instrument.name})")
+        print(
+            f"{spec_file}: valid ({spec.objective.name}, policy {spec.policy.name}, instrument {spec.instrument.name})"
+        )
     else:
         print(f"{spec_file}: {len(faults)} error(s)\n  " + "\n  ".join(faults))
     raise typer.Exit(2 if faults else 0)

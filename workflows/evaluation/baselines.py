@@ -11,7 +11,6 @@ from math import ceil, sqrt
 from typing import Any
 
 from orchestrator.spec import ExperimentSpec
-
 from workflows.evaluation.rehearsal import Rehearsal, rehearse
 
 FULL_DOSE_E_PER_A2 = 2700.0
@@ -100,10 +99,14 @@ def baseline_plans(main: Rehearsal, frames: int) -> list[Rehearsal]:
         objective = spec.objective.model_copy(update={"options": {**spec.objective.options, "target_error": 1e-6}})
         budget = spec.budget.model_copy(update={"frames": frames})
         spec = spec.model_copy(update={"budget": budget, "objective": objective})
-    return [replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, frames).items()]
+    return [
+        replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, frames).items()
+    ]
 
 
-def run_all(plans: list[Rehearsal], done: Callable[[Mapping[str, Any]], None], processes: int | None = None) -> dict[str, dict[str, Any]]:
+def run_all(
+    plans: list[Rehearsal], done: Callable[[Mapping[str, Any]], None], processes: int | None = None
+) -> dict[str, dict[str, Any]]:
     """policy name -> verdict; `done` hears of each as it ends. Results do not depend on the number of processes."""
     results: dict[str, dict[str, Any]] = {}
     if not plans:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from instruments import GuardedMicroscope, HiddenTruth, Microscope
 from orchestrator import loop
 from orchestrator.memory_record import MemoryRecord
 from orchestrator.objectives.objective import Objective
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
-
 from workflows.assembly import Parts, join, make_policy, prepare
 from workflows.questions.census_truth import compare_ledger
 
@@ -71,9 +71,7 @@ def truth_of(microscope: Microscope) -> HiddenTruth | None:
     return microscope if isinstance(microscope, HiddenTruth) else None
 
 
-def verdict_on(
-    parts: Parts, objective: Objective, guarded: GuardedMicroscope, world: HiddenTruth
-) -> dict[str, Any]:
+def verdict_on(parts: Parts, objective: Objective, guarded: GuardedMicroscope, world: HiddenTruth) -> dict[str, Any]:
     """Objective against truth, ledger against world."""
     truth = world.truth()
     verdict = parts.question.judge(objective, truth)
@@ -88,7 +86,9 @@ def rehearse(plan: Rehearsal) -> dict[str, Any]:
     started = time.process_time()
     parts = prepare(plan.spec, plan.seed, plan.settings, plan.cache_folder)
     world = truth_of(parts.microscope)
-    policy = make_policy(with_oracle(parts, world) if plan.policy == "oracle" and world else parts, plan.policy, plan.options)
+    policy = make_policy(
+        with_oracle(parts, world) if plan.policy == "oracle" and world else parts, plan.policy, plan.options
+    )
     record = MemoryRecord(plan.policy)
     curve = Curve(parts, world, (plan.spec.budget.electrons or 0.0) / CURVE_POINTS) if world else None
     experiment = join(parts, policy, record, curve or _ignore)

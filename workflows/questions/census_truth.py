@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from instruments import DoseLedger
 from scipy.spatial import cKDTree
+
+from instruments import DoseLedger
 
 MATCH_NM = 0.1
 
@@ -53,7 +54,10 @@ def judge_calls(
             name: {
                 "determinable": int((counted & (native_species == name)).sum()),
                 "native": int((native_species == name).sum()),
-                "recall": _ratio(int((found & counted & (native_species == name)).sum()), int((counted & (native_species == name)).sum())),
+                "recall": _ratio(
+                    int((found & counted & (native_species == name)).sum()),
+                    int((counted & (native_species == name)).sum()),
+                ),
                 "confirmed": int((called == name).sum()),
                 "wrong": int((wrong & (called == name)).sum()),
             }

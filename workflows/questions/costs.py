@@ -24,7 +24,8 @@ _MOVES = (
 
 class CostForecast:
     """Electrons and seconds of a point after another; settling of everything that changes counts once, the slowest of
-    stage and beam-shift axes, and in full for camera length and current."""
+    stage and beam-shift axes, and in full for camera length and current.
+    """
 
     def __init__(self, spec: ExperimentSpec, capabilities: Capabilities) -> None:
         self._spec = spec

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from instruments import Capabilities, Frame
 from orchestrator.errors import SpecError
 from orchestrator.features.element_counts import ElementCounts
@@ -16,8 +18,6 @@ from orchestrator.objectives.objective import Objective
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spec_file import fault_lines
 from policies import Context, Cost
-from pydantic import ValidationError
-
 from workflows.questions.costs import CostForecast
 from workflows.questions.question import Question, Setting
 
@@ -52,7 +52,9 @@ def field_grid(spec: ExperimentSpec, capabilities: Capabilities, bin_px: int) ->
     cell_nm = 2 * x.resolution * bin_px
     columns, rows = round((x.maximum - x.minimum) / cell_nm), round((y.maximum - y.minimum) / cell_nm)
     if min(rows, columns) < 2:
-        raise SpecError(f"objective.options.bin_px {bin_px} px leaves a map of {rows} x {columns} cells; choose a smaller one")
+        raise SpecError(
+            f"objective.options.bin_px {bin_px} px leaves a map of {rows} x {columns} cells; choose a smaller one"
+        )
     return MapGrid(shape_px=(rows, columns), cell_nm=cell_nm)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.errors import SpecError
-
 from workflows.questions.census import build_census
 from workflows.questions.element_map import build_element_map
 from workflows.questions.question import Question, QuestionBuilder, Setting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from instruments import Axis, Capabilities, Detector, Mode
 from orchestrator.errors import SpecError
 from orchestrator.mapping import command_for, stage_for, subframes_for
@@ -27,8 +28,15 @@ def capabilities() -> Capabilities:
     return Capabilities(
         name="here",
         simulated=True,
-        axes=tuple(Axis(name=name, minimum=-500, maximum=500, frame="beam_shift") for name in ("beam_shift_x_nm", "beam_shift_y_nm")),
-        modes=(Mode(name="maadf", camera_length_mm=160, detectors=(Detector(name="maadf", inner_mrad=40, outer_mrad=100),)),),
+        axes=tuple(
+            Axis(name=name, minimum=-500, maximum=500, frame="beam_shift")
+            for name in ("beam_shift_x_nm", "beam_shift_y_nm")
+        ),
+        modes=(
+            Mode(
+                name="maadf", camera_length_mm=160, detectors=(Detector(name="maadf", inner_mrad=40, outer_mrad=100),)
+            ),
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spec_file import apply_overrides, json_schema, parse_spec
