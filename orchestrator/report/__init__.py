@@ -1,6 +1,5 @@
 """The report of an experiment: `render_report(ReportData) -> HTML`, one self-contained page."""
 
-from orchestrator.report.ledger_shares import ledger_shares
 from orchestrator.report.render import render_report
 from orchestrator.report.report_data import (
     Evaluation,
@@ -20,6 +19,5 @@ __all__ = [
     "ReportDecision",
     "ReportFrame",
     "Spending",
-    "ledger_shares",
     "render_report",
 ]

@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from instruments import Frame
-
-from orchestrator.report.pictures import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILLION, Picture, as_svg, canvas
+from orchestrator.report.pictures import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    WIDTH_INCHES,
+    Picture,
+    as_svg,
+    canvas,
+)
 from orchestrator.report.report_data import LedgerShare, ReportData
 
 _COLOURS = {
-    "survey": MUTED, "focus": SKY, "field": VERMILLION, "revisit": GREEN, "flyback": ORANGE, "settling": PURPLE, "no frame": INK,
+    "survey": MUTED, "focus": SKY, "field": VERMILLION, "revisit": GREEN, "flyback": ORANGE, "blanker settling": PURPLE,
 }  # fmt: skip
 
 
@@ -53,8 +65,11 @@ def share_rows(shares: Sequence[LedgerShare]) -> list[ShareRow]:
     total = sum(share.electrons for share in shares) or 1.0
     return [
         ShareRow(
-            purpose=share.purpose, frames="" if share.frame_count is None else str(share.frame_count),
-            electrons=f"{share.electrons:.4g}", share=f"{share.electrons / total:.2%}", colour=_COLOURS.get(share.purpose, BLUE),
+            purpose=share.purpose,
+            frames="" if share.frame_count is None else str(share.frame_count),
+            electrons=f"{share.electrons:.4g}",
+            share=f"{share.electrons / total:.2%}",
+            colour=_COLOURS.get(share.purpose, BLUE),
         )
         for share in shares
     ]  # fmt: skip
@@ -65,12 +80,20 @@ def ledger_picture(data: ReportData) -> Picture | None:
     shares = [share for share in data.ledger if share.electrons > 0]
     if not shares:
         return None
-    with canvas(9.6, 1.25) as figure:
+    with canvas(WIDTH_INCHES, 1.25) as figure:
         axes = figure.add_subplot()
         left = 0.0
         for share in shares:
             width = share.electrons / 1e9
-            axes.barh(0, width, left=left, color=_COLOURS.get(share.purpose, BLUE), edgecolor="white", linewidth=0.6, label=share.purpose)
+            axes.barh(
+                0,
+                width,
+                left=left,
+                color=_COLOURS.get(share.purpose, BLUE),
+                edgecolor="white",
+                linewidth=0.6,
+                label=share.purpose,
+            )
             left += width
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -79,8 +102,12 @@ def ledger_picture(data: ReportData) -> Picture | None:
             axes.axvline(data.spending.limit_electrons / 1e9, color=INK, linewidth=1.0, linestyle=":")
         axes.set_xlim(0, 1.02 * max(left, (data.spending.limit_electrons or 0.0) / 1e9))
         figure.legend(loc="outside upper center", ncols=7)
-        markup = as_svg(figure, "ledger", "Electrons by purpose: " + ", ".join(f"{s.purpose} {s.electrons:.3g}" for s in shares))
-    return Picture(markup=markup, caption="All electrons that reached the specimen, by purpose; the dotted line is the budget.")
+        markup = as_svg(
+            figure, "ledger", "Electrons by purpose: " + ", ".join(f"{s.purpose} {s.electrons:.3g}" for s in shares)
+        )
+    return Picture(
+        markup=markup, caption="All electrons that reached the specimen, by purpose; the dotted line is the budget."
+    )
 
 
 def budget_rows(data: ReportData) -> list[BudgetRow]:
@@ -108,7 +135,11 @@ def ledger_against_truth(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, words, form in (
         ("ledger_electrons", "electrons in the ledger", ".5g"),
         ("true_electrons", "electrons in the world", ".5g"),
-        ("ledger_cell_rms_error_fraction", "rms difference of 1 nm² cells above a tenth of the maximum, of their mean", ".1%"),
+        (
+            "ledger_cell_rms_error_fraction",
+            "rms difference of 1 nm² cells above a tenth of the maximum, of their mean",
+            ".1%",
+        ),
         ("ledger_dose_max_e_per_a2", "highest local dose in the ledger (upper bound), e/Å²", ",.0f"),
         ("true_dose_max_e_per_a2", "highest mean dose of a 1 nm² cell in the world, e/Å²", ",.0f"),
     ):

@@ -8,7 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.report.pictures import BLUE, GREEN, INK, MUTED, PURPLE, SKY, VERMILLION, Picture, as_svg, canvas
+from orchestrator.report.pictures import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    PURPLE,
+    RULE,
+    SKY,
+    VERMILLION,
+    WIDTH_INCHES,
+    Picture,
+    as_svg,
+    canvas,
+)
 from orchestrator.report.report_data import Evaluation, ReportData
 
 OPERATOR, THIN = "survey_rank", "thin_raster"
@@ -121,8 +134,12 @@ def honest_sentences(data: ReportData) -> list[str]:
     rate = evaluation.verdict.get("false_discovery_rate")
     if limit is not None and rate is not None:
         kept = "kept" if rate <= limit else "not kept"
-        sentences.append(f"The false discovery rate asked for, {limit:.0%}, was {kept}: {rate:.1%} of the confirmed are wrong.")
-    sentences.append("One world is one sample: `stempilot bench` repeats this over seeds and clusterings and shows every seed.")
+        sentences.append(
+            f"The false discovery rate asked for, {limit:.0%}, was {kept}: {rate:.1%} of the confirmed are wrong."
+        )
+    sentences.append(
+        "One world is one sample: “stempilot bench” repeats this over seeds and clusterings and shows every seed."
+    )
     return sentences
 
 
@@ -145,21 +162,30 @@ def curves(data: ReportData) -> Picture | None:
     if evaluation is None:
         return None
     drawn: list[tuple[str, Curve, str, str]] = [
-        (name, verdict.get("curve") or (), *_LOOKS.get(name, (MUTED, ":"))) for name, verdict in evaluation.baselines.items()
+        (name, verdict.get("curve") or (), *_LOOKS.get(name, (MUTED, ":")))
+        for name, verdict in evaluation.baselines.items()
     ]
     drawn = [entry for entry in drawn if len(entry[1]) > 1]
     if len(evaluation.curve) > 1:
         drawn.append((data.experiment.policy + " (this run)", evaluation.curve, VERMILLION, "-"))
     if not drawn:
         return None
-    with canvas(9.6, 6.2) as figure:
+    with canvas(WIDTH_INCHES, 6.2) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
         for name, curve, colour, line in drawn:
             ours = name.endswith("(this run)")
             electrons = np.array([point["electrons"] for point in curve]) / 1e9
             for axes, key in ((upper, "recall"), (lower, "false_discovery_rate")):
                 values = [np.nan if point.get(key) is None else point[key] for point in curve]
-                axes.plot(electrons, values, line, color=colour, linewidth=2.6 if ours else 1.3, label=name, zorder=5 if ours else 2)
+                axes.plot(
+                    electrons,
+                    values,
+                    line,
+                    color=colour,
+                    linewidth=2.6 if ours else 1.3,
+                    label=name,
+                    zorder=5 if ours else 2,
+                )
         upper.set_ylabel("recall of determinable natives")
         upper.set_ylim(bottom=0)
         lower.set_ylabel("false discovery rate")
@@ -168,13 +194,24 @@ def curves(data: ReportData) -> Picture | None:
         limit = data.summary.get("false_discovery_rate")
         if limit is not None:
             lower.axhline(limit, color=INK, linewidth=0.8, linestyle=":")
-            lower.annotate(f"asked for: {limit:.0%}", (0.995, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+            lower.annotate(
+                f"asked for: {limit:.0%}",
+                (0.005, limit),
+                xycoords=("axes fraction", "data"),
+                ha="left",
+                va="bottom",
+                fontsize=8,
+            )
         handles, labels = upper.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
-        markup = as_svg(figure, "curves", "Recall and false discovery rate against electrons for this run and the baselines.")
+        markup = as_svg(
+            figure, "curves", "Recall and false discovery rate against electrons for this run and the baselines."
+        )
     caption = (
-        "Judged against the hidden truth while the run went on; every baseline ran on a fresh world of the same seed with "
-        "the same budget of electrons and microscope time. Above: confirmed natives over all determinable natives of the "
+        "Judged against the hidden truth while the run went on; every baseline ran on a fresh "
+        "world of the same seed with "
+        "the same budget of electrons and microscope time. Above: confirmed natives over all "
+        "determinable natives of the "
         "whole area. Below: wrong ones among the confirmed."
     )
     return Picture(markup=markup, caption=caption)
@@ -182,27 +219,34 @@ def curves(data: ReportData) -> Picture | None:
 
 def score_curve(data: ReportData) -> Picture | None:
     """The objective's own score against electrons, decision by decision."""
-    points = [(d.electrons, d.score, str(d.point.get("purpose", "frame"))) for d in data.decisions if d.score is not None and d.electrons is not None]
+    points = [
+        (d.electrons, d.score, str(d.point.get("purpose", "frame")))
+        for d in data.decisions
+        if d.score is not None and d.electrons is not None
+    ]
     if len(points) < 2:
         return None
     looks = {"survey": (MUTED, "s"), "focus": (SKY, "v"), "field": (VERMILLION, "o"), "revisit": (GREEN, "^")}
-    with canvas(9.6, 3.0) as figure:
+    with canvas(WIDTH_INCHES, 3.0) as figure:
         axes = figure.add_subplot()
         electrons = np.array([point[0] for point in points]) / 1e9
         scores = np.array([point[1] for point in points])
-        axes.plot(electrons, scores, color=RULE_LINE, linewidth=1.0, zorder=1)
+        axes.plot(electrons, scores, color=RULE, linewidth=1.0, zorder=1)
         for purpose in dict.fromkeys(point[2] for point in points):
             mine = np.array([point[2] == purpose for point in points])
             colour, marker = looks.get(purpose, (BLUE, "o"))
-            axes.plot(electrons[mine], scores[mine], marker, color=colour, markersize=4, linestyle="none", label=purpose)
+            axes.plot(
+                electrons[mine], scores[mine], marker, color=colour, markersize=4, linestyle="none", label=purpose
+            )
         axes.set_xlabel("electrons on the specimen, 10⁹")
         axes.set_ylabel("natives confirmed" if "species" in data.summary else "score")
         if "species" not in data.summary:
             axes.set_ylim(bottom=0)
         figure.legend(loc="outside right upper")
         markup = as_svg(figure, "score", "Score against electrons, one point a decision.")
-    what = "expected number of natives confirmed so far" if "species" in data.summary else "largest predicted relative error of a line (smaller is better)"
+    what = (
+        "expected number of natives confirmed so far"
+        if "species" in data.summary
+        else "largest predicted relative error of a line (smaller is better)"
+    )
     return Picture(markup=markup, caption=f"The score the experiment itself could see, after every decision: {what}.")
-
-
-RULE_LINE = "#b0b0b0"

@@ -7,7 +7,7 @@ import numpy as np
 from orchestrator.objectives.density import KERNEL_NM
 from orchestrator.report.census_view import FIRST_SPECIES, CensusView
 from orchestrator.report.overview import extent_of
-from orchestrator.report.pictures import Picture, as_png, bare, canvas, scale_bar
+from orchestrator.report.pictures import WIDTH_INCHES, Picture, as_png, bare, canvas, scale_bar
 from orchestrator.report.report_data import ReportData
 
 _GRID_NM = 4.0
@@ -49,11 +49,18 @@ def density_maps(data: ReportData, view: CensusView) -> Picture | None:
     x, y, mean, std = density_posterior(data, view)
     half = _GRID_NM / 2
     drawn = (x[0] - half, x[-1] + half, y[0] - half, y[-1] + half)
-    with canvas(9.6, 4.7) as figure:
+    with canvas(WIDTH_INCHES, 5.2) as figure:
         for place, (values, name) in enumerate(((mean, "posterior mean"), (std, "posterior standard deviation"))):
             axes = figure.add_subplot(1, 2, place + 1)
             shown = axes.imshow(values, extent=drawn, cmap="cividis", vmin=0, vmax=float(mean.max()) or None)
-            axes.contour(data.maps["x_nm"], data.maps["y_nm"], data.maps["visited_dose_e_per_a2"] > 0, [0.5], colors="white", linewidths=0.6)
+            axes.contour(
+                data.maps["x_nm"],
+                data.maps["y_nm"],
+                data.maps["visited_dose_e_per_a2"] > 0,
+                [0.5],
+                colors="white",
+                linewidths=0.6,
+            )
             figure.colorbar(shown, ax=axes, shrink=0.8, label="natives per nm² of clean specimen")
             axes.set_title(name)
             axes.set_xlim(extent[0], extent[1])
@@ -63,8 +70,10 @@ def density_maps(data: ReportData, view: CensusView) -> Picture | None:
         markup = as_png(figure, "Posterior mean and standard deviation of the density of native defects.")
     names = ", ".join(name for name, counts in zip(view.species, view.counts_as_native, strict=True) if counts)
     caption = (
-        f"Density of natives ({names}) with its uncertainty on one colour scale; white outlines are the analysed areas. "
-        f"Gamma posterior, counts smoothed by a Gaussian of {KERNEL_NM:g} nm: structure finer than that cannot show here."
+        f"Density of natives ({names}) with its uncertainty on one colour scale; white outlines "
+        "are the analysed areas. "
+        f"Gamma posterior, counts smoothed by a Gaussian of {KERNEL_NM:g} nm: structure finer "
+        "than that cannot show here."
     )
     return Picture(markup=markup, caption=caption)
 
@@ -72,15 +81,19 @@ def density_maps(data: ReportData, view: CensusView) -> Picture | None:
 def element_maps(data: ReportData) -> list[Picture]:
     """For each line the posterior mean, its standard deviation and where it was measured."""
     maps = data.maps
-    lines = [name.removeprefix("rate_") for name in maps if name.startswith("rate_") and not name.startswith("rate_std_")]
+    lines = [
+        name.removeprefix("rate_") for name in maps if name.startswith("rate_") and not name.startswith("rate_std_")
+    ]
     extent = extent_of(data)
     if extent is None:
         return []
     pictures: list[Picture] = []
     exposed = maps.get("exposure_fraction")
     for line in lines:
-        with canvas(9.6, 4.6) as figure:
-            for place, (values, name) in enumerate(((maps[f"rate_{line}"], "posterior mean"), (maps[f"rate_std_{line}"], "posterior standard deviation"))):
+        with canvas(WIDTH_INCHES, 5.2) as figure:
+            for place, (values, name) in enumerate(
+                ((maps[f"rate_{line}"], "posterior mean"), (maps[f"rate_std_{line}"], "posterior standard deviation"))
+            ):
                 axes = figure.add_subplot(1, 2, place + 1)
                 shown = axes.imshow(values, extent=extent, cmap="cividis", vmin=0)
                 if exposed is not None and place == 1:

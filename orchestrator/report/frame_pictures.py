@@ -1,4 +1,4 @@
-"""The best frames as recorded, with the calls on them, and close-ups of single sites."""
+"""The best frames as recorded, with the calls on them. Neighbour: `close_ups` shows single sites."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from instruments import Frame
 
+from instruments import Frame
 from orchestrator.report.census_view import CensusView, species_style
-from orchestrator.report.pictures import INK, ORANGE, YELLOW, Picture, as_png, bare, canvas, scale_bar
+from orchestrator.report.pictures import INK, ORANGE, WIDTH_INCHES, YELLOW, Picture, as_png, bare, canvas, scale_bar
 from orchestrator.report.report_data import ReportData, ReportFrame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIELD_COUNT, REVISIT_COUNT = 3, 2
-_CROP_NM = 1.3
-_CROPS_EACH = 4
 
 
 def chosen_frames(frames: Sequence[ReportFrame], view: CensusView | None) -> list[ReportFrame]:
-    """Fields with the most confirmed sites (then dose), one of every mode at least, then the revisits of highest dose."""
+    """Fields with the most confirmed sites (then dose), one of every mode at least, then revisits of highest dose."""
 
     def rank(frame: ReportFrame) -> tuple[int, float]:
         confirmed = int((view.inside(frame) & (view.native | view.beam_made)).sum()) if view is not None else 0
@@ -31,7 +29,9 @@ def chosen_frames(frames: Sequence[ReportFrame], view: CensusView | None) -> lis
     first_of_mode = {frame.mode: frame for frame in reversed(fields)}
     chosen = fields[:FIELD_COUNT]
     chosen += [frame for frame in first_of_mode.values() if frame.mode not in {other.mode for other in chosen}]
-    revisits = sorted((f for f in frames if f.purpose == "revisit"), key=lambda frame: frame.dose_e_per_a2, reverse=True)
+    revisits = sorted(
+        (f for f in frames if f.purpose == "revisit"), key=lambda frame: frame.dose_e_per_a2, reverse=True
+    )
     others = [frame for frame in frames if frame.purpose not in ("survey", "focus", "field", "revisit")]
     return chosen + revisits[:REVISIT_COUNT] + (others[:FIELD_COUNT] if not chosen else [])
 
@@ -42,13 +42,23 @@ def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None)
     images = {name: frame.total(name) for name in frame.counts}
     if any(min(image.shape) < 2 for image in images.values()):
         return None
-    with canvas(5.6 * len(images), 5.4) as figure:
+    with canvas(min(WIDTH_INCHES, 5.5 * len(images)), 5.6) as figure:
         for place, (name, image) in enumerate(images.items()):
             axes = figure.add_subplot(1, len(images), place + 1)
             low, high = np.percentile(image, [0.5, 99.8])
             half_x, half_y = entry.width_nm / 2, entry.height_nm / 2
-            shown = axes.imshow(image, extent=(-half_x, half_x, -half_y, half_y), cmap="gray", vmin=low, vmax=max(high, low + 1))
-            figure.colorbar(shown, ax=axes, orientation="horizontal", shrink=0.62, aspect=30, pad=0.02, label="raw counts per pixel, all sub-frames")
+            shown = axes.imshow(
+                image, extent=(-half_x, half_x, -half_y, half_y), cmap="gray", vmin=low, vmax=max(high, low + 1)
+            )
+            figure.colorbar(
+                shown,
+                ax=axes,
+                orientation="horizontal",
+                shrink=0.62,
+                aspect=30,
+                pad=0.02,
+                label="raw counts per pixel, all sub-frames",
+            )
             axes.set_title(_title(frame, name))
             bare(axes)
             scale_bar(axes, entry.width_nm)
@@ -57,9 +67,10 @@ def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None)
         markup = as_png(figure, f"Frame {entry.id}: {', '.join(images)} images of {entry.width_nm:.1f} nm with calls.")
     command = frame.requested
     caption = (
-        f"Decision {entry.decision_seq}, {entry.purpose} in mode {entry.mode}: {entry.width_nm:.1f} x {entry.height_nm:.1f} nm "
+        f"Decision {entry.decision_seq}, {entry.purpose} in mode {entry.mode}: "
+        f"{entry.width_nm:.1f} x {entry.height_nm:.1f} nm "
         f"at ({entry.x_nm:.1f}, {entry.y_nm:.1f}) nm, {entry.pixel_size_nm * 1e3:.0f} pm pixels, "
-        f"{entry.subframe_count} sub-frames of {entry.dwell_time_us:g} µs, {command.optics.probe_current_pa:g} pA, "
+        f"{entry.subframe_count} sub-frames of {entry.dwell_time_us:.3g} µs, {command.optics.probe_current_pa:g} pA, "
         f"defocus {command.optics.defocus_nm:+g} nm, {entry.dose_e_per_a2:,.0f} e/Å² in this frame."
     )
     return Picture(markup=markup, caption=caption)
@@ -78,7 +89,10 @@ def _overlay(axes: Axes, entry: ReportFrame, view: CensusView, *, with_legend: b
     inside = view.inside(entry)
     size = max(7.0, 110.0 / entry.width_nm)
     groups = [(view.of_species(n) & inside, *species_style(n), name) for n, name in enumerate(view.species)]
-    groups += [(view.beam_made & inside, ORANGE, "v", "beam-made"), (view.undetermined & inside, YELLOW, "x", "undetermined")]
+    groups += [
+        (view.beam_made & inside, ORANGE, "v", "beam-made"),
+        (view.undetermined & inside, YELLOW, "x", "undetermined"),
+    ]
     for mask, colour, marker, name in groups:
         if not mask.any():
             continue
@@ -88,63 +102,12 @@ def _overlay(axes: Axes, entry: ReportFrame, view: CensusView, *, with_legend: b
             markeredgewidth=1.5, label=f"{name} ({int(mask.sum())})",
         )  # fmt: skip
     if with_legend and axes.lines:
-        axes.legend(loc="upper right", frameon=True, framealpha=0.85, facecolor="white", edgecolor="none", fontsize=8, labelcolor=INK)
-
-
-def close_ups(data: ReportData, view: CensusView) -> Picture | None:
-    """Crops of single sites: the surest of each species, the surest beam-made and the most doubtful, raw counts."""
-    rows = [(name, view.of_species(number), species_style(number)[0]) for number, name in enumerate(view.species)]
-    rows += [("beam-made", view.beam_made, ORANGE), ("undetermined", view.undetermined, "#333333")]
-    picked = [(name, _pick(data, view, mask, surest=name != "undetermined"), colour) for name, mask, colour in rows]
-    picked = [(name, sites, colour) for name, sites, colour in picked if sites]
-    if not picked:
-        return None
-    with canvas(9.6, 2.15 * len(picked)) as figure:
-        grid = figure.subplots(len(picked), _CROPS_EACH, squeeze=False)
-        for line, (name, sites, colour) in zip(grid, picked, strict=True):
-            for axes, site in zip(line, [*sites, *[None] * (_CROPS_EACH - len(sites))], strict=True):
-                if site is None:
-                    axes.set_axis_off()
-                else:
-                    _crop(axes, data, view, site, colour)
-            line[0].set_ylabel(name, fontsize=10, fontweight="bold", color=INK)
-        markup = as_png(figure, "Close-ups of single sites: " + ", ".join(f"{len(s)} {n}" for n, s, _ in picked))
-    caption = (
-        f"Raw counts of the first detector in the frame of highest dose, {_CROP_NM:g} nm a side, the site in the middle of "
-        "the circle (0.2 nm radius); no smoothing. Above each: the best call with its posterior probability from all frames "
-        "and both detectors, and the summed dose in e/Å². The surest four of each class; of the undetermined the most doubtful."
-    )
-    return Picture(markup=markup, caption=caption)
-
-
-def _pick(data: ReportData, view: CensusView, mask: np.ndarray, *, surest: bool) -> list[tuple[int, ReportFrame]]:
-    rows = np.nonzero(mask)[0]
-    order = rows[np.argsort(view.error_probability[rows] if surest else -view.error_probability[rows], kind="stable")]
-    picked: list[tuple[int, ReportFrame]] = []
-    for row in order:
-        covering = [f for f in data.frames if f.purpose in ("field", "revisit") and view.inside(f, _CROP_NM / 2)[row]]
-        if covering:
-            picked.append((int(row), max(covering, key=lambda frame: frame.dose_e_per_a2)))
-        if len(picked) == _CROPS_EACH:
-            break
-    return picked
-
-
-def _crop(axes: Axes, data: ReportData, view: CensusView, site: tuple[int, ReportFrame], colour: str) -> None:
-    from matplotlib.patches import Circle
-
-    row, entry = site
-    frame = data.load_frame(entry.id)
-    image = frame.total(next(iter(frame.counts)))
-    drift_x, drift_y = view.drift_of(entry)
-    x, y = view.x_nm[row] + drift_x - entry.x_nm, view.y_nm[row] + drift_y - entry.y_nm
-    half_x, half_y, half = entry.width_nm / 2, entry.height_nm / 2, _CROP_NM / 2
-    column, line = (int(round((at + size) / entry.pixel_size_nm)) for at, size in ((x, half_x), (y, half_y)))
-    reach = int(np.ceil(half / entry.pixel_size_nm))
-    near = image[max(line - reach, 0) : line + reach + 1, max(column - reach, 0) : column + reach + 1]
-    axes.imshow(image, extent=(-half_x, half_x, -half_y, half_y), cmap="gray", vmin=float(near.min()), vmax=float(near.max()))
-    axes.set_xlim(x - half, x + half)
-    axes.set_ylim(y - half, y + half)
-    axes.add_patch(Circle((x, y), 0.2, fill=False, edgecolor=colour, linewidth=1.8))
-    bare(axes)
-    axes.set_title(f"{view.words(row)}, {view.dose_e_per_a2[row]:,.0f} e/Å²", fontsize=8)
+        axes.legend(
+            loc="upper right",
+            frameon=True,
+            framealpha=0.85,
+            facecolor="white",
+            edgecolor="none",
+            fontsize=8,
+            labelcolor=INK,
+        )

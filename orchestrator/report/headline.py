@@ -19,6 +19,7 @@ class Card:
     number: str
     name: str
     note: str = ""
+    is_amiss: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +46,23 @@ def cards(data: ReportData) -> list[Card]:
         found += _truth_cards(data.evaluation.verdict, summary)
     if "confirmed" in summary:
         undecided = summary.get("undecided", 0)
-        found.append(Card(number=str(summary["confirmed"]), name="defects confirmed", note=f"{summary.get('beam_made', 0)} beam-made apart, {undecided} undecided"))
+        found.append(
+            Card(
+                number=str(summary["confirmed"]),
+                name="defects confirmed",
+                note=f"{summary.get('beam_made', 0)} beam-made apart, {undecided} undecided",
+            )
+        )
     for name, line in summary.get("lines", {}).items():
         error = line.get("predicted_error")
         if error is not None:
-            found.append(Card(number=f"{error:.2f}", name=f"predicted error of {name}", note=f"asked for: {summary.get('target_error', 0):g}"))
+            found.append(
+                Card(
+                    number=f"{error:.2f}",
+                    name=f"predicted error of {name}",
+                    note=f"asked for: {summary.get('target_error', 0):g}",
+                )
+            )
     return found + _cost_cards(spending)
 
 
@@ -63,7 +76,14 @@ def _truth_cards(verdict: Mapping[str, Any], summary: Mapping[str, Any]) -> list
         limit = summary.get("false_discovery_rate")
         asked = f"asked for: at most {limit:.0%}; " if limit is not None else ""
         note = f"{asked}{verdict.get('wrong', 0)} of {verdict.get('confirmed', 0)} wrong"
-        found.append(Card(number=f"{verdict['false_discovery_rate']:.1%}", name="false discovery rate", note=note))
+        found.append(
+            Card(
+                number=f"{verdict['false_discovery_rate']:.1%}",
+                name="false discovery rate",
+                note=note,
+                is_amiss=limit is not None and verdict["false_discovery_rate"] > limit,
+            )
+        )
     return found
 
 
@@ -75,7 +95,7 @@ def _cost_cards(spending: Spending) -> list[Card]:
         ),
         Card(
             number=f"{spending.dose_max_e_per_a2:,.0f}", name="e/Å², highest local dose",
-            note=_of(spending.dose_max_e_per_a2, spending.limit_dose_e_per_a2, lambda value: f"{value:,.0f}") + " in any 1 nm²",
+            note=_of(spending.dose_max_e_per_a2, spending.limit_dose_e_per_a2, "{:,.0f}".format) + " in any 1 nm²",
         ),
         Card(
             number=f"{spending.instrument_time_s:.1f} s", name="microscope time",
@@ -103,11 +123,15 @@ def scientific(value: float) -> str:
 def species_rows(data: ReportData) -> list[SpeciesRow]:
     """Every species with its density over the whole clean specimen and a 95 % interval."""
     verdicts = data.evaluation.verdict.get("by_species", {}) if data.evaluation is not None else {}
-    return [_species_row(name, entry, verdicts.get(name, {})) for name, entry in data.summary.get("species", {}).items()]
+    return [
+        _species_row(name, entry, verdicts.get(name, {})) for name, entry in data.summary.get("species", {}).items()
+    ]
 
 
 def _species_row(name: str, entry: Mapping[str, Any], verdict: Mapping[str, Any]) -> SpeciesRow:
-    density, low, high = (_density(entry.get(key)) for key in ("whole_per_nm2", "whole_low_per_nm2", "whole_high_per_nm2"))
+    density, low, high = (
+        _density(entry.get(key)) for key in ("whole_per_nm2", "whole_low_per_nm2", "whole_high_per_nm2")
+    )
     recall, wrong = verdict.get("recall"), verdict.get("wrong")
     per_nm2 = entry.get("whole_per_nm2")
     return SpeciesRow(

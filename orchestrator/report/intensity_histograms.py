@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.report.census_view import CensusView, species_style
-from orchestrator.report.pictures import INK, MUTED, Picture, as_svg, canvas
+from orchestrator.report.pictures import INK, MUTED, WIDTH_INCHES, Picture, as_svg, canvas
 from orchestrator.report.report_data import ReportData, ReportFrame
 
 _SAME_SITE_NM = 0.08
@@ -70,7 +70,11 @@ def _pool(data: ReportData, view: CensusView, mode: str, frames: list[ReportFram
     taken: list[tuple[ReportFrame, FeatureSet]] = []
     for frame in frames:
         features = data.load_features(frame.action_id)
-        if features is not None and len(features.arrays.get("amplitude", ())) and "expected_amplitude" in features.arrays:
+        if (
+            features is not None
+            and len(features.arrays.get("amplitude", ()))
+            and "expected_amplitude" in features.arrays
+        ):
             taken.append((frame, features))
     if not taken:
         return None
@@ -116,7 +120,7 @@ def _column_numbers(features: FeatureSet, columns: list[str]) -> dict[str, int]:
 
 
 def _called(view: CensusView, frame: ReportFrame, features: FeatureSet) -> np.ndarray:
-    """For each site of a frame: -1 no suspect, -2 suspect but not a confirmed native, else the species confirmed there."""
+    """For each site of a frame: -1 no suspect, -2 suspect but no confirmed native, else the species confirmed there."""
     arrays = features.arrays
     called = np.full(len(arrays["site_x_nm"]), -1)
     if not len(view.x_nm):
@@ -126,7 +130,9 @@ def _called(view: CensusView, frame: ReportFrame, features: FeatureSet) -> np.nd
     distance, which = cKDTree(np.stack([view.x_nm, view.y_nm], axis=1)).query(positions)
     near = distance < _SAME_SITE_NM
     doubtful = view.native | view.beam_made | view.undetermined
-    called[near] = np.where(view.native[which[near]], view.call[which[near]] - 2, np.where(doubtful[which[near]], -2, -1))
+    called[near] = np.where(
+        view.native[which[near]], view.call[which[near]] - 2, np.where(doubtful[which[near]], -2, -1)
+    )
     return called
 
 
@@ -134,7 +140,7 @@ def histograms(data: ReportData, view: CensusView, pool: Pool) -> Picture:
     """For every column and detector of a mode: intensities of the host and of what was confirmed there."""
     columns = column_of_species(data, view)
     names = list(pool.host)
-    with canvas(9.6, 2.5 * len(names) + 0.5) as figure:
+    with canvas(WIDTH_INCHES, 2.5 * len(names) + 0.5) as figure:
         grid = figure.subplots(len(names), len(pool.detectors), squeeze=False)
         for line, column in zip(grid, names, strict=True):
             for place, axes in enumerate(line):
@@ -147,12 +153,19 @@ def histograms(data: ReportData, view: CensusView, pool: Pool) -> Picture:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7)
         markup = as_svg(figure, f"histograms-{pool.mode}", f"Histograms of column intensities in mode {pool.mode}.")
     caption = (
-        f"Mode {pool.mode}, {pool.frame_count} fields of {pool.dose_e_per_a2:,.0f} e/Å² (median), clean sites only, one entry "
-        "a column and frame. Grey: columns that nobody suspects; the thin curve is the unit normal distribution they should "
-        "follow. Colours: confirmed natives (scaled to be visible; number in the table). Dashed: where the forward model "
+        f"Mode {pool.mode}, {_fields(pool.frame_count)} of {pool.dose_e_per_a2:,.0f} e/Å² "
+        "(median), clean sites only, one entry "
+        "a column and frame. Grey: columns that nobody suspects; the thin curve is the unit "
+        "normal distribution they should "
+        "follow. Colours: confirmed natives (scaled to be visible; number in the table). "
+        "Dashed: where the forward model "
         "puts each species. Intensities are fitted with neighbours held, so a constant background drops out."
     )
     return Picture(markup=markup, caption=caption)
+
+
+def _fields(count: int) -> str:
+    return "one field" if count == 1 else f"{count} fields"
 
 
 def _histogram(axes: Any, pool: Pool, column: str, detector: int, members: list[int], view: CensusView) -> None:
@@ -169,7 +182,13 @@ def _histogram(axes: Any, pool: Pool, column: str, detector: int, members: list[
             count, _ = np.histogram(values, _BINS)
             axes.stairs(0.35 * count / count.max(), _BINS, color=colour, linewidth=1.6, label=view.species[number])
         if np.isfinite(pool.predicted[number, detector]):
-            axes.axvline(float(np.clip(pool.predicted[number, detector], _BINS[0], _BINS[-1])), color=colour, linewidth=1.1, linestyle="--", label=f"{view.species[number]} predicted")
+            axes.axvline(
+                float(np.clip(pool.predicted[number, detector], _BINS[0], _BINS[-1])),
+                color=colour,
+                linewidth=1.1,
+                linestyle="--",
+                label=f"{view.species[number]} predicted",
+            )
     axes.set_title(f"{column} columns, {pool.detectors[detector].upper()}", color=INK)
     axes.set_yticks([])
     axes.set_xlim(_BINS[0], _BINS[-1])
@@ -186,11 +205,17 @@ def detectability_rows(view: CensusView, columns: list[str], pool: Pool) -> list
             measured = "–"
             if len(values) >= _FEWEST and len(host) > _FEWEST:
                 value = (values[:, place].mean() - host[:, place].mean()) / host[:, place].std()
-                measured = f"{value:+.1f} ± {values[:, place].std(ddof=1) / np.sqrt(len(values)) / host[:, place].std():.1f}"
+                measured = (
+                    f"{value:+.1f} ± {values[:, place].std(ddof=1) / np.sqrt(len(values)) / host[:, place].std():.1f}"
+                )
             rows.append(
                 DetectabilityRow(
-                    mode=pool.mode, detector=detector, species=name, measured=measured, site_count=len(values),
+                    mode=pool.mode,
+                    detector=detector,
+                    species=name,
+                    measured=measured,
+                    site_count=len(values),
                     predicted=f"{expected:+.1f}" if np.isfinite(expected) else "–",
-                )  # fmt: skip
+                )
             )
     return rows

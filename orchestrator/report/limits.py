@@ -63,7 +63,9 @@ def pair_rows(data: ReportData, view: CensusView) -> list[PairRow]:
 def _one_of_each_mode(frames: tuple[ReportFrame, ...]) -> list[ReportFrame]:
     best: dict[str, ReportFrame] = {}
     for frame in frames:
-        if frame.purpose == "field" and frame.dose_e_per_a2 > (best[frame.mode].dose_e_per_a2 if frame.mode in best else 0.0):
+        if frame.purpose == "field" and frame.dose_e_per_a2 > (
+            best[frame.mode].dose_e_per_a2 if frame.mode in best else 0.0
+        ):
             best[frame.mode] = frame
     return list(best.values())
 
@@ -74,7 +76,13 @@ def _row(frame: ReportFrame, pair: str, information: float) -> list[PairRow]:
     detectability = sqrt(2 * information)
     needed = frame.dose_e_per_a2 * (NEEDED_DETECTABILITY / detectability) ** 2
     return [
-        PairRow(mode=frame.mode, pair=pair, detectability=detectability, needed_e_per_a2=needed, dose_e_per_a2=frame.dose_e_per_a2)
+        PairRow(
+            mode=frame.mode,
+            pair=pair,
+            detectability=detectability,
+            needed_e_per_a2=needed,
+            dose_e_per_a2=frame.dose_e_per_a2,
+        )
     ]
 
 
@@ -90,14 +98,19 @@ def limits(data: ReportData, view: CensusView | None) -> list[Limit]:
         found.append(
             Limit(
                 what=f"A recall for {', '.join(not_counted)}",
-                why="the spec does not count it as determinable at the dose given; confirmed ones are listed, missing ones say nothing",
+                why="the spec does not count it as determinable at the dose given; confirmed ones "
+                "are listed, missing ones say nothing",
             )
         )
     undetermined = int(view.undetermined.sum())
     if undetermined:
-        likely = Counter(("host", "beam-made", *view.species)[int(best)] for best in view.posterior[view.undetermined].argmax(axis=1))
+        likely = Counter(
+            ("host", "beam-made", *view.species)[int(best)] for best in view.posterior[view.undetermined].argmax(axis=1)
+        )
         words = ", ".join(f"{count} most likely {name}" for name, count in likely.most_common())
-        found.append(Limit(what=f"{undetermined} sites", why=f"neither confirmed nor cleared at the dose they got: {words}"))
+        found.append(
+            Limit(what=f"{undetermined} sites", why=f"neither confirmed nor cleared at the dose they got: {words}")
+        )
     found += _area(data, summary)
     return found
 
@@ -122,7 +135,8 @@ def _pairs(data: ReportData, view: CensusView) -> list[Limit]:
     return [
         Limit(
             what=f"{row.pair} in mode {row.mode}",
-            why=f"d' = {row.detectability:.1f} at {row.dose_e_per_a2:,.0f} e/Å²; {NEEDED_DETECTABILITY:g} would take {row.needed_e_per_a2:,.3g} e/Å²",
+            why=f"d' = {row.detectability:.1f} at {row.dose_e_per_a2:,.0f} e/Å²; "
+            f"{NEEDED_DETECTABILITY:g} would take {row.needed_e_per_a2:,.0f} e/Å²",
         )
         for row in pair_rows(data, view)
         if not row.is_enough
@@ -134,7 +148,12 @@ def _area(data: ReportData, summary: Mapping[str, Any]) -> list[Limit]:
     clean = data.maps.get("clean")
     if clean is not None and np.isfinite(clean).any():
         share = float(np.mean(clean[np.isfinite(clean)] <= 0.5))
-        found.append(Limit(what=f"The contaminated {share:.0%} of the surveyed area", why="contamination hides single atoms; no density is stated there"))
+        found.append(
+            Limit(
+                what=f"The contaminated {share:.0%} of the surveyed area",
+                why="contamination hides single atoms; no density is stated there",
+            )
+        )
     surveyed, analysed = summary.get("surveyed_clean_area_nm2"), summary.get("analysed_clean_area_nm2")
     if surveyed and analysed is not None and analysed < surveyed:
         found.append(
@@ -152,7 +171,14 @@ def _of_an_element_map(data: ReportData) -> list[Limit]:
     for name, line in data.summary.get("lines", {}).items():
         error = line.get("predicted_error")
         if error is not None and target is not None and error > target:
-            found.append(Limit(what=f"The {name} map to a relative error of {target:g}", why=f"the predicted error is {error:.2f} with the spectra taken"))
+            found.append(
+                Limit(
+                    what=f"The {name} map to a relative error of {target:g}",
+                    why=f"the predicted error is {error:.2f} with the spectra taken",
+                )
+            )
     if not data.experiment.is_simulated or data.experiment.instrument == "replay":
-        found.append(Limit(what="The true dose", why="the beam current is declared in the spec, not measured: doses are nominal"))
+        found.append(
+            Limit(what="The true dose", why="the beam current is declared in the spec, not measured: doses are nominal")
+        )
     return found

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.report.census_view import CensusView, species_style
-from orchestrator.report.pictures import BLUE, INK, MUTED, ORANGE, Picture, as_png, bare, canvas, scale_bar
+from orchestrator.report.pictures import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    WIDTH_INCHES,
+    Picture,
+    as_png,
+    bare,
+    canvas,
+    scale_bar,
+)
 from orchestrator.report.report_data import ReportData, ReportFrame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Extent = tuple[float, float, float, float]
 _CELL_NM = 0.8
@@ -70,10 +80,11 @@ def overview(data: ReportData, view: CensusView | None) -> Picture | None:
     if extent is None:
         return None
     visited = [frame for frame in data.frames if frame.purpose != "survey"]
-    with canvas(9.6, 8.2) as figure:
-        axes = figure.add_subplot()
-        ground = _ground(figure, axes, data, extent)
-        _fields(figure, axes, visited)
+    with canvas(WIDTH_INCHES, 9.6) as figure:
+        grid = figure.add_gridspec(2, 2, width_ratios=(42, 1))
+        axes = figure.add_subplot(grid[:, 0])
+        ground = _ground(axes, figure.add_subplot(grid[1, 1]), data, extent)
+        _fields(axes, figure.add_subplot(grid[0, 1]), visited)
         if view is not None:
             for number, name in enumerate(view.species):
                 colour, marker = species_style(number)
@@ -91,7 +102,9 @@ def overview(data: ReportData, view: CensusView | None) -> Picture | None:
             figure.legend(loc="outside lower center", ncols=6, title="confirmed as", title_fontsize=8.5)
         _finish(axes, extent)
         scale_bar(axes, extent[1] - extent[0])
-        alt = f"Map of {extent[1] - extent[0]:.0f} by {extent[3] - extent[2]:.0f} nm with {len(visited)} visited fields."
+        alt = (
+            f"Map of {extent[1] - extent[0]:.0f} by {extent[3] - extent[2]:.0f} nm with {len(visited)} visited fields."
+        )
         markup = as_png(figure, alt)
     caption = (
         f"{ground} Rectangles are the {len(visited)} frames other than the survey, to scale and at their nominal "
@@ -112,7 +125,7 @@ def three_colours(data: ReportData, view: CensusView) -> Picture | None:
 
     clean, seen = data.maps["clean"], data.maps["visited_dose_e_per_a2"] > 0
     kind = np.where(np.isnan(clean), 0, np.where(clean > 0.5, np.where(seen, 3, 2), 1))
-    with canvas(8.4, 7.9) as figure:
+    with canvas(9.2, 9.0) as figure:
         axes = figure.add_subplot()
         tones = ListedColormap(["#ffffff", "#b9b2a4", "#e9e4da", "#fbfaf6"])
         axes.imshow(kind, extent=extent, cmap=tones, vmin=0, vmax=3)
@@ -140,9 +153,10 @@ def three_colours(data: ReportData, view: CensusView) -> Picture | None:
     return Picture(markup=markup, caption=caption)
 
 
-def _ground(figure: Figure, axes: Axes, data: ReportData, extent: Extent) -> str:
+def _ground(axes: Axes, bar: Axes, data: ReportData, extent: Extent) -> str:
     mosaic = survey_mosaic(data, extent)
     if mosaic is None:
+        bar.set_axis_off()
         ground = data.maps.get("clean", data.maps.get("survey"))
         if ground is not None:
             axes.imshow(ground, extent=extent, cmap="gray")
@@ -150,28 +164,33 @@ def _ground(figure: Figure, axes: Axes, data: ReportData, extent: Extent) -> str
     image, detector = mosaic
     low, high = np.nanpercentile(image, [0.5, 99.5])
     shown = axes.imshow(image, extent=extent, cmap="gray", vmin=low, vmax=high)
-    figure.colorbar(shown, ax=axes, shrink=0.42, anchor=(0, 0.05), aspect=22, label=f"{detector}, raw counts per survey pixel")
+    axes.figure.colorbar(shown, cax=bar, label=f"{detector}, raw counts per survey pixel")
     return (
         f"Survey mosaic: raw {detector} counts, mean per pixel on {_CELL_NM:g} nm cells. Dark is the clean monolayer, "
         "bright is contamination."
     )
 
 
-def _fields(figure: Figure, axes: Axes, visited: Sequence[ReportFrame]) -> None:
+def _fields(axes: Axes, bar: Axes, visited: Sequence[ReportFrame]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
     if not visited:
+        bar.set_axis_off()
         return
     doses = [frame.dose_e_per_a2 for frame in visited]
     norm = Normalize(0.0, max(doses))
-    mapped = ScalarMappable(norm, "viridis")
+    mapped = ScalarMappable(norm, "plasma")
     for frame in sorted(visited, key=lambda frame: -frame.width_nm * frame.height_nm):
-        colour = mapped.to_rgba(frame.dose_e_per_a2)
+        colour = mapped.cmap(norm(frame.dose_e_per_a2))
         corner = (frame.x_nm - frame.width_nm / 2, frame.y_nm - frame.height_nm / 2)
-        axes.add_patch(Rectangle(corner, frame.width_nm, frame.height_nm, facecolor=(*colour[:3], 0.22), edgecolor=colour, linewidth=1.6))
-    figure.colorbar(mapped, ax=axes, shrink=0.42, anchor=(0, 0.95), aspect=22, label="dose of the frame, e/Å²")
+        axes.add_patch(
+            Rectangle(
+                corner, frame.width_nm, frame.height_nm, facecolor=(*colour[:3], 0.13), edgecolor=colour, linewidth=1.8
+            )
+        )
+    axes.figure.colorbar(mapped, cax=bar, label="dose of the frame, e/Å²")
 
 
 def _finish(axes: Axes, extent: Extent) -> None:

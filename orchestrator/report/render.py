@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.report import accounts, comparison, densities, frame_pictures, headline, intensity_histograms, overview
+from orchestrator.report import (
+    accounts,
+    close_ups,
+    comparison,
+    densities,
+    frame_health,
+    frame_pictures,
+    headline,
+    intensity_histograms,
+    overview,
+)
 from orchestrator.report.census_view import CensusView
 from orchestrator.report.limits import NEEDED_DETECTABILITY, limits, pair_rows
 from orchestrator.report.report_data import ReportData, ReportDecision, ReportFrame
@@ -23,6 +35,7 @@ _UNITS = (
 
 def render_report(data: ReportData) -> str:
     """One self-contained HTML page; the same data give the same bytes."""
+    data = replace(data, load_frame=lru_cache(24)(data.load_frame), load_features=lru_cache(64)(data.load_features))
     view = CensusView.of(data)
     chosen = frame_pictures.chosen_frames(data.frames, view)
     verdict = data.evaluation.verdict if data.evaluation is not None else {}
@@ -31,7 +44,7 @@ def render_report(data: ReportData) -> str:
         .get_template("report.html.j2")
         .render(
             data=data,
-            css=Markup((_HERE / "templates" / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+            css=Markup((_HERE / "templates" / "report.css").read_text(encoding="utf-8")),
             cards=headline.cards(data),
             species=headline.species_rows(data),
             overview=overview.overview(data, view),
@@ -62,26 +75,36 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["short"] = lambda text: text[:12]
     return environment
 
 
 def _census_sections(data: ReportData, view: CensusView | None) -> dict[str, Any]:
     if view is None:
         return {
-            "three_colours": None, "close_ups": None, "posteriors": densities.element_maps(data), "histograms": [],
-            "detectability": [], "pairs": [], "needed": NEEDED_DETECTABILITY,
-        }  # fmt: skip
+            "three_colours": None,
+            "close_ups": None,
+            "births": None,
+            "posteriors": densities.element_maps(data),
+            "histograms": [],
+            "detectability": [],
+            "pairs": [],
+            "health": None,
+            "needed": NEEDED_DETECTABILITY,
+        }
     columns = intensity_histograms.column_of_species(data, view)
     pools = intensity_histograms.pools(data, view)
     density = densities.density_maps(data, view)
     return {
         "three_colours": overview.three_colours(data, view),
-        "close_ups": frame_pictures.close_ups(data, view),
+        "close_ups": close_ups.close_ups(data, view),
+        "births": close_ups.births(data, view),
         "posteriors": [density] if density is not None else [],
         "histograms": [intensity_histograms.histograms(data, view, pool) for pool in pools],
-        "detectability": [row for pool in pools for row in intensity_histograms.detectability_rows(view, columns, pool)],
+        "detectability": [
+            row for pool in pools for row in intensity_histograms.detectability_rows(view, columns, pool)
+        ],
         "pairs": pair_rows(data, view),
+        "health": frame_health.frame_health(data, view),
         "needed": NEEDED_DETECTABILITY,
     }
 
@@ -97,7 +120,9 @@ def _held_out(data: ReportData) -> list[tuple[str, list[tuple[str, str]]]]:
     if data.evaluation is None or "lines" not in data.summary:
         return []
     runs = {data.experiment.policy + " (this run)": data.evaluation.verdict, **data.evaluation.baselines}
-    return [(name, [(line, _explained(verdict, line)) for line in data.summary["lines"]]) for name, verdict in runs.items()]
+    return [
+        (name, [(line, _explained(verdict, line)) for line in data.summary["lines"]]) for name, verdict in runs.items()
+    ]
 
 
 def _explained(verdict: Mapping[str, Any], line: str) -> str:
@@ -114,7 +139,9 @@ def _decision(decision: ReportDecision) -> dict[str, Any]:
         "why": str(decision.reason.get("why", "no reason given")),
         "numbers": _numbers(rest),
         "prediction": "; ".join(f"{name} {_with_std(pair)}" for name, pair in decision.prediction.items()),
-        "cost": "; ".join(f"{_label(name)} {_plain(value)}{_unit(name)}" for name, value in decision.cost.items() if value),
+        "cost": "; ".join(
+            f"{_label(name)} {_plain(value)}{_unit(name)}" for name, value in decision.cost.items() if value
+        ),
     }
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from instruments import Frame
 
+from instruments import Frame
 from orchestrator.features.feature_set import FeatureSet
 
 
