@@ -83,10 +83,10 @@ def find_periodicity(
     pictures: list[Picture],
     q_per_nm: np.ndarray,
     weights: np.ndarray,
-    turn_rad: float,
+    turn_deg: float,
     scale_range_fraction: float = SCALE_RANGE_FRACTION,
 ) -> Periodicity:
-    """The similarity (rotation up to `turn_rad`, scale in range) whose spectral peaks are strongest, then affine.
+    """The similarity (rotation up to `turn_deg`, scale in range) whose spectral peaks are strongest, then affine.
 
     `q_per_nm` (G, 2) are the strongest frequencies of the model, `weights` (G,) their expected power.
     """
@@ -97,20 +97,20 @@ def find_periodicity(
     radius = float(np.linalg.norm(q_per_nm, axis=1).max())
     # The step is set by the frame, not by the padded transform.
     resolution = 0.5 / (max(pictures[0].counts.shape) * pictures[0].pixel_size_nm * radius)
-    turns = np.arange(0, turn_rad, resolution) if turn_rad else np.zeros(1)
-    reach = scale_range_fraction if turn_rad else 0.0
+    turns = np.arange(0, np.radians(turn_deg), resolution) if turn_deg else np.zeros(1)
+    reach = scale_range_fraction if turn_deg else 0.0
     scales = np.exp(np.arange(-reach, reach + resolution / 2, resolution))
     turn, scale = (grid.ravel() for grid in np.meshgrid(turns, scales))
     cosine, sine = np.cos(turn) / scale, np.sin(turn) / scale
     score = np.zeros(len(turn))
-    spread = maximum_filter(power, 3, mode="wrap") if turn_rad else power
+    spread = maximum_filter(power, 3, mode="wrap") if turn_deg else power
     for (q_x, q_y), weight in zip(q_per_nm, weights, strict=True):
         score += weight * _look_up(spread, step_per_nm, cosine * q_x - sine * q_y, sine * q_x + cosine * q_y)
     best = int(np.argmax(score))
     rotation = np.array([[cosine[best], -sine[best]], [sine[best], cosine[best]]])
     found = float(score[best] / weights.sum() / len(pictures))
     matrix = np.linalg.inv(rotation.T)
-    if turn_rad == 0:
+    if turn_deg == 0:
         return Periodicity(matrix, found)
     # Shear first from the shortest frequencies, which it moves least, then from all.
     extent_nm = max(pictures[0].counts.shape) * pictures[0].pixel_size_nm

@@ -172,7 +172,7 @@ class Laying:
             found = find_periodicity(view.pictures, q @ np.linalg.inv(matrix), weights, 0.0)
             return Periodicity(matrix, found.power)
         turns = max(sum(len(group) for group in self._forward.cell.orientations), 2)
-        found = find_periodicity(view.pictures, q, weights, 2 * np.pi / turns, self._scale_range_fraction)
+        found = find_periodicity(view.pictures, q, weights, 360.0 / turns, self._scale_range_fraction)
         return refine_periodicity(view.pictures, found, q[:3]) if found.is_significant else found
 
     def _exposures(self, view: FrameView, period: Periodicity) -> list[Exposure]:

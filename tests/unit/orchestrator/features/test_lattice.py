@@ -61,7 +61,7 @@ def test_periodicity_is_found_to_a_picometre_a_cell(shear: float, dose: float) -
         exposure = expose(Specimen(model, rotation_deg=rotation_deg, shear=shear), rng, dose_e_per_a2=dose)
         pictures = [Picture(exposure.frame.counts["maadf"].sum(axis=0).astype(np.float32), 0.039)]
         terms = FourierTerms.of(cell, [model.cell_image(40.0, 100.0, OPTICS, Coherence())], model, floor=1e-3)
-        found = find_periodicity(pictures, terms.q_per_nm[1:7], np.array([3, 3, 3, 1, 1, 1.0]), np.pi / 3)
+        found = find_periodicity(pictures, terms.q_per_nm[1:7], np.array([3, 3, 3, 1, 1, 1.0]), 60.0)
         assert found.is_significant
         basis = found.matrix @ cell.vectors_nm
         truths = [exposure.matrix @ cell.vectors_nm @ turn for group in cell.orientations for turn in group]
@@ -76,7 +76,7 @@ def test_noise_has_no_lattice() -> None:
     terms = FourierTerms.of(cell, [model.cell_image(40.0, 100.0, OPTICS, Coherence())], model, floor=1e-3)
     for seed in range(5):
         counts = np.random.default_rng(seed).poisson(2.0, (256, 256)).astype(np.float32)
-        found = find_periodicity([Picture(counts, 0.039)], terms.q_per_nm[1:7], np.ones(6), np.pi / 3)
+        found = find_periodicity([Picture(counts, 0.039)], terms.q_per_nm[1:7], np.ones(6), 60.0)
         assert not found.is_significant, seed
 
 
