@@ -30,8 +30,9 @@ class Microscope(Protocol):
         ...
 
     def acquire(self, command: AcquireFrame) -> Frame:
-        """Expose once. Raises CommandRefused, InstrumentBusy, AcquisitionFailed, InstrumentFault, ResultUnknown, Unsupported.
+        """Expose once.
 
+        Raises CommandRefused, InstrumentBusy, AcquisitionFailed, InstrumentFault, ResultUnknown, Unsupported.
         An instrument whose `outcome` is `delivered` for this action id gives the same frame again without exposing.
         """
         ...

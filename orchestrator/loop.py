@@ -26,7 +26,7 @@ from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.mapping import command_for
 from orchestrator.objectives.objective import FrameFacts, Objective, Score
 from orchestrator.spec import ExperimentSpec
-from policies import Cost, Observation, Policy, Suggestion
+from policies import Cost, Observation, Policy, Status, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -47,7 +47,9 @@ class Intended(Protocol):
     """An intent in the journal: what will be asked of the microscope, under which id."""
 
     @property
-    def action_id(self) -> str: ...
+    def action_id(self) -> str:
+        """The id the microscope will know it by."""
+        ...
 
 
 class Record(Protocol):
@@ -181,12 +183,12 @@ def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, s
 def without_frame(experiment: Experiment, suggestion: Suggestion, intent: Any, error: Exception) -> Observation:
     """Record an exposure that brought no frame; what may have been spent stays in the ledger."""
     refused = isinstance(error, CommandRefused | Unsupported)
-    status = "refused" if refused else ("unknown" if isinstance(error, ResultUnknown) else "failed")
+    status: Status = "refused" if refused else ("unknown" if isinstance(error, ResultUnknown) else "failed")
     experiment.record.mark(intent, status, str(error))
     return missed(experiment, suggestion, status, str(error))
 
 
-def missed(experiment: Experiment, suggestion: Suggestion, status: str, reason: str) -> Observation:
+def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reason: str) -> Observation:
     """The observation of a suggestion that brought no frame."""
     experiment.spent.consecutive_refusals = experiment.spent.consecutive_refusals + 1 if status == "refused" else 0
     experiment.listen(status, {"point": suggestion.point, "reason": reason})

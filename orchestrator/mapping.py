@@ -10,7 +10,8 @@ from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
 
 POINT_KEYS = (
-    "purpose", "x_nm", "y_nm", "field_of_view_nm", "pixel_size_nm", "mode", "dwell_time_us", "probe_current_pa", "defocus_nm",
+    "purpose", "x_nm", "y_nm", "field_of_view_nm", "pixel_size_nm", "mode", "dwell_time_us", "probe_current_pa",
+    "defocus_nm",
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def command_for(
     missing = [key for key in POINT_KEYS if key not in values and key != "purpose"]
     if missing:
         raise SpecError(
-            f"the point lacks {', '.join(missing)}; add them to search_space or to instrument.fixed (a value for all frames)"
+            f"the point lacks {', '.join(missing)}; "
+            "add them to search_space or to instrument.fixed (a value for all frames)"
         )
     scan = spec.instrument.scan
     columns = max(1, round(values["field_of_view_nm"] / values["pixel_size_nm"]))

@@ -41,7 +41,8 @@ def fault_lines(error: ValidationError, known: dict[str, Any] | None = None) -> 
         if fault["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key{_suggestion(name, fault['loc'], known or {})}")
             continue
-        bounds = [f"{sign} {fault['ctx'][key]}" for key, sign in _BOUNDS if key in fault.get("ctx", {})]
+        limits = fault.get("ctx", {})
+        bounds = [f"{sign} {limits[key]}" for key, sign in _BOUNDS if key in limits]
         message = fault["msg"].removeprefix("Value error, ")
         shown = f" (got {value!r}{' ' + unit if unit else ''}" if not isinstance(value, dict) else " ("
         allowed = f"; allowed {' and '.join(bounds)}{' ' + unit if unit else ''}" if bounds else ""

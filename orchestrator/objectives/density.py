@@ -1,4 +1,4 @@
-"""Density of each species, with an interval, from posterior counts in blocks; unvisited clean area by its neighbours."""
+"""Density of each species, with an interval, from posterior counts in blocks; unvisited clean area by neighbours."""
 
 from __future__ import annotations
 

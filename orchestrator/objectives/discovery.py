@@ -8,8 +8,8 @@ import numpy as np
 def confirmed_at(error_probability: np.ndarray, false_discovery_rate: float) -> np.ndarray:
     """Mask (n,) of the largest set whose mean error probability stays at or below the rate.
 
-    `error_probability` is one minus the posterior of the call (local false discovery rate); the expected fraction of wrong
-    calls in the set is its mean (Newton et al., Biostatistics 5 (2004) 155; Sun & Cai, JASA 102 (2007) 901).
+    `error_probability` is one minus the posterior of the call (local false discovery rate); the expected fraction of
+    wrong calls in the set is its mean (Newton et al., Biostatistics 5 (2004) 155; Sun & Cai, JASA 102 (2007) 901).
 
     >>> confirmed_at(np.array([0.001, 0.04, 0.2, 0.01]), 0.05).tolist()
     [True, True, False, True]

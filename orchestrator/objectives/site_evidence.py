@@ -26,7 +26,10 @@ class SiteHistory:
 
 @dataclass(frozen=True, slots=True)
 class SiteTable:
-    """Suspect sites: column, index (n, 2), posterior (n, 2 + S) over [host, beam-made, species...], dose, birth (action, sub-frame)."""
+    """Suspect sites: column, index (n, 2), posterior, dose, birth (action, sub-frame).
+
+    `posterior` (n, 2 + S) is over [host, beam-made, species...].
+    """
 
     column: np.ndarray
     index: np.ndarray
