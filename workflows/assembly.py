@@ -68,7 +68,7 @@ def envelope_of(spec: ExperimentSpec, settings: InstrumentSettings) -> SafetyEnv
 
 
 def prepare(spec: ExperimentSpec, seed: int, settings: InstrumentSettings, cache_folder: Path | None) -> Parts:
-    """Open the instrument and build the question. Raises SpecError, Refused or an InstrumentError; nothing is exposed."""
+    """Open the instrument and build the question, exposing nothing. Raises SpecError, Refused or an InstrumentError."""
     try:
         space = SearchSpace.from_dict(spec.search_space)
     except policies.PolicyError as error:

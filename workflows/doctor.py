@@ -17,8 +17,10 @@ from orchestrator.settings import Settings
 from orchestrator.versions import versions
 
 OUR_PACKAGES = ("instruments", "simulation", "policies", "orchestrator", "workflows")
-EXTRAS = {"gpu": "cupy", "nion": "nion.instrumentation", "temscript": "temscript", "merlin": "libertem_live", "epics": "ophyd_async",
-          "notebook": "jupyterlab", "fftw": "pyfftw"}  # fmt: skip
+EXTRAS = {
+    "gpu": "cupy", "nion": "nion.instrumentation", "temscript": "temscript", "merlin": "libertem_live",
+    "epics": "caproto", "notebook": "jupyterlab", "fftw": "pyfftw",
+}  # fmt: skip
 _FREE_BYTES = 2e9
 
 
@@ -88,7 +90,7 @@ def _prefect(settings: Settings) -> list[Finding]:
 
 
 def _minor(text: str) -> tuple[int, int]:
-    parts = (text.split(".") + ["0", "0"])[:2]
+    parts = [*text.split("."), "0", "0"][:2]
     return (int(parts[0]), int(parts[1])) if all(part.isdigit() for part in parts) else (0, 0)
 
 

@@ -23,8 +23,8 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     frames = [
         {
             "id": frame.id, "decision_id": frame.decision_id, "path": frame.path, "sha256": frame.sha256,
-            "dose_e_per_a2": frame.dose_e_per_a2, "electrons": frame.electrons, "acquired_at": frame.acquired_at.isoformat(),
-            "purpose": frame.purpose, "mode": frame.mode,
+            "dose_e_per_a2": frame.dose_e_per_a2, "electrons": frame.electrons,
+            "acquired_at": frame.acquired_at.isoformat(), "purpose": frame.purpose, "mode": frame.mode,
         }
         for frame in stored
     ]  # fmt: skip
@@ -43,7 +43,8 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
         "engine": row.engine, "created_at": row.created_at.isoformat(),
         "electrons": spent.get("electrons", 0.0), "dose_max_e_per_a2": spent.get("dose_max_e_per_a2", 0.0),
         "instrument_time_s": spent.get("instrument_time_s", 0.0), "wall_time_s": closed.get("wall_time_s"),
-        "score": latest.get("score", {}).get("value"), "summary": closed.get("summary"), "frames": frames, "decisions": decisions,
+        "score": latest.get("score", {}).get("value"), "summary": closed.get("summary"),
+        "frames": frames, "decisions": decisions,
     }  # fmt: skip
     if evaluated:
         document["truth"] = evaluated["truth"]
@@ -94,8 +95,10 @@ def headline(document: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{document['name']}  [{document['id']}]",
         f"{document['status']}: {document['reason']}",
-        f"spent {document['electrons']:.3g} electrons, at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "
-        f"{document['instrument_time_s']:.1f} s of microscope time, {len(document['frames'])} frames",
+        (
+            f"spent {document['electrons']:.3g} electrons, at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "
+            f"{document['instrument_time_s']:.1f} s of microscope time, {len(document['frames'])} frames"
+        ),
     ]
     lines += _answer(document.get("summary") or {})
     truth = document.get("truth")

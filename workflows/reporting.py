@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from workflows.session import NoRecord
 
 
 def write_report(catalogue: Catalogue, settings: Settings, experiment_id: str) -> Path:
-    """The report as one HTML file in the experiment's folder; its path. Raises StorageError where it cannot be written."""
+    """The report as one HTML file in the experiment's folder; its path. Raises OrchestratorError if it cannot write."""
     row = catalogue.experiment(experiment_id)
     page = render_report(report_data(catalogue, settings, row))
     path = catalogue.data_folder / "experiments" / row.id / "report.html"
@@ -41,7 +40,7 @@ def write_report(catalogue: Catalogue, settings: Settings, experiment_id: str) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise OrchestratorError(f"{path} cannot be written: {error}; the experiment itself is stored") from error
     return path
@@ -221,4 +220,4 @@ def _without_folders(value: Any) -> Any:
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

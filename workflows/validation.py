@@ -108,7 +108,8 @@ def mode_faults(spec: ExperimentSpec, parts: Parts) -> list[str]:
     known = [mode.name for mode in parts.microscope.capabilities().modes]
     wanted = spec.search_space.get("mode", {}).get("choices", [])
     return [
-        f"search_space.mode.choices: {mode!r} is not a mode of instrument {spec.instrument.name!r}; it has {', '.join(known)}"
+        f"search_space.mode.choices: {mode!r} is not a mode of instrument {spec.instrument.name!r}; "
+        f"it has {', '.join(known)}"
         for mode in wanted
         if mode not in known
     ]

@@ -15,8 +15,8 @@ from workflows.evaluation.rehearsal import Rehearsal
 
 CLUSTERINGS = (0.0, 0.7, 1.2)
 _KEPT = (
-    "recall", "false_discovery_rate", "electrons", "instrument_time_s", "frames", "dose_max_e_per_a2", "ledger_error_fraction",
-    "confirmed", "wrong", "determinable", "reason", "cpu_s",
+    "recall", "false_discovery_rate", "electrons", "instrument_time_s", "frames", "dose_max_e_per_a2",
+    "ledger_error_fraction", "confirmed", "wrong", "determinable", "reason", "cpu_s",
 )  # fmt: skip
 
 

@@ -26,14 +26,13 @@ _POINTS = 300
 
 
 def bench_loop_overhead(seeds: int, settings: Settings) -> dict[str, Any]:
-    """Milliseconds per iteration of the same short experiment: no record, journalled, journalled inside a Prefect flow."""
+    """Milliseconds per iteration of one short experiment: no record, journalled, journalled inside a Prefect flow."""
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         engine = PrefectEngine(Path(folder) / "prefect")
         engine.start()
         late = engine.not_ready_because(180.0)
-        for seed in range(seeds):
-            rows.append(_one(Path(folder), seed, settings, engine if late is None else None))
+        rows += [_one(Path(folder), seed, settings, engine if late is None else None) for seed in range(seeds)]
         engine.stop()
     keys = rows[0].keys()
     result: dict[str, Any] = {key: median(row[key] for row in rows) for key in keys}
@@ -92,7 +91,7 @@ def _spec(folder: Path) -> ExperimentSpec:
         y, x = np.mgrid[-1:1:128j, -1:1:128j]
         rate = 2.0 * np.exp(-4 * (x**2 + y**2))
         np.savez(path, survey=rate, pixel_size_nm=10.0, counts_Fe_Ka=rng.poisson(rate).astype(np.uint16))
-    document = {
+    document: dict[str, Any] = {
         "name": "loop overhead",
         "specimen": {"material": "made up", "atom_types": "Fe"},
         "instrument": {

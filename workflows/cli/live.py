@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: budget bars, the last decision and its reason, the score; or plain lines."""
+"""What a person sees while an experiment runs: budget bars, last decision and its reason, score; or plain lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class View(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def __call__(self, kind: str, payload: Mapping[str, Any]) -> None: ...
+    def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Show an event of the loop."""
+        ...
 
     def say(self, text: str) -> None:
         """One line for the person."""
@@ -41,7 +43,7 @@ class Silent:
         return None
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
-        return None
+        """Nothing."""
 
     def say(self, text: str) -> None:
         """Nothing."""
@@ -62,12 +64,13 @@ class PlainLines:
         return None
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """A line for a frame, or for why there is none."""
         if kind == "scored":
             self.frames += 1
             facts, score, spent = payload["facts"], payload["score"], payload["spent"]
             self.say(
-                f"frame {self.frames:4d}  {facts.purpose:8s} ({facts.x_nm:+7.1f}, {facts.y_nm:+7.1f}) nm  {facts.width_nm:5.1f} nm  "
-                f"{facts.mode}  {facts.dose_e_per_a2:7.0f} e/A2  {score.statement}  [{spent.electrons:.2e} e, "
+                f"frame {self.frames:4d}  {facts.purpose:8s} ({facts.x_nm:+7.1f}, {facts.y_nm:+7.1f}) nm  "
+                f"{facts.width_nm:5.1f} nm  {facts.mode}  {facts.dose_e_per_a2:7.0f} e/A2  {score.statement}  [{spent.electrons:.2e} e, "
                 f"{spent.instrument_time_s:.0f} s]"
             )
         elif kind in ("refused", "failed", "unknown"):
@@ -98,6 +101,7 @@ class LiveView:
         self._live.__exit__(None, None, None)
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
+        """Draw the panel again with what an event tells."""
         if kind == "suggested":
             point = payload["point"]
             self._rows["decision"] = "  ".join(f"{key} {_short(value)}" for key, value in point.items())

@@ -57,7 +57,7 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
 def bench(
     name: Annotated[str, typer.Argument(help="first_world, loop_overhead")] = "first_world",
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds")] = 20,
-    out: Annotated[str | None, typer.Option(help="JSON file to write")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
     data: DataOption = None,
 ) -> None:
     """Run a benchmark and print its table; JSON with --out."""
@@ -65,6 +65,5 @@ def bench(
 
     result = run_benchmark(name, seeds, settings_of(data, None))
     if out is not None:
-        with open(out, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+        out.write_text(json.dumps(result, indent=1), encoding="utf-8")
         print(f"wrote {out}")

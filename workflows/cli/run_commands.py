@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,7 @@ from workflows.reporting import write_report
 from workflows.session import RunOptions, Session
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """What drives the loop."""
 
     PREFECT = "prefect"

@@ -42,19 +42,19 @@ class Curve:
     truth: HiddenTruth
     every_electrons: float
     points: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    next_at: float = 0.0
+    next_electrons: float = 0.0
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """A loop listener."""
-        if kind != "scored" or payload["spent"].electrons < self.next_at:
+        if kind != "scored" or payload["spent"].electrons < self.next_electrons:
             return
         self.add(payload["spent"].electrons, payload["spent"].instrument_time_s)
-        self.next_at = payload["spent"].electrons + self.every_electrons
+        self.next_electrons = payload["spent"].electrons + self.every_electrons
 
-    def add(self, electrons: float, seconds: float) -> None:
+    def add(self, electrons: float, instrument_time_s: float) -> None:
         """Judge now."""
         verdict = self.parts.question.judge(self.parts.question.objective, self.truth.truth())
-        self.points.append({"electrons": electrons, "instrument_time_s": seconds, **scalars(verdict)})
+        self.points.append({"electrons": electrons, "instrument_time_s": instrument_time_s, **scalars(verdict)})
 
 
 def scalars(verdict: Mapping[str, Any]) -> dict[str, float]:

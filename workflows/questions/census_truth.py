@@ -105,7 +105,7 @@ def _ratio(part: int, whole: int, empty: float | None = None) -> float | None:
 
 
 def compare_ledger(ledger: DoseLedger, truth: Mapping[str, Any]) -> dict[str, Any]:
-    """The ledger against the world's own dose: totals, and cell by cell where either is above a tenth of the maximum."""
+    """The ledger against the world's own dose: totals, and cells where either is above a tenth of the maximum."""
     true_map = np.asarray(truth["dose_map_e_per_a2"], dtype=float)
     rows, columns = true_map.shape
     ours = ledger.mean_map(int(truth["dose_map_x_min_nm"]), int(truth["dose_map_y_min_nm"]), columns, rows)

@@ -23,8 +23,10 @@ _MOVES = (
 
 
 class CostForecast:
-    """Electrons and seconds of a point after another; settling of everything that changes counts once, the slowest of
-    stage and beam-shift axes, and in full for camera length and current.
+    """Electrons and seconds of a point after another.
+
+    Of the stage and beam-shift axes that change the slowest counts; camera length, current and defocus settle one
+    after another.
     """
 
     def __init__(self, spec: ExperimentSpec, capabilities: Capabilities) -> None:
