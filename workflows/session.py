@@ -78,6 +78,8 @@ class Session:
         self.catalogue.begin(experiment_id, context_of(spec))
         journal = Journal(self.catalogue, experiment_id)
         experiment = join(parts, policy, journal, self.listen, self.control)
+        self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
+        parts.question.prepare()
         return self._drive(experiment_id, parts, experiment, journal, engine, options)
 
     def resume(self, experiment_id: str) -> str:

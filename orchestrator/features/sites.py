@@ -239,10 +239,11 @@ class LatticeSites:
         return values
 
     def _by_detector(self, view: FrameView, laid: Laid) -> dict[str, Feature]:
-        """Contrast over prediction at the optics read back, gain and background; unnamed ones are the dark field's."""
+        """Contrast over prediction in focus, gain and background; unnamed ones are the dark field's."""
         fit = laid.fit
         turn_deg = crystal_rotation_deg(fit.basis_nm, self._forward.cell) + view.scan_rotation_deg
-        sharp = self._forward.cell_terms(view.rings, view.terms, view.optics, view.coherence, turn_deg)[:, 1:]
+        focused = view.optics.model_copy(update={"defocus_nm": 0.0})
+        sharp = self._forward.cell_terms(view.rings, view.terms, focused, view.coherence, turn_deg)[:, 1:]
         contrast = np.real(fit.measured[:, 1:] * np.conj(sharp)).sum(axis=1) / (np.abs(sharp) ** 2).sum(axis=1)
         error = np.sqrt(fit.variance / (2 * (np.abs(sharp) ** 2).sum(axis=1)))
         main = dark_field(view.rings, view.optics.semi_convergence_angle_mrad) or 0

@@ -87,7 +87,11 @@ class DefectCensus:
         arrays = features.arrays
         if self.first_action_id is None:
             self.first_action_id = facts.action_id
-        drift = self.register.take(facts.started_s, arrays["lattice_origin_nm"], arrays["lattice_basis_nm"])
+        drift = self.register.take(
+            facts.started_s, arrays["lattice_origin_nm"], arrays["lattice_basis_nm"], min(facts.width_nm, facts.height_nm)
+        )
+        if drift is None:
+            return 0.0, 1.0, 0.0
         column = arrays["site_column"].astype(np.int64)
         index = np.zeros((len(column), 2), dtype=np.int64)
         for number in range(len(self.geometry.column_names)):

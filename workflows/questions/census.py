@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
@@ -182,4 +183,4 @@ def build_census(setting: Setting) -> Question:
         return judge_calls(census.calls(), truth, species, options.determinable, census.first_action_id)
 
     extraction = CensusExtraction(LatticeSites(images, species), Survey(images))
-    return Question(objective, extraction, context, judge)
+    return Question(objective, extraction, context, judge, lambda: images.prepare(worker_count=os.cpu_count() or 1))

@@ -14,14 +14,23 @@ from orchestrator.spec import ExperimentSpec
 from policies import Context, SearchSpace
 
 
+def _nothing() -> None:
+    """Nothing to prepare."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Everything that depends on what is asked. `judge` compares an answered objective with a world's truth."""
+    """Everything that depends on what is asked.
+
+    `judge` compares an answered objective with a world's truth; `prepare` computes beforehand what the forward model
+    will need (kept in the cache folder), so that the first frame does not wait for it.
+    """
 
     objective: Objective
     extraction: Extraction
     context: Context
     judge: Callable[[Objective, Mapping[str, Any]], dict[str, Any]]
+    prepare: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

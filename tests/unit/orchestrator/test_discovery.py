@@ -40,21 +40,33 @@ def test_the_rate_is_kept_when_probabilities_are_honest() -> None:
 BASIS = np.array([[0.3282, 0.1641], [0.0, 0.28423]])
 
 
-def test_drift_is_followed_over_many_lattice_vectors() -> None:
+def test_drift_is_followed_over_many_lattice_vectors_with_a_first_basis_that_is_off() -> None:
     register = LatticeRegister()
     speed = np.array([0.012, -0.009])
     rng = np.random.default_rng(0)
-    for step in range(200):
+    first_cells = np.zeros(2)
+    for step in range(300):
         time_s = 0.7 * step
-        true = speed * time_s
-        cells = rng.integers(-60, 60, size=2)
-        origin = true + BASIS @ cells + rng.normal(scale=0.005, size=2)
-        drift = register.take(time_s, origin, BASIS)
-        reference = true - register.origin_nm + BASIS @ np.round(np.linalg.solve(BASIS, register.origin_nm))
-        assert np.abs(drift - reference).max() < 0.05
-    site = np.array([[5, -3], [0, 0]])
-    nominal = register.position_nm(site, np.zeros(2)) + drift
+        true = speed * time_s + 0.02 * np.sin(time_s / 40)
+        cells = rng.integers(-200, 200, size=2) if step else first_cells
+        origin = true + BASIS @ cells + rng.normal(scale=0.004, size=2)
+        wide = step % 3 == 1
+        basis = BASIS + rng.normal(scale=8e-5 if wide else 3e-4, size=(2, 2))
+        drift = register.take(time_s, origin, basis, 20.0 if wide else 2.4)
+        assert drift is not None
+        assert np.abs(drift - true).max() < 0.08, step
+    assert register.basis_nm is not None
+    assert np.abs(register.basis_nm - BASIS).max() < 3e-5
+    site = np.array([[150, -130], [0, 0]])
+    nominal = site @ BASIS.T + true + register.origin_nm
     assert np.array_equal(register.index(nominal[:, 0], nominal[:, 1], drift, np.zeros(2)), site)
+    assert np.abs(register.position_nm(site, np.zeros(2)) + true - nominal).max() < 0.03
+
+
+def test_a_slip_that_cannot_be_excluded_is_not_guessed() -> None:
+    register = LatticeRegister()
+    assert register.take(0.0, np.zeros(2), BASIS, 20.0) is not None
+    assert register.take(3600.0, np.array([0.1, 0.0]), BASIS, 20.0) is None
 
 
 def one_site(llr_subframes: np.ndarray, action: str) -> FeatureSet:
@@ -100,14 +112,14 @@ def test_evidence_before_a_site_was_suspect_still_counts() -> None:
     calm = FeatureSet(
         extractor="lattice_sites", action_id="a0", values={},
         arrays={
-            "llr": np.array([[-8.0, np.nan]], dtype=np.float32), "suspect": np.zeros(0, dtype=np.int32),
+            "llr": np.array([[-14.0, np.nan]], dtype=np.float32), "suspect": np.zeros(0, dtype=np.int32),
             "suspect_llr_subframes": np.zeros((0, 1, 2), dtype=np.float32),
         },
     )  # fmt: skip
     place = (np.array([0]), np.array([[1, 1]]))
     assert seen.add("a0", *place, 500.0, calm, np.array([True])).all()
     llr = np.full((1, 2), np.nan)
-    llr[0, 0] = 18.0
+    llr[0, 0] = 30.0
     assert not seen.add("a1", *place, 500.0, one_site(llr, "a1"), np.array([True])).any()
     posterior = seen.table().posterior[0]
     assert posterior[1] > 0.9, "whole before, gone after: the beam made it"
