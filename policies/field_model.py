@@ -79,7 +79,8 @@ class FieldModel:
         everything = slice(None)
         variance = np.full(len(places.positions), self.shape.variance)
         self.process = IncrementalGP(lambda cell: places.block(self.shape, np.array([cell]), everything)[0], variance)
-        self.extend(data, refit_count)
+        cells, values, noise = data.first(refit_count)
+        self.process.start(cells, values - self.prior_mean, noise, places.block(self.shape, cells, everything))
 
     def extend(self, data: FieldData, count: int) -> None:
         """Take in values up to the first `count`."""

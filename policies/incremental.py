@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 
 CovarianceRow: TypeAlias = Callable[[int], np.ndarray]
 
@@ -32,6 +32,20 @@ class IncrementalGP:
         self.mean = np.zeros(len(prior_variance))
         self.variance = prior_variance.astype(np.float64).copy()
         self.log_evidence = 0.0
+
+    def start(self, cells: np.ndarray, values: np.ndarray, noise_variance: np.ndarray, rows: np.ndarray) -> None:
+        """Take in many values at once, before any other; `rows` (n, m) are their prior covariances with every cell."""
+        n = len(cells)
+        while len(self._weights) < n:
+            self._grow()
+        lower = cholesky(rows[:, cells] + np.diag(noise_variance), lower=True)
+        solved = solve_triangular(lower, np.column_stack([rows, values]), lower=True)
+        self._lower[:n, :n], self._solved[:n], self._weights[:n] = lower, solved[:, :-1], solved[:, -1]
+        self.mean = self._weights[:n] @ self._solved[:n]
+        self.variance = np.maximum(self.variance - np.einsum("ij,ij->j", solved[:, :-1], solved[:, :-1]), 1e-15)
+        fit = -0.5 * float(self._weights[:n] @ self._weights[:n])
+        self.log_evidence = fit - float(np.log(np.diag(lower)).sum()) - 0.5 * n * np.log(2 * np.pi)
+        self.cells = [int(cell) for cell in cells]
 
     def add(self, cell: int, value: float, noise_variance: float) -> None:
         """Take in one value at a grid cell."""

@@ -70,6 +70,8 @@ class Mapping:
         self._places: FieldPlaces | None = None
         self._models: dict[str, FieldModel] = {}
         self._models_count = -1
+        self._cells: list[int] = []
+        self._values: dict[str, FieldData] = {}
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """Next points; within a batch each is taken to fall in another cell."""
@@ -112,6 +114,7 @@ class Mapping:
         """Continue from a snapshot; the models are rebuilt in the order in which they grew."""
         self.history.restore(state)
         self._places, self._models, self._models_count = None, {}, -1
+        self._cells, self._values = [], {}
 
     def relative_errors(self) -> dict[str, float]:
         """Predicted relative error of each line; empty before the initial points."""
@@ -150,8 +153,9 @@ class Mapping:
             return self._models if due else {}
         if self._places is None:
             self._places = FieldPlaces(*grid)
+        self._cells += [_cell(grid, o.point) for o in measured[len(self._cells) :]]
         for line in self._lines(measured):
-            data = self._data(measured, line, grid)
+            data = self._data(measured, line)
             model = self._models.get(line)
             if model is None or model.refit_count != due:
                 self._models[line] = model = FieldModel(self._places, data, due)
@@ -165,15 +169,14 @@ class Mapping:
         )
         return list(known)
 
-    def _data(
-        self, measured: list[Observation], line: str, grid: tuple[np.ndarray, np.ndarray, np.ndarray | None]
-    ) -> FieldData:
-        data = FieldData()
-        for observation in measured:
-            counts = observation.value(f"{_PREFIX}{line}")
+    def _data(self, measured: list[Observation], line: str) -> FieldData:
+        """Values of a line, grown with the history."""
+        data = self._values.setdefault(line, FieldData())
+        for i in range(len(data.cells), len(measured)):
+            counts = measured[i].value(f"{_PREFIX}{line}")
             if counts is None:
-                raise MissingContext(f"{observation.suggestion_id} has no outcome {_PREFIX}{line}; measure every line")
-            data.add_counts(_cell(grid, observation.point), counts, self._exposure_ratio(observation.point))
+                raise MissingContext(f"{measured[i].suggestion_id} has no outcome {_PREFIX}{line}; measure every line")
+            data.add_counts(self._cells[i], counts, self._exposure_ratio(measured[i].point))
         return data
 
     def _exposure_ratio(self, point: Point) -> float:
@@ -223,7 +226,7 @@ class Mapping:
         rng = np.random.default_rng([self.history.seed, len(self.history), len(pending)])
         sample = np.sort(rng.choice(size, min(_SAMPLE, size), replace=False))
         barred = np.zeros(size, dtype=bool)
-        barred[[*pending, *refused, *self._exhausted(grid)]] = True
+        barred[[*pending, *refused, *self._exhausted()]] = True
         if barred.all():
             barred[:] = False
         urgency = np.zeros(size)
@@ -248,9 +251,10 @@ class Mapping:
             worth /= np.array([max(cost.share_of(self.context.budget), 1e-12) for cost in costs])
         return candidates, worth
 
-    def _exhausted(self, grid: tuple[np.ndarray, np.ndarray, np.ndarray | None]) -> list[int]:
+    def _exhausted(self) -> list[int]:
         """Cells whose full exposure is taken: looking again costs as much as a new cell and may be refused."""
-        return [_cell(grid, o.point) for o in self._measured() if self._exposure_ratio(o.point) >= 1 - 1e-9]
+        taken = zip(self._cells, self._measured(), strict=True)
+        return [cell for cell, o in taken if self._exposure_ratio(o.point) >= 1 - 1e-9]
 
     def _point(self, grid: tuple[np.ndarray, np.ndarray, np.ndarray | None], cell: int) -> Point:
         return placed(self.space, {**self.fixed, **_position(grid, cell)})
