@@ -17,8 +17,8 @@ class Frame:
     """Raw counts by detector, (sub-frames, rows, columns) unsigned integers, and what made them.
 
     For spectrum points the arrays are (sub-frames, rows, columns) counts of one line each. `requested` is the command,
-    `state` what was read back at the end of the exposure; `dose_e_per_a2` is the mean dose of the scanned area in this frame,
-    `electrons` everything that left the gun on to the specimen for it (flyback and blanker settling included).
+    `state` what was read back at the end of the exposure; `dose_e_per_a2` is the mean dose of the scanned area in this
+    frame, `electrons` everything that left the gun on to the specimen for it (flyback and blanker settling included).
     """
 
     action_id: str

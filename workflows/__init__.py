@@ -1,3 +1,3 @@
 """The top layer: Prefect flows, the command line, evaluation; the one place where everything is wired together."""
 
-__all__: list[str] = []
+__all__ = ()

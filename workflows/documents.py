@@ -96,7 +96,8 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         f"{document['name']}  [{document['id']}]",
         f"{document['status']}: {document['reason']}",
         (
-            f"spent {document['electrons']:.3g} electrons, at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "
+            f"spent {document['electrons']:.3g} electrons, "
+            f"at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "
             f"{document['instrument_time_s']:.1f} s of microscope time, {len(document['frames'])} frames"
         ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.errors import SpecError
@@ -12,11 +13,11 @@ from workflows.benchmarks.loop_overhead import bench_loop_overhead
 BENCHMARKS = {"first_world": bench_first_world, "loop_overhead": bench_loop_overhead}
 
 
-def run_benchmark(name: str, seeds: int, settings: Settings) -> dict[str, Any]:
-    """Run one; its JSON-able result. Raises SpecError for a name nobody knows."""
+def run_benchmark(name: str, seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run one, saying each line as it is known; its JSON-able result. Raises SpecError for a name nobody knows."""
     if name not in BENCHMARKS:
         raise SpecError(f"no benchmark is called {name!r}; known: {', '.join(sorted(BENCHMARKS))}")
-    return BENCHMARKS[name](seeds, settings)
+    return BENCHMARKS[name](seeds, settings, say)
 
 
 __all__ = ["BENCHMARKS", "run_benchmark"]

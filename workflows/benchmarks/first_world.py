@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from statistics import median
 from typing import Any
@@ -20,8 +20,8 @@ _KEPT = (
 )  # fmt: skip
 
 
-def bench_first_world(seeds: int, settings: Settings) -> dict[str, Any]:
-    """Runs seeds x clusterings x policies, two processes; prints one line a world and the medians."""
+def bench_first_world(seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+    """Runs seeds x clusterings x policies, two processes; says one line a world and the medians."""
     with as_file(files("workflows") / "templates" / "experiment.yaml") as path:
         spec = ExperimentSpec.from_yaml(path)
     worlds: list[dict[str, Any]] = []
@@ -41,10 +41,10 @@ def bench_first_world(seeds: int, settings: Settings) -> dict[str, Any]:
             worlds.append(
                 {"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}}
             )
-            print(_line(worlds[-1]), flush=True)
+            say(_line(worlds[-1]))
     summary = {str(sigma): _summary([w for w in worlds if w["clustering_sigma"] == sigma]) for sigma in CLUSTERINGS}
     for sigma, rows in summary.items():
-        print(f"clustering {sigma}: " + "  ".join(f"{name} {row['median_recall']:.3f}" for name, row in rows.items()))
+        say(f"clustering {sigma}: " + "  ".join(f"{name} {row['median_recall']:.3f}" for name, row in rows.items()))
     return {"benchmark": "first_world", "versions": versions(), "worlds": worlds, "summary": summary}
 
 

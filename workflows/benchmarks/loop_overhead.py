@@ -25,7 +25,7 @@ from workflows.prefect_engine import PrefectEngine
 _POINTS = 300
 
 
-def bench_loop_overhead(seeds: int, settings: Settings) -> dict[str, Any]:
+def bench_loop_overhead(seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """Milliseconds per iteration of one short experiment: no record, journalled, journalled inside a Prefect flow."""
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +37,7 @@ def bench_loop_overhead(seeds: int, settings: Settings) -> dict[str, Any]:
     keys = rows[0].keys()
     result: dict[str, Any] = {key: median(row[key] for row in rows) for key in keys}
     for key, value in result.items():
-        print(f"{key:45s} {value:8.3f} ms per iteration")
+        say(f"{key:45s} {value:8.3f} ms per iteration")
     return {
         "benchmark": "loop_overhead",
         "versions": versions(),

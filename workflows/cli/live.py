@@ -70,8 +70,8 @@ class PlainLines:
             facts, score, spent = payload["facts"], payload["score"], payload["spent"]
             self.say(
                 f"frame {self.frames:4d}  {facts.purpose:8s} ({facts.x_nm:+7.1f}, {facts.y_nm:+7.1f}) nm  "
-                f"{facts.width_nm:5.1f} nm  {facts.mode}  {facts.dose_e_per_a2:7.0f} e/A2  {score.statement}  [{spent.electrons:.2e} e, "
-                f"{spent.instrument_time_s:.0f} s]"
+                f"{facts.width_nm:5.1f} nm  {facts.mode}  {facts.dose_e_per_a2:7.0f} e/A2  {score.statement}  "
+                f"[{spent.electrons:.2e} e, {spent.instrument_time_s:.0f} s]"
             )
         elif kind in ("refused", "failed", "unknown"):
             self.say(f"{kind}: {payload['reason']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -63,7 +64,7 @@ def bench(
     """Run a benchmark and print its table; JSON with --out."""
     from workflows.benchmarks import run_benchmark
 
-    result = run_benchmark(name, seeds, settings_of(data, None))
+    result = run_benchmark(name, seeds, settings_of(data, None), lambda line: print(line, flush=True))
     if out is not None:
         out.write_text(json.dumps(result, indent=1), encoding="utf-8")
         print(f"wrote {out}")
