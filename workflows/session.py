@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from instruments import Blank, HiddenTruth, InstrumentError, InstrumentFault
+from instruments import AcquireFrame, Blank, Frame, HiddenTruth, InstrumentError, InstrumentFault
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
+from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
+from orchestrator.objectives.objective import FrameFacts, Score
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-
+from policies import Suggestion
 from workflows.assembly import Parts, check_first_frame, join, make_policy, prepare
 from workflows.evaluation.baselines import baseline_plans, run_all
 from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, truth_of, verdict_on
@@ -73,7 +75,11 @@ class Session:
         check_first_frame(join(parts, policy, NoRecord(), _ignore))
         self.catalogue.forecast(bytes_needed(spec))
         experiment_id = self.catalogue.create_experiment(
-            name=spec.name, spec=spec.model_dump(mode="json"), seed=options.seed, engine=options.engine, options=options.to_dict()
+            name=spec.name,
+            spec=spec.model_dump(mode="json"),
+            seed=options.seed,
+            engine=options.engine,
+            options=options.to_dict(),
         )
         self.catalogue.begin(experiment_id, context_of(spec))
         journal = Journal(self.catalogue, experiment_id)
@@ -169,17 +175,21 @@ class Session:
         if options.baselines:
             plans = baseline_plans(main, experiment.spent.frames)
             if plans:
-                self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {', '.join(p.policy for p in plans)}")
+                names = ", ".join(plan.policy for plan in plans)
+                self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
             results = run_all(plans, lambda done: self.say(f"baseline {done['policy']} done"))
             self._keep_children(experiment_id, main, results)
         self.catalogue.append(experiment_id, "evaluated", {"truth": verdict, "baselines": results})
 
-    def _curve(self, experiment_id: str, parts: Parts, options: RunOptions, world: HiddenTruth) -> list[dict[str, float]]:
+    def _curve(
+        self, experiment_id: str, parts: Parts, options: RunOptions, world: HiddenTruth
+    ) -> list[dict[str, float]]:
         """Truth against electrons for our own run: the journalled features are judged again, now and then."""
         settings = self.settings.instrument(parts.spec.instrument.name)
         again = prepare(parts.spec, options.seed, settings, self.cache_folder)
         curve = Curve(again, world, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
-        experiment = join(again, make_policy(again, parts.spec.policy.name, parts.spec.policy.options), NoRecord(), curve)
+        policy = make_policy(again, parts.spec.policy.name, parts.spec.policy.options)
+        experiment = join(again, policy, NoRecord(), curve)
         for step in Journal(self.catalogue, experiment_id).past():
             taken_again(experiment, step)
         curve.add(experiment.spent.electrons, experiment.spent.instrument_time_s)
@@ -222,12 +232,23 @@ def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
 
 
 class NoRecord:
-    """Stands in while only the first frame is checked; asking it to write is an error of ours."""
+    """The record of an experiment that must expose nothing: a check before the start, or a look back; it never writes."""
 
-    def intend(self, suggestion: Any, command_of: Any) -> Any:
-        raise InstrumentFault("nothing may be exposed before the experiment has a journal")
+    def intend(self, suggestion: Suggestion, command_of: Callable[[str], AcquireFrame]) -> NoReturn:
+        """Refuse. Raises InstrumentFault."""
+        raise InstrumentFault(f"suggestion {suggestion.id} may not be exposed: there is no journal to write it to")
 
-    keep = observe = mark = intend
+    def keep(self, intent: Any, frame: Frame) -> NoReturn:
+        """Refuse. Raises InstrumentFault."""
+        raise InstrumentFault(f"frame {frame.action_id} was exposed without a journal to keep it in")
+
+    def observe(self, intent: Any, facts: FrameFacts, features: FeatureSet, score: Score) -> NoReturn:
+        """Refuse. Raises InstrumentFault."""
+        raise InstrumentFault(f"frame {facts.action_id} was seen without a journal to write it to")
+
+    def mark(self, intent: Any, status: str, reason: str) -> NoReturn:
+        """Refuse. Raises InstrumentFault."""
+        raise InstrumentFault(f"there is no journal to write {status} ({reason}) to")
 
 
 def _ignore(kind: str, payload: Mapping[str, Any]) -> None:

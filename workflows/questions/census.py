@@ -40,7 +40,9 @@ def census_options(spec: ExperimentSpec) -> CensusOptions:
     unknown = (set(options.determinable) | set(options.prior_density_per_nm2)) ^ set(spec.specimen.defects)
     missing = set(spec.specimen.defects) - set(options.prior_density_per_nm2)
     if missing:
-        raise SpecError(f"objective.options.prior_density_per_nm2: no guess for {', '.join(sorted(missing))}; add one (1/nm2)")
+        raise SpecError(
+            f"objective.options.prior_density_per_nm2: no guess for {', '.join(sorted(missing))}; add one (1/nm2)"
+        )
     if not set(options.determinable) <= set(spec.specimen.defects) or unknown - set(spec.specimen.defects):
         raise SpecError(
             f"objective.options names species that specimen.defects does not: {', '.join(sorted(unknown))}; "
