@@ -88,7 +88,10 @@ class DefectCensus:
         if self.first_action_id is None:
             self.first_action_id = facts.action_id
         drift = self.register.take(
-            facts.started_s, arrays["lattice_origin_nm"], arrays["lattice_basis_nm"], min(facts.width_nm, facts.height_nm)
+            facts.started_s,
+            arrays["lattice_origin_nm"],
+            arrays["lattice_basis_nm"],
+            min(facts.width_nm, facts.height_nm),
         )
         if drift is None:
             return 0.0, 1.0, 0.0

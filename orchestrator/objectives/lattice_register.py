@@ -44,7 +44,9 @@ class LatticeRegister:
         """(2, 2) columns the primitive vectors, as known now; None before the first frame."""
         return self._state[4:].reshape(2, 2).copy() if self.origin_nm is not None else None
 
-    def take(self, time_s: float, lattice_origin_nm: Vector, lattice_basis_nm: Vector, width_nm: float) -> Vector | None:
+    def take(
+        self, time_s: float, lattice_origin_nm: Vector, lattice_basis_nm: Vector, width_nm: float
+    ) -> Vector | None:
         """The drift (x, y) in nm of a frame of this width with this lattice in nominal coordinates.
 
         `lattice_origin_nm` is any lattice point in the frame. None where the drift may have slipped by a lattice vector.

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from pydantic import ValidationError
+
 from instruments import Capabilities, Coherence, Frame, Optics
 from orchestrator.errors import SpecError
 from orchestrator.features.feature_set import FeatureSet
@@ -21,11 +23,9 @@ from orchestrator.objectives.objective import Objective
 from orchestrator.spec import ExperimentSpec
 from orchestrator.spec_file import fault_lines
 from policies import Context, Cost
-from pydantic import ValidationError
 from simulation.detectability import information_per_dose
 from simulation.lattice_images import Defect, LatticeImages
 from simulation.specimens import read_structure
-
 from workflows.questions.census_truth import judge_calls
 from workflows.questions.costs import CostForecast
 from workflows.questions.question import Question, Setting

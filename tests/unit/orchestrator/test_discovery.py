@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.objectives.density import BlockCounts, density_of
 from orchestrator.objectives.discovery import confirmed_at, error_bound
@@ -83,9 +84,7 @@ def one_site(llr_subframes: np.ndarray, action: str) -> FeatureSet:
 
 
 def evidence() -> SiteEvidence:
-    return SiteEvidence(
-        ("V_Se", "Mo_W"), np.array([0, 1]), np.array([5e-4, 3e-4]), (0, 0, 4, 4), 2, ("V_Se", 2e-8)
-    )
+    return SiteEvidence(("V_Se", "Mo_W"), np.array([0, 1]), np.array([5e-4, 3e-4]), (0, 0, 4, 4), 2, ("V_Se", 2e-8))
 
 
 @pytest.mark.parametrize(
