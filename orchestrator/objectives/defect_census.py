@@ -162,7 +162,7 @@ class DefectCensus:
     def calls(self) -> dict[str, np.ndarray]:
         """Every suspect site: specimen position, best call, its error probability, confirmed or not, dose.
 
-        `call` is an index into [host, beam-made, species...]; `birth` rows are (frame ordinal text, sub-frame) as strings.
+        `call` is an index into [host, beam-made, species...]; `birth` rows are (frame ordinal, sub-frame) as strings.
         """
         if self._evidence is None:
             return _no_calls(len(self.species))

@@ -28,8 +28,8 @@ class LatticeRegister:
     """Index (i, j) of every site in one specimen-fixed lattice, and the drift of each frame.
 
     `basis_nm` columns are the two primitive vectors. The specimen frame is fixed by the first frame taken in:
-    its drift is zero by definition. `drift_nm` is nominal minus specimen coordinate. `history` holds (time in s, drift x,
-    drift y, standard deviation of the prediction in nm) of every frame.
+    its drift is zero by definition. `drift_nm` is nominal minus specimen coordinate. `history` holds (time in s,
+    drift x, drift y, standard deviation of the prediction in nm) of every frame.
     """
 
     origin_nm: Vector | None = None
@@ -49,7 +49,8 @@ class LatticeRegister:
     ) -> Vector | None:
         """The drift (x, y) in nm of a frame of this width with this lattice in nominal coordinates.
 
-        `lattice_origin_nm` is any lattice point in the frame. None where the drift may have slipped by a lattice vector.
+        `lattice_origin_nm` is any lattice point in the frame. None where the drift may have slipped by a lattice
+        vector.
         """
         origin, basis = np.asarray(lattice_origin_nm, dtype=float), np.asarray(lattice_basis_nm, dtype=float)
         if self.origin_nm is None:
@@ -92,7 +93,7 @@ class LatticeRegister:
         return move @ self._state, move @ self._covariance @ move.T + noise
 
     def index(self, x_nm: np.ndarray, y_nm: np.ndarray, drift_nm: Vector, column_offset_nm: Vector) -> np.ndarray:
-        """Lattice indices (n, 2) of sites at nominal positions; `column_offset_nm` is the column's place in the cell."""
+        """Lattice indices (n, 2) of sites at nominal positions; `column_offset_nm`: the column's place in the cell."""
         origin, basis = self._known()
         positions = np.stack([x_nm, y_nm]) - (origin + drift_nm + column_offset_nm)[:, None]
         return np.round(np.linalg.solve(basis, positions)).astype(np.int64).T

@@ -16,6 +16,8 @@ SUFFIXES = (
     "us", "s", "per_s", "hz",
     # dose
     "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "counts_per_electron", "barn",
+    # figures on a page
+    "inches",
     # computing
     "bytes", "mb", "flops",
     # counts and numbers without a dimension that say so
@@ -82,6 +84,7 @@ NOUNS = {
     "tolerance": "relative",
     "underestimate": "ratio",
     "value": "in the unit its own record names",
+    "values": "in the unit their own record names",
     "variance": "square of the outcome it describes",
     "weight": "ratio",
 }
