@@ -22,18 +22,18 @@ class FieldData:
     """Values of one line in the order they came: stabilised values, noise variances, grid cells."""
 
     cells: list[int] = field(default_factory=list[int])
-    values: list[float] = field(default_factory=list[float])
+    stabilised_counts: list[float] = field(default_factory=list[float])
     noise: list[float] = field(default_factory=list[float])
 
     def add_counts(self, cell: int, counts: float, exposure_ratio: float) -> None:
         """Anscombe: 2 sqrt(counts / e + 3/8) has variance about 1 / e for a fraction e of the full exposure."""
         self.cells.append(cell)
-        self.values.append(2 * float(np.sqrt(max(counts, 0.0) / exposure_ratio + 0.375)))
+        self.stabilised_counts.append(2 * float(np.sqrt(max(counts, 0.0) / exposure_ratio + 0.375)))
         self.noise.append(1.0 / exposure_ratio)
 
     def first(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells, values and noise variances of the first `count`."""
-        return np.array(self.cells[:count]), np.array(self.values[:count]), np.array(self.noise[:count])
+        return np.array(self.cells[:count]), np.array(self.stabilised_counts[:count]), np.array(self.noise[:count])
 
 
 def choose_shape(places: FieldPlaces, data: FieldData, count: int) -> tuple[KernelShape, float]:
@@ -85,7 +85,7 @@ class FieldModel:
     def extend(self, data: FieldData, count: int) -> None:
         """Take in values up to the first `count`."""
         for i in range(len(self.process.cells), count):
-            self.process.add(data.cells[i], data.values[i] - self.prior_mean, data.noise[i])
+            self.process.add(data.cells[i], data.stabilised_counts[i] - self.prior_mean, data.noise[i])
 
     @property
     def root(self) -> np.ndarray:

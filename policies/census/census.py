@@ -258,7 +258,7 @@ def focus_series_nm(options_nm: np.ndarray, count: int) -> list[float]:
     """`count` values spread over the middle of the options, from the middle outwards.
 
     >>> focus_series_nm(np.arange(-15, 15.5, 0.5), 5)
-    [0.0, 5.0, -5.0, 10.5, -10.5]
+    [0.0, 5.0, -5.5, 10.5, -10.5]
     """
     middle = (options_nm[0] + options_nm[-1]) / 2
     half = _FOCUS_SPAN_FRACTION * (options_nm[-1] - options_nm[0]) / 2

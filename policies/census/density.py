@@ -26,14 +26,14 @@ State = dict[str, torch.Tensor]
 
 
 def mean_densities(
-    prior_per_nm2: np.ndarray, found: float, clean_area_nm2: float, species_counts: np.ndarray
+    prior_per_nm2: np.ndarray, found_count: float, clean_area_nm2: float, species_counts: np.ndarray
 ) -> np.ndarray:
     """(S,) species per nm2: Gamma-Poisson for the sum (the guess is worth two objects), Dirichlet for the shares.
 
     `species_counts`: expected number of each species seen so far, confirmed or not.
     """
     guess = float(prior_per_nm2.sum())
-    total = (2.0 + found) / (2.0 / guess + clean_area_nm2)
+    total = (2.0 + found_count) / (2.0 / guess + clean_area_nm2)
     shares = prior_per_nm2 / guess * _PSEUDO_COUNT + species_counts
     return total * shares / shares.sum()
 

@@ -116,10 +116,10 @@ class Imaging:
                 )
         return None
 
-    def views_nm(self, options: tuple[float, ...]) -> list[float]:
+    def views_nm(self, options_nm: tuple[float, ...]) -> list[float]:
         """The sizes that the space allows."""
         dimension = self.space.dimensions.get("field_of_view_nm")
-        return [view for view in options if dimension is None or dimension.violation(view) is None]
+        return [view for view in options_nm if dimension is None or dimension.violation(view) is None]
 
     def _ways(self, doses: tuple[float, ...]) -> list[Way]:
         found = [self.way_for(m, c, d) for m in self.modes for c in self.currents_pa for d in doses]
