@@ -21,7 +21,7 @@ from orchestrator.report.pictures import (
     as_svg,
     canvas,
 )
-from orchestrator.report.report_data import LedgerShare, ReportData
+from orchestrator.report.report_data import LedgerShare, ReportData, ReportFrame
 
 _COLOURS = {
     "survey": MUTED, "focus": SKY, "field": VERMILLION, "revisit": GREEN, "flyback": ORANGE, "blanker settling": PURPLE,
@@ -51,7 +51,7 @@ class BudgetRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBackRow:
-    """One quantity of one frame, asked for and read back."""
+    """One quantity of one frame, asked for and read back; `frame` is empty but in the first row of a frame."""
 
     frame: str
     quantity: str
@@ -148,12 +148,14 @@ def ledger_against_truth(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def read_back_rows(frames: Sequence[Frame]) -> list[ReadBackRow]:
+def read_back_rows(frames: Sequence[tuple[ReportFrame, Frame]]) -> list[ReadBackRow]:
     """What each frame was asked to be and what the instrument read back at its end."""
-    return [row for frame in frames for row in _of_frame(frame)]
+    return [
+        row for entry, frame in frames for row in _of_frame(f"decision {entry.decision_seq}, {entry.purpose}", frame)
+    ]
 
 
-def _of_frame(frame: Frame) -> list[ReadBackRow]:
+def _of_frame(label: str, frame: Frame) -> list[ReadBackRow]:
     command, state = frame.requested, frame.state
     values: list[tuple[str, float | None, float | None, str]] = [
         ("stage x, nm", command.stage.x_nm, state.stage.x_nm, ".2f"),
@@ -168,10 +170,10 @@ def _of_frame(frame: Frame) -> list[ReadBackRow]:
     values.append(("dose, e/Å²", asked_dose, frame.dose_e_per_a2, ",.1f"))
     return [
         ReadBackRow(
-            frame=frame.action_id, quantity=name, requested=_text(asked, form), read_back=_text(read, form),
+            frame="" if number else label, quantity=name, requested=_text(asked, form), read_back=_text(read, form),
             difference="" if asked is None or read is None else _difference(asked, read, form),
         )
-        for name, asked, read, form in values
+        for number, (name, asked, read, form) in enumerate(values)
     ]  # fmt: skip
 
 

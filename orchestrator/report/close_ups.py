@@ -93,25 +93,36 @@ def births(data: ReportData, view: CensusView) -> Picture | None:
     shown = shown[:_BIRTHS]
     if not shown:
         return None
-    columns = max(entry.subframe_count for _, entry, _ in shown)
-    with canvas(1.85 * columns, 2.15 * len(shown)) as figure:
-        grid = figure.subplots(len(shown), columns, squeeze=False)
-        for line, (row, entry, born) in zip(grid, shown, strict=True):
-            counts = next(iter(data.load_frame(entry.id).counts.values()))
-            for number, axes in enumerate(line):
-                if number >= entry.subframe_count:
-                    axes.set_axis_off()
-                    continue
-                _draw(axes, _crop(view, entry, row, counts[number]), ORANGE, smoothed=True)
-                axes.set_title(f"sub-frame {number + 1}" + (": appears" if number == born else ""), fontsize=8)
-            line[0].set_ylabel(f"decision {entry.decision_seq}", fontsize=8.5)
+    most = max(entry.subframe_count for _, entry, _ in shown)
+    in_a_row = max(1, _MOST_SUBFRAMES // most)
+    lines = -(-len(shown) // in_a_row)
+    columns = most * min(in_a_row, len(shown))
+    with canvas(WIDTH_INCHES * columns / _MOST_SUBFRAMES, 2.1 * lines) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for place, (row, entry, born) in enumerate(shown):
+            strip = grid[place // in_a_row, place % in_a_row * most :]
+            _draw_birth(strip[: entry.subframe_count], data, view, (row, entry), born)
         markup = as_png(figure, f"{len(shown)} beam-made vacancies, sub-frame by sub-frame.")
     caption = (
-        "Beam-made, not native: the column is whole in the first sub-frames and has lost an "
-        "atom after the one marked. Counts "
-        f"of the first detector under a Gaussian of {SMOOTHING_NM * 1e3:.0f} pm, each sub-frame by itself."
+        "Beam-made, not native: the column is whole at first and has lost an atom at the end. One strip a site, "
+        "one image a sub-frame, each by itself: counts of the first detector "
+        f"under a Gaussian of {SMOOTHING_NM * 1e3:.0f} pm."
     )
     return Picture(markup=markup, caption=caption)
+
+
+def _draw_birth(
+    strip: np.ndarray, data: ReportData, view: CensusView, site: tuple[int, ReportFrame], born: int
+) -> None:
+    row, entry = site
+    counts = next(iter(data.load_frame(entry.id).counts.values()))
+    for number, axes in enumerate(strip):
+        axes.set_axis_on()
+        _draw(axes, _crop(view, entry, row, counts[number]), ORANGE, smoothed=True)
+        when = f"decision {entry.decision_seq}, sub-frame {number + 1}" if number == 0 else f"sub-frame {number + 1}"
+        axes.set_title(when + (": lost here" if number == born else ""), fontsize=8)
 
 
 def _pick(data: ReportData, view: CensusView, mask: np.ndarray, *, surest: bool) -> list[tuple[int, ReportFrame]]:

@@ -49,7 +49,7 @@ def density_maps(data: ReportData, view: CensusView) -> Picture | None:
     x, y, mean, std = density_posterior(data, view)
     half = _GRID_NM / 2
     drawn = (x[0] - half, x[-1] + half, y[0] - half, y[-1] + half)
-    with canvas(WIDTH_INCHES, 5.2) as figure:
+    with canvas(WIDTH_INCHES, 4.75) as figure:
         for place, (values, name) in enumerate(((mean, "posterior mean"), (std, "posterior standard deviation"))):
             axes = figure.add_subplot(1, 2, place + 1)
             shown = axes.imshow(values, extent=drawn, cmap="cividis", vmin=0, vmax=float(mean.max()) or None)
@@ -90,7 +90,7 @@ def element_maps(data: ReportData) -> list[Picture]:
     pictures: list[Picture] = []
     exposed = maps.get("exposure_fraction")
     for line in lines:
-        with canvas(WIDTH_INCHES, 5.2) as figure:
+        with canvas(WIDTH_INCHES, 4.75) as figure:
             for place, (values, name) in enumerate(
                 ((maps[f"rate_{line}"], "posterior mean"), (maps[f"rate_std_{line}"], "posterior standard deviation"))
             ):

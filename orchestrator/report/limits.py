@@ -134,7 +134,7 @@ def _projection(data: ReportData) -> list[Limit]:
 def _pairs(data: ReportData, view: CensusView) -> list[Limit]:
     return [
         Limit(
-            what=f"{row.pair} in mode {row.mode}",
+            what=f"{row.pair} in one frame of mode {row.mode}",
             why=f"d' = {row.detectability:.1f} at {row.dose_e_per_a2:,.0f} e/Å²; "
             f"{NEEDED_DETECTABILITY:g} would take {row.needed_e_per_a2:,.0f} e/Å²",
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Extent = tuple[float, float, float, float]
 _CELL_NM = 0.8
+_MANY_FRAMES, _SMALL_NM = 60, 5.0
 
 
 def extent_of(data: ReportData) -> Extent | None:
@@ -182,12 +183,18 @@ def _fields(axes: Axes, bar: Axes, visited: Sequence[ReportFrame]) -> None:
     doses = [frame.dose_e_per_a2 for frame in visited]
     norm = Normalize(0.0, max(doses))
     mapped = ScalarMappable(norm, "plasma")
+    thick = 1.8 if len(visited) <= _MANY_FRAMES else 0.9
     for frame in sorted(visited, key=lambda frame: -frame.width_nm * frame.height_nm):
         colour = mapped.cmap(norm(frame.dose_e_per_a2))
         corner = (frame.x_nm - frame.width_nm / 2, frame.y_nm - frame.height_nm / 2)
         axes.add_patch(
             Rectangle(
-                corner, frame.width_nm, frame.height_nm, facecolor=(*colour[:3], 0.13), edgecolor=colour, linewidth=1.8
+                corner,
+                frame.width_nm,
+                frame.height_nm,
+                facecolor=(*colour[:3], 0.13),
+                edgecolor=colour,
+                linewidth=thick if frame.width_nm > _SMALL_NM else 0.6,
             )
         )
     axes.figure.colorbar(mapped, cax=bar, label="dose of the frame, e/Å²")

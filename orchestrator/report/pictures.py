@@ -90,11 +90,15 @@ def as_svg(figure: Figure, name: str, alt: str) -> Markup:
 
 def as_png(figure: Figure, alt: str, dots_per_inch: int = 144) -> Markup:
     """The figure as an embedded image of at most 256 colours, shown at its size in inches."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=dots_per_inch, metadata={"Software": None})
-    image = Image.open(target).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    figure.set_dpi(dots_per_inch)
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    image = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     packed = io.BytesIO()
     image.save(packed, format="PNG", optimize=True)
     data = base64.b64encode(packed.getvalue()).decode("ascii")

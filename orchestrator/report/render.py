@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,7 @@ def render_report(data: ReportData) -> str:
     data = replace(data, load_frame=lru_cache(24)(data.load_frame), load_features=lru_cache(64)(data.load_features))
     view = CensusView.of(data)
     chosen = frame_pictures.chosen_frames(data.frames, view)
+    same = _constant_keys(data.decisions)
     verdict = data.evaluation.verdict if data.evaluation is not None else {}
     return (
         _environment()
@@ -59,8 +60,9 @@ def render_report(data: ReportData) -> str:
             shares=accounts.share_rows(data.ledger),
             budgets=accounts.budget_rows(data),
             against_truth=accounts.ledger_against_truth(verdict),
-            read_back=accounts.read_back_rows([data.load_frame(frame.id) for frame in _sampled(data, chosen)]),
-            decisions=[_decision(decision) for decision in data.decisions],
+            read_back=accounts.read_back_rows([(frame, data.load_frame(frame.id)) for frame in _sampled(data, chosen)]),
+            constants=_words_of({key: data.decisions[0].point[key] for key in same}),
+            decisions=[_decision(decision, same) for decision in data.decisions],
             **_census_sections(data, view),
         )
     )
@@ -75,7 +77,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["moment"] = _moment
     return environment
+
+
+def _moment(iso_text: str) -> str:
+    return iso_text.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _census_sections(data: ReportData, view: CensusView | None) -> dict[str, Any]:
@@ -131,11 +138,23 @@ def _explained(verdict: Mapping[str, Any], line: str) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _decision(decision: ReportDecision) -> dict[str, Any]:
+def _constant_keys(decisions: Sequence[ReportDecision]) -> list[str]:
+    """Keys of a point that have one value in all decisions (none where there are fewer than two)."""
+    if len(decisions) < 2:
+        return []
+    first = decisions[0].point
+    return [key for key in first if all(key in other.point and other.point[key] == first[key] for other in decisions)]
+
+
+def _words_of(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_label(key)} {_plain(value)}{_unit(key)}" for key, value in point.items())
+
+
+def _decision(decision: ReportDecision, same: Sequence[str]) -> dict[str, Any]:
     rest = {key: value for key, value in decision.reason.items() if key != "why"}
     return {
         "row": decision,
-        "point": ", ".join(f"{_label(key)} {_plain(value)}{_unit(key)}" for key, value in decision.point.items()),
+        "point": _words_of({key: value for key, value in decision.point.items() if key not in same}),
         "why": str(decision.reason.get("why", "no reason given")),
         "numbers": _numbers(rest),
         "prediction": "; ".join(f"{name} {_with_std(pair)}" for name, pair in decision.prediction.items()),
