@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from instruments import AcquireFrame, Blank, Frame, HiddenTruth, InstrumentError, InstrumentFault
+from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
 from orchestrator.features.feature_set import FeatureSet
@@ -25,12 +25,12 @@ from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-from policies import Suggestion
+from policies import Policy, Suggestion
 from workflows.assembly import Parts, check_first_frame, join, make_policy, prepare
-from workflows.evaluation.baselines import baseline_plans, run_all
-from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, truth_of, verdict_on
+from workflows.evaluation.baselines import OurRun, baseline_plans, run_all
+from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, one_thread, truth_of, verdict_on
 from workflows.prefect_engine import PrefectEngine
-from workflows.restart import restore, taken_again
+from workflows.restart import restore
 
 _BYTES_PER_PX = 2.0
 _FRAME_OVERHEAD_BYTES = 200_000.0
@@ -52,6 +52,18 @@ class RunOptions:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One experiment on its way."""
+
+    parts: Parts
+    experiment: Experiment
+    journal: Journal
+    engine: PrefectEngine | None
+    options: RunOptions
+    curve: Curve
+
+
 @dataclass
 class Session:
     """One open data folder and the person watching it."""
@@ -69,6 +81,7 @@ class Session:
 
     def start(self, spec: ExperimentSpec, options: RunOptions) -> str:
         """Run a new experiment to its end; its id."""
+        one_thread()
         engine = self._engine(options)
         parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
         policy = make_policy(parts, spec.policy.name, spec.policy.options)
@@ -82,14 +95,13 @@ class Session:
             options=options.to_dict(),
         )
         self.catalogue.begin(experiment_id, context_of(spec))
-        journal = Journal(self.catalogue, experiment_id)
-        experiment = join(parts, policy, journal, self.listen, self.control)
         self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
         parts.question.prepare()
-        return self._drive(experiment_id, parts, experiment, journal, engine, options)
+        return self._drive(self._run_of(experiment_id, parts, policy, engine, options))
 
     def resume(self, experiment_id: str) -> str:
         """Go on with an interrupted or crashed experiment with the decisions it would have made; its id."""
+        one_thread()
         row = self.catalogue.experiment(experiment_id)
         spec = ExperimentSpec.model_validate(row.spec)
         options = RunOptions(**row.options)
@@ -99,12 +111,24 @@ class Session:
         report = self.catalogue.recover(row.id)
         if not report.is_clean:
             self.catalogue.append(row.id, "recovered", plain(report))
-        journal = Journal(self.catalogue, row.id)
-        experiment = join(parts, policy, journal, self.listen, self.control)
+        run = self._run_of(row.id, parts, policy, engine, options)
         self.catalogue.set_status(row.id, "running", None)
-        restored = restore(experiment, journal)
+        restored = restore(run.experiment, run.journal)
         self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
-        return self._drive(row.id, parts, experiment, journal, engine, options)
+        return self._drive(run)
+
+    def _run_of(
+        self, experiment_id: str, parts: Parts, policy: Policy, engine: PrefectEngine | None, options: RunOptions
+    ) -> Run:
+        journal = Journal(self.catalogue, experiment_id)
+        curve = Curve(parts.question, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
+
+        def listen(kind: str, payload: Mapping[str, Any]) -> None:
+            self.listen(kind, payload)
+            curve(kind, payload)
+
+        experiment = join(parts, policy, journal, listen, self.control)
+        return Run(parts, experiment, journal, engine, options, curve)
 
     def _engine(self, options: RunOptions) -> PrefectEngine | None:
         if options.engine != "prefect":
@@ -113,87 +137,83 @@ class Session:
         engine.start()
         return engine
 
-    def _drive(
-        self, experiment_id: str, parts: Parts, experiment: Experiment, journal: Journal, engine: PrefectEngine | None,
-        options: RunOptions,
-    ) -> str:  # fmt: skip
-        self.catalogue.set_status(experiment_id, "running", None)
+    def _drive(self, run: Run) -> str:
+        """Run to the end; whatever happens, the beam is blanked. The final status is written last."""
+        own, experiment = run.journal.experiment_id, run.experiment
+        self.catalogue.set_status(own, "running", None)
         started = time.monotonic()
         try:
             with interruptible(self.control, experiment, self.say):
-                ending = self._run(experiment_id, experiment, engine)
-        except InstrumentFault as error:
-            parts.microscope.stop()
-            self._close(experiment_id, experiment, Ending("failed", f"instrument fault: {error}"), started)
+                ending = self._loop(run)
+        except InstrumentError as error:
+            experiment.microscope.stop()
+            ending = Ending("failed", f"instrument: {error}")
+            self._close(run, ending, started)
+            self.catalogue.set_status(own, ending.status, ending.reason)
+            raise
+        except BaseException:
+            experiment.microscope.stop()
             raise
         finally:
-            if engine is not None:
-                engine.stop()
-        blank(experiment, journal)
-        self._close(experiment_id, experiment, ending, started)
+            if run.engine is not None:
+                run.engine.stop()
+        blank(experiment, run.journal)
+        self._close(run, ending, started)
         if ending.status == "completed":
-            self._evaluate(experiment_id, parts, experiment, options)
-        return experiment_id
+            self._evaluate(run)
+        self.catalogue.set_status(own, ending.status, ending.reason)
+        return own
 
-    def _run(self, experiment_id: str, experiment: Experiment, engine: PrefectEngine | None) -> Ending:
-        if engine is not None:
-            late = engine.not_ready_because()
+    def _loop(self, run: Run) -> Ending:
+        if run.engine is not None:
+            late = run.engine.not_ready_because()
             if late is None:
-                return engine.run(experiment_id, lambda: loop.run(experiment))
-            self.catalogue.append(experiment_id, "engine_changed", {"engine": "local", "because": late})
+                return run.engine.run(run.journal.experiment_id, lambda: loop.run(run.experiment))
+            run.journal.note("engine_changed", {"engine": "local", "because": late})
             self.say(f"{late}; going on with the local engine")
-        return loop.run(experiment)
+        return loop.run(run.experiment)
 
-    def _close(self, experiment_id: str, experiment: Experiment, ending: Ending, started: float) -> None:
-        wall_time_s = time.monotonic() - started
-        self.catalogue.append(
-            experiment_id,
+    def _close(self, run: Run, ending: Ending, started: float) -> None:
+        ledger = run.experiment.microscope.ledger
+        run.journal.note(
             "closed",
             {
-                "status": ending.status, "reason": ending.reason, "wall_time_s": wall_time_s,
-                "electrons": experiment.microscope.ledger.electrons,
-                "dose_max_e_per_a2": experiment.microscope.ledger.max_e_per_a2,
-                "instrument_time_s": experiment.spent.instrument_time_s,
-                "frames": experiment.spent.frames,
-                "summary": experiment.objective.summary(),
+                "status": ending.status,
+                "reason": ending.reason,
+                "wall_time_s": time.monotonic() - started,
+                "electrons": ledger.electrons,
+                "dose_max_e_per_a2": ledger.max_e_per_a2,
+                "instrument_time_s": run.experiment.spent.instrument_time_s,
+                "frames": run.experiment.spent.frames,
+                "summary": run.experiment.objective.summary(),
             },
-        )  # fmt: skip
-        self.catalogue.set_status(experiment_id, ending.status, ending.reason)
+        )
 
-    def _evaluate(self, experiment_id: str, parts: Parts, experiment: Experiment, options: RunOptions) -> None:
-        world = truth_of(parts.microscope)
+    def _evaluate(self, run: Run) -> None:
+        world = truth_of(run.parts.microscope)
         if world is None:
             return
-        verdict = verdict_on(parts, experiment.objective, experiment.microscope, world)
-        verdict["curve"] = self._curve(experiment_id, parts, options, world)
-        settings = self.settings.instrument(parts.spec.instrument.name)
+        truth, spent, spec = world.truth(), run.experiment.spent, run.parts.spec
+        run.curve.take(spent.electrons, spent.instrument_time_s)
+        verdict = verdict_on(run.parts, run.experiment.microscope, truth)
+        verdict["curve"] = run.curve.judged(truth)
         main = Rehearsal(
-            spec=parts.spec, seed=options.seed, settings=settings, cache_folder=self.cache_folder,
-            policy=parts.spec.policy.name, options=parts.spec.policy.options,
-        )  # fmt: skip
+            spec=spec,
+            seed=run.options.seed,
+            settings=self.settings.instrument(spec.instrument.name),
+            cache_folder=self.cache_folder,
+            policy=spec.policy.name,
+            options=spec.policy.options,
+        )
         results: dict[str, Any] = {}
-        if options.baselines:
-            plans = baseline_plans(main, experiment.spent.frames)
-            if plans:
-                names = ", ".join(plan.policy for plan in plans)
-                self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
+        if run.options.baselines:
+            points = [step.decision.point for step in self.catalogue.decisions(run.journal.experiment_id)]
+            plans = baseline_plans(main, OurRun.of(points))
+            names = ", ".join(plan.policy for plan in plans)
+            self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
             results = run_all(plans, lambda done: self.say(f"baseline {done['policy']} done"))
-            self._keep_children(experiment_id, main, results)
-        self.catalogue.append(experiment_id, "evaluated", {"truth": verdict, "baselines": results})
-
-    def _curve(
-        self, experiment_id: str, parts: Parts, options: RunOptions, world: HiddenTruth
-    ) -> list[dict[str, float]]:
-        """Truth against electrons for our own run: the journalled features are judged again, now and then."""
-        settings = self.settings.instrument(parts.spec.instrument.name)
-        again = prepare(parts.spec, options.seed, settings, self.cache_folder)
-        curve = Curve(again, world, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
-        policy = make_policy(again, parts.spec.policy.name, parts.spec.policy.options)
-        experiment = join(again, policy, NoRecord(), curve)
-        for step in Journal(self.catalogue, experiment_id).past():
-            taken_again(experiment, step)
-        curve.add(experiment.spent.electrons, experiment.spent.instrument_time_s)
-        return curve.points
+            self._keep_children(run.journal.experiment_id, main, results)
+        run.journal.note("evaluated", {"truth": verdict, "baselines": results})
 
     def _keep_children(self, experiment_id: str, main: Rehearsal, results: Mapping[str, Mapping[str, Any]]) -> None:
         for name, result in results.items():

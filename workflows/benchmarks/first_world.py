@@ -10,8 +10,8 @@ from typing import Any
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-from workflows.evaluation.baselines import baseline_plans, run_all
-from workflows.evaluation.rehearsal import Rehearsal
+from workflows.evaluation.baselines import OurRun, baseline_plans, run_all
+from workflows.evaluation.rehearsal import Rehearsal, rehearse
 
 CLUSTERINGS = (0.0, 0.7, 1.2)
 _KEPT = (
@@ -37,7 +37,9 @@ def bench_first_world(seeds: int, settings: Settings, say: Callable[[str], None]
                 policy=spec.policy.name,
                 options=spec.policy.options,
             )
-            results = run_all([main, *baseline_plans(main, 0)], _ignore)
+            own = rehearse(main)
+            ours = OurRun.of([decision["point"] for decision in own["decisions"]])
+            results = {main.policy: own, **run_all(baseline_plans(main, ours), _ignore)}
             worlds.append(
                 {"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}}
             )

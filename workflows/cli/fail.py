@@ -41,5 +41,8 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
         except (OrchestratorError, PolicyError, InstrumentError) as error:
             print(f"stempilot: {error}", file=sys.stderr)
             raise typer.Exit(exit_status_of(error)) from None
+        except KeyboardInterrupt:
+            print("stempilot: interrupted before the first frame; nothing was exposed", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
 
     return wrapper

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any
 
@@ -28,8 +28,29 @@ def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float
     return dose_e_per_a2 * pixel_nm**2 * 100 / electrons(current_pa, 1e-6)
 
 
-def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
-    """name -> policy options; every one images fields of 20 nm in MAADF, as a competent operator would."""
+@dataclass(frozen=True, slots=True)
+class OurRun:
+    """What baselines are given of our run, so that they are not beaten for want of it: how many frames it took, the
+    focus frames it paid for, and the defocus these settled on.
+    """
+
+    frames: int
+    focus_points: tuple[Mapping[str, Any], ...] = ()
+    defocus_nm: float = 0.0
+
+    @classmethod
+    def of(cls, points: Sequence[Mapping[str, Any]]) -> OurRun:
+        """From the points of our decisions, in order."""
+        fields = [point for point in points if point.get("purpose") == "field"]
+        focus = tuple(point for point in points if point.get("purpose") == "focus")
+        return cls(len(points), focus, float(fields[0].get("defocus_nm", 0.0)) if fields and focus else 0.0)
+
+
+def census_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[str, Any]]:
+    """name -> policy options; every one images fields of 20 nm in MAADF, as a competent operator would.
+
+    All of them focus first, with the very frames our run took for it, and keep the defocus found.
+    """
     x, y = spec.search_space["x_nm"], spec.search_space["y_nm"]
     area_a2 = (x["high"] - x["low"]) * (y["high"] - y["low"]) * 100.0
     everywhere = 0.96 * (spec.budget.electrons or FULL_DOSE_E_PER_A2 * area_a2) / area_a2
@@ -39,7 +60,8 @@ def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
         "pixel_size_nm": PIXEL_NM,
         "mode": "maadf",
         "probe_current_pa": CURRENT_PA,
-        "defocus_nm": 0.0,
+        "defocus_nm": ours.defocus_nm,
+        "prelude": [dict(point) for point in ours.focus_points],
     }
     full = {**common, "dwell_time_us": dwell_for(FULL_DOSE_E_PER_A2, PIXEL_NM, CURRENT_PA)}
     thin = {**common, "dwell_time_us": dwell_for(everywhere, PIXEL_NM, CURRENT_PA)}
@@ -47,12 +69,12 @@ def census_baselines(spec: ExperimentSpec) -> dict[str, dict[str, Any]]:
     return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": {**full, **survey}, "oracle": full}
 
 
-def element_map_baselines(spec: ExperimentSpec, frames: int) -> dict[str, dict[str, Any]]:
+def element_map_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[str, Any]]:
     """name -> policy options: the equal-count raster and random positions, after the same survey image."""
     space = spec.search_space
     width_nm = float(space["x_nm"]["high"]) - float(space["x_nm"]["low"])
     cell_nm = float(space["field_of_view_nm"]["low"])
-    spectra = max(frames - 1, 1)
+    spectra = max(ours.frames - 1, 1)
     common = {
         "purpose": "field",
         "mode": "eds",
@@ -75,21 +97,16 @@ def element_map_baselines(spec: ExperimentSpec, frames: int) -> dict[str, dict[s
     }
 
 
-def _census_baselines(spec: ExperimentSpec, frames: int) -> dict[str, dict[str, Any]]:
-    del frames
-    return census_baselines(spec)
-
-
-BASELINES: dict[str, Callable[[ExperimentSpec, int], dict[str, dict[str, Any]]]] = {
-    "defect_census": _census_baselines,
+BASELINES: dict[str, Callable[[ExperimentSpec, OurRun], dict[str, dict[str, Any]]]] = {
+    "defect_census": census_baselines,
     "element_map": element_map_baselines,
 }
 
 
-def baseline_plans(main: Rehearsal, frames: int) -> list[Rehearsal]:
+def baseline_plans(main: Rehearsal, ours: OurRun) -> list[Rehearsal]:
     """One rehearsal for every baseline of the main run's question; none for a question without baselines.
 
-    `frames` is how many our run took: where the question counts points rather than dose, baselines get as many.
+    Where the question counts points rather than dose, baselines get as many as our run took.
     """
     build = BASELINES.get(main.spec.objective.name)
     if build is None:
@@ -97,11 +114,9 @@ def baseline_plans(main: Rehearsal, frames: int) -> list[Rehearsal]:
     spec = main.spec
     if spec.objective.name == "element_map":
         objective = spec.objective.model_copy(update={"options": {**spec.objective.options, "target_error": 1e-6}})
-        budget = spec.budget.model_copy(update={"frames": frames})
+        budget = spec.budget.model_copy(update={"frames": ours.frames})
         spec = spec.model_copy(update={"budget": budget, "objective": objective})
-    return [
-        replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, frames).items()
-    ]
+    return [replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, ours).items()]
 
 
 def run_all(

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from instruments import GuardedMicroscope, HiddenTruth, Microscope
 from orchestrator import loop
 from orchestrator.memory_record import MemoryRecord
-from orchestrator.objectives.objective import Objective
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import Parts, join, make_policy, prepare
 from workflows.questions.census_truth import compare_ledger
+from workflows.questions.question import Question
 
 CURVE_POINTS = 25
 
@@ -36,25 +37,29 @@ class Rehearsal:
 
 @dataclass
 class Curve:
-    """Recall and false discovery rate against electrons, judged now and then while the run goes on."""
+    """Answers taken now and then while a run goes on, against electrons; judged together at the end."""
 
-    parts: Parts
-    truth: HiddenTruth
+    question: Question
     every_electrons: float
-    points: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
-    next_electrons: float = 0.0
+    answers: list[tuple[float, float, Any]] = field(default_factory=list[tuple[float, float, Any]])
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """A loop listener."""
-        if kind != "scored" or payload["spent"].electrons < self.next_electrons:
-            return
-        self.add(payload["spent"].electrons, payload["spent"].instrument_time_s)
-        self.next_electrons = payload["spent"].electrons + self.every_electrons
+        if kind == "scored":
+            spent = payload["spent"]
+            if not self.answers or spent.electrons >= self.answers[-1][0] + self.every_electrons:
+                self.take(spent.electrons, spent.instrument_time_s)
 
-    def add(self, electrons: float, instrument_time_s: float) -> None:
-        """Judge now."""
-        verdict = self.parts.question.judge(self.parts.question.objective, self.truth.truth())
-        self.points.append({"electrons": electrons, "instrument_time_s": instrument_time_s, **scalars(verdict)})
+    def take(self, electrons: float, instrument_time_s: float) -> None:
+        """Take the answer now."""
+        self.answers.append((electrons, instrument_time_s, self.question.answer(self.question.objective)))
+
+    def judged(self, truth: Mapping[str, Any]) -> list[dict[str, float]]:
+        """One point an answer: electrons, instrument_time_s and the verdict's plain numbers."""
+        return [
+            {"electrons": electrons, "instrument_time_s": seconds, **scalars(self.question.judge(answer, truth))}
+            for electrons, seconds, answer in self.answers
+        ]
 
 
 def scalars(verdict: Mapping[str, Any]) -> dict[str, float]:
@@ -71,18 +76,24 @@ def truth_of(microscope: Microscope) -> HiddenTruth | None:
     return microscope if isinstance(microscope, HiddenTruth) else None
 
 
-def verdict_on(parts: Parts, objective: Objective, guarded: GuardedMicroscope, world: HiddenTruth) -> dict[str, Any]:
+def verdict_on(parts: Parts, guarded: GuardedMicroscope, truth: Mapping[str, Any]) -> dict[str, Any]:
     """Objective against truth, ledger against world."""
-    truth = world.truth()
-    verdict = parts.question.judge(objective, truth)
+    question = parts.question
+    verdict = question.judge(question.answer(question.objective), truth)
     return {**verdict, **(compare_ledger(guarded.ledger, truth) if "dose_map_e_per_a2" in truth else {})}
+
+
+def one_thread() -> None:
+    """Small arrays are slower, and sums not repeatable, when libraries spread them over threads."""
+    import torch
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def rehearse(plan: Rehearsal) -> dict[str, Any]:
     """Run it; the verdict with electrons, microscope time, frames, and the curve. Deterministic."""
-    import torch
-
-    torch.set_num_threads(1)
+    one_thread()
     started = time.process_time()
     parts = prepare(plan.spec, plan.seed, plan.settings, plan.cache_folder)
     world = truth_of(parts.microscope)
@@ -90,8 +101,8 @@ def rehearse(plan: Rehearsal) -> dict[str, Any]:
         with_oracle(parts, world) if plan.policy == "oracle" and world else parts, plan.policy, plan.options
     )
     record = MemoryRecord(plan.policy)
-    curve = Curve(parts, world, (plan.spec.budget.electrons or 0.0) / CURVE_POINTS) if world else None
-    experiment = join(parts, policy, record, curve or _ignore)
+    curve = Curve(parts.question, (plan.spec.budget.electrons or 0.0) / CURVE_POINTS)
+    experiment = join(parts, policy, record, curve if world else _ignore)
     ending = loop.run(experiment)
     spent = experiment.spent
     result: dict[str, Any] = {
@@ -106,10 +117,11 @@ def rehearse(plan: Rehearsal) -> dict[str, Any]:
         "summary": parts.question.objective.summary(),
         "decisions": [{"seq": d.seq, "point": d.point, "status": d.status, "score": d.score} for d in record.decisions],
     }
-    if world is not None and curve is not None:
-        curve.add(spent.electrons, spent.instrument_time_s)
-        result |= verdict_on(parts, parts.question.objective, experiment.microscope, world)
-        result["curve"] = curve.points
+    if world is not None:
+        truth = world.truth()
+        curve.take(spent.electrons, spent.instrument_time_s)
+        result |= verdict_on(parts, experiment.microscope, truth)
+        result["curve"] = curve.judged(truth)
     return result
 
 

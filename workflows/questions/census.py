@@ -175,14 +175,21 @@ def build_census(setting: Setting) -> Question:
         species=species,
         prior_density_per_nm2=options.prior_density_per_nm2,
         species_column=columns,
+        wanted_species=options.determinable,
         site_density_per_nm2=dict.fromkeys(geometry.column_names, geometry.sites_per_nm2),
         modes=tuple(mode.name for mode in capabilities.modes),
         false_discovery_rate=options.false_discovery_rate,
     )
 
-    def judge(answered: Objective, truth: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(answered: Objective) -> tuple[dict[str, np.ndarray], str | None]:
         census = cast("DefectCensus", answered)
-        return judge_calls(census.calls(), truth, species, options.determinable, census.first_action_id)
+        return census.calls(), census.first_action_id
+
+    def judge(given: tuple[dict[str, np.ndarray], str | None], truth: Mapping[str, Any]) -> dict[str, Any]:
+        calls, first_action_id = given
+        return judge_calls(calls, truth, species, options.determinable, first_action_id)
 
     extraction = CensusExtraction(LatticeSites(images, species), Survey(images))
-    return Question(objective, extraction, context, judge, lambda: images.prepare(worker_count=os.cpu_count() or 1))
+    return Question(
+        objective, extraction, context, answer, judge, lambda: images.prepare(worker_count=os.cpu_count() or 1)
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from instruments import Capabilities, Frame
@@ -72,9 +73,11 @@ def build_element_map(setting: Setting) -> Question:
         modes=tuple(mode.name for mode in capabilities.modes),
     )
 
-    def judge(answered: Objective, truth: Mapping[str, Any]) -> dict[str, Any]:
-        element_map = cast("ElementMap", answered)
-        maps = element_map.maps()
-        return element_map.evaluate(truth, maps) if f"rate_{options.lines[0]}" in maps else {}
+    def answer(answered: Objective) -> dict[str, np.ndarray]:
+        return answered.maps()
 
-    return Question(ElementMap(options), StatelessExtraction(ElementCounts(options.lines)), context, judge)
+    def judge(maps: dict[str, np.ndarray], truth: Mapping[str, Any]) -> dict[str, Any]:
+        return objective.evaluate(truth, maps) if f"rate_{options.lines[0]}" in maps else {}
+
+    objective = ElementMap(options)
+    return Question(objective, StatelessExtraction(ElementCounts(options.lines)), context, answer, judge)

@@ -22,14 +22,15 @@ def _nothing() -> None:
 class Question:
     """Everything that depends on what is asked.
 
-    `judge` compares an answered objective with a world's truth; `prepare` computes beforehand what the forward model
+    `answer` takes what an objective says now out of it, `judge` compares an answer with a world's truth; `prepare` computes beforehand what the forward model
     will need (kept in the cache folder), so that the first frame does not wait for it.
     """
 
     objective: Objective
     extraction: Extraction
     context: Context
-    judge: Callable[[Objective, Mapping[str, Any]], dict[str, Any]]
+    answer: Callable[[Objective], Any]
+    judge: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
     prepare: Callable[[], None] = _nothing
 
 
