@@ -252,7 +252,7 @@ def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
 
 
 class NoRecord:
-    """The record of an experiment that must expose nothing: a check before the start, or a look back; it never writes."""
+    """The record of an experiment that must expose nothing (a check before the start, a look back); it never writes."""
 
     def intend(self, suggestion: Suggestion, command_of: Callable[[str], AcquireFrame]) -> NoReturn:
         """Refuse. Raises InstrumentFault."""

@@ -30,9 +30,7 @@ def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float
 
 @dataclass(frozen=True, slots=True)
 class OurRun:
-    """What baselines are given of our run, so that they are not beaten for want of it: how many frames it took, the
-    focus frames it paid for, and the defocus these settled on.
-    """
+    """What baselines are given of our run: its number of frames, its focus frames, and the defocus these settled on."""
 
     frames: int
     focus_points: tuple[Mapping[str, Any], ...] = ()

@@ -22,8 +22,8 @@ def _nothing() -> None:
 class Question:
     """Everything that depends on what is asked.
 
-    `answer` takes what an objective says now out of it, `judge` compares an answer with a world's truth; `prepare` computes beforehand what the forward model
-    will need (kept in the cache folder), so that the first frame does not wait for it.
+    `answer` takes what an objective says now out of it, `judge` compares an answer with a world's truth; `prepare`
+    computes beforehand what the forward model will need (kept in the cache folder), so that no frame waits for it.
     """
 
     objective: Objective
