@@ -156,6 +156,10 @@ def _against(evaluation: Evaluation, name: str) -> str | None:
     return f"{verb} {who}: recall {ours:.3f} against {theirs:.3f}{ratio}.{lost}"
 
 
+def _has_recall(curve: Curve) -> bool:
+    return sum(point.get("recall") is not None for point in curve) > 1
+
+
 def curves(data: ReportData) -> Picture | None:
     """Recall and false discovery rate against electrons, ours and the baselines; None without any curve."""
     evaluation = data.evaluation
@@ -165,8 +169,8 @@ def curves(data: ReportData) -> Picture | None:
         (name, verdict.get("curve") or (), *_LOOKS.get(name, (MUTED, ":")))
         for name, verdict in evaluation.baselines.items()
     ]
-    drawn = [entry for entry in drawn if len(entry[1]) > 1]
-    if len(evaluation.curve) > 1:
+    drawn = [entry for entry in drawn if _has_recall(entry[1])]
+    if _has_recall(evaluation.curve):
         drawn.append((data.experiment.policy + " (this run)", evaluation.curve, VERMILLION, "-"))
     if not drawn:
         return None

@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIELD_COUNT, REVISIT_COUNT = 3, 2
+_FEWEST_PX = 16
 
 
 def chosen_frames(frames: Sequence[ReportFrame], view: CensusView | None) -> list[ReportFrame]:
-    """Fields with the most confirmed sites (then dose), one of every mode at least, then revisits of highest dose."""
+    """Fields with the most confirmed sites (then dose), one of every mode at least, then revisits of highest dose.
+
+    Spectra and other frames below 16 pixels a side are no pictures; where nothing else is left, the first survey frame.
+    """
 
     def rank(frame: ReportFrame) -> tuple[int, float]:
         confirmed = int((view.inside(frame) & (view.native | view.beam_made)).sum()) if view is not None else 0
         return confirmed, frame.dose_e_per_a2
 
-    fields = sorted((frame for frame in frames if frame.purpose == "field"), key=rank, reverse=True)
+    sharp = [frame for frame in frames if frame.width_nm / frame.pixel_size_nm >= _FEWEST_PX]
+    fields = sorted((frame for frame in sharp if frame.purpose == "field"), key=rank, reverse=True)
     first_of_mode = {frame.mode: frame for frame in reversed(fields)}
     chosen = fields[:FIELD_COUNT]
     chosen += [frame for frame in first_of_mode.values() if frame.mode not in {other.mode for other in chosen}]
-    revisits = sorted(
-        (f for f in frames if f.purpose == "revisit"), key=lambda frame: frame.dose_e_per_a2, reverse=True
-    )
-    others = [frame for frame in frames if frame.purpose not in ("survey", "focus", "field", "revisit")]
-    return chosen + revisits[:REVISIT_COUNT] + (others[:FIELD_COUNT] if not chosen else [])
+    revisits = sorted((f for f in sharp if f.purpose == "revisit"), key=lambda frame: frame.dose_e_per_a2, reverse=True)
+    return (chosen + revisits[:REVISIT_COUNT]) or sharp[:1]
 
 
-def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None) -> Picture | None:
+def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None) -> Picture:
     """Every detector of one frame, raw counts of all sub-frames together, with the calls in it."""
     frame = data.load_frame(entry.id)
     images = {name: frame.total(name) for name in frame.counts}
-    if any(min(image.shape) < 2 for image in images.values()):
-        return None
     with canvas(min(WIDTH_INCHES, 5.5 * len(images)), 5.6) as figure:
         for place, (name, image) in enumerate(images.items()):
             axes = figure.add_subplot(1, len(images), place + 1)
@@ -57,7 +57,7 @@ def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None)
                 shrink=0.62,
                 aspect=30,
                 pad=0.02,
-                label="raw counts per pixel, all sub-frames",
+                label=_unit(frame, name),
             )
             axes.set_title(_title(frame, name))
             bare(axes)
@@ -69,11 +69,16 @@ def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None)
     caption = (
         f"Decision {entry.decision_seq}, {entry.purpose} in mode {entry.mode}: "
         f"{entry.width_nm:.1f} x {entry.height_nm:.1f} nm "
-        f"at ({entry.x_nm:.1f}, {entry.y_nm:.1f}) nm, {entry.pixel_size_nm * 1e3:.0f} pm pixels, "
+        f"at ({entry.x_nm:.1f}, {entry.y_nm:.1f}) nm, {entry.pixel_size_nm:.3g} nm pixels, "
         f"{entry.subframe_count} sub-frames of {entry.dwell_time_us:.3g} µs, {command.optics.probe_current_pa:g} pA, "
         f"defocus {command.optics.defocus_nm:+g} nm, {entry.dose_e_per_a2:,.0f} e/Å² in this frame."
     )
     return Picture(markup=markup, caption=caption)
+
+
+def _unit(frame: Frame, detector: str) -> str:
+    normalised = any(not known.raw_counts for known in frame.mode.detectors if known.name == detector)
+    return "signal in the instrument's own unit" if normalised else "raw counts per pixel, all sub-frames"
 
 
 def _title(frame: Frame, detector: str) -> str:

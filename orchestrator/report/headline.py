@@ -95,7 +95,7 @@ def _cost_cards(spending: Spending) -> list[Card]:
         ),
         Card(
             number=f"{spending.dose_max_e_per_a2:,.0f}", name="e/Å², highest local dose",
-            note=_of(spending.dose_max_e_per_a2, spending.limit_dose_e_per_a2, "{:,.0f}".format) + " in any 1 nm²",
+            note=_of(spending.dose_max_e_per_a2, spending.limit_dose_e_per_a2, "{:,.0f}".format) + ", in any 1 nm²",
         ),
         Card(
             number=f"{spending.instrument_time_s:.1f} s", name="microscope time",

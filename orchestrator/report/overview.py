@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,25 +47,37 @@ def extent_of(data: ReportData) -> Extent | None:
     )
 
 
-def survey_mosaic(data: ReportData, extent: Extent) -> tuple[np.ndarray, str] | None:
-    """Mean raw counts per pixel of all survey frames on cells of 0.8 nm, NaN where none lies; and the detector."""
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """Mean signal per pixel of all survey frames on cells of `cell_nm`, (rows, columns), NaN where none lies."""
+
+    image: np.ndarray
+    detector: str
+    cell_nm: float
+    is_counts: bool
+
+
+def survey_mosaic(data: ReportData, extent: Extent) -> Mosaic | None:
+    """The survey frames laid together, on cells of 0.8 nm or of their own pixel where that is larger."""
     surveys = [frame for frame in data.frames if frame.purpose == "survey"]
     if not surveys:
         return None
-    shape = (round((extent[3] - extent[2]) / _CELL_NM), round((extent[1] - extent[0]) / _CELL_NM))
+    cell_nm = max(_CELL_NM, *(frame.pixel_size_nm for frame in surveys))
+    shape = (round((extent[3] - extent[2]) / cell_nm), round((extent[1] - extent[0]) / cell_nm))
     total, pixels = np.zeros(shape[0] * shape[1]), np.zeros(shape[0] * shape[1])
-    detector = ""
+    detector, is_counts = "", True
     for entry in surveys:
         frame = data.load_frame(entry.id)
         detector = detector or next(iter(frame.counts))
+        is_counts &= all(known.raw_counts for known in frame.mode.detectors if known.name == detector)
         if detector not in frame.counts:
             continue
         counts = frame.total(detector)
         rows, columns = counts.shape
         x = entry.x_nm + (np.arange(columns) - (columns - 1) / 2) * frame.pixel_size_nm
         y = entry.y_nm + (np.arange(rows) - (rows - 1) / 2) * frame.pixel_size_nm
-        column = np.floor((x - extent[0]) / _CELL_NM).astype(int)
-        row = np.floor((y - extent[2]) / _CELL_NM).astype(int)
+        column = np.floor((x - extent[0]) / cell_nm + 1e-6).astype(int)
+        row = np.floor((y - extent[2]) / cell_nm + 1e-6).astype(int)
         kept = counts[np.ix_((row >= 0) & (row < shape[0]), (column >= 0) & (column < shape[1]))]
         column, row = column[(column >= 0) & (column < shape[1])], row[(row >= 0) & (row < shape[0])]
         cells = (row[:, None] * shape[1] + column[None, :]).ravel()
@@ -72,7 +85,7 @@ def survey_mosaic(data: ReportData, extent: Extent) -> tuple[np.ndarray, str] | 
         pixels += np.bincount(cells, minlength=len(total))
     mean = np.full(len(total), np.nan)
     np.divide(total, pixels, out=mean, where=pixels > 0)
-    return mean.reshape(shape), detector
+    return Mosaic(mean.reshape(shape), detector, cell_nm, is_counts)
 
 
 def overview(data: ReportData, view: CensusView | None) -> Picture | None:
@@ -109,11 +122,13 @@ def overview(data: ReportData, view: CensusView | None) -> Picture | None:
         markup = as_png(figure, alt)
     caption = (
         f"{ground} Rectangles are the {len(visited)} frames other than the survey, to scale and at their nominal "
-        "positions (stage plus beam shift), coloured by the dose of that frame; small ones are focus frames and "
-        "revisits. "
+        "positions (stage plus beam shift), coloured by the dose of that frame; x to the right, y up."
     )
     if view is not None:
-        caption += "Markers are confirmed native defects by species; the number is in brackets. x to the right, y up."
+        caption += (
+            " The small ones are focus frames and second looks. Contamination is brighter than the clean specimen. "
+            "Markers are confirmed native defects by species; the number is in brackets."
+        )
     return Picture(markup=markup, caption=caption)
 
 
@@ -162,14 +177,11 @@ def _ground(axes: Axes, bar: Axes, data: ReportData, extent: Extent) -> str:
         if ground is not None:
             axes.imshow(ground, extent=extent, cmap="gray")
         return "There are no survey frames; the ground is the objective's own map."
-    image, detector = mosaic
-    low, high = np.nanpercentile(image, [0.5, 99.5])
-    shown = axes.imshow(image, extent=extent, cmap="gray", vmin=low, vmax=high)
-    axes.figure.colorbar(shown, cax=bar, label=f"{detector}, raw counts per survey pixel")
-    return (
-        f"Survey mosaic: raw {detector} counts, mean per pixel on {_CELL_NM:g} nm cells. Dark is the clean monolayer, "
-        "bright is contamination."
-    )
+    low, high = np.nanpercentile(mosaic.image, [0.5, 99.5])
+    shown = axes.imshow(mosaic.image, extent=extent, cmap="gray", vmin=low, vmax=high)
+    unit = "raw counts" if mosaic.is_counts else "signal in the instrument's own unit"
+    axes.figure.colorbar(shown, cax=bar, label=f"{mosaic.detector}, {unit} per survey pixel")
+    return f"Survey mosaic: {unit} of {mosaic.detector}, mean per pixel on {mosaic.cell_nm:.3g} nm cells."
 
 
 def _fields(axes: Axes, bar: Axes, visited: Sequence[ReportFrame]) -> None:

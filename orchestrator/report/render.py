@@ -50,7 +50,7 @@ def render_report(data: ReportData) -> str:
             species=headline.species_rows(data),
             overview=overview.overview(data, view),
             limits=limits(data, view),
-            best_frames=[p for frame in chosen if (p := frame_pictures.frame_picture(data, frame, view)) is not None],
+            best_frames=[frame_pictures.frame_picture(data, frame, view) for frame in chosen],
             score=comparison.score_curve(data),
             curves=comparison.curves(data),
             baselines=comparison.baseline_rows(data),

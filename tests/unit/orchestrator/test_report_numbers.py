@@ -123,8 +123,9 @@ def test_the_mosaic_keeps_the_counts() -> None:
     data = census_data()
     found = survey_mosaic(data, (-20.0, 20.0, -20.0, 20.0))
     assert found is not None
-    image, detector = found
-    assert detector == "maadf"
+    assert found.detector == "maadf"
+    assert found.is_counts
+    image = found.image
     counts = data.load_frame("frame-0").total("maadf")
     assert np.nanmean(image) == pytest.approx(counts.mean(), rel=0.03)
     covered = np.isfinite(image).sum() * 0.8**2
