@@ -65,6 +65,14 @@ def test_a_loss_is_called_a_loss() -> None:
     assert "was not kept: 8.0%" in text
 
 
+def test_an_oracle_that_loses_is_a_warning() -> None:
+    verdict = {"recall": 0.5, "false_discovery_rate": 0.02}
+    beaten = census_data(evaluation=Evaluation(verdict=verdict, baselines={"oracle": {"recall": 0.4}}))
+    assert "Do not read the ratios as gains" in " ".join(honest_sentences(beaten))
+    usual = census_data(evaluation=Evaluation(verdict=verdict, baselines={"oracle": {"recall": 0.6}}))
+    assert "Do not read the ratios as gains" not in " ".join(honest_sentences(usual))
+
+
 def test_density_posterior_of_one_density_everywhere() -> None:
     """Where all the area was analysed and defects are even, the mean is count over area and std follows Poisson."""
     axis = np.arange(0.5, 120.0)
