@@ -149,9 +149,12 @@ def _oracle_beaten(evaluation: Evaluation) -> list[str]:
     if oracle is None or ours is None or ours <= oracle:
         return []
     return [
-        f"The oracle, which knows the best places, recalls less than this run ({oracle:.3f}): what decides here is not "
-        "where to look but how, since all baselines keep one focus and dose. Do not read the "
-        "ratios as gains from choosing places."
+        (
+            "The oracle, which knows the best places, recalls less than this run "
+            f"({oracle:.3f}): more than the choice of "
+            "places decides here, such as focus, dose or second looks. Do not read the ratios "
+            "as gains from choosing places."
+        )
     ]
 
 

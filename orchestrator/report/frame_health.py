@@ -42,7 +42,7 @@ def frame_health(data: ReportData, view: CensusView) -> Picture | None:
             figure, "health", "Drift, fitted focus and lattice contrast of every frame against microscope time."
         )
     caption = (
-        "One point a frame. Contrast is the lattice's over the forward model's at the optics read back: near 1 "
+        "One point a frame. Contrast is the lattice's over the forward model's in focus: near 1 "
         "in clean, focused frames, lower where contamination or defocus takes it; "
         "below 0 the lattice was laid on the wrong sites."
     )
