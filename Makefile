@@ -5,16 +5,16 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 SPEC ?= examples/native_defects.yaml
-PORT ?= 8765
+SEEDS ?= 20
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := instruments simulation policies orchestrator workflows
 
-.PHONY: run test lint bench docs serve clean help
+.PHONY: run test lint bench docs clean help
 
 help:
-	@echo "make run | test | lint | bench | docs | serve | clean"
+	@echo "make run | test | lint | bench | docs | clean"
 
 run: .venv/installed
 	$(BIN)/stempilot run $(SPEC)
@@ -31,13 +31,12 @@ lint: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed
-	$(BIN)/stempilot bench
+	mkdir -p benchmarks/results
+	$(BIN)/stempilot bench loop_overhead --seeds 3 --out benchmarks/results/loop_overhead.json
+	$(BIN)/stempilot bench first_world --seeds $(SEEDS) --out benchmarks/results/first_world.json
 
 docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
-serve: .venv/installed
-	$(BIN)/stempilot serve --port $(PORT)
 
 clean:
 	rm -rf .venv site build dist

@@ -24,6 +24,7 @@ from orchestrator.objectives.site_evidence import SiteEvidence, SiteTable
 BLOCK_NM = 10.0
 _CLEAN = 0.5
 _UNDECIDED_FROM = 0.02
+_LITTLE_AT_STAKE_SITES = 2000
 
 
 class CensusOptions(Record):
@@ -59,6 +60,7 @@ class DefectCensus:
     register: LatticeRegister = field(default_factory=LatticeRegister)
     frames: int = 0
     first_action_id: str | None = None
+    drift_risks: int = 0
 
     def __post_init__(self) -> None:
         self.map = CleanMap.over(self.bounds_nm)
@@ -85,16 +87,7 @@ class DefectCensus:
 
     def _take_sites(self, facts: FrameFacts, features: FeatureSet) -> tuple[float, float, float]:
         arrays = features.arrays
-        if self.first_action_id is None:
-            self.first_action_id = facts.action_id
-        drift = self.register.take(
-            facts.started_s,
-            arrays["lattice_origin_nm"],
-            arrays["lattice_basis_nm"],
-            min(facts.width_nm, facts.height_nm),
-        )
-        if drift is None:
-            return 0.0, 1.0, 0.0
+        drift = self._drift_of(facts, arrays)
         column = arrays["site_column"].astype(np.int64)
         index = np.zeros((len(column), 2), dtype=np.int64)
         for number in range(len(self.geometry.column_names)):
@@ -114,6 +107,27 @@ class DefectCensus:
         here = np.isin(_keys(table.column, table.index), _keys(column[first], index[first]))
         native = self._native(table)[here]
         return float(native.sum()), float(np.sqrt((native * (1 - native)).sum() + 0.25)), clean_area
+
+    def _drift_of(self, facts: FrameFacts, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The drift of a frame; after a pause too long to be sure of it, the census starts anew or takes the risk.
+
+        It starts anew, with another specimen frame, while hardly anything is at stake; later the likeliest drift is
+        taken and the frame is counted in `drift_risks`.
+        """
+        lattice = (arrays["lattice_origin_nm"], arrays["lattice_basis_nm"], min(facts.width_nm, facts.height_nm))
+        drift = self.register.take(facts.started_s, *lattice)
+        if drift is None and self._seen_sites.sum() < _LITTLE_AT_STAKE_SITES:
+            self.register, self._evidence, self.first_action_id = LatticeRegister(), None, None
+            self._seen_sites[:] = 0
+            drift = self.register.take(facts.started_s, *lattice)
+        if drift is None:
+            self.drift_risks += 1
+            drift = self.register.take(facts.started_s, *lattice, accept_risk=True)
+        if self.first_action_id is None:
+            self.first_action_id = facts.action_id
+        if drift is None:
+            raise ValueError("a frame taken at any risk has a drift")
+        return drift
 
     def _start_evidence(self) -> SiteEvidence:
         basis = self.register.basis_nm
@@ -281,6 +295,7 @@ class DefectCensus:
             "analysed_clean_area_nm2": float(
                 np.nansum(np.where(self.map.visited_dose_e_per_a2 > 0, self.map.clean, 0.0))
             ),
+            "drift_risks": self.drift_risks,
             "drift_nm": [list(entry[:3]) for entry in self.register.history],
         }
 

@@ -45,12 +45,18 @@ class LatticeRegister:
         return self._state[4:].reshape(2, 2).copy() if self.origin_nm is not None else None
 
     def take(
-        self, time_s: float, lattice_origin_nm: Vector, lattice_basis_nm: Vector, width_nm: float
+        self,
+        time_s: float,
+        lattice_origin_nm: Vector,
+        lattice_basis_nm: Vector,
+        width_nm: float,
+        *,
+        accept_risk: bool = False,
     ) -> Vector | None:
         """The drift (x, y) in nm of a frame of this width with this lattice in nominal coordinates.
 
-        `lattice_origin_nm` is any lattice point in the frame. None where the drift may have slipped by a lattice
-        vector.
+        `lattice_origin_nm` is any lattice point in the frame. None, and nothing is taken in, where the specimen may
+        have slipped by a lattice vector since the last frame; `accept_risk` then takes the likeliest drift.
         """
         origin, basis = np.asarray(lattice_origin_nm, dtype=float), np.asarray(lattice_basis_nm, dtype=float)
         if self.origin_nm is None:
@@ -66,7 +72,7 @@ class LatticeRegister:
         expected_std_nm = float(np.sqrt(np.linalg.eigvalsh(seen @ covariance @ seen.T).max()))
         innovation = origin - self.origin_nm - seen @ state
         innovation = _shortest(innovation, state[4:].reshape(2, 2))
-        if expected_std_nm > AMBIGUOUS_STD_NM:
+        if expected_std_nm > AMBIGUOUS_STD_NM and not accept_risk:
             return None
         self._state, self._covariance = _update(state, covariance, seen, innovation, _ORIGIN_STD_NM)
         self.history.append((time_s, float(self._state[0]), float(self._state[1]), expected_std_nm))
