@@ -9,7 +9,7 @@ from typing import Any
 
 import instruments
 import policies
-from instruments import ConfigurationError, DoseLedger, GuardedMicroscope, Microscope, SafetyEnvelope
+from instruments import Capabilities, ConfigurationError, DoseLedger, GuardedMicroscope, Microscope, SafetyEnvelope
 from orchestrator.errors import Refused, SpecError
 from orchestrator.loop import Control, Experiment, Listener, Record
 from orchestrator.mapping import command_for
@@ -78,8 +78,22 @@ def prepare(spec: ExperimentSpec, seed: int, settings: InstrumentSettings, cache
         microscope = instruments.open(settings.adapter, **config)
     except ConfigurationError as error:
         raise SpecError(f"instrument.config: {error}") from error
+    if faults := mode_faults(spec, microscope.capabilities()):
+        raise SpecError("\n  ".join(faults))
     question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
     return Parts(spec, seed, space, microscope, envelope_of(spec, settings), question)
+
+
+def mode_faults(spec: ExperimentSpec, capabilities: Capabilities) -> list[str]:
+    """Modes the search space names and the instrument lacks, one line each."""
+    known = [mode.name for mode in capabilities.modes]
+    wanted = spec.search_space.get("mode", {}).get("choices", [])
+    return [
+        f"search_space.mode.choices: {mode!r} is not a mode of instrument {spec.instrument.name!r}; "
+        f"it has {', '.join(known)}"
+        for mode in wanted
+        if mode not in known
+    ]
 
 
 def make_policy(parts: Parts, name: str, options: Mapping[str, Any]) -> Policy:

@@ -135,8 +135,9 @@ def _verdict(name: str, verdict: Mapping[str, Any]) -> str:
         words.append(f"recall {numbers['recall']:.3f}")
     if numbers["false_discovery_rate"] is not None:
         words.append(f"false discovery rate {numbers['false_discovery_rate']:.3f}")
-    deviance = verdict.get("deviance_explained")
-    if isinstance(deviance, Mapping):
-        words += [f"{line} {value:.3f}" for line, value in deviance.items()]
+    explained = {key: value for key, value in verdict.items() if key.startswith("explained_")}
+    if explained:
+        words.append("held-out deviance explained:")
+        words += [f"{key.removeprefix('explained_')} {value:.3f}" for key, value in explained.items()]
     words.append(f"{numbers['electrons'] or 0:.3g} e  {numbers['instrument_time_s'] or 0:.1f} s")
     return "  ".join(words)

@@ -87,13 +87,10 @@ def _trial(spec: ExperimentSpec, instrument: InstrumentSettings) -> list[str]:
     """What only shows when the parts are joined: modes, options, a budget too small for one frame."""
     try:
         parts = prepare(spec, 0, instrument, None)
-        faults = mode_faults(spec, parts)
-        if faults:
-            return faults
         policy = make_policy(parts, spec.policy.name, spec.policy.options)
         check_first_frame(_unrecorded(parts, policy))
     except (OrchestratorError, InstrumentError) as error:
-        return [str(error)]
+        return [line.strip() for line in str(error).splitlines()]
     return []
 
 
@@ -101,15 +98,3 @@ def _unrecorded(parts: Parts, policy: policies.Policy) -> Experiment:
     from workflows.session import NoRecord
 
     return join(parts, policy, NoRecord(), lambda kind, payload: None)
-
-
-def mode_faults(spec: ExperimentSpec, parts: Parts) -> list[str]:
-    """Modes the search space names and the instrument lacks."""
-    known = [mode.name for mode in parts.microscope.capabilities().modes]
-    wanted = spec.search_space.get("mode", {}).get("choices", [])
-    return [
-        f"search_space.mode.choices: {mode!r} is not a mode of instrument {spec.instrument.name!r}; "
-        f"it has {', '.join(known)}"
-        for mode in wanted
-        if mode not in known
-    ]

@@ -115,14 +115,14 @@ class DefectCensus:
         taken and the frame is counted in `drift_risks`.
         """
         lattice = (arrays["lattice_origin_nm"], arrays["lattice_basis_nm"], min(facts.width_nm, facts.height_nm))
-        drift = self.register.take(facts.started_s, *lattice)
+        drift = self.register.take(facts.exposed_at_s, *lattice)
         if drift is None and self._seen_sites.sum() < _LITTLE_AT_STAKE_SITES:
             self.register, self._evidence, self.first_action_id = LatticeRegister(), None, None
             self._seen_sites[:] = 0
-            drift = self.register.take(facts.started_s, *lattice)
+            drift = self.register.take(facts.exposed_at_s, *lattice)
         if drift is None:
             self.drift_risks += 1
-            drift = self.register.take(facts.started_s, *lattice, accept_risk=True)
+            drift = self.register.take(facts.exposed_at_s, *lattice, accept_risk=True)
         if self.first_action_id is None:
             self.first_action_id = facts.action_id
         if drift is None:

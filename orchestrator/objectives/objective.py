@@ -29,6 +29,12 @@ class FrameFacts:
     electrons: float
     started_s: float
     ended_s: float
+    exposure_s: float
+
+    @property
+    def exposed_at_s(self) -> float:
+        """The middle of the exposure; moves and settling come before it."""
+        return self.ended_s - self.exposure_s / 2
 
     @classmethod
     def of(cls, frame: Frame) -> FrameFacts:
@@ -48,6 +54,7 @@ class FrameFacts:
             electrons=frame.electrons,
             started_s=frame.started_s,
             ended_s=frame.ended_s,
+            exposure_s=command.scan.duration_s(command.subframe_count),
         )
 
 

@@ -30,6 +30,8 @@ from workflows.questions.census_truth import judge_calls
 from workflows.questions.costs import CostForecast
 from workflows.questions.question import Question, Setting
 
+MAX_AREA_NM2 = 4e6
+
 
 def census_options(spec: ExperimentSpec) -> CensusOptions:
     """The objective's options, checked. Raises SpecError."""
@@ -146,15 +148,19 @@ def lattice_geometry(images: LatticeImages) -> LatticeGeometry:
 
 
 def bounds_of(spec: ExperimentSpec) -> tuple[float, float, float, float]:
-    """(x low, x high, y low, y high) of the search space, nm."""
-    space = spec.search_space
+    """(x low, x high, y low, y high) of the search space, nm. Raises SpecError for one without, or too wide to map."""
     try:
-        return (
-            float(space["x_nm"]["low"]), float(space["x_nm"]["high"]),
-            float(space["y_nm"]["low"]), float(space["y_nm"]["high"]),
-        )  # fmt: skip
+        x_low, x_high, y_low, y_high = (
+            float(spec.search_space[axis][end]) for axis in ("x_nm", "y_nm") for end in ("low", "high")
+        )
     except KeyError as error:
         raise SpecError(f"search_space lacks {error}; the census needs x_nm and y_nm with low and high") from error
+    if (area_nm2 := (x_high - x_low) * (y_high - y_low)) > MAX_AREA_NM2:
+        raise SpecError(
+            f"search_space: {x_high - x_low:g} x {y_high - y_low:g} nm are {area_nm2:.3g} nm2; the census maps at most "
+            f"{MAX_AREA_NM2:.3g} nm2 in cells of 1 nm2; narrow x_nm or y_nm"
+        )
+    return x_low, x_high, y_low, y_high
 
 
 def build_census(setting: Setting) -> Question:

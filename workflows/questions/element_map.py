@@ -77,7 +77,10 @@ def build_element_map(setting: Setting) -> Question:
         return answered.maps()
 
     def judge(maps: dict[str, np.ndarray], truth: Mapping[str, Any]) -> dict[str, Any]:
-        return objective.evaluate(truth, maps) if f"rate_{options.lines[0]}" in maps else {}
+        if f"rate_{options.lines[0]}" not in maps:
+            return {}
+        verdict = objective.evaluate(truth, maps)
+        return {**verdict, **{f"explained_{line}": verdict[line]["explained"] for line in options.lines}}
 
     objective = ElementMap(options)
     return Question(objective, StatelessExtraction(ElementCounts(options.lines)), context, answer, judge)
