@@ -146,7 +146,6 @@ def attempt(experiment: Experiment, suggestion: Suggestion, intent: Any, command
         frame = experiment.record.keep(intent, experiment.microscope.acquire(command))
     except (CommandRefused, Unsupported, AcquisitionFailed, ResultUnknown) as error:
         return without_frame(experiment, suggestion, intent, error)
-    experiment.spent.consecutive_refusals = 0
     return look(experiment, suggestion, intent, frame)
 
 
@@ -170,6 +169,7 @@ def extract(experiment: Experiment, frame: Frame) -> FeatureSet:
 
 def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, score: Score) -> Observation:
     """Add up what the frame cost and tell whoever listens; the observation for the policy."""
+    experiment.spent.consecutive_refusals = 0
     experiment.spent.frames += 1
     experiment.spent.electrons += facts.electrons
     experiment.spent.instrument_time_s = facts.ended_s

@@ -52,7 +52,9 @@ def test_every_decision_is_in_order_with_its_reason_and_frame(census_run: Finish
 
 def test_frames_on_disk_are_the_frames_of_the_record(census_run: FinishedRun) -> None:
     frames = census_run.document["frames"]
-    on_disk = {path.relative_to(census_run.data).as_posix() for path in census_run.data.rglob("frames/*") if path.is_file()}
+    on_disk = {
+        path.relative_to(census_run.data).as_posix() for path in census_run.data.rglob("frames/*") if path.is_file()
+    }
     assert on_disk == {frame["path"] for frame in frames}
     for frame in frames:
         assert hashlib.sha256((census_run.data / frame["path"]).read_bytes()).hexdigest() == frame["sha256"]
