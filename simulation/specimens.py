@@ -120,25 +120,20 @@ def _orthogonal_pair(
     a: NDArray[np.float64], b: NDArray[np.float64], repeat_limit: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Two integer combinations of a and b, perpendicular, of least area; the first as close to a as can be."""
-    candidates = [
-        (i, j) for i in range(-repeat_limit, repeat_limit + 1) for j in range(-repeat_limit, repeat_limit + 1) if i or j
-    ]
-    best: tuple[float, float, tuple[int, int], tuple[int, int]] | None = None
-    for first in ((1, 0), (0, 1), *candidates):
-        u = first[0] * a + first[1] * b
-        for second in candidates:
-            v = second[0] * a + second[1] * b
-            area = first[0] * second[1] - first[1] * second[0]
-            if area <= 0 or abs(u @ v) > 1e-5 * np.linalg.norm(u) * np.linalg.norm(v):
-                continue
-            key = (float(area), float(np.linalg.norm(u)))
-            if best is None or key[0] < best[0] - 1e-9:
-                best = (*key, first, second)
-    if best is None:
+    span = range(-repeat_limit, repeat_limit + 1)
+    steps = np.array([(i, j) for i in span for j in span if i or j])
+    firsts = np.concatenate([[(1, 0), (0, 1)], steps])  # the first of equals is taken
+    u, v = (indices @ np.stack([a, b]) for indices in (firsts, steps))
+    areas = np.outer(firsts[:, 0], steps[:, 1]) - np.outer(firsts[:, 1], steps[:, 0])
+    lengths = np.outer(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1))
+    is_cell = (areas > 0) & (np.abs(u @ v.T) <= 1e-5 * lengths)
+    if not is_cell.any():
         raise InvalidSpecimen(
             f"no orthogonal supercell within {repeat_limit} repeats of the cell; build one and give that structure"
         )
-    return best[2], best[3]
+    row, column = np.unravel_index(np.argmin(np.where(is_cell, areas, areas.max() + 1)), areas.shape)
+    first, second = firsts[row].tolist(), steps[column].tolist()
+    return (first[0], first[1]), (second[0], second[1])
 
 
 def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
