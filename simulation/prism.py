@@ -63,8 +63,10 @@ class ScatteringMatrix:
     def __init__(
         self, optics: Optics, specimen: Transmissions, grid: WaveGrid, interpolation: int, on: Backend
     ) -> None:
-        """Propagate every beam; `optics` gives energy, tilt and the largest aperture that can be asked for."""
-        _check_memory(optics, grid, interpolation, on)
+        """Propagate every beam; `optics` gives energy, tilt and the largest aperture that can be asked for.
+
+        `check_memory` says beforehand whether there is room.
+        """
         self._on = on
         self._layout = Layout.of(grid, interpolation)
         self._beams = self._layout.beams(optics)
@@ -152,7 +154,8 @@ def _periodic_parts(start: int, count: int, available: int) -> list[slice]:
     return [slice(start, available), slice(0, start + count - available)]
 
 
-def _check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
+def check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
+    """Refuse a scattering matrix too large for the device, before anything is computed for it."""
     needed = scattering_matrix_bytes(grid, optics, interpolation)
     if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
         raise InvalidParameter(

@@ -13,7 +13,7 @@ from simulation.backend import Array, Backend
 from simulation.method_choice import Candidate
 from simulation.multislice import Propagator, Transmissions, propagate, transmissions
 from simulation.potential import PotentialModel
-from simulation.prism import ScatteringMatrix, squared_modulus
+from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -80,6 +80,7 @@ class Sources:
             return MultisliceSource(self._transmissions(configuration, optics.beam_energy_ev), self._grid, self._on)
         matrix = self.kept_matrix(configuration, optics, candidate.interpolation)
         if matrix is None:
+            check_memory(optics, self._grid, candidate.interpolation, self._on)
             specimen = self._transmissions(configuration, optics.beam_energy_ev)
             matrix = ScatteringMatrix(optics, specimen, self._grid, candidate.interpolation, self._on)
             self._keep(_matrix_key(configuration, optics, candidate.interpolation), matrix)
