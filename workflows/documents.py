@@ -104,7 +104,8 @@ def headline(document: Mapping[str, Any]) -> list[str]:
     lines += _answer(document.get("summary") or {})
     truth = document.get("truth")
     if truth:
-        lines.append("against the hidden truth:")
+        is_held_out = any(key.startswith("explained_") for key in truth)
+        lines.append("against the held-out half of the counts:" if is_held_out else "against the hidden truth:")
         lines += [_verdict("this run", {**truth, **{key: document[key] for key in ("electrons", "instrument_time_s")}})]
         lines += [_verdict(name, verdict) for name, verdict in (document.get("baselines") or {}).items()]
         if "ledger_error_fraction" in truth:

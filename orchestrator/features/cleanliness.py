@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import convolve, gaussian_filter
 
 _HAZE = np.geomspace(1.12, 7.0, 36) - 1  # added signal over the clean level; steps of about 5 %
-_LEVEL_STD = 0.08  # how well dose and current are believed
+_LEVEL_STD = 0.04  # how well dose and current are believed
 _TEXTURE_STD = 0.02  # what neither class explains
 _COUPLING = 0.7
 _ROUNDS = 12
@@ -33,7 +33,7 @@ def clean_cells(counts: np.ndarray, expected: np.ndarray) -> CleanCells:
     """Classify cells (rows, columns) from their counts and the counts expected of the clean lattice.
 
     Counts are Poisson with mean expected * level (clean) or expected * level * (1 + haze), haze from a fixed grid whose
-    weights are learned by expectation-maximisation; the level has an 8 % log-normal prior about 1. Neighbouring cells
+    weights are learned by expectation-maximisation; the level has a 4 % log-normal prior about 1. Neighbouring cells
     tend to agree: mean-field iterations of an Ising coupling.
     """
     shrink = 1 / (1 + _TEXTURE_STD**2 * max(float(expected.mean()), 0.0))

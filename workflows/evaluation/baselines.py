@@ -17,8 +17,6 @@ FULL_DOSE_E_PER_A2 = 2700.0
 FIELD_NM = 20.0
 PIXEL_NM = 0.039
 CURRENT_PA = 30.0
-SURVEY_FIELD_NM = 100.0
-SURVEY_PIXEL_NM = 0.2
 
 
 def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float:
@@ -63,8 +61,7 @@ def census_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[str, 
     }
     full = {**common, "dwell_time_us": dwell_for(FULL_DOSE_E_PER_A2, PIXEL_NM, CURRENT_PA)}
     thin = {**common, "dwell_time_us": dwell_for(everywhere, PIXEL_NM, CURRENT_PA)}
-    survey = {"survey": {"field_of_view_nm": SURVEY_FIELD_NM, "pixel_size_nm": SURVEY_PIXEL_NM}}
-    return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": {**full, **survey}, "oracle": full}
+    return {"thin_raster": thin, "full_raster": full, "random": full, "survey_rank": full, "oracle": full}
 
 
 def element_map_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[str, Any]]:
