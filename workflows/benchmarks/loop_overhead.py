@@ -96,10 +96,12 @@ def _spec(folder: Path) -> ExperimentSpec:
         rng = np.random.default_rng(1)
         y, x = np.mgrid[-1:1:128j, -1:1:128j]
         rate = 2.0 * np.exp(-4 * (x**2 + y**2))
-        np.savez(path, survey=np.round(1000 * rate).astype(np.uint16), pixel_size_nm=10.0, counts_Fe_Ka=rng.poisson(rate).astype(np.uint16))
+        counts = rng.poisson(rate).astype(np.uint16)
+        survey = np.round(1000 * rate).astype(np.uint16)
+        np.savez(path, survey=survey, pixel_size_nm=10.0, counts_Fe_Ka=counts)
     field = {"purpose": "field", "mode": "eds", "field_of_view_nm": 40.0, "dwell_time_us": 100.0}
-    survey = {**field, "purpose": "survey", "mode": "survey", "field_of_view_nm": 1280.0, "dwell_time_us": 1.0}
-    survey |= {"x_nm": 0.0, "y_nm": 0.0}
+    tile = {**field, "purpose": "survey", "mode": "survey", "field_of_view_nm": 1280.0, "dwell_time_us": 1.0}
+    tile |= {"x_nm": 0.0, "y_nm": 0.0}
     document: dict[str, Any] = {
         "name": "loop overhead",
         "specimen": {"material": "made up", "atom_types": "Fe"},
@@ -122,7 +124,7 @@ def _spec(folder: Path) -> ExperimentSpec:
             "name": "element_map",
             "options": {"lines": ["Fe_Ka"], "full_dwell_time_us": 100, "target_error": 1e-6, "use_survey": False},
         },
-        "policy": {"name": "raster", "options": {**field, "step_nm": 40.0, "prelude": [survey]}},
+        "policy": {"name": "raster", "options": {**field, "step_nm": 40.0, "prelude": [tile]}},
         "budget": {"frames": _POINTS},
     }
     return parse_spec(document, folder)
