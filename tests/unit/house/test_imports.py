@@ -72,7 +72,3 @@ def test_packages_imported_are_ours(package: str, tmp_path: Path) -> None:
     report = imported(package, tmp_path)
     assert Path(report["file"]).parent == ROOT / package
     assert not report["unknown"], "names in __all__ that the package does not have"
-
-
-def test_prefect_server_starts_with_the_pinned_fastapi(tmp_path: Path) -> None:
-    assert imported("prefect.server.api.server", tmp_path)["file"]

@@ -1,4 +1,4 @@
-"""The Bayesian optimiser finds maxima that random search misses, and weighs cost."""
+"""The Bayesian optimiser weighs cost and says why; `tests/integration` compares it with random points."""
 
 from __future__ import annotations
 
@@ -49,14 +49,6 @@ def best_of(name: str, space: SearchSpace, truth, seed: int, count: int = 40) ->
             [Observation(suggestion_id=suggestion.id, point=suggestion.point, outcomes={"score": (noisy, 0.01)})]
         )
     return best
-
-
-@pytest.mark.parametrize(("space", "truth"), [(PLANE, two_hills), (MIXED, mixed_hill)], ids=["plane", "mixed"])
-def test_beats_random(space: SearchSpace, truth) -> None:
-    ours = [best_of("bayesian", space, truth, seed) for seed in range(3)]
-    theirs = [best_of("random", space, truth, seed) for seed in range(15)]
-    assert np.median(ours) > np.quantile(theirs, 0.9)
-    assert np.median(ours) > 0.98
 
 
 def test_cost_moves_the_choice() -> None:

@@ -21,6 +21,8 @@ from tests.unit.simulation.lattice_cases import (
     supercell,
 )
 
+pytestmark = pytest.mark.slow
+
 CROP = (9, 5)  # 2.95 x 2.84 nm
 SLICE_NM = 1.3341 / 24  # three slices from plane to plane
 DETECTORS = {"maadf": MAADF, "haadf": (80.0, 200.0)}
