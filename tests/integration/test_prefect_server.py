@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.unit.house.test_imports import imported
 
 
-def test_prefect_server_starts_with_the_pinned_fastapi(tmp_path: Path) -> None:
-    assert imported("prefect.server.api.server", tmp_path)["file"]
+def test_prefect_server_starts_with_the_pinned_fastapi() -> None:
+    assert imported("prefect.server.api.server")["file"]

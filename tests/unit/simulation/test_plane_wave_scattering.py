@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.interpolate import CubicSpline
 from scipy.special import j0
 
 from simulation.electron import interaction_parameter, wavelength_angstrom
@@ -25,8 +26,9 @@ def projected_potential_v_angstrom(number: int, radii_angstrom: np.ndarray) -> n
 @pytest.fixture(scope="module")
 def radial() -> tuple[np.ndarray, np.ndarray]:
     """Radii and exp(i sigma V) - 1 of one W atom."""
-    radii = np.geomspace(2e-3, 8.0, 1500)
-    return radii, np.exp(1j * interaction_parameter(BEAM_ENERGY_EV) * projected_potential_v_angstrom(74, radii)) - 1
+    radii, nodes = np.geomspace(2e-3, 8.0, 1500), np.geomspace(2e-3, 8.0, 400)
+    potential = CubicSpline(np.log(nodes), projected_potential_v_angstrom(74, nodes))(np.log(radii))
+    return radii, np.exp(1j * interaction_parameter(BEAM_ENERGY_EV) * potential) - 1
 
 
 @pytest.mark.parametrize(("angle_mrad", "tolerance"), [(50, 0.01), (100, 0.01), (150, 0.03), (200, 0.07)])

@@ -30,7 +30,8 @@ def images() -> LatticeImages:
         semi_convergence_angle_mrad=31.5,
         detector_ranges_mrad=[(0, 10), (16, 31), (40, 100), (80, 200)],
         rms_displacement_nm=0.007,
-        phonon_count=2,
+        phonon_count=1,
+        supercell_nm=1.2,
     )
 
 
