@@ -1,0 +1,121 @@
+"""Prefect as the engine, the baselines, and the other question: the same line, the same decisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.catalogue import Catalogue
+from tests.integration.harness import (
+    CENSUS,
+    MAP,
+    RASTER,
+    ROOT,
+    console,
+    data_folder,
+    environment,
+    stempilot,
+    without_ids,
+)
+from tests.unit.instruments.replay_files import write_record
+
+pytestmark = pytest.mark.slow
+
+
+def test_prefect_makes_the_same_decisions(forward_model: Path, tmp_path: Path) -> None:
+    """A process of its own, no network but loopback: proxies lead nowhere, so anything else would fail and be said."""
+    documents: dict[str, dict[str, Any]] = {}
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    offline = environment(**nowhere, NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
+    for engine in ("prefect", "local"):
+        data = data_folder(tmp_path, forward_model, engine)
+        said = console(
+            "run", RASTER, "--data", data, "--engine", engine, "--no-baselines", "--seed", 2, "--set", "budget.frames=6",
+            env=offline,
+        ).expect(0)  # fmt: skip
+        assert said.stderr == ""
+        ours = ("preparing", "frame ", "Small raster", "completed", "spent", "  ", "against", "dose ledger", "report: ")
+        assert [line for line in said.stdout.splitlines() if not line.startswith(ours)] == []
+        documents[engine] = stempilot("show", "latest", "--data", data, "--json").expect(0).document
+        assert documents[engine]["engine"] == engine
+        with Catalogue.open(data, read_only=True) as catalogue:
+            assert list(catalogue.events(documents[engine]["id"], kinds=("engine_changed",))) == []
+    assert without_ids(documents["prefect"]) == without_ids(documents["local"])
+    assert documents["prefect"]["truth"] == documents["local"]["truth"]
+
+
+def test_an_error_before_the_start_is_quiet_with_prefect(forward_model: Path, tmp_path: Path) -> None:
+    data = data_folder(tmp_path, forward_model)
+    said = console("run", RASTER, "--data", data, "--engine", "prefect", "--set", "budget.electrons=1000")
+    said.complains(3, "1000 electrons")
+    assert said.stdout == ""
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_baselines_run_on_the_same_world_and_budget(data: Path) -> None:
+    document = (
+        stempilot(
+            "run", CENSUS, "--data", data, "--seed", 3, "--engine", "local", "--json",
+            "--set", "budget.frames=8", "--set", "budget.electrons=2.4e8",
+        ).expect(0).document
+    )  # fmt: skip
+    assert list(document["baselines"]) == ["thin_raster", "full_raster", "random", "survey_rank", "oracle"]
+    for name, verdict in document["baselines"].items():
+        assert set(verdict) >= {"recall", "false_discovery_rate", "electrons", "instrument_time_s"}, name
+        assert 0 < verdict["electrons"] <= 2.4e8
+        assert 0 <= verdict["recall"] <= 1
+        assert verdict["determinable"] == document["truth"]["determinable"]
+        assert verdict["frames"] <= 8
+    listed = stempilot("list", "--data", data, "--json").document["experiments"]
+    everything = stempilot("list", "--data", data, "--children", "--json").document["experiments"]
+    assert [line["id"] for line in listed] == [document["id"]]
+    assert [line["parent_id"] for line in everything].count(document["id"]) == 5
+    assert Path(document["report"]).is_file()
+
+
+def test_element_map_of_a_replayed_record(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "record.npz", 64)
+    documents = []
+    for name in ("one", "two"):
+        outcome = stempilot(
+            "run", MAP, "--data", tmp_path / name, "--engine", "local", "--seed", 1, "--json",
+            "--set", f"instrument.config.file={record}",
+        )  # fmt: skip
+        documents.append(outcome.expect(0).document)
+    document = documents[0]
+    assert document["status"] == "completed"
+    assert document["decisions"][0]["point"]["mode"] == "survey"
+    assert {decision["point"]["mode"] for decision in document["decisions"][1:]} == {"eds"}
+    assert all(decision["reason"]["why"] for decision in document["decisions"])
+    assert set(document["truth"]) >= {"explained_Fe_Ka", "explained_Mg_Ka"}
+    assert list(document["baselines"]) == ["raster", "random"]
+    for verdict in document["baselines"].values():
+        assert verdict["frames"] == len(document["frames"])
+    assert without_ids(document) == without_ids(documents[1])
+    assert document["truth"] == documents[1]["truth"]
+    assert stempilot("replay", "latest", "--data", tmp_path / "one", "--json").expect(0).document["differences"] == []
+    assert Path(document["report"]).is_file()
+
+
+def test_element_map_of_a_damaged_record(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "record.npz", 64)
+    record.write_bytes(record.read_bytes()[:2000])
+    arguments = ("run", MAP, "--data", tmp_path / "data", "--engine", "local")
+    stempilot(*arguments, "--set", f"instrument.config.file={record}").complains(2, "record.npz")
+    stempilot(*arguments, "--set", "instrument.config.file=absent.npz").complains(2, "absent.npz")
+
+
+@pytest.mark.real_data
+def test_element_map_of_the_measured_file(real_data: Path, tmp_path: Path) -> None:
+    document = (
+        stempilot(
+            "run", ROOT / "examples" / "fe_map_replay.yaml", "--data", tmp_path / "data", "--engine", "local", "--json",
+            "--no-baselines", "--set", f"instrument.config.file={real_data / 'replay' / 'idp_tilt0_maps.npz'}",
+            "--set", "budget.frames=41",
+        ).expect(0).document
+    )  # fmt: skip
+    assert len(document["frames"]) == 41
+    assert set(document["truth"]) >= {"explained_Fe_Ka", "explained_Mg_Ka", "explained_O_Ka"}
+    assert document["truth"]["explained_O_Ka"] > 0
