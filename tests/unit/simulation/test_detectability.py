@@ -7,6 +7,8 @@ Mo_W in ABF (41,000 against 30,500): docs/decisions/0010 says what supports the 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -21,9 +23,11 @@ GUN = Coherence(source_size_nm=0.08)
 
 
 @pytest.fixture(scope="module")
-def images() -> LatticeImages:
+def images(image_cache: Path) -> LatticeImages:
     """Vibrating WSe2 in a small supercell."""
-    return lattice_images(phonon_count=8, detector_ranges_mrad=[MAADF, HAADF, ABF], supercell_nm=1.1)
+    return lattice_images(
+        cache_folder=image_cache, phonon_count=8, detector_ranges_mrad=[MAADF, HAADF, ABF], supercell_nm=1.1
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -27,21 +29,21 @@ REPEATS = (3, 2)
 
 
 @pytest.fixture(scope="module")
-def flat() -> LatticeImages:
+def flat(image_cache: Path) -> LatticeImages:
     """One slice, atoms at rest."""
-    return lattice_images(slices=1)
+    return lattice_images(slices=1, cache_folder=image_cache)
 
 
 @pytest.fixture(scope="module")
-def planes() -> LatticeImages:
+def planes(image_cache: Path) -> LatticeImages:
     """One slice per plane, atoms at rest."""
-    return lattice_images()
+    return lattice_images(cache_folder=image_cache)
 
 
 @pytest.fixture(scope="module")
-def warm() -> LatticeImages:
+def warm(image_cache: Path) -> LatticeImages:
     """One slice per plane, vibrating."""
-    return lattice_images(phonon_count=8)
+    return lattice_images(phonon_count=8, cache_folder=image_cache)
 
 
 def everywhere_nm(images: LatticeImages, x_nm: float, y_nm: float) -> np.ndarray:

@@ -36,9 +36,9 @@ STRUCTURE = str(Path(__file__).resolve().parents[3] / "examples" / "structures" 
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Images of the lattice are computed once for all tests of this file."""
-    return str(tmp_path_factory.mktemp("images"))
+def cache(image_cache: Path) -> str:
+    """Images of the lattice are computed once for all tests."""
+    return str(image_cache)
 
 
 def twin(cache: str | None = None, **changes: Any) -> SimulatedMicroscope:

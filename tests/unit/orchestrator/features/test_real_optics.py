@@ -22,7 +22,7 @@ HIDDEN = Aberrations(
 
 
 @pytest.fixture(scope="module")
-def images() -> LatticeImages:
+def images(image_cache: Path) -> LatticeImages:
     return LatticeImages.from_structure(
         read_structure(ROOT / "examples" / "structures" / "WSe2.extxyz"),
         {"V_Se": Defect(column="Se2", becomes=("Se",)), "Mo_W": Defect(column="W", becomes=("Mo",))},
@@ -32,6 +32,7 @@ def images() -> LatticeImages:
         rms_displacement_nm=0.007,
         phonon_count=1,
         supercell_nm=1.2,
+        cache_folder=image_cache,
     )
 
 
