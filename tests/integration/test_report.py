@@ -9,11 +9,14 @@ from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 
 from orchestrator.report import Evaluation, Spending, render_report
 from orchestrator.report.census_view import CensusView
 from orchestrator.report.headline import cards
 from tests.unit.orchestrator.census_report import SPECIES, census_data
+
+pytestmark = pytest.mark.slow
 
 VOID = {"meta", "link", "img", "br", "col", "hr", "input"}
 
