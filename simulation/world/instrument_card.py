@@ -56,6 +56,12 @@ def card(config: SimulatedConfig) -> Capabilities:
             resolution=1.0,
             settle_s=config.current_change_s,
         ),
+        Axis(
+            name="camera_length_mm",
+            minimum=min(length for length, _ in _MODES.values()),
+            maximum=max(length for length, _ in _MODES.values()),
+            settle_s=config.camera_length_change_s,
+        ),
         Axis(name="beam_energy_ev", minimum=energy, maximum=energy),
         Axis(name="semi_convergence_angle_mrad", minimum=angle, maximum=angle),
         Axis(name="tilt_x_mrad", minimum=0, maximum=0),

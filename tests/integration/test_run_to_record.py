@@ -14,8 +14,8 @@ from tests.integration.harness import CENSUS, data_folder, stempilot, without_id
 
 pytestmark = pytest.mark.slow
 DOCUMENT_KEYS = {
-    "id", "status", "reason", "spec", "seed", "engine", "electrons", "dose_max_e_per_a2", "instrument_time_s", "wall_time_s",
-    "score", "frames", "decisions",
+    "id", "status", "reason", "spec", "seed", "engine", "electrons", "dose_max_e_per_a2", "instrument_time_s",
+    "wall_time_s", "score", "frames", "decisions",
 }  # fmt: skip
 FRAME_KEYS = {"id", "decision_id", "path", "sha256", "dose_e_per_a2", "acquired_at"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,9 +42,10 @@ def overrides_of(pairs: list[str]) -> dict[str, Any]:
 def _number(text: str) -> float | str:
     """YAML reads 1e8 as text; a person means the number."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if isfinite(number) else text
 
 
 def settings_of(data: Path | None, settings: Path | None) -> Settings:

@@ -110,7 +110,7 @@ def compare_ledger(ledger: DoseLedger, truth: Mapping[str, Any]) -> dict[str, An
     rows, columns = true_map.shape
     ours = ledger.mean_map(int(truth["dose_map_x_min_nm"]), int(truth["dose_map_y_min_nm"]), columns, rows)
     true_electrons = float(truth["electrons"])
-    busy = true_map > 0.1 * max(float(true_map.max(initial=0.0)), 1e-9)
+    busy = np.maximum(ours, true_map) > 0.1 * max(float(true_map.max(initial=0.0)), 1e-9)
     return {
         "ledger_error_fraction": (ledger.electrons - true_electrons) / true_electrons if true_electrons else 0.0,
         "ledger_electrons": ledger.electrons,

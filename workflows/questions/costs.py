@@ -25,8 +25,8 @@ _MOVES = (
 class CostForecast:
     """Electrons and seconds of a point after another.
 
-    Of the stage and beam-shift axes that change the slowest counts; camera length, current and defocus settle one
-    after another.
+    What changes settles one after another: the slower stage axis, the slower beam-shift axis, camera length, current,
+    defocus. How far a stage goes is not counted.
     """
 
     def __init__(self, spec: ExperimentSpec, capabilities: Capabilities) -> None:
@@ -43,7 +43,8 @@ class CostForecast:
         if previous_point is not None:
             before = command_for(previous_point, self._spec, self._capabilities, "forecast")
             changed = {name for name, read in _MOVES if read(command) != read(before)}
-            position = [self._settle_s.get(name, 0.0) for name in changed if name.startswith(("stage", "beam"))]
-            optics = [self._settle_s.get(name, 0.0) for name in changed if not name.startswith(("stage", "beam"))]
-            seconds += max(position, default=0.0) + sum(optics)
+            settle_s = {name: self._settle_s.get(name, 0.0) for name in changed}
+            for place in ("stage", "beam_shift"):
+                seconds += max((settle_s.pop(name) for name in changed if name.startswith(place)), default=0.0)
+            seconds += sum(settle_s[name] for name, _ in _MOVES if name in settle_s)
         return Cost(electrons=worst_charge(command, self._capabilities).electrons, seconds=seconds)
