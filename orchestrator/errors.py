@@ -1,16 +1,16 @@
 """Errors of the orchestrator, named by what may happen next; `exit_status` is what the command line ends with.
 
-    OrchestratorError             1  the experiment ended without success
-      SpecError                   2  the input is wrong; nothing was started
-      Refused                     3  the safety envelope or a budget says no; nothing was started
-      FeatureError                1  a frame is stored, but nothing could be measured in it
-      NotFound                    5  no such experiment, frame, instrument or catalogue
-      StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
-        DataFolderBusy            6  another process writes there; wait, or use another folder
-        DataFolderNotWritable     6  the folder cannot be made or written; change its rights or use another
-        DiskFull                  6  make room, then resume
-        CatalogueCorrupt          6  the database is damaged; restore it or move it away, the frame files are intact
-        FrameDamaged              6  one frame's file is missing or differs from its checksum
+OrchestratorError             1  the experiment ended without success
+  SpecError                   2  the input is wrong; nothing was started
+  Refused                     3  the safety envelope or a budget says no; nothing was started
+  FeatureError                1  a frame is stored, but nothing could be measured in it
+  NotFound                    5  no such experiment, frame, instrument or catalogue
+  StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
+    DataFolderBusy            6  another process writes there; wait, or use another folder
+    DataFolderNotWritable     6  the folder cannot be made or written; change its rights or use another
+    DiskFull                  6  make room, then resume
+    CatalogueCorrupt          6  the database is damaged; restore it or move it away, the frame files are intact
+    FrameDamaged              6  one frame's file is missing or differs from its checksum
 """
 
 from __future__ import annotations
