@@ -1,4 +1,4 @@
-"""Ctrl-C: once finishes the frame, blanks and saves; twice leaves at once. Either way the run goes on as if undisturbed."""
+"""Ctrl-C once finishes the frame, blanks and saves; twice leaves at once. `resume` goes on as if undisturbed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from tests.integration.harness import (
     RASTER,
     acknowledged,
-    console,
     data_folder,
     event_count,
     process,
@@ -42,7 +41,7 @@ def started(data: Path, *, events: int) -> subprocess.Popen[str]:
     running = process("run", RASTER, "--data", data, *OPTIONS)
     while event_count(data) < events:
         assert running.poll() is None, running.communicate()
-        time.sleep(0.01)
+        time.sleep(0.005)
     return running
 
 
@@ -98,7 +97,7 @@ def test_before_the_first_frame(data: Path, undisturbed: dict[str, object]) -> N
 def test_a_dead_run_keeps_nobody_out(data: Path, undisturbed: dict[str, object]) -> None:
     """Resume at once after the process is gone; while it lives, the folder is its own."""
     running = started(data, events=8)
-    console("resume", "latest", "--data", data).complains(6, str(running.pid))
+    stempilot("resume", "latest", "--data", data).complains(6, str(running.pid))
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
     interrupted = stempilot("show", "latest", "--data", data, "--json").document

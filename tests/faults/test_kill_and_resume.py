@@ -20,14 +20,22 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS, FRAMES = 20, 36
 # Fields overlap by a quarter, so that where four meet the dose limit refuses some: refusals are replayed as well.
 OPTIONS = (
-    "--engine", "local", "--no-baselines", "--seed", "11", "--set", f"budget.frames={FRAMES}", "--set", "budget.electrons=1e9",
-    "--set", "policy.options.step_nm=3", "--set", "search_space.x_nm.low=-9", "--set", "search_space.x_nm.high=9",
+    "--engine", "local", "--no-baselines", "--seed", "11",
+    "--set", f"budget.frames={FRAMES}",
+    "--set", "budget.electrons=1e9",
+    "--set", "policy.options.step_nm=3",
+    "--set", "instrument.config.width_nm=40",
+    "--set", "instrument.config.height_nm=40",
+    "--set", "search_space.x_nm.low=-9",
+    "--set", "search_space.x_nm.high=9",
+    "--set", "search_space.y_nm.low=-20",
+    "--set", "search_space.y_nm.high=20",
 )  # fmt: skip
 
 
 def after_delay(rng: np.random.Generator) -> Callable[[Path, BaseProcess], None]:
     """Wait a random time, whatever the process is doing then."""
-    seconds = float(rng.uniform(0.05, 3.0))
+    seconds = float(rng.uniform(0.05, 2.5))
 
     def wait(data: Path, child: BaseProcess) -> None:
         del data

@@ -1,4 +1,4 @@
-"""Runs the command line as a user does, in this process or in one of its own, on small worlds that share a forward model."""
+"""Runs the command line as a user does, in this process or its own, on small worlds that share a forward model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from workflows.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = Path(__file__).parent / "specs"
 CENSUS, RASTER, MAP = SPECS / "small_census.yaml", SPECS / "small_raster.yaml", SPECS / "small_map.yaml"
-CONSOLE = "from workflows.cli import main; main()"
+# A shell's background jobs, and what they start, ignore Ctrl-C; a person's terminal does not.
+CONSOLE = "import signal; signal.signal(2, signal.default_int_handler); from workflows.cli import main; main()"
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def test_prefect_makes_the_same_decisions(forward_model: Path, tmp_path: Path) -
     for engine in ("prefect", "local"):
         data = data_folder(tmp_path, forward_model, engine)
         said = console(
-            "run", RASTER, "--data", data, "--engine", engine, "--no-baselines", "--seed", 2, "--set", "budget.frames=6",
-            env=offline,
+            "run", RASTER, "--data", data, "--engine", engine, "--no-baselines", "--seed", 2,
+            "--set", "budget.frames=6", env=offline,
         ).expect(0)  # fmt: skip
         assert said.stderr == ""
         ours = ("preparing", "frame ", "Small raster", "completed", "spent", "  ", "against", "dose ledger", "report: ")
