@@ -88,12 +88,13 @@ class Control:
 
 @dataclass
 class Spent:
-    """Electrons (as the ledger counts them), microscope seconds and frames so far."""
+    """Electrons (as the ledger counts them), microscope seconds and frames so far; exposures nobody has asked about."""
 
     electrons: float = 0.0
     instrument_time_s: float = 0.0
     frames: int = 0
     consecutive_refusals: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,7 @@ def without_frame(experiment: Experiment, suggestion: Suggestion, intent: Any, e
     refused = isinstance(error, CommandRefused | Unsupported)
     status: Status = "refused" if refused else ("unknown" if isinstance(error, ResultUnknown) else "failed")
     experiment.record.mark(intent, status, str(error))
+    experiment.spent.unanswered += status == "unknown"
     return missed(experiment, suggestion, status, str(error))
 
 
@@ -203,9 +205,13 @@ def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reaso
 
 
 def ending_of(experiment: Experiment) -> Ending | None:
-    """Why the experiment is over, or None: a person, the question, the policy, the budget, in this order."""
+    """Why the experiment is over, or None: a person, one being needed, the question, the budget, the policy, in order."""
     if (person := experiment.control.reason()) is not None:
         return Ending(person, f"{person} by a person; the last frame is complete and stored")
+    if experiment.spent.unanswered and experiment.spec.stop.on_unknown == "ask":
+        return Ending(
+            "interrupted", "an exposure had no answer, its dose counts as spent; see to the instrument, then resume"
+        )
     if (answered := experiment.objective.stop_reason()) is not None:
         return Ending("completed", answered)
     if (spent := budget_reason(experiment)) is not None:

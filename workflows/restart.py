@@ -70,5 +70,6 @@ def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
         experiment.microscope.recharge(step.intent.command, None)
         reason = "the process died during the exposure and the instrument cannot tell; its dose counts as spent"
         experiment.record.mark(step.intent, "unknown", reason)
+        experiment.spent.unanswered += 1
         return missed(experiment, step.suggestion, "unknown", reason)
     return attempt(experiment, step.suggestion, step.intent, step.intent.command)

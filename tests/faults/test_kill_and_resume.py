@@ -26,6 +26,7 @@ OPTIONS = (
     "--set", "policy.options.step_nm=3",
     "--set", "instrument.config.width_nm=40",
     "--set", "instrument.config.height_nm=40",
+    "--set", "instrument.config.clean_fraction=0.3",
     "--set", "search_space.x_nm.low=-9",
     "--set", "search_space.x_nm.high=9",
     "--set", "search_space.y_nm.low=-20",

@@ -1,0 +1,140 @@
+"""The loop where the microscope refuses or does not answer, and what a restart makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instruments import AcquireFrame, AcquisitionFailed, CommandRefused, Frame, Microscope, ResultUnknown
+from orchestrator import loop
+from orchestrator.catalogue import Catalogue
+from orchestrator.journal import Journal
+from orchestrator.loop import Ending, Experiment
+from orchestrator.settings import InstrumentSettings
+from orchestrator.spec import ExperimentSpec
+from tests.unit.instruments.replay_files import write_record
+from workflows.assembly import join, make_policy, prepare
+from workflows.restart import restore
+
+SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
+
+
+@dataclass
+class Moody:
+    """A replay that raises instead of answering at some of its exposures, counted from 1."""
+
+    inner: Any
+    raises: Callable[[int], Exception | None]
+    asked: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        self.asked += 1
+        if (error := self.raises(self.asked)) is not None:
+            raise error
+        return self.inner.acquire(command)
+
+
+def spec_of(tmp_path: Path, **stop: Any) -> ExperimentSpec:
+    record = write_record(tmp_path / "record.npz", 64)
+    overrides = {
+        "instrument.config.file": str(record),
+        "budget.frames": 8,
+        **{f"stop.{key}": stop[key] for key in stop},
+    }
+    return ExperimentSpec.from_yaml(SPEC, overrides)
+
+
+def experiment_of(spec: ExperimentSpec, journal: Journal, raises: Callable[[int], Exception | None]) -> Experiment:
+    parts = prepare(spec, 1, InstrumentSettings(adapter="replay"), None)
+    microscope: Microscope = Moody(parts.microscope, raises)
+    parts = replace(parts, microscope=microscope)
+    return join(parts, make_policy(parts, "random", {"purpose": "field", "mode": "eds", "field_of_view_nm": 40.0,
+        "dwell_time_us": 500.0, "prelude": [{"purpose": "survey", "mode": "survey", "x_nm": 0.0, "y_nm": 0.0,
+        "field_of_view_nm": 640.0, "dwell_time_us": 1.0}]}), journal, lambda kind, payload: None)  # fmt: skip
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Any:
+    with Catalogue.open(tmp_path / "data") as opened:
+        yield opened
+
+
+def journal_of(catalogue: Catalogue, spec: ExperimentSpec) -> Journal:
+    experiment_id = catalogue.create_experiment(
+        name="moody", spec=spec.model_dump(mode="json"), seed=1, engine="local", options={}
+    )
+    return Journal(catalogue, experiment_id)
+
+
+def statuses(catalogue: Catalogue, journal: Journal) -> list[str]:
+    return [row.status for row in catalogue.decisions(journal.experiment_id)]
+
+
+def test_one_lost_frame_and_one_refusal_do_not_end_it(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path)
+    journal = journal_of(catalogue, spec)
+    errors = {
+        3: AcquisitionFailed("the detector fell asleep"),
+        5: CommandRefused("not there"),
+        6: ResultUnknown("silence"),
+    }
+    experiment = experiment_of(spec, journal, errors.get)
+    ending = loop.run(experiment)
+    assert ending == Ending("completed", "budget spent: 8 of 8 frames")
+    assert statuses(catalogue, journal) == [
+        "done", "done", "failed", "done", "refused", "unknown", "done", "done", "done", "done", "done",
+    ]  # fmt: skip
+    reasons = [row.status_reason for row in catalogue.decisions(journal.experiment_id) if row.status != "done"]
+    assert reasons == ["the detector fell asleep", "not there", "silence"]
+    frames = sum(frame.electrons for frame in catalogue.frames(journal.experiment_id))
+    assert experiment.microscope.ledger.electrons > frames  # what may have been spent counts
+
+
+def test_nothing_but_refusals_end_it(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path, max_consecutive_refusals=4)
+    journal = journal_of(catalogue, spec)
+    ending = loop.run(experiment_of(spec, journal, lambda asked: CommandRefused("no") if asked > 2 else None))
+    assert ending.status == "completed"
+    assert "4 suggestions in a row were refused" in ending.reason
+    assert statuses(catalogue, journal) == ["done"] * 2 + ["refused"] * 4
+
+
+def test_refusals_from_the_start_are_a_failure(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path, max_consecutive_refusals=3)
+    journal = journal_of(catalogue, spec)
+    assert loop.run(experiment_of(spec, journal, lambda asked: CommandRefused("no"))).status == "failed"
+
+
+def test_refusals_that_are_not_in_a_row_do_not_add_up_over_a_restart(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path, max_consecutive_refusals=3)
+    journal = journal_of(catalogue, spec)
+    first = experiment_of(spec, journal, lambda asked: CommandRefused("no") if asked % 2 == 0 else None)
+    first.listen = lambda kind, payload: first.control.interrupt.set() if first.spent.frames == 5 else None
+    assert loop.run(first).status == "interrupted"
+    assert statuses(catalogue, journal).count("refused") == 4
+    again = experiment_of(spec, Journal(catalogue, journal.experiment_id), lambda asked: None)
+    assert restore(again, Journal(catalogue, journal.experiment_id)) == 9
+    assert again.spent.consecutive_refusals == 0
+    assert loop.run(again) == Ending("completed", "budget spent: 8 of 8 frames")
+
+
+def test_who_wants_to_be_asked_is_asked_once(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path, on_unknown="ask")
+    journal = journal_of(catalogue, spec)
+    first = experiment_of(spec, journal, lambda asked: ResultUnknown("silence") if asked == 4 else None)
+    ending = loop.run(first)
+    assert ending.status == "interrupted"
+    assert "resume" in ending.reason
+    assert statuses(catalogue, journal) == ["done", "done", "done", "unknown"]
+    again = experiment_of(spec, Journal(catalogue, journal.experiment_id), lambda asked: None)
+    restore(again, Journal(catalogue, journal.experiment_id))
+    assert again.microscope.ledger.electrons == pytest.approx(first.microscope.ledger.electrons)
+    assert loop.run(again) == Ending("completed", "budget spent: 8 of 8 frames")
+    assert statuses(catalogue, journal).count("unknown") == 1
