@@ -205,7 +205,7 @@ def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reaso
 
 
 def ending_of(experiment: Experiment) -> Ending | None:
-    """Why the experiment is over, or None: a person, one being needed, the question, the budget, the policy, in order."""
+    """Why the experiment is over, or None: a person, one being needed, the question, the budget, the policy."""
     if (person := experiment.control.reason()) is not None:
         return Ending(person, f"{person} by a person; the last frame is complete and stored")
     if experiment.spent.unanswered and experiment.spec.stop.on_unknown == "ask":
