@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.catalogue import Catalogue, folder
-from tests.integration.conftest import FinishedRun
 from tests.integration.harness import CENSUS, RASTER, acknowledged, stempilot
 
 STRUCTURE = RASTER.parents[3] / "examples" / "structures" / "WSe2.extxyz"
@@ -121,7 +120,7 @@ def test_data_folder_in_use(data: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "empty"])
-def test_corrupted_catalogue(census_run: FinishedRun, tmp_path: Path, damage: str) -> None:
+def test_corrupted_catalogue(tmp_path: Path, damage: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
     with Catalogue.open(data) as catalogue:
@@ -165,8 +164,10 @@ def test_disk_fills_while_it_runs(data: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("command", ["show", "report", "replay", "resume"])
-def test_unknown_experiment(census_run: FinishedRun, command: str) -> None:
-    stempilot(command, "feedbeef", "--data", census_run.data).complains(5, "feedbeef", "stempilot list")
+def test_unknown_experiment(tmp_path: Path, command: str) -> None:
+    with Catalogue.open(tmp_path) as catalogue:
+        catalogue.create_experiment(name="another", spec={}, seed=0, engine="local", options={})
+    stempilot(command, "feedbeef", "--data", tmp_path).complains(5, "feedbeef", "stempilot list")
 
 
 def test_nothing_there_yet(tmp_path: Path) -> None:
