@@ -144,7 +144,11 @@ def _corrupt(folder: Path, found: str) -> str:
 
 def _sqlite(folder: Path, read_only: bool) -> Engine:
     path = folder / FILE_NAME
-    if read_only and not path.exists():
+    try:
+        is_there = path.exists()
+    except PermissionError as error:
+        raise DataFolderNotWritable(f"{folder} may not be entered: {error.strerror}; change its rights") from error
+    if read_only and not is_there:
         raise NotFound(f"no catalogue in {folder}; `stempilot run` makes one, --data names another folder")
     url = URL.create("sqlite", database=str(path))
     if read_only:
