@@ -21,7 +21,7 @@ from instruments.guards import GuardedMicroscope
 from instruments.limits import SafetyEnvelope
 from instruments.microscope import Forecasting, HiddenTruth, Microscope, Outcome, Rebuildable
 from instruments.optics import Aberrations, Coherence, Optics
-from instruments.registry import adapters, open  # noqa: A004  the public name is fixed
+from instruments.registry import known_adapters, open  # noqa: A004  the public name is fixed
 from instruments.scans import ScanPattern, StagePosition
 from instruments.state import MicroscopeState
 
@@ -58,6 +58,6 @@ __all__ = [
     "StagePosition",
     "Unblank",
     "Unsupported",
-    "adapters",
+    "known_adapters",
     "open",
 ]

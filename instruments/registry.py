@@ -17,7 +17,7 @@ _BUILT_IN = {
 }
 
 
-def adapters() -> dict[str, str]:
+def known_adapters() -> dict[str, str]:
     """Every adapter that can be opened: name -> `module:function`; built-in names win."""
     found = {point.name: point.value for point in entry_points(group=GROUP)}
     return found | _BUILT_IN
@@ -25,7 +25,7 @@ def adapters() -> dict[str, str]:
 
 def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name is fixed
     """Open the adapter `name` with its configuration. Raises ConfigurationError for a name nobody registered."""
-    known = adapters()
+    known = known_adapters()
     if name not in known:
         raise ConfigurationError(f"no instrument adapter is called {name!r}; known: {', '.join(sorted(known))}")
     module_name, _, function_name = known[name].partition(":")

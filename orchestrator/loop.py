@@ -7,6 +7,7 @@ is told, the catalogue has the frame before its features are computed. Neighbour
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -118,8 +119,10 @@ class Experiment:
     listen: Listener
     control: Control = field(default_factory=Control)
     spent: Spent = field(default_factory=Spent)
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        self.started_at_s = self.clock()
         self.capabilities: Capabilities = self.microscope.capabilities()
 
     def command(self, suggestion: Suggestion, action_id: str) -> AcquireFrame:
@@ -214,6 +217,9 @@ def ending_of(experiment: Experiment) -> Ending | None:
         )
     if (answered := experiment.objective.stop_reason()) is not None:
         return Ending("completed", answered)
+    limit_s = experiment.spec.stop.max_wall_time_s
+    if limit_s is not None and experiment.clock() - experiment.started_at_s >= limit_s:
+        return Ending("completed", f"stop.max_wall_time_s: {limit_s:g} s of wall time are over")
     if (spent := budget_reason(experiment)) is not None:
         return Ending("completed", spent)
     if experiment.spent.consecutive_refusals >= experiment.spec.stop.max_consecutive_refusals:

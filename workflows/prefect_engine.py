@@ -49,13 +49,15 @@ class PrefectEngine:
         threading.Thread(target=self._start_server, name="prefect-start", daemon=True).start()
 
     def _start_server(self) -> None:
+        import httpx
+
         try:
             from prefect.server.api.server import SubprocessASGIServer
 
             server = SubprocessASGIServer()
             server.start(timeout=120)
             self._server = server
-        except (ImportError, OSError, RuntimeError) as error:
+        except (ImportError, OSError, RuntimeError, httpx.HTTPError) as error:
             self._error = str(error)
         finally:
             self._ready.set()

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from instruments.registry import adapters
+from instruments.registry import known_adapters
 from workflows.cli.app import app
 from workflows.cli.fail import explained
 from workflows.cli.options import DataOption, JsonOption, SettingsOption, settings_of
@@ -42,13 +42,13 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
         for name, entry in opened.instruments.items()
     }
     if as_json:
-        print(json.dumps({"instruments": configured, "adapters": adapters()}))
+        print(json.dumps({"instruments": configured, "adapters": known_adapters()}))
         return
     table = Table("instrument", "adapter", "envelope", title="configured")
     for name, entry in configured.items():
         table.add_row(name, str(entry["adapter"]), json.dumps(entry["safety"]))
     found = Table("adapter", "opens with", title="adapters found")
-    for name, target in sorted(adapters().items()):
+    for name, target in sorted(known_adapters().items()):
         found.add_row(name, target)
     Console().print(table, found)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from instruments import ConfigurationError, Microscope, adapters, registry
+from instruments import ConfigurationError, Microscope, known_adapters, registry
 from instruments import open as open_instrument
 
 STRUCTURE = Path(__file__).resolve().parents[3] / "examples" / "structures" / "WSe2.extxyz"
 
 
 def test_built_in_names_are_listed() -> None:
-    assert {"simulated", "replay"} <= set(adapters())
+    assert {"simulated", "replay"} <= set(known_adapters())
 
 
 def test_the_simulated_microscope_opens() -> None:
@@ -39,6 +39,6 @@ def test_a_stranger_is_found_through_its_entry_point_but_cannot_take_a_built_in_
         EntryPoint("simulated", "stranger_adapter:open_it", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
-    assert adapters()["simulated"] == "simulation.microscope:open_simulated"
+    assert known_adapters()["simulated"] == "simulation.microscope:open_simulated"
     assert open_instrument("stranger", port=3) == {"port": 3}
     sys.modules.pop("stranger_adapter", None)

@@ -138,3 +138,15 @@ def test_who_wants_to_be_asked_is_asked_once(tmp_path: Path, catalogue: Catalogu
     assert again.microscope.ledger.electrons == pytest.approx(first.microscope.ledger.electrons)
     assert loop.run(again) == Ending("completed", "budget spent: 8 of 8 frames")
     assert statuses(catalogue, journal).count("unknown") == 1
+
+
+def test_wall_time_ends_a_run_between_frames(tmp_path: Path, catalogue: Catalogue) -> None:
+    spec = spec_of(tmp_path, max_wall_time_s=10.0)
+    experiment = experiment_of(spec, journal_of(catalogue, spec), lambda asked: None)
+    ticks = iter(range(0, 1000, 4))
+    experiment.clock = lambda: float(next(ticks))
+    experiment.started_at_s = 0.0
+    ending = loop.run(experiment)
+    assert ending.status == "completed"
+    assert "10 s of wall time" in ending.reason
+    assert 0 < experiment.spent.frames < 8
