@@ -225,6 +225,8 @@ class DefectCensus:
         return doubtful & ~calls["confirmed"]
 
     def _for_policy(self, calls: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the policy is told; sites are where a command finds them now, the drift of the last frame added."""
+        x_drift_nm, y_drift_nm = self.register.drift_nm
         undecided = self._undecided(calls)
         natives = calls["confirmed"] & (calls["call"] >= 2)
         posterior = calls["posterior"][:, [0, *range(2, 2 + len(self.species))]].copy()
@@ -232,9 +234,11 @@ class DefectCensus:
         return {
             "clean_map": self.map.clean, "clean_map_x_nm": self.map.x_nm, "clean_map_y_nm": self.map.y_nm,
             "visited_dose_e_per_a2": self.map.visited_dose_e_per_a2,
-            "undecided_x_nm": calls["x_nm"][undecided], "undecided_y_nm": calls["y_nm"][undecided],
+            "undecided_x_nm": calls["x_nm"][undecided] + x_drift_nm,
+            "undecided_y_nm": calls["y_nm"][undecided] + y_drift_nm,
             "undecided_posterior": posterior[undecided], "undecided_dose_e_per_a2": calls["dose_e_per_a2"][undecided],
-            "confirmed_x_nm": calls["x_nm"][natives], "confirmed_y_nm": calls["y_nm"][natives],
+            "confirmed_x_nm": calls["x_nm"][natives] + x_drift_nm,
+            "confirmed_y_nm": calls["y_nm"][natives] + y_drift_nm,
             "confirmed_species": calls["call"][natives] - 2,
         }  # fmt: skip
 

@@ -44,6 +44,11 @@ class LatticeRegister:
         """(2, 2) columns the primitive vectors, as known now; None before the first frame."""
         return self._state[4:].reshape(2, 2).copy() if self.origin_nm is not None else None
 
+    @property
+    def drift_nm(self) -> tuple[float, float]:
+        """Drift (x, y) at the last frame taken in; zero before the first."""
+        return (self.history[-1][1], self.history[-1][2]) if self.history else (0.0, 0.0)
+
     def take(
         self,
         time_s: float,
