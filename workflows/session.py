@@ -82,7 +82,6 @@ class Session:
     def start(self, spec: ExperimentSpec, options: RunOptions) -> str:
         """Run a new experiment to its end; its id."""
         one_thread()
-        engine = self._engine(options)
         parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
         policy = make_policy(parts, spec.policy.name, spec.policy.options)
         check_first_frame(join(parts, policy, NoRecord(), _ignore))
@@ -95,6 +94,7 @@ class Session:
             options=options.to_dict(),
         )
         self.catalogue.begin(experiment_id, context_of(spec))
+        engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
         self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
         parts.question.prepare()
         return self._drive(self._run_of(experiment_id, parts, policy, engine, options))
@@ -105,7 +105,7 @@ class Session:
         row = self.catalogue.experiment(experiment_id)
         spec = ExperimentSpec.model_validate(row.spec)
         options = RunOptions(**row.options)
-        engine = self._engine(options)
+        engine = self._engine(options, start=False)
         parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
         policy = make_policy(parts, spec.policy.name, spec.policy.options)
         report = self.catalogue.recover(row.id)
@@ -115,6 +115,8 @@ class Session:
         self.catalogue.set_status(row.id, "running", None)
         restored = restore(run.experiment, run.journal)
         self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
+        if engine is not None:
+            engine.start()
         return self._drive(run)
 
     def _run_of(
@@ -130,11 +132,12 @@ class Session:
         experiment = join(parts, policy, journal, listen, self.control)
         return Run(parts, experiment, journal, engine, options, curve)
 
-    def _engine(self, options: RunOptions) -> PrefectEngine | None:
+    def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
         if options.engine != "prefect":
             return None
         engine = PrefectEngine(self.catalogue.data_folder / "prefect")
-        engine.start()
+        if start:
+            engine.start()
         return engine
 
     def _drive(self, run: Run) -> str:
