@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SpecError
@@ -13,11 +14,16 @@ from workflows.benchmarks.loop_overhead import bench_loop_overhead
 BENCHMARKS = {"first_world": bench_first_world, "loop_overhead": bench_loop_overhead}
 
 
-def run_benchmark(name: str, seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run one, saying each line as it is known; its JSON-able result. Raises SpecError for a name nobody knows."""
+def run_benchmark(
+    name: str, seeds: int, settings: Settings, say: Callable[[str], None], progress: Path | None = None
+) -> dict[str, Any]:
+    """Run one, saying each line as it is known; its JSON-able result. Raises SpecError for a name nobody knows.
+
+    A long one keeps what is done in the file `progress` and goes on from it.
+    """
     if name not in BENCHMARKS:
         raise SpecError(f"no benchmark is called {name!r}; known: {', '.join(sorted(BENCHMARKS))}")
-    return BENCHMARKS[name](seeds, settings, say)
+    return BENCHMARKS[name](seeds, settings, say, progress)
 
 
 __all__ = ["BENCHMARKS", "run_benchmark"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,8 +22,15 @@ _KEPT = (
 )  # fmt: skip
 
 
-def bench_first_world(seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """Runs seeds x clusterings x policies, two processes; says one line a world and the medians."""
+def bench_first_world(
+    seeds: int, settings: Settings, say: Callable[[str], None], progress: Path | None = None
+) -> dict[str, Any]:
+    """Runs seeds x clusterings x policies, two processes; says one line a world and the medians.
+
+    Worlds are kept in `progress` (one JSON document a line) as they end; worlds of the same versions found there are
+    not run again, so an interrupted benchmark goes on where it stood.
+    """
+    done = _kept_worlds(progress)
     with as_file(files("workflows") / "templates" / "experiment.yaml") as path:
         spec = ExperimentSpec.from_yaml(path)
     worlds: list[dict[str, Any]] = []
@@ -29,6 +38,10 @@ def bench_first_world(seeds: int, settings: Settings, say: Callable[[str], None]
         config = {**spec.instrument.config, "clustering_sigma": sigma}
         clustered = spec.model_copy(update={"instrument": spec.instrument.model_copy(update={"config": config})})
         for seed in range(seeds):
+            if (sigma, seed) in done:
+                worlds.append(done[sigma, seed])
+                say(_line(worlds[-1]))
+                continue
             main = Rehearsal(
                 spec=clustered,
                 seed=seed,
@@ -43,11 +56,29 @@ def bench_first_world(seeds: int, settings: Settings, say: Callable[[str], None]
             worlds.append(
                 {"clustering_sigma": sigma, "seed": seed, "policies": {n: _kept(r) for n, r in results.items()}}
             )
+            _keep_world(progress, worlds[-1])
             say(_line(worlds[-1]))
     summary = {str(sigma): _summary([w for w in worlds if w["clustering_sigma"] == sigma]) for sigma in CLUSTERINGS}
     for sigma, rows in summary.items():
         say(f"clustering {sigma}: " + "  ".join(f"{name} {row['median_recall']:.3f}" for name, row in rows.items()))
     return {"benchmark": "first_world", "versions": versions(), "worlds": worlds, "summary": summary}
+
+
+def _kept_worlds(progress: Path | None) -> dict[tuple[float, int], dict[str, Any]]:
+    if progress is None or not progress.exists():
+        return {}
+    documents = [json.loads(line) for line in progress.read_text(encoding="utf-8").splitlines()]
+    return {
+        (document["world"]["clustering_sigma"], document["world"]["seed"]): document["world"]
+        for document in documents
+        if document["versions"] == versions()
+    }
+
+
+def _keep_world(progress: Path | None, world: Mapping[str, Any]) -> None:
+    if progress is not None:
+        with progress.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"versions": versions(), "world": world}) + "\n")
 
 
 def _ignore(done: Mapping[str, Any]) -> None:

@@ -25,8 +25,11 @@ from workflows.prefect_engine import PrefectEngine
 _POINTS = 300
 
 
-def bench_loop_overhead(seeds: int, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
+def bench_loop_overhead(
+    seeds: int, settings: Settings, say: Callable[[str], None], progress: object = None
+) -> dict[str, Any]:
     """Milliseconds per iteration of one short experiment: no record, journalled, journalled inside a Prefect flow."""
+    del progress  # short enough to be run again
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         engine = PrefectEngine(Path(folder) / "prefect")

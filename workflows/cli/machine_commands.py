@@ -64,7 +64,9 @@ def bench(
     """Run a benchmark and print its table; JSON with --out."""
     from workflows.benchmarks import run_benchmark
 
-    result = run_benchmark(name, seeds, settings_of(data, None), lambda line: print(line, flush=True))
-    if out is not None:
+    progress = out.with_suffix(".part") if out is not None else None
+    result = run_benchmark(name, seeds, settings_of(data, None), lambda line: print(line, flush=True), progress)
+    if out is not None and progress is not None:
         out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        progress.unlink(missing_ok=True)
         print(f"wrote {out}")
