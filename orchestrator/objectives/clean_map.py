@@ -11,12 +11,16 @@ CELL_NM = 1.0
 
 @dataclass
 class CleanMap:
-    """Probability that each 1 nm cell is clean (NaN: not surveyed) and the analysed dose it got."""
+    """Probability that each 1 nm cell is clean (NaN: not surveyed) and the analysed dose it got.
+
+    `clean_at_sites` says the same of cells where lattice sites were analysed, from these sites alone (NaN: none).
+    """
 
     x_nm: np.ndarray
     y_nm: np.ndarray
     clean: np.ndarray
     visited_dose_e_per_a2: np.ndarray
+    clean_at_sites: np.ndarray
 
     @classmethod
     def over(cls, bounds_nm: tuple[float, float, float, float]) -> CleanMap:
@@ -24,7 +28,8 @@ class CleanMap:
         x_low, x_high, y_low, y_high = bounds_nm
         x = np.arange(np.floor(x_low) + CELL_NM / 2, x_high, CELL_NM)
         y = np.arange(np.floor(y_low) + CELL_NM / 2, y_high, CELL_NM)
-        return cls(x, y, np.full((len(y), len(x)), np.nan), np.zeros((len(y), len(x))))
+        unknown = np.full((len(y), len(x)), np.nan)
+        return cls(x, y, unknown, np.zeros((len(y), len(x))), unknown.copy())
 
     def merge(self, x_nm: np.ndarray, y_nm: np.ndarray, clean: np.ndarray) -> None:
         """Put a survey frame's cells in; where two frames overlap the mean stands."""
@@ -39,6 +44,20 @@ class CleanMap:
         """Add an analysed frame's dose to the cells whose centre it covers."""
         rows, columns = self.cells(x_nm, y_nm, width_nm, height_nm)
         self.visited_dose_e_per_a2[rows, columns] += dose_e_per_a2
+
+    def learn(self, x_nm: np.ndarray, y_nm: np.ndarray, clean_probability: np.ndarray) -> None:
+        """Take the mean clean probability of the analysed sites in each cell; what was known before stays."""
+        edges = (np.append(self.y_nm, self.y_nm[-1] + CELL_NM) - CELL_NM / 2,
+                 np.append(self.x_nm, self.x_nm[-1] + CELL_NM) - CELL_NM / 2)  # fmt: skip
+        number, *_ = np.histogram2d(y_nm, x_nm, bins=edges)
+        total, *_ = np.histogram2d(y_nm, x_nm, bins=edges, weights=clean_probability)
+        fresh = (number > 0) & np.isnan(self.clean_at_sites)
+        self.clean_at_sites[fresh] = total[fresh] / number[fresh]
+
+    @property
+    def known(self) -> np.ndarray:
+        """Clean probability as surveyed, else as the sites analysed there say; 0 where nobody has looked."""
+        return np.nan_to_num(np.where(np.isnan(self.clean), self.clean_at_sites, self.clean))
 
     def cells(self, x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> tuple[slice, slice]:
         """Rows and columns of the cells whose centre a rectangle covers."""

@@ -98,6 +98,7 @@ class DefectCensus:
         evidence = self._evidence or self._start_evidence()
         first = evidence.add(facts.action_id, column, index, facts.dose_e_per_a2, features, keep)
         self._seen_sites += np.bincount(column[first], minlength=len(self._seen_sites))
+        self.map.learn(arrays["site_x_nm"] - drift[0], arrays["site_y_nm"] - drift[1], arrays["site_clean_probability"])
         self.map.mark(
             facts.x_nm - drift[0], facts.y_nm - drift[1], facts.width_nm, facts.height_nm, facts.dose_e_per_a2
         )
@@ -257,7 +258,7 @@ class DefectCensus:
         spread, *_ = np.histogram2d(
             calls["y_nm"], calls["x_nm"], bins=(y_edges, x_edges), weights=weight * (1 - weight)
         )
-        clean = np.nan_to_num(self.map.clean)
+        clean = self.map.known
         areas: list[np.ndarray] = []
         cell_y, cell_x = np.meshgrid(self.map.y_nm, self.map.x_nm, indexing="ij")
         for mask in (self.map.visited_dose_e_per_a2 > 0, np.ones_like(clean, dtype=bool)):
@@ -296,9 +297,7 @@ class DefectCensus:
             ),
             "species": by_species,
             "surveyed_clean_area_nm2": self.map.clean_area_nm2,
-            "analysed_clean_area_nm2": float(
-                np.nansum(np.where(self.map.visited_dose_e_per_a2 > 0, self.map.clean, 0.0))
-            ),
+            "analysed_clean_area_nm2": float(self.map.known[self.map.visited_dose_e_per_a2 > 0].sum()),
             "drift_risks": self.drift_risks,
             "drift_nm": [list(entry[:3]) for entry in self.register.history],
         }

@@ -19,8 +19,10 @@ def census() -> DefectCensus:
     return DefectCensus(options, ("V_Se",), ("Se2",), geometry, (-10.0, 10.0, -10.0, 10.0))
 
 
-def frame(number: int, time_s: float, drift_nm: np.ndarray, llr_of_vacancy: float) -> tuple[FrameFacts, FeatureSet]:
-    cells = np.array([(i, j) for i in range(-4, 5) for j in range(-4, 5)])
+def frame(
+    number: int, time_s: float, drift_nm: np.ndarray, llr_of_vacancy: float, reach: int = 4
+) -> tuple[FrameFacts, FeatureSet]:
+    cells = np.array([(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)])
     place = cells @ BASIS.T + drift_nm
     llr = np.full((len(cells), 1), -8.0, dtype=np.float32)
     llr[VACANCY] = llr_of_vacancy
@@ -54,3 +56,27 @@ def test_undecided_sites_are_told_where_they_have_drifted_to() -> None:
     assert score.arrays["undecided_x_nm"].tolist() == pytest.approx([site[0] + drift[0]], abs=0.03)
     assert score.arrays["undecided_y_nm"].tolist() == pytest.approx([site[1] + drift[1]], abs=0.03)
     assert asked.calls()["x_nm"].tolist() == pytest.approx([site[0]], abs=0.03), "the call itself stays on the specimen"
+
+
+def test_a_field_analysed_without_a_survey_has_a_density() -> None:
+    asked = census()
+    asked.update({}, *frame(0, 0.0, np.zeros(2), 20.0, reach=20))
+    summary = asked.summary()
+    lattice_area_nm2 = 41**2 * float(np.linalg.det(BASIS))
+    assert summary["analysed_clean_area_nm2"] == pytest.approx(lattice_area_nm2, rel=0.15), "cells of 1 nm, ragged edge"
+    density = summary["species"]["V_Se"]
+    assert density["analysed_per_nm2"] == pytest.approx(1 / summary["analysed_clean_area_nm2"], rel=0.02)
+    assert 0 < density["analysed_low_per_nm2"] < density["analysed_per_nm2"] < density["analysed_high_per_nm2"] < 1
+
+
+def test_where_a_survey_has_looked_its_word_stands() -> None:
+    asked = census()
+    cells = np.arange(-9.5, 10.0)
+    surveyed = {
+        "clean_map": np.full((20, 20), 0.25), "clean_map_x_nm": cells, "clean_map_y_nm": cells,
+    }  # fmt: skip
+    facts, _ = frame(0, 0.0, np.zeros(2), 0.0)
+    asked.update({}, facts, FeatureSet(extractor="survey", action_id="s", values={}, arrays=surveyed))
+    asked.update({}, *frame(1, 1.0, np.zeros(2), 20.0))
+    assert asked.summary()["analysed_clean_area_nm2"] == pytest.approx(0.25 * 400.0)
+    assert asked.map.known.sum() == pytest.approx(0.25 * 400.0)
