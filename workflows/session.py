@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault
 from orchestrator import loop
+from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal
@@ -62,6 +63,7 @@ class Run:
     engine: PrefectEngine | None
     options: RunOptions
     curve: Curve
+    answers: AnswerKeeper
 
 
 @dataclass
@@ -124,13 +126,15 @@ class Session:
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
         curve = Curve(parts.question, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
+        answers = AnswerKeeper(answer_path(self.catalogue.data_folder, experiment_id), parts.question.objective)
 
         def listen(kind: str, payload: Mapping[str, Any]) -> None:
             self.listen(kind, payload)
             curve(kind, payload)
+            answers(kind, payload)
 
         experiment = join(parts, policy, journal, listen, self.control)
-        return Run(parts, experiment, journal, engine, options, curve)
+        return Run(parts, experiment, journal, engine, options, curve, answers)
 
     def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
         if options.engine != "prefect":
@@ -177,6 +181,7 @@ class Session:
         return loop.run(run.experiment)
 
     def _close(self, run: Run, ending: Ending, started: float) -> None:
+        run.answers.keep()
         ledger = run.experiment.microscope.ledger
         run.journal.note(
             "closed",
