@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,21 @@ class CensusView:
     @classmethod
     def of(cls, data: ReportData) -> CensusView | None:
         """The view, or None where the experiment was no census or has seen nothing."""
-        maps, species = data.maps, data.summary.get("species")
+        wrong = data.evaluation.verdict.get("wrong_rows", []) if data.evaluation is not None else []
+        return cls.of_answer(data.summary, data.maps, wrong)
+
+    @classmethod
+    def of_answer(
+        cls, summary: Mapping[str, Any], maps: Mapping[str, np.ndarray], wrong_rows: Sequence[int] = ()
+    ) -> CensusView | None:
+        """The same from an objective's summary and maps, final or so far."""
+        species = summary.get("species")
         if not species or "call_x_nm" not in maps:
             return None
         call, confirmed, posterior = maps["call_call"], maps["call_confirmed"].astype(bool), maps["call_posterior"]
         change = posterior[:, BEAM_MADE:].sum(axis=1)
         wrong = np.zeros(len(call), dtype=bool)
-        if data.evaluation is not None:
-            wrong[np.asarray(data.evaluation.verdict.get("wrong_rows", []), dtype=int)] = True
+        wrong[np.asarray(wrong_rows, dtype=int)] = True
         return cls(
             species=tuple(species),
             counts_as_native=tuple(bool(entry.get("counts_as_native", True)) for entry in species.values()),
@@ -63,7 +70,7 @@ class CensusView:
             beam_made=confirmed & (call == BEAM_MADE),
             undetermined=~confirmed & (change > _DOUBT_FROM),
             wrong=wrong,
-            drift_nm=np.asarray(data.summary.get("drift_nm") or np.zeros((0, 3)), dtype=float).reshape(-1, 3),
+            drift_nm=np.asarray(summary.get("drift_nm") or np.zeros((0, 3)), dtype=float).reshape(-1, 3),
         )
 
     def of_species(self, number: int) -> np.ndarray:

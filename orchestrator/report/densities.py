@@ -43,7 +43,7 @@ def _cell_nm2(x_nm: np.ndarray, y_nm: np.ndarray) -> float:
 
 def density_maps(data: ReportData, view: CensusView) -> Picture | None:
     """Density of natives with its uncertainty; None before anything was analysed."""
-    extent = extent_of(data)
+    extent = extent_of(data.maps, data.frames)
     if extent is None or "clean" not in data.maps or not (data.maps["visited_dose_e_per_a2"] > 0).any():
         return None
     x, y, mean, std = density_posterior(data, view)
@@ -84,7 +84,7 @@ def element_maps(data: ReportData) -> list[Picture]:
     lines = [
         name.removeprefix("rate_") for name in maps if name.startswith("rate_") and not name.startswith("rate_std_")
     ]
-    extent = extent_of(data)
+    extent = extent_of(data.maps, data.frames)
     if extent is None:
         return []
     pictures: list[Picture] = []

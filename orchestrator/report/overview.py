@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from instruments import Frame
 from orchestrator.report.census_view import CensusView, species_style
 from orchestrator.report.pictures import (
     BLUE,
@@ -31,19 +32,19 @@ _CELL_NM = 0.8
 _MANY_FRAMES, _SMALL_NM = 60, 5.0
 
 
-def extent_of(data: ReportData) -> Extent | None:
+def extent_of(maps: Mapping[str, np.ndarray], frames: Sequence[ReportFrame]) -> Extent | None:
     """(x low, x high, y low, y high) of the map, or of all frames, in nm."""
-    if "x_nm" in data.maps and len(data.maps["x_nm"]):
-        x, y = data.maps["x_nm"], data.maps["y_nm"]
+    if "x_nm" in maps and len(maps["x_nm"]):
+        x, y = maps["x_nm"], maps["y_nm"]
         half_x, half_y = (np.diff(axis[:2]).item() / 2 if len(axis) > 1 else 0.5 for axis in (x, y))
         return float(x[0] - half_x), float(x[-1] + half_x), float(y[0] - half_y), float(y[-1] + half_y)
-    if not data.frames:
+    if not frames:
         return None
     return (
-        min(frame.x_nm - frame.width_nm / 2 for frame in data.frames),
-        max(frame.x_nm + frame.width_nm / 2 for frame in data.frames),
-        min(frame.y_nm - frame.height_nm / 2 for frame in data.frames),
-        max(frame.y_nm + frame.height_nm / 2 for frame in data.frames),
+        min(frame.x_nm - frame.width_nm / 2 for frame in frames),
+        max(frame.x_nm + frame.width_nm / 2 for frame in frames),
+        min(frame.y_nm - frame.height_nm / 2 for frame in frames),
+        max(frame.y_nm + frame.height_nm / 2 for frame in frames),
     )
 
 
@@ -57,9 +58,9 @@ class Mosaic:
     is_counts: bool
 
 
-def survey_mosaic(data: ReportData, extent: Extent) -> Mosaic | None:
+def survey_mosaic(frames: Sequence[ReportFrame], load_frame: Callable[[str], Frame], extent: Extent) -> Mosaic | None:
     """The survey frames laid together, on cells of 0.8 nm or of their own pixel where that is larger."""
-    surveys = [frame for frame in data.frames if frame.purpose == "survey"]
+    surveys = [frame for frame in frames if frame.purpose == "survey"]
     if not surveys:
         return None
     cell_nm = max(_CELL_NM, *(frame.pixel_size_nm for frame in surveys))
@@ -67,7 +68,7 @@ def survey_mosaic(data: ReportData, extent: Extent) -> Mosaic | None:
     total, pixels = np.zeros(shape[0] * shape[1]), np.zeros(shape[0] * shape[1])
     detector, is_counts = "", True
     for entry in surveys:
-        frame = data.load_frame(entry.id)
+        frame = load_frame(entry.id)
         detector = detector or next(iter(frame.counts))
         is_counts &= all(known.raw_counts for known in frame.mode.detectors if known.name == detector)
         if detector not in frame.counts:
@@ -90,7 +91,7 @@ def survey_mosaic(data: ReportData, extent: Extent) -> Mosaic | None:
 
 def overview(data: ReportData, view: CensusView | None) -> Picture | None:
     """Survey mosaic with every visited field to scale, coloured by dose, and the confirmed defects by species."""
-    extent = extent_of(data)
+    extent = extent_of(data.maps, data.frames)
     if extent is None:
         return None
     visited = [frame for frame in data.frames if frame.purpose != "survey"]
@@ -134,7 +135,7 @@ def overview(data: ReportData, view: CensusView | None) -> Picture | None:
 
 def three_colours(data: ReportData, view: CensusView) -> Picture | None:
     """Native, beam-made and undetermined, and how much clean specimen was looked at."""
-    extent = extent_of(data)
+    extent = extent_of(data.maps, data.frames)
     if extent is None or "clean" not in data.maps:
         return None
     from matplotlib.colors import ListedColormap
@@ -170,7 +171,7 @@ def three_colours(data: ReportData, view: CensusView) -> Picture | None:
 
 
 def _ground(axes: Axes, bar: Axes, data: ReportData, extent: Extent) -> str:
-    mosaic = survey_mosaic(data, extent)
+    mosaic = survey_mosaic(data.frames, data.load_frame, extent)
     if mosaic is None:
         bar.set_axis_off()
         ground = data.maps.get("clean", data.maps.get("survey"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -25,12 +24,11 @@ from orchestrator.report import (
 )
 from orchestrator.report.census_view import CensusView
 from orchestrator.report.limits import NEEDED_DETECTABILITY, limits, pair_rows
+from orchestrator.report.measured import measured_views
 from orchestrator.report.report_data import ReportData, ReportDecision, ReportFrame
+from orchestrator.report.wording import label, numbers, plain_number, unit_after, with_std, words_of
 
 _HERE = Path(__file__).parent
-_UNITS = (
-    "per_nm2", "e_per_a2", "nm2", "nm", "mrad", "deg", "ev", "pa", "mm", "us", "s", "px",
-)  # fmt: skip
 
 
 def render_report(data: ReportData) -> str:
@@ -61,8 +59,9 @@ def render_report(data: ReportData) -> str:
             budgets=accounts.budget_rows(data),
             against_truth=accounts.ledger_against_truth(verdict),
             read_back=accounts.read_back_rows([(frame, data.load_frame(frame.id)) for frame in _sampled(data, chosen)]),
-            constants=_words_of({key: data.decisions[0].point[key] for key in same}),
+            constants=words_of({key: data.decisions[0].point[key] for key in same}),
             decisions=[_decision(decision, same) for decision in data.decisions],
+            measured=measured_views(data.measured),
             **_census_sections(data, view),
         )
     )
@@ -146,53 +145,15 @@ def _constant_keys(decisions: Sequence[ReportDecision]) -> list[str]:
     return [key for key in first if all(key in other.point and other.point[key] == first[key] for other in decisions)]
 
 
-def _words_of(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{_label(key)} {_plain(value)}{_unit(key)}" for key, value in point.items())
-
-
 def _decision(decision: ReportDecision, same: Sequence[str]) -> dict[str, Any]:
     rest = {key: value for key, value in decision.reason.items() if key != "why"}
     return {
         "row": decision,
-        "point": _words_of({key: value for key, value in decision.point.items() if key not in same}),
+        "point": words_of({key: value for key, value in decision.point.items() if key not in same}),
         "why": str(decision.reason.get("why", "no reason given")),
-        "numbers": _numbers(rest),
-        "prediction": "; ".join(f"{name} {_with_std(pair)}" for name, pair in decision.prediction.items()),
+        "numbers": numbers(rest),
+        "prediction": "; ".join(f"{name} {with_std(pair)}" for name, pair in decision.prediction.items()),
         "cost": "; ".join(
-            f"{_label(name)} {_plain(value)}{_unit(name)}" for name, value in decision.cost.items() if value
+            f"{label(name)} {plain_number(value)}{unit_after(name)}" for name, value in decision.cost.items() if value
         ),
     }
-
-
-def _numbers(values: Mapping[str, Any]) -> str:
-    parts: list[str] = []
-    for key, value in values.items():
-        text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else _plain(value)
-        parts.append(f"{key} {text if len(text) <= 300 else text[:300] + ' …'}")
-    return "; ".join(parts)
-
-
-def _with_std(pair: tuple[float | None, float | None]) -> str:
-    mean, std = pair
-    return f"{_plain(mean)} ± {_plain(std)}"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _ending(name: str) -> str | None:
-    return next((unit for unit in _UNITS if name.endswith("_" + unit)), None)
-
-
-def _label(name: str) -> str:
-    unit = _ending(name)
-    return (name.removesuffix("_" + unit) if unit else name).replace("_", " ")
-
-
-def _unit(name: str) -> str:
-    words = {"per_nm2": "/nm²", "e_per_a2": "e/Å²", "nm2": "nm²", "us": "µs", "pa": "pA", "ev": "eV"}
-    unit = _ending(name)
-    return "" if unit is None else " " + words.get(unit, unit)

@@ -10,6 +10,7 @@ import numpy as np
 
 from instruments import Frame
 from orchestrator.features.feature_set import FeatureSet
+from orchestrator.report.measured_image import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,8 @@ class Evaluation:
 class ReportData:
     """One experiment, whole. `summary` and `maps` are the objective's; `spec` with absolute paths removed.
 
-    `load_frame` takes a frame's id; `load_features` an action id and gives None where there are none.
+    `load_frame` takes a frame's id; `load_features` an action id and gives None where there are none. `measured`: the
+    question's extractor on measured images, None for a question without.
     """
 
     experiment: ExperimentFacts
@@ -132,3 +134,4 @@ class ReportData:
     load_frame: Callable[[str], Frame]
     load_features: Callable[[str], FeatureSet | None]
     evaluation: Evaluation | None = None
+    measured: Measured | None = None

@@ -129,7 +129,7 @@ def test_information_of_a_pair_falls_where_the_mode_is_blind() -> None:
 
 def test_the_mosaic_keeps_the_counts() -> None:
     data = census_data()
-    found = survey_mosaic(data, (-20.0, 20.0, -20.0, 20.0))
+    found = survey_mosaic(data.frames, data.load_frame, (-20.0, 20.0, -20.0, 20.0))
     assert found is not None
     assert found.detector == "maadf"
     assert found.is_counts
