@@ -4,6 +4,9 @@ OrchestratorError             1  the experiment ended without success
   SpecError                   2  the input is wrong; nothing was started
   Refused                     3  the safety envelope or a budget says no; nothing was started
   FeatureError                1  a frame is stored, but nothing could be measured in it
+  Conflict                    1  the experiment's state does not allow it; the message says what is possible
+  PreconditionFailed          1  it was changed by somebody else meanwhile; look again, then decide
+  LeaseLost                   1  another worker has the instrument; end at once and touch nothing
   NotFound                    5  no such experiment, frame, instrument or catalogue
   StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
     DataFolderBusy            6  another process writes there; wait, or use another folder
@@ -38,6 +41,23 @@ class Refused(OrchestratorError):
 
 class FeatureError(OrchestratorError):
     """A frame is stored, but nothing could be measured in it."""
+
+
+class Conflict(OrchestratorError):
+    """The experiment's state does not allow it; `status` is that state, `possible` the actions it allows."""
+
+    def __init__(self, message: str, *, status: str, possible: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.possible = possible
+
+
+class PreconditionFailed(OrchestratorError):
+    """It was changed by somebody else meanwhile; look again, then decide."""
+
+
+class LeaseLost(OrchestratorError):
+    """Another worker has the instrument; end at once and touch nothing."""
 
 
 class NotFound(OrchestratorError):

@@ -1,47 +1,37 @@
-"""The catalogue: experiments, their journal, their frames. One writer, many readers; what it acknowledges is on disk.
+"""The catalogue: experiments, their journal, their frames; what it acknowledges is on disk.
 
-Neighbours: `database` (rows), `frame_files` and `nexus` (files), `recovery` (after a crash), `rows` (answers).
+Rooms behind it: `experiment_rows`, `event_log`, `line_rows` (rows), `frame_files` and `nexus` (files), `uploads`,
+`recovery` (after a crash), `fencing` (who may still write), `database` (transactions).
 """
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection
 
 from instruments import AcquireFrame, Frame
 from orchestrator import events
+from orchestrator.catalogue import event_log, experiment_rows, fencing, line_rows, recovery
 from orchestrator.catalogue import folder as folders
-from orchestrator.catalogue import recovery, schema
 from orchestrator.catalogue.database import Database
-from orchestrator.catalogue.frame_files import write_whole
-from orchestrator.catalogue.identifiers import new_id
+from orchestrator.catalogue.fencing import Fence
+from orchestrator.catalogue.frame_files import put_in_place, write_beside
 from orchestrator.catalogue.nexus import FrameRecord, encode
 from orchestrator.catalogue.nexus_reader import decode
-from orchestrator.catalogue.promoted import (
-    decision_row,
-    event_row,
-    experiment_row,
-    frame_columns,
-    frame_row,
-    intent_row,
-)
 from orchestrator.catalogue.rows import DecisionRow, ExperimentRow, Intent, RecoveryReport, StoredFrame
+from orchestrator.catalogue.uploads import Uploads
 from orchestrator.decisions import Decision
 from orchestrator.errors import FrameDamaged, NotFound, StorageError
 from orchestrator.events import Event
 from orchestrator.plain_json import plain
-
-LATEST: Final = "latest"
-MEDIA_TYPE: Final = "application/x-hdf5"
-_PAGE_ROWS = 200
 
 Clock = Callable[[], datetime]
 
@@ -52,42 +42,70 @@ def utc_now() -> datetime:
 
 
 class Catalogue:
-    """Experiments, events, decisions and frames of one data folder; a write is durable when it returns."""
+    """Experiments, events, decisions and frames of one data folder; a write is durable when it returns.
 
-    def __init__(self, data_folder: Path, database: Database, lock: folders.FolderLock | None, now: Clock) -> None:
+    `now` is its clock; `elapsed_s` runs evenly even while somebody sets that clock. `database` is for the rooms that
+    keep tables of their own (the queue, the tokens).
+    """
+
+    def __init__(
+        self,
+        data_folder: Path,
+        database: Database,
+        lock: folders.FolderLock | None,
+        now: Clock,
+        elapsed_s: Callable[[], float],
+    ) -> None:
         self.data_folder = data_folder
-        self._database = database
+        self.database = database
+        self.now = now
+        self.elapsed_s = elapsed_s
+        self.uploads = Uploads(data_folder, database, now)
         self._lock = lock
-        self._now = now
         self._contexts: dict[str, dict[str, Any]] = {}
+        self._fences: dict[str, Fence] = {}
 
     @classmethod
     def open(
-        cls, data_folder: Path, *, url: str | None = None, read_only: bool = False, now: Clock = utc_now
+        cls,
+        data_folder: Path,
+        *,
+        url: str | None = None,
+        read_only: bool = False,
+        shared: bool = False,
+        visitor: bool = False,
+        group_commit: bool = False,
+        now: Clock = utc_now,
+        elapsed_s: Callable[[], float] | None = None,
     ) -> Catalogue:
         """The catalogue of a data folder, at the newest schema; `url` names a PostgreSQL database instead of SQLite.
 
-        A writer makes the folder if need be. Raises DataFolderBusy, DataFolderNotWritable, CatalogueCorrupt, DiskFull;
-        NotFound where there is nothing to read.
+        A writer makes the folder if need be and has it alone; `shared` writers have it together; a `visitor` holds
+        nothing and may only write what is safe beside anybody (the queue's short transactions). `group_commit` lets
+        threads that write at the same time share one transaction. Without `elapsed_s`, a clock given as `now` is
+        taken to run evenly. Raises DataFolderBusy, DataFolderNotWritable, CatalogueCorrupt, DiskFull; NotFound where
+        there is nothing to read.
         """
         data_folder = Path(data_folder).resolve()
         if not read_only:
             folders.make(data_folder)
         with ExitStack() as opened:
-            lock = None if read_only else folders.FolderLock(data_folder)
+            lock = None if read_only or visitor else folders.FolderLock(data_folder, shared=shared)
             if lock is not None:
                 opened.callback(lock.release)
-            database = Database(data_folder, url, read_only=read_only)
+            database = Database(data_folder, url, read_only=read_only, group_commit=group_commit)
             opened.callback(database.close)
             if not read_only:
                 database.upgrade()
-            database.check()
+            database.check(thorough=lock is not None)
             opened.pop_all()
-        return cls(data_folder, database, lock, now)
+        if elapsed_s is None:
+            elapsed_s = time.monotonic if now is utc_now else lambda: now().timestamp()
+        return cls(data_folder, database, lock, now, elapsed_s)
 
     def close(self) -> None:
         """Let go of the folder; more than once is harmless."""
-        self._database.close()
+        self.database.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -103,6 +121,13 @@ class Catalogue:
         """Bytes left if `needed_bytes` more were written. Raises DiskFull before anything starts."""
         return folders.check_room(self.data_folder, needed_bytes)
 
+    def fenced_by(self, fence: Fence) -> None:
+        """From now on every write of this catalogue about that experiment needs the lease it was claimed with.
+
+        A write after the lease is gone raises LeaseLost and changes nothing, neither rows nor files.
+        """
+        self._fences[fence.experiment_id] = fence
+
     # --- experiments
 
     def create_experiment(
@@ -116,30 +141,14 @@ class Catalogue:
         parent_id: str | None = None,
     ) -> str:
         """A new experiment with status `running`; its id, 32 hexadecimal digits that sort by time."""
-        experiment_id, now = new_id(), self._now()
-        document = plain(spec)
-        folders.make(self.data_folder / _frames_path(experiment_id))
-        row = {
-            "id": experiment_id,
-            "parent_id": parent_id,
-            "name": name,
-            "status": "running",
-            "material": _promoted(document, "specimen", "material"),
-            "instrument": _promoted(document, "instrument", "name"),
-            "policy": _promoted(document, "policy", "name"),
-            "spec": document,
-            "seed": seed,
-            "engine": engine,
-            "options": plain(options),
-            "context": {"experiment": name, "specimen": document.get("specimen", {})},
-            "created_at": now,
-            "updated_at": now,
-        }
-        payload = {"name": name, "seed": seed, "engine": engine, "options": row["options"], "parent_id": parent_id}
-        with self._database.writing() as connection:
-            connection.execute(insert(schema.experiment).values(**row))
-            self._add(connection, experiment_id, events.CREATED, payload)
-        return experiment_id
+        row = experiment_rows.new_row(
+            name=name, status="running", spec=spec, seed=seed, engine=engine, options=options, parent_id=parent_id,
+            now=self.now(),
+        )  # fmt: skip
+        folders.make(self.data_folder / line_rows.frames_path(row["id"]))
+        with self._writing(parent_id) as connection:
+            experiment_rows.add(connection, row)
+        return row["id"]
 
     def begin(self, experiment_id: str, context: Mapping[str, Any]) -> None:
         """Say what every later frame's file shall tell: `specimen`, `versions`, anything with a JSON form.
@@ -147,52 +156,30 @@ class Catalogue:
         What is not given stays as `create_experiment` took it from the spec.
         """
         document = {**self._context(experiment_id), **plain(context)}
-        with self._database.writing() as connection:
-            self._change(connection, experiment_id, context=document)
-            self._add(connection, experiment_id, events.CONTEXT_SET, document)
+        with self._writing(experiment_id) as connection:
+            experiment_rows.change(connection, experiment_id, self.now(), context=document)
+            event_log.add(connection, experiment_id, events.CONTEXT_SET, document, self.now())
         self._contexts[experiment_id] = document
 
     def set_status(self, experiment_id: str, status: str, reason: str | None) -> None:
-        """Change an experiment's status, with its reason in words."""
-        with self._database.writing() as connection:
-            self._change(connection, experiment_id, status=status, reason=reason)
-            self._add(connection, experiment_id, events.STATUS_CHANGED, {"status": status, "reason": reason})
+        """Change an experiment's status, with its reason in words; its entry in the queue follows."""
+        with self._writing(experiment_id) as connection:
+            experiment_rows.set_status(connection, experiment_id, status, reason, self.now())
 
     def experiment(self, experiment_id: str) -> ExperimentRow:
         """The experiment of that id, of that unique beginning of an id, or the `latest`. Raises NotFound."""
-        table = schema.experiment
-        if experiment_id == LATEST:
-            query = select(table).where(table.c.parent_id.is_(None))
-        else:
-            start = experiment_id.lower().replace("-", "")
-            query = select(table).where(table.c.id.startswith(start, autoescape=True))
-        with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(table.c.id.desc()).limit(6)).mappings()
-            found = [experiment_row(row) for row in rows]
-        if experiment_id == LATEST and found:
-            return found[0]
-        if len(found) > 1:
-            listed = ", ".join(f"{row.id} ({row.name})" for row in found[:5])
-            raise NotFound(f"{experiment_id!r} begins more than one id: {listed}; give more digits")
-        if not found or not experiment_id:
-            raise NotFound(f"no experiment {experiment_id!r} in {self.data_folder}; `stempilot list` shows them")
-        return found[0]
+        with self.database.reading() as connection:
+            return experiment_rows.find(connection, experiment_id, self.data_folder)
 
     def experiments(self, *, include_children: bool = False) -> list[ExperimentRow]:
         """All experiments, newest first; baselines and other children only if asked for."""
-        table = schema.experiment
-        query = select(table).order_by(table.c.id.desc())
-        if not include_children:
-            query = query.where(table.c.parent_id.is_(None))
-        with self._database.reading() as connection:
-            return [experiment_row(row) for row in connection.execute(query).mappings()]
+        with self.database.reading() as connection:
+            return experiment_rows.listed(connection, include_children=include_children)
 
     def children(self, experiment_id: str) -> list[ExperimentRow]:
         """Experiments run for this one, oldest first."""
-        table = schema.experiment
-        query = select(table).where(table.c.parent_id == experiment_id).order_by(table.c.id)
-        with self._database.reading() as connection:
-            return [experiment_row(row) for row in connection.execute(query).mappings()]
+        with self.database.reading() as connection:
+            return experiment_rows.children(connection, experiment_id)
 
     # --- journal
 
@@ -200,8 +187,8 @@ class Catalogue:
         self, experiment_id: str, kind: str, payload: Mapping[str, Any], *, arrays: bytes | None = None
     ) -> Event:
         """Write down what happened."""
-        with self._database.writing() as connection:
-            return self._add(connection, experiment_id, kind, payload, arrays)
+        with self._writing(experiment_id) as connection:
+            return event_log.add(connection, experiment_id, kind, payload, self.now(), arrays)
 
     def events(
         self,
@@ -212,45 +199,15 @@ class Catalogue:
         with_arrays: bool = False,
     ) -> Iterator[Event]:
         """Events in order, read in pages; arrays only if asked for."""
-        table = schema.event
-        columns = [column for column in table.c if with_arrays or column.name != "arrays"]
-        query = select(*columns).where(table.c.experiment_id == experiment_id).order_by(table.c.seq)
-        if kinds is not None:
-            query = query.where(table.c.kind.in_(list(kinds)))
-        page_rows = _PAGE_ROWS // 10 if with_arrays else _PAGE_ROWS
-        while True:
-            with self._database.reading() as connection:
-                page = connection.execute(query.where(table.c.seq > after_seq).limit(page_rows)).mappings().all()
-            yield from map(event_row, page)
-            if len(page) < page_rows:
-                return
-            after_seq = page[-1]["seq"]
+        return event_log.pages(self.database, experiment_id, kinds, after_seq, with_arrays=with_arrays)
 
     # --- the line: intend, keep, observe, or mark
 
     def intend(self, experiment_id: str, decision: Decision, command: AcquireFrame) -> Intent:
         """Write down what is about to be asked, and reserve the frame's place."""
-        frame_id, now = new_id(), self._now()
-        path = (
-            f"{_frames_path(experiment_id)}/{decision.seq:06d}_{re.sub(r'[^0-9A-Za-z._-]', '_', command.action_id)}.nxs"
-        )
-        intent = Intent(decision=decision, command=command, frame_id=frame_id, path=path, intended_at=now)
-        body, asked = plain(decision), plain(command)
-        decision_values = {
-            "id": decision.id, "experiment_id": experiment_id, "seq": decision.seq,
-            "suggestion_id": decision.suggestion_id, "policy": decision.policy,
-            "action_id": command.action_id, "status": "intended", "intended_at": now, "body": body, "command": asked,
-        }  # fmt: skip
-        acquisition_values = {
-            "id": frame_id, "experiment_id": experiment_id, "decision_id": decision.id, "action_id": command.action_id,
-            "ordinal": decision.seq, "status": "acquiring", "path": path, "intended_at": now,
-            "purpose": command.purpose, "mode": command.mode,
-        }  # fmt: skip
-        payload = {"decision": body, "command": asked, "frame_id": frame_id, "path": path}
-        with self._database.writing() as connection:
-            connection.execute(insert(schema.decision).values(**decision_values))
-            connection.execute(insert(schema.acquisition).values(**acquisition_values))
-            self._add(connection, experiment_id, events.INTENDED, payload)
+        intent = line_rows.new_intent(experiment_id, decision, command, self.now())
+        with self._writing(experiment_id) as connection:
+            line_rows.add_intent(connection, experiment_id, intent)
         return intent
 
     def keep(self, intent: Intent, frame: Frame) -> StoredFrame:
@@ -260,43 +217,53 @@ class Catalogue:
         """
         if frame.action_id != intent.action_id:
             raise StorageError(f"the frame is of action {frame.action_id}, not of the intent's {intent.action_id}")
-        if (existing := self._stored(intent.frame_id)) is not None:
+        with self.database.reading() as connection:
+            existing = line_rows.stored(connection, intent.frame_id)
+        if existing is not None:
             return existing
-        now = self._now()
+        now, path = self.now(), self.data_folder / intent.path
         data = encode(frame, self._frame_record(intent, now))
-        write_whole(self.data_folder / intent.path, data)
-        return self._store(intent, frame, data, now)
+        folders.make(path.parent)
+        temporary = write_beside(path, data)
+        try:
+            with self._writing(intent.experiment_id) as connection:
+                put_in_place(temporary, path)  # inside: who has lost the lease must not replace a file either
+                return line_rows.store(connection, intent, frame, data, now, self.now())
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def observe(self, intent: Intent, payload: Mapping[str, Any], arrays: bytes | None = None) -> Event:
         """Write down what was seen in a stored frame; its decision is done."""
-        body = {**self._parents(intent), **payload}
-        with self._database.writing() as connection:
-            self._end(connection, intent, "done", None, ("stored",))
-            return self._add(connection, intent.experiment_id, events.OBSERVED, body, arrays)
+        body, now = {**line_rows.parents(intent), **payload}, self.now()
+        with self._writing(intent.experiment_id) as connection:
+            line_rows.end(connection, intent, "done", None, ("stored",), now)
+            return event_log.add(connection, intent.experiment_id, events.OBSERVED, body, now, arrays)
 
     def mark(self, intent: Intent, status: Literal["unknown", "refused", "failed"], reason: str) -> Event:
         """Write down that an intent came to nothing. A frame that was stored before stays."""
-        body = {**self._parents(intent), "status": status, "reason": reason}
-        with self._database.writing() as connection:
-            self._end(connection, intent, status, reason, ("intended", "stored"))
-            table = schema.acquisition
-            waiting = and_(table.c.id == intent.frame_id, table.c.status == "acquiring")
-            connection.execute(update(table).where(waiting).values(status=status))
-            return self._add(connection, intent.experiment_id, events.MARKED, body)
+        body, now = {**line_rows.parents(intent), "status": status, "reason": reason}, self.now()
+        with self._writing(intent.experiment_id) as connection:
+            line_rows.end(connection, intent, status, reason, ("intended", "stored"), now)
+            line_rows.mark_frame(connection, intent, status)
+            return event_log.add(connection, intent.experiment_id, events.MARKED, body, now)
 
     def intents(self, experiment_id: str) -> list[Intent]:
         """Everything that was asked, in order, with how far it went."""
-        return self._intents(experiment_id, None)
+        with self.database.reading() as connection:
+            return line_rows.intents(connection, experiment_id)
 
     def pending(self, experiment_id: str) -> list[Intent]:
         """Intents neither observed nor marked, in order: `stage` is `acquiring`, or `stored` where there is a frame."""
-        return self._intents(experiment_id, ("intended", "stored"))
+        with self.database.reading() as connection:
+            return line_rows.intents(connection, experiment_id, ("intended", "stored"))
 
     def recover(self, experiment_id: str) -> RecoveryReport:
         """Adopt whole files whose row is missing, delete half-written ones. After a crash, call it before `pending`."""
+        with self._writing(experiment_id):
+            pass  # only who may write about the experiment may touch its files
         waiting = [intent for intent in self.pending(experiment_id) if intent.stage == "acquiring"]
         return recovery.recover(
-            self.data_folder, _frames_path(experiment_id), waiting, self.frames(experiment_id), self._store
+            self.data_folder, line_rows.frames_path(experiment_id), waiting, self.frames(experiment_id), self._adopt
         )
 
     # --- frames and decisions
@@ -306,7 +273,8 @@ class Catalogue:
 
         Raises NotFound, or FrameDamaged where the file is missing or differs from its checksum.
         """
-        stored = self._stored(frame_id)
+        with self.database.reading() as connection:
+            stored = line_rows.stored(connection, frame_id)
         if stored is None:
             raise NotFound(f"no stored frame {frame_id!r} in {self.data_folder}; `stempilot show ID` lists them")
         try:
@@ -319,110 +287,28 @@ class Catalogue:
 
     def frames(self, experiment_id: str) -> list[StoredFrame]:
         """Stored frames in the order of their decisions."""
-        table = schema.acquisition
-        query = select(table).where(table.c.experiment_id == experiment_id, table.c.status == "stored")
-        with self._database.reading() as connection:
-            return [frame_row(row) for row in connection.execute(query.order_by(table.c.ordinal)).mappings()]
+        with self.database.reading() as connection:
+            return line_rows.frames(connection, experiment_id)
 
     def decisions(self, experiment_id: str) -> list[DecisionRow]:
         """Decisions in order, with what became of them."""
-        decision, acquisition = schema.decision, schema.acquisition
-        joined = and_(acquisition.c.decision_id == decision.c.id, acquisition.c.status == "stored")
-        query = (
-            select(decision, acquisition.c.id.label("stored_id"))
-            .outerjoin(acquisition, joined)
-            .where(decision.c.experiment_id == experiment_id)
-            .order_by(decision.c.seq)
-        )
-        with self._database.reading() as connection:
-            return [decision_row(row) for row in connection.execute(query).mappings()]
+        with self.database.reading() as connection:
+            return line_rows.decisions(connection, experiment_id)
 
     # --- inside
 
-    def _intents(self, experiment_id: str, statuses: Sequence[str] | None) -> list[Intent]:
-        decision, acquisition = schema.decision, schema.acquisition
-        query = (
-            select(decision, acquisition.c.id.label("acquisition_id"), acquisition.c.path)
-            .join(acquisition, acquisition.c.decision_id == decision.c.id)
-            .where(decision.c.experiment_id == experiment_id)
-            .order_by(decision.c.seq)
-        )
-        if statuses is not None:
-            query = query.where(or_(*(decision.c.status == status for status in statuses)))
-        with self._database.reading() as connection:
-            return [intent_row(row) for row in connection.execute(query).mappings()]
+    @contextmanager
+    def _writing(self, experiment_id: str | None) -> Iterator[Connection]:
+        """One transaction about an experiment, refused where its lease is gone."""
+        fence = self._fences.get(experiment_id) if experiment_id else None
+        with self.database.writing() as connection:
+            if fence is not None:
+                fencing.check(connection, fence)
+            yield connection
 
-    def _stored(self, frame_id: str) -> StoredFrame | None:
-        table = schema.acquisition
-        query = select(table).where(table.c.id == frame_id, table.c.status == "stored")
-        with self._database.reading() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else frame_row(row)
-
-    def _store(self, intent: Intent, frame: Frame, data: bytes, acquired_at: datetime) -> StoredFrame:
-        """The row of a file that is in place, and the event that says so."""
-        table, digest = schema.acquisition, sha256(data).hexdigest()
-        file = {"sha256": digest, "size_bytes": len(data)}
-        values = {**frame_columns(frame), **file, "status": "stored", "acquired_at": acquired_at}
-        asset = {
-            "id": new_id(), "experiment_id": intent.experiment_id, "acquisition_id": intent.frame_id, "role": "frame",
-            "path": intent.path, "media_type": MEDIA_TYPE, "created_at": acquired_at, **file,
-        }  # fmt: skip
-        payload = {
-            **self._parents(intent), **file, "path": intent.path, "dose_e_per_a2": frame.dose_e_per_a2,
-            "electrons": frame.electrons, "started_s": frame.started_s, "ended_s": frame.ended_s,
-        }  # fmt: skip
-        waiting = and_(table.c.id == intent.frame_id, table.c.status == "acquiring")
-        with self._database.writing() as connection:
-            if connection.execute(update(table).where(waiting).values(**values)).rowcount != 1:
-                raise StorageError(f"action {intent.action_id} does not wait for a frame; `stempilot show` says why")
-            self._end(connection, intent, "stored", None, ("intended",))
-            connection.execute(insert(schema.asset).values(**asset))
-            self._add(connection, intent.experiment_id, events.FRAME_STORED, payload)
-            return frame_row(connection.execute(select(table).where(table.c.id == intent.frame_id)).mappings().one())
-
-    def _end(
-        self, connection: Connection, intent: Intent, status: str, reason: str | None, allowed: Sequence[str]
-    ) -> None:
-        table = schema.decision
-        query = update(table).where(table.c.id == intent.decision.id, table.c.status.in_(list(allowed)))
-        if connection.execute(query.values(status=status, status_reason=reason, ended_at=self._now())).rowcount != 1:
-            found = connection.execute(select(table.c.status).where(table.c.id == intent.decision.id)).scalar()
-            raise StorageError(
-                f"decision {intent.decision.id} is {found or 'unknown here'}; only one that is "
-                f"{' or '.join(allowed)} can become {status}"
-            )
-
-    def _change(self, connection: Connection, experiment_id: str, **values: Any) -> None:
-        table = schema.experiment
-        query = update(table).where(table.c.id == experiment_id).values(updated_at=self._now(), **values)
-        if connection.execute(query).rowcount != 1:
-            raise NotFound(f"no experiment {experiment_id!r} in {self.data_folder}; `stempilot list` shows them")
-
-    def _add(
-        self,
-        connection: Connection,
-        experiment_id: str,
-        kind: str,
-        payload: Mapping[str, Any],
-        arrays: bytes | None = None,
-    ) -> Event:
-        parent, table = schema.experiment, schema.event
-        owner = select(parent.c.id).where(parent.c.id == experiment_id).with_for_update()
-        if connection.execute(owner).first() is None:
-            raise NotFound(f"no experiment {experiment_id!r} in {self.data_folder}; `stempilot list` shows them")
-        last = connection.execute(select(func.max(table.c.seq)).where(table.c.experiment_id == experiment_id)).scalar()
-        event = Event(
-            experiment_id=experiment_id,
-            seq=(last or 0) + 1,
-            kind=kind,
-            recorded_at=self._now(),
-            payload=plain(payload),
-            arrays=arrays,
-        )
-        values = {name: getattr(event, name) for name in Event.__dataclass_fields__}
-        connection.execute(insert(table).values(**values))
-        return event
+    def _adopt(self, intent: Intent, frame: Frame, data: bytes, acquired_at: datetime) -> StoredFrame:
+        with self._writing(intent.experiment_id) as connection:
+            return line_rows.store(connection, intent, frame, data, acquired_at, self.now())
 
     def _context(self, experiment_id: str) -> dict[str, Any]:
         if experiment_id not in self._contexts:
@@ -441,22 +327,3 @@ class Catalogue:
             context=self._context(intent.experiment_id),
             decision=plain(intent.decision),
         )
-
-    def _parents(self, intent: Intent) -> dict[str, Any]:
-        return {
-            "frame_id": intent.frame_id,
-            "action_id": intent.action_id,
-            "decision_id": intent.decision.id,
-            "decision_seq": intent.decision.seq,
-            "suggestion_id": intent.decision.suggestion_id,
-        }
-
-
-def _frames_path(experiment_id: str) -> str:
-    return f"experiments/{experiment_id}/frames"
-
-
-def _promoted(document: Mapping[str, Any], section: str, key: str) -> str | None:
-    found = document.get(section)
-    value = found.get(key) if isinstance(found, Mapping) else None
-    return None if value is None else str(value)

@@ -36,7 +36,7 @@ _DISK_FULL_STATES = {"53100", "53200"}
 class Database:
     """One engine with short transactions; writes come one at a time, reads may run beside them."""
 
-    def __init__(self, folder: Path, url: str | None, *, read_only: bool) -> None:
+    def __init__(self, folder: Path, url: str | None, *, read_only: bool, group_commit: bool = False) -> None:
         self.folder = folder
         self.read_only = read_only
         self._writing = threading.RLock()
@@ -74,10 +74,10 @@ class Database:
                 _check_known(version, self.folder)
                 _run_migrations(connection)
 
-    def check(self) -> None:
+    def check(self, *, thorough: bool = True) -> None:
         """Look for damage. Raises CatalogueCorrupt saying what to do, NotFound where there is no catalogue."""
         with self.reading() as connection:
-            if self.dialect == "sqlite" and not self.read_only:
+            if self.dialect == "sqlite" and thorough and not self.read_only:
                 found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
                 if found != "ok":
                     raise CatalogueCorrupt(_corrupt(self.folder, str(found)))

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import weakref
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from orchestrator.errors import DataFolderBusy, DataFolderNotWritable, DiskFull,
 
 LOCK_NAME: Final = ".lock"
 RESERVE_BYTES: Final = 1 << 20  # left for the database when a frame is written
+_LOOK_S: Final = 0.2
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
@@ -21,17 +23,18 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EI
 class FolderLock:
     """The right to write in a data folder; it ends with `release` or with the process, however that ends.
 
-    `flock` on `.lock`, which holds the owner's process id. A forked child gives up its copy, so that it cannot
-    keep the folder busy after its parent is gone.
+    `flock` on `.lock`, which names the owners' process ids: one owner alone, or several that share. A forked child
+    gives up its copy, so that it cannot keep the folder busy after its parent is gone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         try:
-            self._descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o644)
         except OSError as error:
             raise storage_error(error, folder) from error
+        self._shared = shared
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except OSError as error:
             os.close(self._descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -40,14 +43,16 @@ class FolderLock:
                 f"{folder} is being written by process {holder(folder) or '(unknown)'}; "
                 "wait until it ends, or give another folder with --data"
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        if not shared:
+            os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
         _held.add(self)
 
     def release(self) -> None:
         """Let others write; more than once is harmless."""
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
+            if not self._shared:
+                os.ftruncate(self._descriptor, 0)
             self.close()
 
     def close(self) -> None:
@@ -68,18 +73,41 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
+def _lock(descriptor: int, mode: int) -> None:
+    """Lock a file; who merely looks (`holder`) holds it for an instant, so a refusal is believed after a while only."""
+    deadline_s = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(_LOOK_S / 10)
+        else:
+            return
+
+
 def holder(folder: Path) -> int | None:
-    """Process id of the writer of a data folder, None when nobody writes there."""
+    """Process id of the writer of a data folder (of one, where several share it), None when nobody writes there."""
     try:
         with (folder / LOCK_NAME).open("rb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                text = file.read().strip()
-                return int(text) if text.isdigit() else None
+                return next(filter(_is_alive, (int(word) for word in file.read().split() if word.isdigit())), None)
     except FileNotFoundError:
         return None
     return None
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def make(folder: Path) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -74,6 +74,7 @@ experiment = Table(
     Column("context", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("removed_at", UtcDateTime),
 )
 
 event = Table(
@@ -173,4 +174,93 @@ asset = Table(
     Column("media_type", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("path", "role"),
+)
+
+queue_entry = Table(
+    "queue_entry",
+    metadata,
+    Column("experiment_id", String(32), ForeignKey("experiment.id"), primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("instrument", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("not_before", UtcDateTime),
+    Column("not_after", UtcDateTime),
+    Column("wanted", String(16)),
+    Column("wanted_by", Text),
+    Column("reason", Text),
+    Column("reason_by", Text),
+    Column("claimed_by", Text),
+    Column("fence", BigInteger),
+    Column("started_count", Integer, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("version", Integer, nullable=False),
+    Column("submitted_by", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+# In the order of execution: for the next of an instrument, and for pages over all instruments.
+Index(
+    "ix_queue_entry_claim",
+    queue_entry.c.instrument,
+    queue_entry.c.status,
+    queue_entry.c.priority.desc(),
+    queue_entry.c.seq,
+    queue_entry.c.not_before,
+)
+Index("ix_queue_entry_page", queue_entry.c.status, queue_entry.c.priority.desc(), queue_entry.c.seq)
+Index("ix_queue_entry_window", queue_entry.c.status, queue_entry.c.not_after)
+
+instrument_lease = Table(
+    "instrument_lease",
+    metadata,
+    Column("instrument", Text, primary_key=True),
+    Column("holder", Text),
+    Column("experiment_id", String(32), ForeignKey("experiment.id")),
+    Column("fence", BigInteger, nullable=False),
+    Column("renewal_count", BigInteger, nullable=False),
+    Column("length_s", Float(53), nullable=False),
+    Column("claimed_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("asked_at", UtcDateTime),
+    Column("asked_by", Text),
+    Column("locked_reason", Text),
+    Column("locked_by", Text),
+    Column("locked_at", UtcDateTime),
+    Column("blanked_at", UtcDateTime),
+)
+
+upload = Table(
+    "upload",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", String(128), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("token_id", String(32), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("method", String(16), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("body_sha256", String(64), nullable=False),
+    Column("status", Integer),
+    Column("headers", JSON),
+    Column("body", LargeBinary),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )

@@ -249,13 +249,13 @@ def test_a_disk_that_fills_up_while_a_frame_is_written(experiment: tuple[Catalog
 
 def test_a_database_that_cannot_grow(experiment: tuple[Catalogue, str]) -> None:
     catalogue, name = experiment
-    with catalogue._database.writing() as connection:
+    with catalogue.database.writing() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull, match="make room, then `stempilot resume`"):
         catalogue.append(name, "noted", {}, arrays=bytes(100_000))
     assert [event.kind for event in catalogue.events(name)] == ["created"]
-    with catalogue._database.writing() as connection:
+    with catalogue.database.writing() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1073741823")
     catalogue.append(name, "noted", {}, arrays=bytes(100_000))
 

@@ -147,7 +147,7 @@ def test_events_are_never_changed(catalogue: Catalogue) -> None:
     for statement in ("UPDATE event SET kind = 'other'", "DELETE FROM event"):
         with (
             pytest.raises(StorageError, match="events are appended, never changed"),
-            catalogue._database.writing() as c,
+            catalogue.database.writing() as c,
         ):
             c.execute(text(statement))
     assert [event.kind for event in catalogue.events(experiment)] == ["created"]
