@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,25 +30,27 @@ def unit_of(name: str) -> str:
 
 def fault_lines(error: ValidationError, known: dict[str, Any] | None = None) -> list[str]:
     """One line a fault: path, what is wrong, the value, the limit and its unit."""
-    lines: list[str] = []
-    for fault in error.errors(include_url=False):
-        path = ".".join(str(part) for part in fault["loc"]) or "(spec)"
-        name = next((str(part) for part in reversed(fault["loc"]) if isinstance(part, str)), "")
-        unit = unit_of(name)
-        value = fault.get("input")
-        if fault["type"] == "missing":
-            lines.append(f"{path}: missing; add it")
-            continue
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{path}: unknown key{_suggestion(name, fault['loc'], known or {})}")
-            continue
-        limits = fault.get("ctx", {})
-        bounds = [f"{sign} {limits[key]}" for key, sign in _BOUNDS if key in limits]
-        message = fault["msg"].removeprefix("Value error, ")
-        shown = f" (got {value!r}{' ' + unit if unit else ''}" if not isinstance(value, dict) else " ("
-        allowed = f"; allowed {' and '.join(bounds)}{' ' + unit if unit else ''}" if bounds else ""
-        lines.append(f"{path}: {message}" + (f"{shown}{allowed})" if not isinstance(value, dict) else ""))
-    return lines
+    return [
+        f"{'.'.join(str(part) for part in fault['loc']) or '(spec)'}: {fault_line(fault, known)}"
+        for fault in error.errors(include_url=False)
+    ]
+
+
+def fault_line(fault: Mapping[str, Any], known: dict[str, Any] | None = None) -> str:
+    """What is wrong in one place: the words, the value, the limit and its unit."""
+    name = next((str(part) for part in reversed(fault["loc"]) if isinstance(part, str)), "")
+    if fault["type"] == "missing":
+        return "missing; add it"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key{_suggestion(name, fault['loc'], known or {})}"
+    message = fault["msg"].removeprefix("Value error, ")
+    value, limits, unit = fault.get("input"), fault.get("ctx", {}), unit_of(name)
+    if isinstance(value, dict):
+        return message
+    bounds = [f"{sign} {limits[key]}" for key, sign in _BOUNDS if key in limits]
+    shown = f" (got {value!r}{' ' + unit if unit else ''}"
+    allowed = f"; allowed {' and '.join(bounds)}{' ' + unit if unit else ''}" if bounds else ""
+    return f"{message}{shown}{allowed})"
 
 
 def _suggestion(name: str, location: tuple[int | str, ...], schema: dict[str, Any]) -> str:

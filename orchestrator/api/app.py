@@ -1,0 +1,110 @@
+"""The service as one ASGI application; every module whose name ends in `_routes` is a room of it.
+
+`workflows.serve` makes the `Services`, calls `check_binding` and runs the application with uvicorn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from instruments import InstrumentError
+from orchestrator.api import pages, service_routes
+from orchestrator.api.guards import Guards
+from orchestrator.api.idempotency import Replies
+from orchestrator.api.openapi import document_of
+from orchestrator.api.problems import Problem, problem_of
+from orchestrator.api.route import parameters_problem
+from orchestrator.api.services import Services
+from orchestrator.errors import OrchestratorError, StorageError
+
+_log = logging.getLogger(__name__)
+_ROUTERS = (service_routes.router, service_routes.short_router, pages.router)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The REST API under `/api/v1` and the pages people look at, over what `services` holds."""
+    app = FastAPI(title="stempilot", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
+                  lifespan=_lifespan)  # fmt: skip
+    app.state.services = services
+    app.state.replies = Replies(services.catalogue)
+    for router in _ROUTERS:
+        app.router.routes.extend(router.routes)
+    app.state.openapi = document_of(app, services)
+    app.add_middleware(Guards, own_names_only=services.tokens is None)
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_parameters)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(OrchestratorError, _answer_error)
+    app.add_exception_handler(InstrumentError, _answer_error)
+    app.add_exception_handler(Exception, _answer_unknown)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    try:
+        app.state.replies.forget_old()
+    except StorageError as error:
+        _log.warning("answers that nobody will ask for again stay for now: %s", error)
+    yield
+
+
+def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response(request.url.path)
+
+
+def _answer_parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return parameters_problem(error).response(request.url.path)
+
+
+def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OrchestratorError | InstrumentError)
+    problem = problem_of(error)
+    if problem.status >= 500:
+        _log.error("%s %s: %s", request.method, request.url.path, error)
+    return problem.response(request.url.path)
+
+
+def _answer_http(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown path, a method that is not there."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 405:
+        allowed = allowed_methods(request.app, request.scope)
+        return Problem(
+            "method-not-allowed", f"{request.method} is not allowed for {path[:200]}; allowed: {', '.join(allowed)}",
+            headers={"Allow": ", ".join(allowed)},
+        ).response(path)  # fmt: skip
+    if error.status_code == 404:
+        return Problem("not-found", f"nothing is served at {path[:200]}; /api/v1/docs lists what is").response(path)
+    return Problem("malformed" if error.status_code < 500 else "internal", str(error.detail)).response(path)
+
+
+def _answer_unknown(request: Request, error: Exception) -> Response:
+    """An error nobody foresaw: the log gets all of it, the client a sentence."""
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    problem = Problem("internal", "an error that was not foreseen; the service's log has it")
+    problem.headers["X-Content-Type-Options"] = "nosniff"
+    return problem.response(request.url.path)
+
+
+def allowed_methods(app: FastAPI, scope: Any) -> list[str]:
+    """Every method that some route serves at this path, HEAD with GET."""
+    found: set[str] = set()
+    for route in app.router.routes:
+        if isinstance(route, APIRoute) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
