@@ -7,6 +7,7 @@ OrchestratorError             1  the experiment ended without success
   Conflict                    1  the experiment's state does not allow it; the message says what is possible
   PreconditionFailed          1  it was changed by somebody else meanwhile; look again, then decide
   LeaseLost                   1  another worker has the instrument; end at once and touch nothing
+  Interrupted               130  by a person before the loop began; the beam is blanked, it can be resumed
   NotFound                    5  no such experiment, frame, instrument or catalogue
   StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
     DataFolderBusy            6  another process writes there; wait, or use another folder
@@ -58,6 +59,12 @@ class PreconditionFailed(OrchestratorError):
 
 class LeaseLost(OrchestratorError):
     """Another worker has the instrument; end at once and touch nothing."""
+
+
+class Interrupted(OrchestratorError):
+    """By a person before the loop began; the beam is blanked, it can be resumed."""
+
+    exit_status: ClassVar[int] = 130
 
 
 class NotFound(OrchestratorError):

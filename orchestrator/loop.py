@@ -27,9 +27,16 @@ from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.mapping import command_for
 from orchestrator.objectives.objective import FrameFacts, Objective, Score
 from orchestrator.spec import ExperimentSpec
-from policies import Cost, Observation, Policy, Status, Suggestion
+from policies import Cost, GaveUp, Observation, Policy, Status, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
+Adjustment = Callable[[Suggestion, AcquireFrame], AcquireFrame]
+
+
+def _as_it_is(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
+    del suggestion
+    return command
+
 
 
 class Extraction(Protocol):
@@ -73,17 +80,27 @@ class Record(Protocol):
         ...
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass
 class Control:
-    """Flags that people and signals set from other threads; read between frames."""
+    """What people and signals want, read between frames: flags set from other threads, and `wanted`, which asks
+    elsewhere (a queue) for `cancel`, `pause` or None."""
 
     interrupt: threading.Event = field(default_factory=threading.Event)
     cancel: threading.Event = field(default_factory=threading.Event)
+    pause: threading.Event = field(default_factory=threading.Event)
+    wanted: Callable[[], str | None] = _nothing
 
     def reason(self) -> str | None:
-        """Why a person wants the loop to end, or None."""
-        if self.cancel.is_set():
+        """The status a person wants the loop to end with, or None."""
+        wanted = self.wanted()
+        if self.cancel.is_set() or wanted == "cancel":
             return "cancelled"
+        if self.pause.is_set() or wanted == "pause":
+            return "paused"
         return "interrupted" if self.interrupt.is_set() else None
 
 
@@ -120,14 +137,16 @@ class Experiment:
     control: Control = field(default_factory=Control)
     spent: Spent = field(default_factory=Spent)
     clock: Callable[[], float] = time.monotonic
+    adjust: Adjustment = _as_it_is
 
     def __post_init__(self) -> None:
         self.started_at_s = self.clock()
         self.capabilities: Capabilities = self.microscope.capabilities()
 
     def command(self, suggestion: Suggestion, action_id: str) -> AcquireFrame:
-        """The command of a suggestion."""
-        return command_for(suggestion.point, self.spec, self.capabilities, action_id)
+        """The command of a suggestion, with what a calibration says."""
+        command = command_for(suggestion.point, self.spec, self.capabilities, action_id)
+        return self.adjust(suggestion, command)
 
 
 def run(experiment: Experiment) -> Ending:
@@ -228,7 +247,7 @@ def ending_of(experiment: Experiment) -> Ending | None:
             f"{experiment.spent.consecutive_refusals} suggestions in a row were refused; nothing more fits the limits",
         )
     if stop := experiment.policy.should_stop():
-        return Ending("completed", str(stop))
+        return Ending("failed" if isinstance(stop, GaveUp) else "completed", str(stop))
     return None
 
 

@@ -19,6 +19,8 @@ FILE_NAME: Final = "stempilot.toml"
 DEFAULT_FOLDER: Final = "stempilot-data"
 DATA_VARIABLE: Final = "STEMPILOT_DATA"
 DATABASE_VARIABLE: Final = "STEMPILOT_DATABASE_URL"
+REAL_DATA_VARIABLE: Final = "STEMPILOT_REAL_DATA"
+PREFECT_VARIABLE: Final = "STEMPILOT_PREFECT_URL"
 BUILT_IN: Final = ("simulated", "replay")
 
 
@@ -30,6 +32,19 @@ class InstrumentSettings(Record):
     safety: SafetyEnvelope = SafetyEnvelope()
 
 
+class ServeSettings(Record):
+    """What `stempilot serve` and its workers need to know."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8765, ge=0, le=65535, description="of API and page; 0: any free one")
+    instruments: list[str] | None = Field(default=None, description="which to serve; None: every configured one")
+    prefect: bool = Field(default=True, description="show runs at a Prefect server")
+    prefect_url: str | None = Field(
+        default=None, description="http://.../api of one that runs already; none is started"
+    )
+    prefect_ui: bool = Field(default=True, description="Prefect's own pages, on loopback as its API")
+
+
 class Settings(Record):
     """What `stempilot.toml`, the environment and the command line say together.
 
@@ -38,7 +53,12 @@ class Settings(Record):
 
     data_folder: Path
     database_url: str | None = Field(default=None, description="postgresql://...; None: SQLite in the data folder")
+    real_data_folder: Path | None = Field(default=None, description="measured files that reports show beside a run")
     instruments: dict[str, InstrumentSettings] = Field(default_factory=dict)
+    serve: ServeSettings = ServeSettings()
+    lease_s: float = Field(
+        default=10.0, ge=1.0, le=600.0, description="a worker unheard of for so long, in s, has lost its instrument"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -71,11 +91,21 @@ class Settings(Record):
         document["data_folder"] = folder
         if environment.get(DATABASE_VARIABLE):
             document["database_url"] = environment[DATABASE_VARIABLE]
+        if environment.get(REAL_DATA_VARIABLE):
+            document["real_data_folder"] = environment[REAL_DATA_VARIABLE]
+        if environment.get(PREFECT_VARIABLE) and isinstance(document.get("serve", {}), Mapping):
+            document["serve"] = {**document.get("serve", {}), "prefect_url": environment[PREFECT_VARIABLE]}
         try:
             return cls.model_validate(document)
         except ValidationError as error:
             lines = fault_lines(error, cls.model_json_schema())
             raise SpecError(f"{path}: {len(lines)} fault(s)\n  " + "\n  ".join(lines)) from error
+
+    @property
+    def served(self) -> list[str]:
+        """Names of the instruments that get a host and a worker. Raises NotFound for one that is not configured."""
+        names = sorted(self.instruments) if self.serve.instruments is None else self.serve.instruments
+        return [name for name in names if self.instrument(name)]
 
     def instrument(self, name: str) -> InstrumentSettings:
         """The configured instrument of that name. Raises NotFound listing those there are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import instruments
 import policies
 from instruments import Capabilities, ConfigurationError, DoseLedger, GuardedMicroscope, Microscope, SafetyEnvelope
+from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import Refused, SpecError
 from orchestrator.loop import Control, Experiment, Listener, Record
 from orchestrator.mapping import command_for
@@ -18,6 +19,15 @@ from orchestrator.spec import ExperimentSpec
 from policies import Policy, SearchSpace
 from workflows.questions.question import Question, Setting
 from workflows.questions.registry import build_question
+
+
+OpenInstrument = Callable[[str, Mapping[str, Any]], Microscope]
+"""How a microscope is opened: adapter and configuration to an instrument, in this process or where it lives."""
+
+
+def open_here(adapter: str, config: Mapping[str, Any]) -> Microscope:
+    """The instrument in this process."""
+    return instruments.open(adapter, **config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,11 @@ class Parts:
     microscope: Microscope
     envelope: SafetyEnvelope
     question: Question
+
+
+def spec_of(catalogue: Catalogue, row: ExperimentRow) -> ExperimentSpec:
+    """The spec an experiment was started or submitted with."""
+    return ExperimentSpec.model_validate(row.spec)
 
 
 def instrument_config(
@@ -67,7 +82,13 @@ def envelope_of(spec: ExperimentSpec, settings: InstrumentSettings) -> SafetyEnv
     )
 
 
-def prepare(spec: ExperimentSpec, seed: int, settings: InstrumentSettings, cache_folder: Path | None) -> Parts:
+def prepare(
+    spec: ExperimentSpec,
+    seed: int,
+    settings: InstrumentSettings,
+    cache_folder: Path | None,
+    open_instrument: OpenInstrument = open_here,
+) -> Parts:
     """Open the instrument and build the question, exposing nothing. Raises SpecError, Refused or an InstrumentError."""
     try:
         space = SearchSpace.from_dict(spec.search_space)
@@ -75,7 +96,7 @@ def prepare(spec: ExperimentSpec, seed: int, settings: InstrumentSettings, cache
         raise SpecError(f"search_space: {error}") from error
     config = instrument_config(spec, settings, seed, cache_folder)
     try:
-        microscope = instruments.open(settings.adapter, **config)
+        microscope = open_instrument(settings.adapter, config)
     except ConfigurationError as error:
         raise SpecError(f"instrument.config: {error}") from error
     if faults := mode_faults(spec, microscope.capabilities()):

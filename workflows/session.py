@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault
 from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
-from orchestrator.catalogue import Catalogue
+from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.errors import Interrupted, LeaseLost
+from orchestrator.events import CONTEXT_SET
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
@@ -27,8 +30,17 @@ from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
 from policies import Policy, Suggestion
-from workflows.assembly import Parts, check_first_frame, join, make_policy, prepare
-from workflows.evaluation.baselines import OurRun, baseline_plans, run_all
+from workflows.assembly import (
+    OpenInstrument,
+    Parts,
+    check_first_frame,
+    join,
+    make_policy,
+    open_here,
+    prepare,
+    spec_of,
+)
+from workflows.evaluation.baselines import BaselinesStopped, OurRun, baseline_plans, end_processes, run_all
 from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, one_thread, truth_of, verdict_on
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
@@ -45,6 +57,12 @@ class RunOptions:
     engine: str = "prefect"
     baselines: bool = True
     settings_file: str | None = None
+
+    @classmethod
+    def of(cls, row: ExperimentRow) -> RunOptions:
+        """Those an experiment was started or submitted with; what it was not told is as if left out."""
+        known = {option.name for option in fields(cls)}
+        return cls(**{"seed": row.seed, **{key: value for key, value in row.options.items() if key in known}})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -68,13 +86,20 @@ class Run:
 
 @dataclass
 class Session:
-    """One open data folder and the person watching it."""
+    """One open data folder and the person watching it.
+
+    How a microscope is opened, who controls the loop, whether Prefect is embedded and how the last word about an
+    experiment is written are given: `stempilot run` and a worker differ in nothing else.
+    """
 
     catalogue: Catalogue
     settings: Settings
     listen: Callable[[str, Mapping[str, Any]], None]
     say: Callable[[str], None]
     control: Control = field(default_factory=Control)
+    open_instrument: OpenInstrument = open_here
+    embeds_prefect: bool = True
+    set_status: Callable[[str, str, str | None], None] | None = None
 
     @property
     def cache_folder(self) -> Path:
@@ -84,10 +109,7 @@ class Session:
     def start(self, spec: ExperimentSpec, options: RunOptions) -> str:
         """Run a new experiment to its end; its id."""
         one_thread()
-        parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
-        policy = make_policy(parts, spec.policy.name, spec.policy.options)
-        check_first_frame(join(parts, policy, NoRecord(), _ignore))
-        self.catalogue.forecast(bytes_needed(spec))
+        parts, policy = self._checked(spec, options)
         experiment_id = self.catalogue.create_experiment(
             name=spec.name,
             spec=spec.model_dump(mode="json"),
@@ -95,31 +117,67 @@ class Session:
             engine=options.engine,
             options=options.to_dict(),
         )
-        self.catalogue.begin(experiment_id, context_of(spec))
-        engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
-        self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
-        parts.question.prepare()
-        return self._drive(self._run_of(experiment_id, parts, policy, engine, options))
+        return self._begin(experiment_id, parts, policy, options)
+
+    def take(self, experiment_id: str) -> str:
+        """Run an experiment that was submitted, or go on with it where it has begun; its id."""
+        one_thread()
+        row = self.catalogue.experiment(experiment_id)
+        if any(self.catalogue.events(row.id, kinds=(CONTEXT_SET,))):
+            return self.resume(row.id)
+        options = RunOptions.of(row)
+        parts, policy = self._checked(spec_of(self.catalogue, row), options)
+        return self._begin(row.id, parts, policy, options)
 
     def resume(self, experiment_id: str) -> str:
         """Go on with an interrupted or crashed experiment with the decisions it would have made; its id."""
         one_thread()
         row = self.catalogue.experiment(experiment_id)
-        spec = ExperimentSpec.model_validate(row.spec)
-        options = RunOptions(**row.options)
+        spec, options = spec_of(self.catalogue, row), RunOptions.of(row)
         engine = self._engine(options, start=False)
-        parts = prepare(spec, options.seed, self.settings.instrument(spec.instrument.name), self.cache_folder)
-        policy = make_policy(parts, spec.policy.name, spec.policy.options)
+        parts, policy = self._parts(spec, options)
         report = self.catalogue.recover(row.id)
         if not report.is_clean:
             self.catalogue.append(row.id, "recovered", plain(report))
         run = self._run_of(row.id, parts, policy, engine, options)
-        self.catalogue.set_status(row.id, "running", None)
-        restored = restore(run.experiment, run.journal)
+        self._set_status(row.id, "running", None)
+        with self._resumable(row.id, run.experiment, "while it was put back to where it stood, beam blanked"):
+            restored = restore(run.experiment, run.journal)
         self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
         if engine is not None:
             engine.start()
         return self._drive(run)
+
+    def _checked(self, spec: ExperimentSpec, options: RunOptions) -> tuple[Parts, Policy]:
+        """Parts and policy of an experiment that may start: its first frame can be paid, its frames have room."""
+        parts, policy = self._parts(spec, options)
+        check_first_frame(join(parts, policy, NoRecord(), _ignore))
+        self.catalogue.forecast(bytes_needed(spec))
+        return parts, policy
+
+    def _parts(self, spec: ExperimentSpec, options: RunOptions) -> tuple[Parts, Policy]:
+        settings = self.settings.instrument(spec.instrument.name)
+        parts = prepare(spec, options.seed, settings, self.cache_folder, self.open_instrument)
+        return parts, make_policy(parts, spec.policy.name, spec.policy.options)
+
+    def _begin(self, experiment_id: str, parts: Parts, policy: Policy, options: RunOptions) -> str:
+        self.catalogue.begin(experiment_id, context_of(parts.spec))
+        engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
+        run = self._run_of(experiment_id, parts, policy, engine, options)
+        self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
+        with self._resumable(experiment_id, run.experiment, "before the first frame, nothing was exposed"):
+            parts.question.prepare()
+        return self._drive(run)
+
+    @contextmanager
+    def _resumable(self, experiment_id: str, experiment: Experiment, when: str) -> Iterator[None]:
+        """Ctrl-C before the loop begins. Raises Interrupted, which says how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            experiment.microscope.stop()
+            self._set_status(experiment_id, "interrupted", f"interrupted by a person {when}")
+            raise Interrupted(f"interrupted {when}; go on with: stempilot resume {experiment_id}") from error
 
     def _run_of(
         self, experiment_id: str, parts: Parts, policy: Policy, engine: PrefectEngine | None, options: RunOptions
@@ -137,39 +195,48 @@ class Session:
         return Run(parts, experiment, journal, engine, options, curve, answers)
 
     def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
-        if options.engine != "prefect":
+        if options.engine != "prefect" or not self.embeds_prefect:
             return None
         engine = PrefectEngine(self.catalogue.data_folder / "prefect")
         if start:
             engine.start()
         return engine
 
+    def _set_status(self, experiment_id: str, status: str, reason: str | None) -> None:
+        (self.set_status or self.catalogue.set_status)(experiment_id, status, reason)
+
     def _drive(self, run: Run) -> str:
         """Run to the end; whatever happens, the beam is blanked. The final status is written last."""
-        own, experiment = run.journal.experiment_id, run.experiment
-        self.catalogue.set_status(own, "running", None)
+        own = run.journal.experiment_id
+        self._set_status(own, "running", None)
         started = time.monotonic()
+        with interruptible(self.control, run.experiment, self.say):
+            ending = self._ended(run, started)
+            blank(run.experiment, run.journal)
+            self._close(run, ending, started)
+            if ending.status == "completed":
+                ending = self._evaluated(run, ending)
+        self._set_status(own, ending.status, ending.reason)
+        return own
+
+    def _ended(self, run: Run, started: float) -> Ending:
+        """How the loop ended. After an instrument's fault that is written down, and the fault is raised."""
         try:
-            with interruptible(self.control, experiment, self.say):
-                ending = self._loop(run)
+            return self._loop(run)
         except InstrumentError as error:
-            experiment.microscope.stop()
+            run.experiment.microscope.stop()
             ending = Ending("failed", f"instrument: {error}")
             self._close(run, ending, started)
-            self.catalogue.set_status(own, ending.status, ending.reason)
+            self._set_status(run.journal.experiment_id, ending.status, ending.reason)
             raise
+        except LeaseLost:
+            raise  # the instrument is somebody else's now
         except BaseException:
-            experiment.microscope.stop()
+            run.experiment.microscope.stop()
             raise
         finally:
             if run.engine is not None:
                 run.engine.stop()
-        blank(experiment, run.journal)
-        self._close(run, ending, started)
-        if ending.status == "completed":
-            self._evaluate(run)
-        self.catalogue.set_status(own, ending.status, ending.reason)
-        return own
 
     def _loop(self, run: Run) -> Ending:
         if run.engine is not None:
@@ -197,14 +264,25 @@ class Session:
             },
         )
 
-    def _evaluate(self, run: Run) -> None:
+    def _evaluated(self, run: Run, ending: Ending) -> Ending:
+        """Judge a completed run where the truth is known; its ending, or that a person stopped the baselines."""
         world = truth_of(run.parts.microscope)
         if world is None:
-            return
-        truth, spent, spec = world.truth(), run.experiment.spent, run.parts.spec
+            return ending
+        truth, spent = world.truth(), run.experiment.spent
         run.curve.take(spent.electrons, spent.instrument_time_s)
         verdict = verdict_on(run.parts, run.experiment.microscope, truth)
         verdict["curve"] = run.curve.judged(truth)
+        try:
+            results = self._baselines(run) if run.options.baselines else {}
+        except BaselinesStopped:
+            wanted = self.control.reason() or "interrupted"
+            return Ending(wanted, f"{ending.reason}; {wanted} by a person while the baselines ran")
+        run.journal.note("evaluated", {"truth": verdict, "baselines": results})
+        return ending
+
+    def _baselines(self, run: Run) -> dict[str, Any]:
+        spec, own = run.parts.spec, run.journal.experiment_id
         main = Rehearsal(
             spec=spec,
             seed=run.options.seed,
@@ -213,18 +291,23 @@ class Session:
             policy=spec.policy.name,
             options=spec.policy.options,
         )
-        results: dict[str, Any] = {}
-        if run.options.baselines:
-            points = [step.decision.point for step in self.catalogue.decisions(run.journal.experiment_id)]
-            plans = baseline_plans(main, OurRun.of(points))
-            names = ", ".join(plan.policy for plan in plans)
-            self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
-            results = run_all(plans, lambda done: self.say(f"baseline {done['policy']} done"))
-            self._keep_children(run.journal.experiment_id, main, results)
-        run.journal.note("evaluated", {"truth": verdict, "baselines": results})
+        points = [step.decision.point for step in self.catalogue.decisions(own)]
+        plans = baseline_plans(main, OurRun.of(points))
+        names = ", ".join(plan.policy for plan in plans)
+        self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
+        results = run_all(
+            plans,
+            lambda done: self.say(f"baseline {done['policy']} done"),
+            stopped=lambda: self.control.reason() is not None,
+        )
+        self._keep_children(own, main, results)
+        return results
 
     def _keep_children(self, experiment_id: str, main: Rehearsal, results: Mapping[str, Mapping[str, Any]]) -> None:
+        there = {row.options.get("policy") for row in self.catalogue.children(experiment_id)}
         for name, result in results.items():
+            if name in there:
+                continue  # kept before this run was resumed
             plan = replace(main, policy=name)
             child = self.catalogue.create_experiment(
                 name=f"{main.spec.name}: baseline {name}",
@@ -307,14 +390,13 @@ def interruptible(control: Control, experiment: Experiment, say: Callable[[str],
         del number, frame
         if control.interrupt.is_set():
             experiment.microscope.stop()
+            end_processes()
             os._exit(130)
         control.interrupt.set()
         say("interrupted: finishing this frame, then blanking and saving (Ctrl-C again aborts at once)")
 
-    try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller has its own way to interrupt
-        before = {}
+    is_main = threading.current_thread() is threading.main_thread()  # elsewhere the caller has its own way
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
     try:
         yield
     finally:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
+from multiprocessing import connection
 from typing import Any
 
 from orchestrator.spec import ExperimentSpec
@@ -17,6 +20,7 @@ FULL_DOSE_E_PER_A2 = 2700.0
 FIELD_NM = 20.0
 PIXEL_NM = 0.039
 CURRENT_PA = 30.0
+_LOOK_EVERY_S = 0.25
 
 
 def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float:
@@ -114,18 +118,57 @@ def baseline_plans(main: Rehearsal, ours: OurRun) -> list[Rehearsal]:
     return [replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, ours).items()]
 
 
+class BaselinesStopped(Exception):
+    """A person wants something else; what the baselines had computed is dropped, they can be run again."""
+
+
+def _never() -> bool:
+    return False
+
+
 def run_all(
-    plans: list[Rehearsal], done: Callable[[Mapping[str, Any]], None], processes: int | None = None
+    plans: list[Rehearsal],
+    done: Callable[[Mapping[str, Any]], None],
+    processes: int | None = None,
+    stopped: Callable[[], bool] = _never,
 ) -> dict[str, dict[str, Any]]:
-    """policy name -> verdict; `done` hears of each as it ends. Results do not depend on the number of processes."""
+    """policy name -> verdict; `done` hears of each as it ends. Results do not depend on the number of processes.
+
+    Raises BaselinesStopped soon after `stopped` says so.
+    """
     results: dict[str, dict[str, Any]] = {}
     if not plans:
         return results
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes or os.cpu_count() or 1, len(plans)), mp_context=context) as pool:
+    count = min(processes or os.cpu_count() or 1, len(plans))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_belong_to_parent) as pool:
         futures = {pool.submit(rehearse, plan): plan for plan in plans}
-        for future in as_completed(futures):
-            result = future.result()
-            results[futures[future].policy] = result
-            done(result)
+        waiting = set(futures)
+        while waiting:
+            ended, waiting = wait(waiting, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            for future in ended:
+                results[futures[future].policy] = future.result()
+                done(future.result())
+            if waiting and stopped():
+                end_processes()
+                raise BaselinesStopped
     return {plan.policy: results[plan.policy] for plan in plans}
+
+
+def end_processes() -> None:
+    """End the processes that run baselines, at once."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+
+
+def _belong_to_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
