@@ -113,6 +113,52 @@ class Stop(Record):
     )
 
 
+class Calibration(Record):
+    """A short defocus series on a sacrificial area, before anything else; later frames get the defocus it finds.
+
+    Use the probe current and mode of the experiment: changing the current moves the focus.
+    """
+
+    x_nm: float = Field(ge=-1e6, le=1e6, description="centre of the sacrificial area")
+    y_nm: float = Field(ge=-1e6, le=1e6)
+    field_of_view_nm: float = Field(default=4.0, gt=0, le=1000)
+    pixel_size_nm: float = Field(default=0.04, gt=0, le=5, description="must resolve what can be sharp")
+    mode: str = Field(min_length=1, description="a mode with a dark-field detector")
+    dwell_time_us: float = Field(gt=0, le=1e6, description="all sub-frames together, each frame of the first series")
+    probe_current_pa: float = Field(gt=0, le=1e6)
+    low_nm: float = Field(default=-10.0, ge=-1e5, le=1e5, description="defocus range of the first series")
+    high_nm: float = Field(default=10.0, ge=-1e5, le=1e5)
+    widest_low_nm: float | None = Field(default=None, ge=-1e5, le=1e5, description="None: twice as far as the series")
+    widest_high_nm: float | None = Field(default=None, ge=-1e5, le=1e5)
+    resolution_nm: float = Field(default=0.5, gt=0, le=100, description="step of the defocus")
+    count: int = Field(default=6, ge=3, le=100)
+    refine_count: int = Field(default=4, ge=0, le=100)
+    target_std_nm: float = Field(default=0.3, gt=0, le=100)
+    dose_factor: float = Field(default=4.0, ge=1, le=100, description="once, where the first series shows nothing")
+    on_failure: Literal["stop", "uncorrected"] = Field(
+        default="stop", description="without a focus: end as failed, or go on with the defocus as commanded"
+    )
+    allow_overlap: bool = Field(default=False, description="the sacrificial area may lie in the search area")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        low, high = self.widest_nm
+        if not low <= self.low_nm < self.high_nm <= high:
+            raise ValueError(
+                f"low_nm {self.low_nm:g} and high_nm {self.high_nm:g} nm must be in order and within widest_low_nm "
+                f"{low:g} and widest_high_nm {high:g} nm"
+            )
+        return self
+
+    @property
+    def widest_nm(self) -> tuple[float, float]:
+        """Defocus (low, high) that the series may be widened to."""
+        half = (self.high_nm - self.low_nm) / 2
+        low = self.low_nm - half if self.widest_low_nm is None else self.widest_low_nm
+        high = self.high_nm + half if self.widest_high_nm is None else self.widest_high_nm
+        return low, high
+
+
 class Baselines(Record):
     """Baseline policies run after the experiment on fresh worlds of the same seed; only where the truth is known."""
 
@@ -131,6 +177,7 @@ class ExperimentSpec(Record):
     budget: Budget
     safety: SafetyEnvelope = SafetyEnvelope()
     stop: Stop = Stop()
+    calibrate: Calibration | None = Field(default=None, description="None: no focus series before the experiment")
     labels: dict[str, str] = Field(default_factory=dict)
     proposal: str | None = None
 

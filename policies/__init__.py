@@ -14,8 +14,9 @@ from policies.errors import (
     UnknownPolicy,
 )
 from policies.observation import Observation, Status
-from policies.policy import Policy
+from policies.policy import GaveUp, Policy
 from policies.registry import create, names
+from policies.rules import PolicyFactory, RuleFactory, Seen, rule
 from policies.space import SearchSpace
 from policies.suggestion import Suggestion
 
@@ -27,6 +28,7 @@ __all__ = [
     "CostModel",
     "Dimension",
     "EmptySpace",
+    "GaveUp",
     "InformationModel",
     "Integer",
     "InvalidObservation",
@@ -37,7 +39,10 @@ __all__ = [
     "Point",
     "Policy",
     "PolicyError",
+    "PolicyFactory",
+    "RuleFactory",
     "SearchSpace",
+    "Seen",
     "StateMismatch",
     "Status",
     "Suggestion",
@@ -46,4 +51,5 @@ __all__ = [
     "ValueModel",
     "create",
     "names",
+    "rule",
 ]

@@ -9,6 +9,12 @@ from policies.observation import Observation
 from policies.suggestion import Suggestion
 
 
+class GaveUp(str):
+    """Why a policy stops without what it was asked for; the experiment has failed, not ended well."""
+
+    __slots__ = ()
+
+
 class Policy(Protocol):
     """History to suggestions: a pure function of (seed, options, context, observations ingested)."""
 
@@ -21,7 +27,7 @@ class Policy(Protocol):
         ...
 
     def should_stop(self) -> str | None:
-        """Why to stop, in words; None to go on."""
+        """Why to stop, in words (a `GaveUp` where the aim was missed); None to go on."""
         ...
 
     def snapshot(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _BUILT_IN = {
     "bayesian": "policies.bayesian:Bayesian",
     "mapping": "policies.mapping:Mapping",
     "census": "policies.census:Census",
+    "focus_series": "policies.focus_series:FocusSeries",
 }
 
 

@@ -52,3 +52,25 @@ def cells_inside(
         return slice(int(first), int(last))
 
     return cut(grid_y_nm, y_nm), cut(grid_x_nm, x_nm)
+
+
+def square_means(
+    values: np.ndarray, grid_x_nm: np.ndarray, grid_y_nm: np.ndarray, centres_nm: np.ndarray, width_nm: float
+) -> np.ndarray:
+    """(n,) mean of `values` (rows, columns) over the cells whose centres lie in the square around each (n, 2) x, y.
+
+    A square that holds no cell's centre has the value of the cell nearest to its own centre.
+    """
+    table = running_sums(values)
+    half = width_nm / 2
+    column, row = (_first_and_last(axis, centres_nm[:, n], half) for n, axis in enumerate((grid_x_nm, grid_y_nm)))
+    sums = table[row[1], column[1]] - table[row[0], column[1]] - table[row[1], column[0]] + table[row[0], column[0]]
+    return sums / ((row[1] - row[0]) * (column[1] - column[0]))
+
+
+def _first_and_last(axis_nm: np.ndarray, centre_nm: np.ndarray, half_nm: float) -> tuple[np.ndarray, np.ndarray]:
+    """First cell inside and first cell beyond, at least one cell apart."""
+    first = np.searchsorted(axis_nm, centre_nm - half_nm - 1e-9)
+    last = np.searchsorted(axis_nm, centre_nm + half_nm - 1e-9)
+    nearest = np.searchsorted((axis_nm[1:] + axis_nm[:-1]) / 2, centre_nm)
+    return np.where(last > first, first, nearest), np.where(last > first, last, nearest + 1)

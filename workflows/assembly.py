@@ -17,9 +17,9 @@ from orchestrator.mapping import command_for
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from policies import Policy, SearchSpace
+from workflows.questions.calibrated import calibrated, with_calibration
 from workflows.questions.question import Question, Setting
 from workflows.questions.registry import build_question
-
 
 OpenInstrument = Callable[[str, Mapping[str, Any]], Microscope]
 """How a microscope is opened: adapter and configuration to an instrument, in this process or where it lives."""
@@ -102,6 +102,7 @@ def prepare(
     if faults := mode_faults(spec, microscope.capabilities()):
         raise SpecError("\n  ".join(faults))
     question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
+    question = with_calibration(question, spec, microscope.capabilities())
     return Parts(spec, seed, space, microscope, envelope_of(spec, settings), question)
 
 
@@ -126,8 +127,8 @@ def make_policy(parts: Parts, name: str, options: Mapping[str, Any]) -> Policy:
 
 
 def join(parts: Parts, policy: Policy, record: Record, listen: Listener, control: Control | None = None) -> Experiment:
-    """One experiment, guarded, ready for `loop.run`."""
-    return Experiment(
+    """One experiment, guarded, ready for `loop.run`; focused first where its spec says so."""
+    experiment = Experiment(
         spec=parts.spec,
         policy=policy,
         microscope=GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger()),
@@ -137,6 +138,7 @@ def join(parts: Parts, policy: Policy, record: Record, listen: Listener, control
         listen=listen,
         control=control or Control(),
     )
+    return calibrated(experiment, parts.seed)
 
 
 def check_first_frame(experiment: Experiment) -> None:

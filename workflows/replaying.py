@@ -28,7 +28,7 @@ def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: st
     differences: list[dict[str, Any]] = []
     count = 0
     for step in Journal(catalogue, row.id).past():
-        suggested = policy.suggest()
+        suggested = experiment.policy.suggest()
         derived = plain(dict(suggested[0].point)) if suggested else None
         recorded = step.intent.decision.point
         if derived is None or not same_point(recorded, derived):
@@ -36,7 +36,7 @@ def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: st
         observation = taken_again(experiment, step)
         if observation is None:
             break
-        policy.ingest([observation])
+        experiment.policy.ingest([observation])
         count += 1
     return {"id": row.id, "decisions": count, "differences": differences}
 

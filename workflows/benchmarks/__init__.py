@@ -9,9 +9,10 @@ from typing import Any
 from orchestrator.errors import SpecError
 from orchestrator.settings import Settings
 from workflows.benchmarks.first_world import bench_first_world
+from workflows.benchmarks.focus import bench_focus
 from workflows.benchmarks.loop_overhead import bench_loop_overhead
 
-BENCHMARKS = {"first_world": bench_first_world, "loop_overhead": bench_loop_overhead}
+BENCHMARKS = {"first_world": bench_first_world, "focus": bench_focus, "loop_overhead": bench_loop_overhead}
 
 
 def run_benchmark(

@@ -20,6 +20,7 @@ MIXED = SearchSpace.from_dict(
         "frame_count": {"low": 1, "high": 4, "kind": "integer"},
     }
 )
+FOCUS = SearchSpace.from_dict({"defocus_nm": {"low": -15, "high": 15, "resolution": 0.5}})
 RANKING = np.column_stack([np.linspace(-90, 90, 30), np.linspace(90, -90, 30), np.arange(30.0)])
 
 CASES: dict[str, tuple[SearchSpace, Callable[[], Policy]]] = {
@@ -28,6 +29,7 @@ CASES: dict[str, tuple[SearchSpace, Callable[[], Policy]]] = {
     "sobol": (MIXED, lambda: create("sobol", MIXED, seed=1)),
     "ranked": (PLANE, lambda: create("ranked", PLANE, seed=1, context=Context(survey_rank=RANKING))),
     "oracle": (PLANE, lambda: create("oracle", PLANE, seed=1, context=Context(known_value=RANKING))),
+    "focus_series": (FOCUS, lambda: create("focus_series", FOCUS, seed=1, count=4, dwell_time_us=2.0)),
     "bayesian": (MIXED, lambda: create("bayesian", MIXED, seed=1, initial_count=4)),
 }
 
