@@ -14,6 +14,12 @@ FRAME_STORED: Final = "frame_stored"
 OBSERVED: Final = "observed"
 MARKED: Final = "marked"
 CLOSED: Final = "closed"
+QUEUE_CHANGED: Final = "queue_changed"
+WANTED: Final = "wanted"
+REMOVED: Final = "removed"
+BEAM_BLANKED: Final = "beam_blanked"
+INSTRUMENT_LOCKED: Final = "instrument_locked"
+INSTRUMENT_UNLOCKED: Final = "instrument_unlocked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+# Reports of small runs need no measured image beside them: tests that want one take the folder from `real_data`.
+# (Under a name of its own, for the processes of pytest-xdist inherit what the first has changed.)
+if "STEMPILOT_REAL_DATA" in os.environ:
+    os.environ["STEMPILOT_TESTS_REAL_DATA"] = os.environ.pop("STEMPILOT_REAL_DATA")
 _prefect_home = tempfile.TemporaryDirectory(prefix="stempilot-prefect-", ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = _prefect_home.name
 atexit.register(_prefect_home.cleanup)
+
+pytest_plugins = ["tests.postgresql"]
 
 settings.register_profile("house", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("house")
@@ -53,7 +59,7 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of measured files, or a skip that says how to name one."""
-    named = os.environ.get("STEMPILOT_REAL_DATA")
+    named = os.environ.get("STEMPILOT_TESTS_REAL_DATA")
     if not named:
         pytest.skip("STEMPILOT_REAL_DATA does not name a folder of measured files")
     folder = Path(named).resolve()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from string import hexdigits
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, false, insert, select, update
 
 from orchestrator import events
 from orchestrator.catalogue import event_log, schema
@@ -84,8 +85,8 @@ def find(connection: Connection, experiment_id: str, place: object) -> Experimen
         query = query.where(table.c.parent_id.is_(None))
     else:
         start = experiment_id.lower().replace("-", "")
-        same = len(start) == 32
-        query = query.where(table.c.id == start if same else table.c.id.startswith(start, autoescape=True))
+        is_start = set(start) <= set(hexdigits.lower())
+        query = query.where(table.c.id >= start, table.c.id < start + "g") if is_start else query.where(false())
     found = [experiment_row(row) for row in connection.execute(query.order_by(table.c.id.desc()).limit(6)).mappings()]
     if experiment_id == LATEST and found:
         return found[0]

@@ -189,7 +189,6 @@ queue_entry = Table(
     Column("wanted", String(16)),
     Column("wanted_by", Text),
     Column("reason", Text),
-    Column("reason_by", Text),
     Column("claimed_by", Text),
     Column("fence", BigInteger),
     Column("started_count", Integer, nullable=False),

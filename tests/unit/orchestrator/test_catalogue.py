@@ -1,20 +1,17 @@
-"""The catalogue on SQLite, and on PostgreSQL where STEMPILOT_TEST_POSTGRES_URL names a server."""
+"""The catalogue on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import text
 
 from instruments import Frame
 from orchestrator.catalogue import Catalogue, Intent
-from orchestrator.catalogue.database import postgresql_url
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.decisions import Decision
 from orchestrator.errors import NotFound, StorageError
@@ -26,26 +23,9 @@ SPEC = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    if request.param == "sqlite":
-        yield None
-        return
-    server = os.environ.get("STEMPILOT_TEST_POSTGRES_URL")
-    if not server:
-        pytest.skip("STEMPILOT_TEST_POSTGRES_URL does not name a PostgreSQL server where databases may be made")
-    name = f"stempilot_test_{new_id()}"
-    admin = create_engine(postgresql_url(server), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield postgresql_url(server).set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
 @pytest.fixture
-def catalogue(tmp_path: Path, url: str | None) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path / "deep" / "data", url=url) as opened:
+def catalogue(tmp_path: Path, database_url: str | None) -> Iterator[Catalogue]:
+    with Catalogue.open(tmp_path / "deep" / "data", url=database_url) as opened:
         yield opened
 
 

@@ -37,7 +37,6 @@ def _queue() -> None:
         sa.Column("wanted", sa.String(length=16), nullable=True),
         sa.Column("wanted_by", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("reason_by", sa.Text(), nullable=True),
         sa.Column("claimed_by", sa.Text(), nullable=True),
         sa.Column("fence", sa.BigInteger(), nullable=True),
         sa.Column("started_count", sa.Integer(), nullable=False),

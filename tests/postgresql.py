@@ -1,0 +1,152 @@
+"""A PostgreSQL server for the tests: one that is named, else a throw-away one of the installed programs, else a skip.
+
+`STEMPILOT_TEST_POSTGRES_URL` names a server where databases may be made. A throw-away one listens on a free port of
+the loopback interface, never waits for a disk and is gone afterwards. Where CI=true, its absence is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from orchestrator.catalogue.database import postgresql_url
+from orchestrator.catalogue.identifiers import new_id
+
+VARIABLE = "STEMPILOT_TEST_POSTGRES_URL"
+START_S = 120.0
+QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=100", "shared_buffers=16MB")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a server where databases may be made."""
+    if named := os.environ.get(VARIABLE):
+        yield named
+        return
+    programs = _programs()
+    if programs is None:
+        say = f"{VARIABLE} names no PostgreSQL server, and initdb and postgres are not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, but {say}")
+        pytest.skip(say)
+    with throw_away_server(programs) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_database(postgresql_server: str) -> Iterator[str]:
+    """The URL of a new, empty database, dropped afterwards."""
+    with new_database(postgresql_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """None for SQLite in the data folder, then the URL of a new PostgreSQL database."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgresql_database")
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """A new database of that server."""
+    name = f"stempilot_test_{new_id()}"
+    _execute(server, f"CREATE DATABASE {name}")
+    try:
+        yield postgresql_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def throw_away_server(programs: Path) -> Iterator[str]:
+    """A server of our own, started and stopped; its files are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="stempilot-postgresql-", ignore_cleanup_errors=True) as name:
+        folder, as_user = Path(name), _as_unprivileged(Path(name))
+        cluster, log = folder / "cluster", folder / "log"
+        initdb = [
+            programs / "initdb",
+            "-D",
+            cluster,
+            "-U",
+            "stempilot",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
+        ]
+        made = subprocess.run([*as_user, *initdb], cwd=folder, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, f"initdb: {made.stdout}{made.stderr}"
+        port = _free_port()
+        settings = (*QUICK, "listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}")
+        options = [part for setting in settings for part in ("-c", setting)]
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [*as_user, programs / "postgres", "-D", cluster, *options], cwd=folder, stdout=output, stderr=output
+            )
+        try:
+            url = f"postgresql://stempilot@127.0.0.1:{port}/postgres"
+            _wait_for(url, server, log)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _programs() -> Path | None:
+    """The folder that holds initdb and postgres, the newest where there are several."""
+    on_path = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
+    packaged = Path("/usr/lib/postgresql").glob("*/bin")
+    newest_first = sorted(packaged, key=lambda folder: float(folder.parent.name), reverse=True)
+    there = (folder for folder in (*on_path, *newest_first) if (folder / "initdb").exists())
+    return next(there, None)
+
+
+def _as_unprivileged(folder: Path) -> list[str]:
+    """How to start a program that refuses to run as root; the folder is given to that user."""
+    if os.geteuid() != 0:
+        return []
+    shutil.chown(folder, 65534, 65534)
+    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_S
+    while True:
+        try:
+            _execute(url, "SELECT 1")
+        except SQLAlchemyError as error:
+            if server.poll() is not None or time.monotonic() > deadline_s:
+                raise AssertionError(f"PostgreSQL did not start: {log.read_text()}") from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(postgresql_url(url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(statement))
