@@ -19,7 +19,7 @@ from instruments.errors import (
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Forecasting, HiddenTruth, Microscope, Outcome, Rebuildable
+from instruments.microscope import Forecasting, HiddenTruth, Microscope, Outcome, Rebuildable, Releasable
 from instruments.optics import Aberrations, Coherence, Optics
 from instruments.registry import known_adapters, open  # noqa: A004  the public name is fixed
 from instruments.scans import ScanPattern, StagePosition
@@ -52,6 +52,7 @@ __all__ = [
     "Outcome",
     "Park",
     "Rebuildable",
+    "Releasable",
     "ResultUnknown",
     "SafetyEnvelope",
     "ScanPattern",

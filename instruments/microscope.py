@@ -65,6 +65,15 @@ class Rebuildable(Protocol):
 
 
 @runtime_checkable
+class Releasable(Protocol):
+    """An instrument that can go on after `stop` without being opened again."""
+
+    def release(self) -> None:
+        """Take commands again after `stop`; the beam stays blanked until one asks for it."""
+        ...
+
+
+@runtime_checkable
 class HiddenTruth(Protocol):
     """A world that knows the answer; only `workflows.evaluation` may ask."""
 

@@ -46,7 +46,8 @@ class SimulatedMicroscope:
     """`Microscope`, `Forecasting`, `Rebuildable` and `HiddenTruth` on one hidden `World`.
 
     Random draws of a command are keyed by (seed, ordinal of the command, purpose), so a frame exposed once can be made
-    again, bit for bit, at any later time and after `rebuild`. Refused commands change nothing and have no ordinal.
+    again, bit for bit, at any later time and after `rebuild`. Commands that change nothing (refused ones, blanking a
+    blanked beam) have no ordinal. With `time_scale` above 0 an exposure takes time on the wall's clock too.
     """
 
     config: SimulatedConfig
@@ -55,6 +56,7 @@ class SimulatedMicroscope:
     _executed: dict[str, Command] = field(default_factory=dict[str, Command])
 
     def __post_init__(self) -> None:
+        self._is_exposing = False
         self._card = card(self.config)
         self._situation = Situation.start(self.config, self.config.initial_mode)
         self._stopped = threading.Event()
@@ -100,6 +102,7 @@ class SimulatedMicroscope:
                 )
             refuse_frame(command, self._card)
             self._expose(command)
+            self._keep_the_beam_on(self._exposures[command.action_id])
         self._refuse_other(command)
         return self._render(self._exposures[command.action_id])
 
@@ -108,8 +111,13 @@ class SimulatedMicroscope:
         return "delivered" if action_id in self._executed else "not_started"
 
     def stop(self) -> None:
-        """Blank for good; a frame in progress is finished (it is exposed as a whole), nothing is exposed after it."""
+        """Blank until `release`; a frame in progress counts as exposed whole, nothing is exposed after it."""
         self._stopped.set()
+
+    def release(self) -> None:
+        """Go on after `stop`, the beam blanked. A stop is no command: it has no ordinal, later draws do not change."""
+        self._situation = replace(self._situation, is_blanked=True)
+        self._stopped.clear()
 
     def rebuild(self, commands: Sequence[Command]) -> None:
         """Carry out `commands` without images. What would be refused, or was done already, is passed over."""
@@ -181,12 +189,25 @@ class SimulatedMicroscope:
         self._executed[command.action_id] = command
         self._situation = replace(situation, time_s=ended_s)
 
+    def _keep_the_beam_on(self, exposure: Exposure) -> None:
+        """Let the wall's clock pass as `time_scale` says; a stop ends the waiting, the exposure stays whole."""
+        beam_on_s = exposure.ended_s - exposure.situation.time_s
+        if self.config.time_scale > 0:
+            self._is_exposing = True
+            try:
+                self._stopped.wait(beam_on_s * self.config.time_scale)
+            finally:
+                self._is_exposing = False
+
     def _settle_while_unblanked(self, before: Situation) -> None:
         """An unblanked parked beam is blanked first of all; while the blanker settles it still burns where it is."""
         if not before.is_blanked:
             self._burn(before, self._card.blanker_settle_s, 2, "blanking")
 
     def _carry_out(self, command: Park | Blank | Unblank) -> None:
+        if isinstance(command, Blank) and self._situation.is_blanked:
+            self._executed[command.action_id] = command  # nothing changes, so that a paused run decides as any other
+            return
         now = replace(self._situation, ordinal=self._situation.ordinal + 1)
         if isinstance(command, Park):
             shift = (command.beam_shift_x_nm, command.beam_shift_y_nm)
@@ -232,7 +253,7 @@ class SimulatedMicroscope:
             coherence=self.world.beam.coherence(situation.optics.probe_current_pa),
             measured_current_pa=self._current_pa(situation.optics, situation.time_s) * reading_factor,
             mode=situation.mode,
-            beam_blanked=situation.is_blanked or self._stopped.is_set(),
+            beam_blanked=(situation.is_blanked and not self._is_exposing) or self._stopped.is_set(),
         )
 
     def _mode(self, name: str) -> Mode:

@@ -310,7 +310,7 @@ def test_read_back_follows_the_decaying_current(cache: str) -> None:
     assert taken.dose_e_per_a2 == pytest.approx(electrons(expected, 2e-6) * 48 * 64 / 1200, rel=0.031)
     readings = []
     for n in range(200):
-        microscope.rebuild([Blank(action_id=f"b{n}")])
+        microscope.rebuild([Park(action_id=f"p{n}")])
         readings.append((microscope.read_state().measured_current_pa or 0.0) / expected)
     assert np.mean(readings) == pytest.approx(1, abs=0.004)
     assert np.std(readings) == pytest.approx(0.01, rel=0.2)

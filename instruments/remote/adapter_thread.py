@@ -1,0 +1,261 @@
+"""The one thread in which an adapter is opened and called, and the stop that comes from beside it.
+
+An adapter may hang in either: whoever waits here waits for a limited time, and is told. Neighbour: `host`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, Command
+from instruments.errors import (
+    CommandRefused,
+    InstrumentBusy,
+    InstrumentError,
+    InstrumentFault,
+    ResultUnknown,
+    Unsupported,
+)
+from instruments.frames import Frame
+from instruments.microscope import Microscope, Outcome, Rebuildable, Releasable
+from instruments.state import MicroscopeState
+
+Opener = Callable[[str, Mapping[str, Any]], Microscope]
+STOP_DEADLINE_S: Final = 5.0
+STOP_GRACE_S: Final = 30.0  # for a call that was stopped to come back, before its caller is told that it did not
+_STOP_AGAIN_S: Final = (0.1, 0.2)  # a stop may meet an exposure that is about to begin and not be noticed by it
+_LOOK_S: Final = 0.2
+_NOTHING_MOVED: Final = (CommandRefused, InstrumentBusy, Unsupported)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The adapter that is open, and for whom."""
+
+    session_id: str
+    adapter: str
+    config: Mapping[str, Any]
+    microscope: Microscope
+    capabilities: Capabilities
+
+    def is_for(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> bool:
+        """Whether it is what is asked for."""
+        return (self.session_id, self.adapter, self.config) == (session_id, adapter, config)
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """The call that runs."""
+
+    call: str
+    action_id: str | None
+    since: datetime
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What the adapter's own `stop` did, in words too."""
+
+    beam_blanked: bool | None
+    message: str
+
+
+class AdapterThread:
+    """Calls one adapter from one thread; keeps the last frame, so that it can be given to the next owner."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._calls = ThreadPoolExecutor(1, "adapter")
+        self._stops = ThreadPoolExecutor(1, "stop")
+        self._kept: Frame | None = None
+        self._last_blanked: bool | None = None
+        self.is_stopped = False
+        self._stop_count = 0
+        self._stopped_s = 0.0
+        self.loaded: Loaded | None = None
+        self.doing: Doing | None = None
+
+    @property
+    def beam_blanked(self) -> bool | None:
+        """None: not known. A stopped beam is blanked, an exposure's is not."""
+        if self.is_stopped:
+            return True
+        return False if self.exposing is not None else self._last_blanked
+
+    @property
+    def exposing(self) -> str | None:
+        """Action id of the exposure that runs."""
+        doing = self.doing
+        return doing.action_id if doing is not None and doing.call == "acquire" else None
+
+    def call(
+        self,
+        doing: str,
+        call: Callable[[], Any],
+        *,
+        action_id: str | None,
+        wait_s: float,
+        is_wanted: Callable[[], bool],
+    ) -> Any:
+        """What `call` returns or raises, run in the adapter's thread once that is free.
+
+        Raises InstrumentBusy when it has not begun after `wait_s`, or is not wanted any more; ResultUnknown when it was
+        stopped and does not come back.
+        """
+        future = self._calls.submit(self._do, doing, action_id, call)
+        until_s = time.monotonic() + wait_s
+        while not wait([future], timeout=_LOOK_S).done:
+            if (time.monotonic() >= until_s or not is_wanted()) and future.cancel():
+                now = self.doing
+                what = f"{now.call} since {now.since:%H:%M:%S} UTC" if now else "another call"
+                raise InstrumentBusy(f"the instrument is busy with {what}; nothing moved, try again")
+            if self._does_not_come_back(future):
+                raise ResultUnknown(
+                    f"{doing} was stopped more than {STOP_GRACE_S:.0f} s ago and has not come back; its dose counts as "
+                    "spent; look at the instrument, then restart its process"
+                )
+        return _result_of(future)
+
+    def _do(self, doing: str, action_id: str | None, call: Callable[[], Any]) -> Any:
+        self.doing = Doing(doing, action_id, datetime.now(UTC), time.monotonic())
+        try:
+            return call()
+        finally:
+            self.doing = None
+
+    def _does_not_come_back(self, future: Future[Any]) -> bool:
+        doing, stopped_s = self.doing, self._stopped_s
+        return (
+            future.running()
+            and doing is not None
+            and doing.started_s < stopped_s
+            and time.monotonic() > stopped_s + STOP_GRACE_S
+        )
+
+    # --- from beside
+
+    def stop(self) -> Stopped:
+        """Blank and interrupt, waiting for the adapter to say so, but not for ever; from any thread, at any time."""
+        self._stop_count += 1
+        loaded = self.loaded
+        if loaded is None:
+            return Stopped(None, "nothing is loaded: there is no adapter to blank the beam with")
+        stopping = self._stops.submit(self._stop, loaded.microscope)
+        self._stops.submit(self._stop_again, loaded.microscope)
+        if not wait([stopping], timeout=STOP_DEADLINE_S).done:
+            return Stopped(
+                None,
+                f"the adapter's stop has not come back in {STOP_DEADLINE_S:.0f} s: assume that the beam is on, blank "
+                "it at the instrument, and kill this process",
+            )
+        error = stopping.exception()
+        if error is not None:
+            return Stopped(
+                None, f"the adapter could not stop: {type(error).__name__}: {error}; assume that the beam is on"
+            )
+        return Stopped(True, "beam blanked")
+
+    def _stop(self, microscope: Microscope) -> None:
+        microscope.stop()
+        self.is_stopped = True
+        self._stopped_s = time.monotonic()
+
+    def _stop_again(self, microscope: Microscope) -> None:
+        for pause_s in _STOP_AGAIN_S:
+            time.sleep(pause_s)
+            if self.is_stopped and self.exposing is not None:
+                microscope.stop()
+
+    # --- in the adapter's thread
+
+    def load(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> bool:
+        """Open the adapter, or go on with the living one that is loaded for the same; whether it was the living one."""
+        stop_count = self._stop_count
+        is_living = self._go_on(session_id, adapter, config)
+        if not is_living:
+            microscope = self._opener(adapter, config)
+            if isinstance(microscope, Rebuildable):
+                self._kept = None  # a simulated instrument gives frames from its own history alone
+            self.loaded = Loaded(session_id, adapter, config, microscope, microscope.capabilities())
+            self.is_stopped = False
+        if self._stop_count != stop_count:
+            self.microscope.stop()
+            self.is_stopped = True
+            raise InstrumentFault("stopped while it was loaded; claim the instrument again to go on")
+        self._last_blanked = None
+        self._last_blanked = self.microscope.read_state().beam_blanked
+        return is_living
+
+    def _go_on(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> bool:
+        loaded = self.loaded
+        if loaded is None or not loaded.is_for(session_id, adapter, config):
+            return False
+        if self.is_stopped:
+            if not isinstance(loaded.microscope, Releasable):
+                return False
+            loaded.microscope.release()
+            self.is_stopped = False
+        return True
+
+    @property
+    def microscope(self) -> Microscope:
+        """The adapter. Raises InstrumentFault when nothing is loaded."""
+        if self.loaded is None:
+            raise InstrumentFault("nothing is loaded into the instrument; load first")
+        return self.loaded.microscope
+
+    def acquire(self, command: AcquireFrame, check: Callable[[], None]) -> Frame:
+        """Expose if `check` does not raise, or give the last frame again, which needs no permission."""
+        kept = self._kept
+        if kept is not None and kept.requested == command:
+            return kept
+        check()
+        with self._beam_unknown_after_errors():
+            frame = self.microscope.acquire(command)
+        self._kept = frame
+        self._last_blanked = frame.state.beam_blanked
+        return frame
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Carry out a command without a frame."""
+        with self._beam_unknown_after_errors():
+            state = self.microscope.execute(command)
+        self._last_blanked = state.beam_blanked
+        return state
+
+    def outcome(self, action_id: str) -> Outcome:
+        """What became of an action: of the last frame this process knows, even where the instrument cannot tell."""
+        if self._kept is not None and self._kept.action_id == action_id:
+            return "delivered"
+        return self.microscope.outcome(action_id)
+
+    @contextmanager
+    def _beam_unknown_after_errors(self) -> Iterator[None]:
+        before = self._last_blanked
+        self._last_blanked = None
+        try:
+            yield
+        except _NOTHING_MOVED:
+            self._last_blanked = before
+            raise
+
+
+def _result_of(future: Future[Any]) -> Any:
+    """What was returned or raised; an error of the adapter's own making is a fault of the instrument."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, InstrumentError):
+        raise error
+    log.error("the adapter raised what it should not", exc_info=error)
+    raise InstrumentFault(f"the adapter raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,122 @@
+"""The calls of the command line, as the process of an instrument answers them. Neighbours: `host`, `client`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from pydantic import Field, ValidationError
+
+from instruments.commands import AcquireFrame, Blank, Park, Unblank
+from instruments.errors import InstrumentFault, Unsupported
+from instruments.microscope import Forecasting, HiddenTruth, Rebuildable
+from instruments.models import Record
+from instruments.remote.adapter_thread import AdapterThread
+from instruments.remote.ownership import Ownership
+from instruments.remote.wire import WireError
+
+EXTRA_PROTOCOLS: Final[dict[str, Any]] = {
+    "Forecasting": Forecasting,
+    "Rebuildable": Rebuildable,
+    "HiddenTruth": HiddenTruth,
+}
+COMMANDS: Final = (AcquireFrame, Park, Blank, Unblank)
+
+
+class Request(Record):
+    """What every call carries; its arguments come beside it."""
+
+    call: str
+    fence: int = Field(ge=0)
+    wait_s: float = Field(ge=0, description="for the instrument to be free")
+
+
+class CommandCalls:
+    """Everything an owner can ask of the instrument, each with the owner's fence."""
+
+    def __init__(self, name: str, adapter: AdapterThread, ownership: Ownership) -> None:
+        self._name = name
+        self._adapter = adapter
+        self._ownership = ownership
+        self.ending: str | None = None
+
+    def answer(self, message: Any, is_wanted: Callable[[], bool]) -> Any:
+        """The result of one call. Raises WireError for what is none, an InstrumentError."""
+        request, arguments = _checked(message)
+        if self.ending is not None:
+            raise InstrumentFault(f"the process of instrument {self._name!r} is ending: {self.ending}")
+        if request.call == "load":
+            self._ownership.take(request.fence)
+        else:
+            self._ownership.check(request.fence)
+        command = arguments.get("command")
+        action_id = command.action_id if request.call == "acquire" and isinstance(command, AcquireFrame) else None
+        return self._adapter.call(
+            request.call,
+            lambda: self._carry_out(request, arguments),
+            action_id=action_id,
+            wait_s=request.wait_s,
+            is_wanted=is_wanted,
+        )
+
+    def _carry_out(self, request: Request, arguments: Mapping[str, Any]) -> Any:
+        """In the adapter's thread, where the fence counts once more: the call may have waited for long."""
+        self._ownership.check(request.fence)
+        match request.call, arguments:
+            case "load", {"session_id": str(session_id), "adapter": str(adapter), "config": dict(config)}:
+                self._ownership.check_may_act(request.fence)
+                return self._load(session_id, adapter, cast("dict[str, Any]", config))
+            case "acquire", {"command": AcquireFrame() as command}:
+                return self._adapter.acquire(command, lambda: self._ownership.check_may_act(request.fence))
+            case "execute", {"command": AcquireFrame() | Park() | Blank() | Unblank() as command}:
+                if not isinstance(command, Blank):  # taking the beam off is never refused
+                    self._ownership.check_may_act(request.fence)
+                return self._adapter.execute(command)
+            case "rebuild", {"commands": list(commands)}:
+                self._ownership.check_may_act(request.fence)
+                return self._rebuild(cast("list[Any]", commands))
+            case _:
+                return self._look(request.call, arguments)
+
+    def _load(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        is_living = self._adapter.load(session_id, adapter, config)
+        microscope = self._adapter.microscope
+        return {
+            "capabilities": microscope.capabilities(),
+            "protocols": [name for name, protocol in EXTRA_PROTOCOLS.items() if isinstance(microscope, protocol)],
+            "is_living": is_living,
+        }
+
+    def _rebuild(self, commands: list[Any]) -> None:
+        microscope = self._adapter.microscope
+        if not isinstance(microscope, Rebuildable):
+            raise Unsupported(f"instrument {self._name!r} is not simulated: it cannot be rebuilt from commands")
+        if wrong := [command for command in commands if not isinstance(command, COMMANDS)]:
+            raise InstrumentFault(f"rebuild takes commands, not {wrong[0]!r:.80}")
+        microscope.rebuild(commands)
+
+    def _look(self, call: str, arguments: Mapping[str, Any]) -> Any:
+        """Calls that move nothing."""
+        microscope = self._adapter.microscope
+        match call, arguments:
+            case "read_state", _:
+                return microscope.read_state()
+            case "outcome", {"action_id": str(action_id)}:
+                return self._adapter.outcome(action_id)
+            case "forecast", {"command": AcquireFrame() as command} if isinstance(microscope, Forecasting):
+                return microscope.forecast(command)
+            case "truth", _ if isinstance(microscope, HiddenTruth):
+                return microscope.truth()
+            case _:
+                raise Unsupported(f"instrument {self._name!r} cannot answer {call!r} with {', '.join(arguments)}")
+
+
+def _checked(message: Any) -> tuple[Request, Mapping[str, Any]]:
+    match message:
+        case {"request": dict(request), "arguments": dict(arguments)}:
+            try:
+                return Request.model_validate(request), cast("dict[str, Any]", arguments)
+            except ValidationError as error:
+                raise WireError(f"no call of the command line: {error}") from error
+        case _:
+            raise WireError(f"no call of the command line: {message!r:.200}")

@@ -1,0 +1,109 @@
+"""The two ends of a line: a listening port on the loopback interface, and a connection to one.
+
+Both ends prove that they know the secret (HMAC challenges of `multiprocessing.connection`) before anything else is
+read. Each connection has a thread of its own, so one that sends nothing, or garbage, holds up nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from typing import Final
+
+from instruments.remote.wire import WireError
+
+HOST: Final = "127.0.0.1"
+HANDSHAKE_S: Final = 5.0
+STALL_S: Final = 30.0  # a peer that stops in the middle of a message
+_BROKEN: Final = (OSError, EOFError, WireError, AuthenticationError, AssertionError, ValueError)
+log = logging.getLogger(__name__)
+
+
+class ListeningLine:
+    """A port; each connection that knows the secret is served by `serve` in its own thread, then closed."""
+
+    def __init__(self, name: str, authkey: bytes, serve: Callable[[Connection], None]) -> None:
+        self._name = name
+        self._authkey = authkey
+        self._serve = serve
+        self._listener = Listener((HOST, 0), backlog=64)
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._accept, name=f"{name} port", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port it listens at."""
+        return int(self._listener.address[1])
+
+    def close(self) -> None:
+        """Take no further connection; those there are stay. More than once is harmless."""
+        if not self._is_closed:
+            self._is_closed = True
+            socket.create_connection((HOST, self.port), HANDSHAKE_S).close()  # wakes the thread that waits for one
+            self._thread.join()
+            self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._is_closed:
+            try:
+                connection = self._listener.accept()
+            except OSError as error:
+                log.warning("%s: cannot take a connection: %s", self._name, error)
+                time.sleep(0.1)  # as when all file descriptors are in use
+                continue
+            if self._is_closed:
+                connection.close()
+                return
+            threading.Thread(target=self._answer, args=(connection,), name=self._name, daemon=True).start()
+
+    def _answer(self, connection: Connection) -> None:
+        with connection:
+            try:
+                _set_patience(connection, HANDSHAKE_S)
+                deliver_challenge(connection, self._authkey)
+                answer_challenge(connection, self._authkey)
+                _set_patience(connection, STALL_S)
+                self._serve(connection)
+            except EOFError:
+                return
+            except _BROKEN as error:
+                log.warning("%s: connection dropped: %s", self._name, error or type(error).__name__)
+
+
+def dial(host: str, port: int, authkey: bytes, timeout_s: float) -> Connection:
+    """A connection to a listening line. Raises OSError (nobody answers in time), AuthenticationError (the secret)."""
+    plain = socket.create_connection((host, port), timeout_s)
+    plain.settimeout(None)
+    connection = Connection(plain.detach())
+    try:
+        _set_patience(connection, timeout_s)
+        answer_challenge(connection, authkey)
+        deliver_challenge(connection, authkey)
+        _set_patience(connection, STALL_S)
+    except (EOFError, AssertionError) as error:
+        connection.close()
+        raise OSError(f"port {port} of {host} is not an instrument's") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_patience(connection: Connection, patience_s: float) -> None:
+    """Let no single read or write wait longer; small messages go out at once."""
+    span = struct.pack("ll", int(patience_s), int(patience_s % 1 * 1e6))
+    with socket.socket(fileno=_copy(connection)) as handle:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _copy(connection: Connection) -> int:
+    return socket.dup(connection.fileno())

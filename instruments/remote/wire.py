@@ -1,0 +1,150 @@
+"""Messages between an instrument's process and its clients: a JSON header, then the raw bytes of arrays; never pickle.
+
+What can cross: JSON values, tuples, NumPy arrays and numbers, the records of this package, frames. They arrive as they
+were sent, every bit of every number. Neighbour: `lines` carries them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from math import prod
+from multiprocessing.connection import Connection
+from typing import Any, Final, cast
+
+import numpy as np
+from pydantic import ValidationError
+
+from instruments.capabilities import Capabilities, Mode
+from instruments.commands import AcquireFrame, Blank, Park, Unblank
+from instruments.frames import Frame
+from instruments.models import Record
+from instruments.remote.status import InstrumentStatus, StopReport
+from instruments.state import MicroscopeState
+
+PROTOCOL: Final = 1
+HEADER_LIMIT_BYTES: Final = 64 << 20
+ARRAYS_LIMIT_BYTES: Final = 8 << 30
+_KINDS: Final = "biufcSU"  # of NumPy dtypes; objects would need pickle
+_RECORDS: Final[dict[str, type[Record]]] = {
+    record.__name__: record
+    for record in (
+        AcquireFrame, Blank, Capabilities, InstrumentStatus, MicroscopeState, Mode, Park, StopReport, Unblank,
+    )
+}  # fmt: skip
+_FRAME_FIELDS: Final = tuple(field.name for field in fields(Frame))
+
+
+class WireError(Exception):
+    """Bytes that are no message."""
+
+
+class UnsendableError(Exception):
+    """A value that cannot cross; nothing was sent."""
+
+
+def send(connection: Connection, message: Any) -> None:
+    """Send one message. Raises UnsendableError, OSError."""
+    arrays: list[np.ndarray] = []
+    packed = _pack(message, arrays)
+    layout = [[array.dtype.str, list(array.shape)] for array in arrays]
+    connection.send_bytes(json.dumps([packed, layout], separators=(",", ":")).encode())
+    for array in arrays:
+        if array.nbytes:
+            connection.send_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def receive(connection: Connection) -> Any:
+    """The next message. Raises WireError for bytes that are none, EOFError at the end, OSError."""
+    try:
+        packed, layout = json.loads(connection.recv_bytes(HEADER_LIMIT_BYTES))
+        arrays = [np.empty(tuple(shape), _dtype(text)) for text, shape in _checked(layout)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"no message of protocol {PROTOCOL}: {error}") from error
+    for array in arrays:
+        if array.nbytes and connection.recv_bytes_into(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+            raise WireError("an array of the message is shorter than announced")
+    try:
+        return _unpack(packed, arrays)
+    except (ValidationError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise WireError(f"no message of protocol {PROTOCOL}: {error}") from error
+
+
+def _dtype(text: Any) -> np.dtype[Any]:
+    dtype = np.dtype(str(text))
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"an array of dtype {text} cannot cross")
+    return dtype
+
+
+def _checked(layout: list[Any]) -> list[Any]:
+    size_bytes = sum(_dtype(text).itemsize * prod(int(side) for side in shape) for text, shape in layout)
+    if size_bytes > ARRAYS_LIMIT_BYTES or any(int(side) < 0 for _, shape in layout for side in shape):
+        raise ValueError(f"arrays of {size_bytes} bytes announced; the limit is {ARRAYS_LIMIT_BYTES}")
+    return layout
+
+
+def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
+    match value:
+        case np.ndarray() | np.generic():
+            return _pack_array(value, arrays)
+        case None | bool() | int() | float() | str():
+            return value
+        case list():
+            return [_pack(item, arrays) for item in cast("list[Any]", value)]
+        case tuple():
+            return {"$": "tuple", "items": [_pack(item, arrays) for item in cast("tuple[Any, ...]", value)]}
+        case dict():
+            return _pack_mapping(cast("dict[Any, Any]", value), arrays)
+        case Frame():
+            return {"$": "frame", "fields": [_pack(getattr(value, name), arrays) for name in _FRAME_FIELDS]}
+        case Record() if type(value).__name__ in _RECORDS:
+            return {"$": "record", "name": type(value).__name__, "fields": value.model_dump(mode="json")}
+        case _:
+            raise UnsendableError(f"a {type(value).__name__} cannot cross to another process: {value!r:.80}")
+
+
+def _pack_array(value: np.ndarray | np.generic, arrays: list[np.ndarray]) -> dict[str, Any]:
+    array = np.asarray(value)
+    if array.dtype.kind not in _KINDS:
+        raise UnsendableError(
+            f"an array of dtype {array.dtype} cannot cross to another process; make it numbers or text"
+        )
+    arrays.append(array)
+    return {"$": "array" if isinstance(value, np.ndarray) else "scalar", "index": len(arrays) - 1}
+
+
+def _pack_mapping(value: dict[Any, Any], arrays: list[np.ndarray]) -> dict[str, Any]:
+    if all(isinstance(key, str) for key in value) and "$" not in value:
+        return {key: _pack(item, arrays) for key, item in value.items()}
+    return {"$": "mapping", "items": [[_pack(key, arrays), _pack(item, arrays)] for key, item in value.items()]}
+
+
+def _unpack(packed: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(packed, list):
+        return [_unpack(item, arrays) for item in cast("list[Any]", packed)]
+    if not isinstance(packed, dict):
+        return packed
+    document = cast("dict[str, Any]", packed)
+    if "$" in document:
+        return _unpack_tagged(document, arrays)
+    return {key: _unpack(item, arrays) for key, item in document.items()}
+
+
+def _unpack_tagged(document: dict[str, Any], arrays: list[np.ndarray]) -> Any:
+    match document["$"]:
+        case "array":
+            return arrays[document["index"]]
+        case "scalar":
+            return arrays[document["index"]][()]
+        case "tuple":
+            return tuple(_unpack(item, arrays) for item in document["items"])
+        case "mapping":
+            return {_unpack(key, arrays): _unpack(item, arrays) for key, item in document["items"]}
+        case "record":
+            return _RECORDS[document["name"]].model_validate(document["fields"])
+        case "frame":
+            values = [_unpack(item, arrays) for item in document["fields"]]
+            return Frame(**dict(zip(_FRAME_FIELDS, values, strict=True)))
+        case kind:
+            raise WireError(f"no message of protocol {PROTOCOL}: a value of kind {kind!r}")
