@@ -155,6 +155,11 @@ class ReplayMicroscope:
         """Blank the beam; everything but reading back is refused until the instrument is opened again."""
         self._stopped.set()
 
+    def release(self) -> None:
+        """Go on after `stop`, the beam blanked."""
+        self._is_blanked = True
+        self._stopped.clear()
+
     def rebuild(self, commands: Sequence[Command]) -> None:
         """Go through `commands` without reading counts; a refused one is refused again and changes nothing."""
         for command in commands:
