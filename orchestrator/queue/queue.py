@@ -6,7 +6,7 @@ Rooms behind it: `transitions` (what may become what), `submission`, `actions` (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Unpack
@@ -52,11 +52,12 @@ class ExperimentQueue:
         hold: bool = False,
         submitted_by: str | None = None,
         parent_id: str | None = None,
+        also: Callable[[Connection, QueueEntry], None] | None = None,
     ) -> QueueEntry:
         """A new experiment at the end of its priority class, durably there when this returns. Raises SpecError.
 
         It may start from `not_before` on; one not started by `not_after` is cancelled. `hold` keeps it from starting
-        until it is released. The greatest priority goes first.
+        until it is released. The greatest priority goes first. What `also` writes joins the transaction.
         """
         experiment = experiment_rows.new_row(
             name=name, status="held" if hold else "queued", spec=spec, seed=seed, options=options,
@@ -69,16 +70,16 @@ class ExperimentQueue:
                 connection, experiment, priority=priority, not_before=not_before, not_after=not_after,
                 submitted_by=submitted_by,
             )  # fmt: skip
-        return self.entry(experiment["id"])
+            entry = self._told(connection, experiment["id"])
+            if also is not None:
+                also(connection, entry)
+        return entry
 
     def entry(self, experiment_id: str) -> QueueEntry:
         """One entry as it stands, with why it waits. Raises NotFound, also for an experiment run without the queue."""
         with self._database.reading() as connection:
             own = experiment_rows.find(connection, experiment_id, self._catalogue.data_folder).id
-            found = listing.one(connection, own)
-            if found is None:
-                raise actions.not_queued(own)
-            return listing.with_reasons(connection, [found], self._surroundings(connection))[0]
+            return self._told(connection, own)
 
     def entries(
         self,
@@ -275,6 +276,13 @@ class ExperimentQueue:
     def _is_held(self, lease: InstrumentLease) -> bool:
         lapsed = self._watch.has_lapsed(lease, self._catalogue.now(), self._catalogue.elapsed_s())
         return lease.holder is not None and not lapsed
+
+    def _told(self, connection: Connection, experiment_id: str) -> QueueEntry:
+        """An entry with why it waits. Raises NotFound."""
+        found = listing.one(connection, experiment_id)
+        if found is None:
+            raise actions.not_queued(experiment_id)
+        return listing.with_reasons(connection, [found], self._surroundings(connection))[0]
 
     def _surroundings(self, connection: Connection) -> Surroundings:
         now, elapsed_s = self._catalogue.now(), self._catalogue.elapsed_s()
