@@ -9,7 +9,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
@@ -31,9 +31,14 @@ PATIENCE_S: Final = 600.0  # for an answer, beyond the deadline of the command i
 
 
 def connect(endpoint: Endpoint | Path, *, timeout_s: float = CONNECT_S) -> RemoteInstrument:
-    """A command line to the instrument whose endpoint (or endpoint file) this is. Raises InstrumentFault."""
+    """The instrument whose endpoint (or endpoint file) this is, its command line open. Raises InstrumentFault."""
     where = endpoint if isinstance(endpoint, Endpoint) else read_endpoint(endpoint)
-    return RemoteInstrument(where, CommandLine(where, _dial(where, where.port, timeout_s)))
+    return RemoteInstrument(where, dial_command_line(where, timeout_s=timeout_s))
+
+
+def dial_command_line(endpoint: Endpoint, *, timeout_s: float = CONNECT_S) -> CommandLine:
+    """A command line alone, for whoever puts something around it. Raises InstrumentFault."""
+    return CommandLine(endpoint, _dial(endpoint, endpoint.port, timeout_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,20 @@ def silent_because(endpoint: Endpoint, because: str) -> str:
     )
 
 
+class Line(Protocol):
+    """Carries calls to an instrument: a `CommandLine`, or something around one."""
+
+    def call(
+        self, call: str, fence: int, arguments: Mapping[str, Any], *, patience_s: float, moves: bool = False
+    ) -> Any:
+        """The answer, or an error."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
 class CommandLine:
     """One connection, one call at a time; once broken it stays so."""
 
@@ -95,6 +114,11 @@ class CommandLine:
         self.endpoint = endpoint
         self._connection: Connection | None = connection
         self._guard = threading.Lock()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether there is nobody at the other end any more, as far as the last call knows."""
+        return self._connection is None
 
     def close(self) -> None:
         """Hang up; more than once is harmless."""
@@ -141,7 +165,7 @@ class CommandLine:
 class RemoteInstrument:
     """A connected instrument; `load` gives the microscope."""
 
-    def __init__(self, endpoint: Endpoint, line: CommandLine) -> None:
+    def __init__(self, endpoint: Endpoint, line: Line) -> None:
         self.endpoint = endpoint
         self.stop_line = StopLine(endpoint)
         self._line = line
@@ -175,7 +199,7 @@ class RemoteMicroscope:
     """A `Microscope` in another process. All calls but `stop` from one thread at a time; `stop` from any."""
 
     def __init__(
-        self, line: CommandLine, stop_line: StopLine, fence: int, capabilities: Capabilities, *, is_living: bool
+        self, line: Line, stop_line: StopLine, fence: int, capabilities: Capabilities, *, is_living: bool
     ) -> None:
         self.stop_line = stop_line
         self.fence = fence
