@@ -19,17 +19,40 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from instruments import InstrumentError
-from orchestrator.api import pages, service_routes
+from orchestrator.api import (
+    event_routes,
+    experiment_routes,
+    file_routes,
+    instrument_routes,
+    pages,
+    queue_routes,
+    record_routes,
+    service_routes,
+    token_routes,
+)
+from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.guards import Guards
 from orchestrator.api.idempotency import Replies
 from orchestrator.api.openapi import document_of
 from orchestrator.api.problems import Problem, problem_of
 from orchestrator.api.route import parameters_problem
 from orchestrator.api.services import Services
+from orchestrator.api.specs import SpecDesk
 from orchestrator.errors import OrchestratorError, StorageError
 
 _log = logging.getLogger(__name__)
-_ROUTERS = (service_routes.router, service_routes.short_router, pages.router)
+_ROUTERS = (
+    experiment_routes.router,
+    event_routes.router,
+    record_routes.router,
+    file_routes.router,
+    queue_routes.router,
+    instrument_routes.router,
+    token_routes.router,
+    service_routes.router,
+    service_routes.short_router,
+    pages.router,
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -38,6 +61,9 @@ def create_app(services: Services) -> FastAPI:
                   lifespan=_lifespan)  # fmt: skip
     app.state.services = services
     app.state.replies = Replies(services.catalogue)
+    app.state.specs = SpecDesk(services)
+    app.state.event_feed = EventFeed(services.catalogue)
+    app.state.stream_count = 0
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     app.state.openapi = document_of(app, services)

@@ -10,11 +10,14 @@ from starlette.responses import Response
 
 from instruments import InstrumentBusy, InstrumentError, Unsupported
 from orchestrator.errors import (
+    Conflict,
     DataFolderBusy,
     DiskFull,
     FrameDamaged,
+    LeaseLost,
     NotFound,
     OrchestratorError,
+    PreconditionFailed,
     Refused,
     SpecError,
     StorageError,
@@ -95,6 +98,8 @@ def problem_of(error: OrchestratorError | InstrumentError) -> Problem:
     if isinstance(error, InstrumentError):
         kind = "unavailable" if isinstance(error, InstrumentBusy) else "instrument"
         return Problem("conflict" if isinstance(error, Unsupported) else kind, str(error))
+    if isinstance(error, Conflict):
+        return Problem("conflict", str(error), current_status=error.status, possible=list(error.possible))
     found = next(kind for known, kind in _KIND_OF if isinstance(error, known))
     head, *lines = str(error).splitlines()
     if found == "invalid" and lines:
@@ -106,6 +111,8 @@ _KIND_OF: Final[tuple[tuple[type[OrchestratorError], str], ...]] = (
     (SpecError, "invalid"),
     (Refused, "refused"),
     (NotFound, "not-found"),
+    (PreconditionFailed, "stale"),
+    (LeaseLost, "conflict"),
     (DiskFull, "disk-full"),
     (FrameDamaged, "damaged"),
     (DataFolderBusy, "unavailable"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from orchestrator.api.access import LOCAL, Identity, admit
 from orchestrator.api.bodies import parameter_faults, read_body
 from orchestrator.api.idempotency import KEY_PATTERN, Replies
-from orchestrator.api.problems import MEDIA_TYPE, Problem
+from orchestrator.api.problems import KINDS, MEDIA_TYPE, Problem
 from orchestrator.api.services import Services
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -35,6 +35,13 @@ _IDEMPOTENCY_KEY: Final = {
     "schema": {"type": "string", "pattern": KEY_PATTERN},
 }
 
+_LOCATION: Final = {"description": "Where it is now.", "required": True, "schema": {"type": "string"}}
+_ETAG: Final = {
+    "description": "Its version, for If-Match.",
+    "required": True,
+    "schema": {"type": "string", "pattern": '^"[0-9]{1,18}"$'},
+}
+
 
 def operation(
     scope: str | None,
@@ -43,42 +50,45 @@ def operation(
     if_match: Literal["required", "optional"] | None = None,
     links: Mapping[str, Any] | None = None,
     keyed: bool = False,
+    creates: bool = False,
+    extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route: the scope it needs (None: anybody), its answers, the problems it may end in.
 
-    `answers` maps a status to a model, or to an OpenAPI response object. `keyed` writes take an Idempotency-Key.
+    `answers` maps a status to a model, or to an OpenAPI response object; the first is the usual one. `keyed` writes
+    take an Idempotency-Key; what `creates` says where in Location; `extra` is more of OpenAPI.
     """
-    statuses = {*problems, 422, 500, 503}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: _problem_response(status) for status in _problem_statuses(scope, if_match, keyed=keyed) | {*problems}
+    }
+    for status, answer in answers.items():
+        responses[status] = {"model": answer, "description": "Done."} if isinstance(answer, type) else dict(answer)
+    usual = next(iter(answers))
+    headers = {**({"Location": _LOCATION} if creates else {}), **({"ETag": _ETAG} if if_match or links else {})}
+    if headers and usual != 204:
+        responses[usual]["headers"] = headers
+    if links:
+        responses[usual]["links"] = dict(links)
+    parameters = [*([_IDEMPOTENCY_KEY] if keyed else []), *([_if_match(if_match)] if if_match else [])]
+    declared: dict[str, Any] = {
+        _NEEDS: {"scope": scope, "if_match": if_match, "keyed": keyed},
+        "security": [] if scope is None else [{"token": [scope]}],
+        **({"parameters": parameters} if parameters else {}),
+        **(extra or {}),
+    }
+    return {"status_code": usual, "responses": responses, "response_model": None, "openapi_extra": declared}
+
+
+def _problem_statuses(scope: str | None, if_match: str | None, *, keyed: bool) -> set[int]:
+    """Statuses of the problems that every operation with such needs may end in."""
+    statuses = {422, 500, 503}
     if scope is not None:
         statuses |= {401, 403}
     if keyed:
-        statuses |= {400, 409, 413, 415}
+        statuses |= {400, 403, 409, 413, 415}
     if if_match is not None:
-        statuses |= {412, *([428] if if_match == "required" else [])}
-    responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": answer, "description": "Done."} if isinstance(answer, type) else dict(answer)
-        for status, answer in answers.items()
-    }
-    for status in sorted(statuses):
-        responses[status] = _problem_response(status)
-    for status in answers:
-        if links:
-            responses[status]["links"] = dict(links)
-    parameters: list[Mapping[str, Any]] = []
-    if keyed:
-        parameters.append(_IDEMPOTENCY_KEY)
-    if if_match is not None:
-        parameters.append(_if_match(required=if_match == "required"))
-    extra: dict[str, Any] = {"security": [] if scope is None else [{"token": [scope]}]}
-    extra[_NEEDS] = {"scope": scope, "if_match": if_match, "keyed": keyed}
-    if parameters:
-        extra["parameters"] = parameters
-    return {
-        "status_code": next(iter(answers)),
-        "responses": responses,
-        "response_model": None,
-        "openapi_extra": extra,
-    }
+        statuses |= {412, 428} if if_match == "required" else {412}
+    return statuses
 
 
 class StrictRoute(APIRoute):
@@ -99,7 +109,10 @@ class StrictRoute(APIRoute):
             if not needs["keyed"]:
                 return await inner(request)
             data = await request.body() if request.url.path.startswith(PREFIX) else b""
-            body = _read(request, model, data)
+            body = _read(
+                request, model, data, is_required=bool(self.body_field and self.body_field.field_info.is_required())
+            )
+            request.state.data = data
             replies: Replies = request.app.state.replies
             return await replies.once(request, data, lambda: inner(_Parsed(request, body)))
 
@@ -156,17 +169,19 @@ def parameters_problem(error: RequestValidationError) -> Problem:
 
 
 def _body_model(route: APIRoute) -> type[BaseModel] | None:
+    """The model of the body, also where the body may be left out (`Model | None`)."""
     field = route.body_field
     annotation: Any = None if field is None else field.field_info.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    choices = get_args(annotation) or (annotation,)
+    return next((choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)), None)
 
 
 def _query_names(route: APIRoute) -> frozenset[str]:
     return frozenset(field.alias for field in route.dependant.query_params)
 
 
-def _read(request: Request, model: type[BaseModel] | None, data: bytes) -> BaseModel | None:
-    if model is None:
+def _read(request: Request, model: type[BaseModel] | None, data: bytes, *, is_required: bool) -> BaseModel | None:
+    if model is None or (not data and not is_required):
         return None
     if not data:
         raise Problem("malformed", "the body is empty; send a JSON object, `{}` at least")
@@ -192,19 +207,17 @@ def _if_version(request: Request, wanted: str | None) -> int | None:
     return None if text == "*" else int(text.strip('"'))
 
 
-def _if_match(*, required: bool) -> dict[str, Any]:
+def _if_match(wanted: str) -> dict[str, Any]:
     return {
         "name": "If-Match",
         "in": "header",
-        "required": required,
+        "required": wanted == "required",
         "description": "The ETag that was read; 412 when it has changed since.",
         "schema": {"type": "string", "pattern": ETAG_PATTERN},
     }
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    from orchestrator.api.problems import KINDS
-
     kinds = [title for code, title in KINDS.values() if code == status]
     return {
         "description": "; or: ".join(kinds) + ".",

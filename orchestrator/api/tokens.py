@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from orchestrator.api.access import SCOPES, Identity
+from orchestrator.api.secret_file import kept_secret
 from orchestrator.catalogue import Catalogue, schema
-from orchestrator.catalogue.folder import storage_error, sync
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.errors import NotFound, SpecError, StorageError
 
@@ -34,7 +32,6 @@ FIRST_LASTS: Final = timedelta(days=90)
 _FORM: Final = re.compile(rf"{PREFIX}_([0-9a-f]{{32}})_([0-9a-f]{{64}})")
 _REMEMBERED_S: Final = 2.0  # how long another process's revocation may go unnoticed
 _USED_EVERY: Final = timedelta(minutes=5)
-_PEPPER_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ class Tokens:
     @classmethod
     def open(cls, catalogue: Catalogue) -> Tokens:
         """The tokens of a data folder; its pepper is made when there is none. Raises StorageError."""
-        return cls(catalogue, _pepper(catalogue.data_folder / PEPPER_NAME))
+        return cls(catalogue, kept_secret(catalogue.data_folder / PEPPER_NAME))
 
     def first(self) -> Token | None:
         """A token that may do everything, with its secret, if no such token is good any more; else None."""
@@ -76,8 +73,14 @@ class Tokens:
             return None
         return self.create(FIRST_NAME, ("admin",), now + FIRST_LASTS)
 
-    def create(self, name: str, scopes: Sequence[str], expires_at: datetime) -> Token:
-        """A new token, with its secret; nobody can show that again. Raises SpecError."""
+    def create(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        expires_at: datetime,
+        also: Callable[[Connection, Token], None] | None = None,
+    ) -> Token:
+        """A new token, with its secret; nobody can show that again. `also` joins its transaction. Raises SpecError."""
         now = self._catalogue.now()
         if unknown := sorted(set(scopes) - set(SCOPES)):
             raise SpecError(f"scopes: {', '.join(unknown)} not known; there are {', '.join(SCOPES)}")
@@ -97,6 +100,8 @@ class Tokens:
         }  # fmt: skip
         with self._catalogue.database.writing() as connection:
             connection.execute(insert(schema.api_token).values(**values))
+            if also is not None:
+                also(connection, token)
         return token
 
     def all(self) -> list[Token]:
@@ -171,27 +176,3 @@ class Tokens:
 def _token(row: RowMapping) -> Token:
     names = ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at")
     return Token(**{name: row[name] for name in names}, scopes=tuple(row["scopes"]))
-
-
-def _pepper(path: Path) -> bytes:
-    """The pepper in the file, made with mode 0600 where there is none."""
-    try:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            kept = path.read_bytes()
-            if len(kept) < _PEPPER_BYTES:
-                raise StorageError(
-                    f"{path} holds {len(kept)} bytes instead of {_PEPPER_BYTES}; restore it, or remove it and the "
-                    "tokens made with it"
-                ) from None
-            return kept
-        with os.fdopen(descriptor, "wb") as file:
-            made = secrets.token_bytes(_PEPPER_BYTES)
-            file.write(made)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(path.parent)
-    except OSError as error:
-        raise storage_error(error, path.parent) from error
-    return made
