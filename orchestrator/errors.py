@@ -7,6 +7,7 @@ OrchestratorError             1  the experiment ended without success
   Conflict                    1  the experiment's state does not allow it; the message says what is possible
   PreconditionFailed          1  it was changed by somebody else meanwhile; look again, then decide
   LeaseLost                   1  another worker has the instrument; end at once and touch nothing
+  InstrumentLost              1  its process is gone, or somebody stopped it; the journal stands, claim it again
   Interrupted               130  by a person before the loop began; the beam is blanked, it can be resumed
   NotFound                    5  no such experiment, frame, instrument or catalogue
   StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
@@ -59,6 +60,14 @@ class PreconditionFailed(OrchestratorError):
 
 class LeaseLost(OrchestratorError):
     """Another worker has the instrument; end at once and touch nothing."""
+
+
+class InstrumentLost(OrchestratorError):
+    """Its process is gone, or somebody stopped it; the journal stands, claim it again. `is_locked`: a person first."""
+
+    def __init__(self, message: str, *, is_locked: bool = False) -> None:
+        super().__init__(message)
+        self.is_locked = is_locked
 
 
 class Interrupted(OrchestratorError):

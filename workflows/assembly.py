@@ -43,8 +43,8 @@ class Parts:
 
 
 def spec_of(catalogue: Catalogue, row: ExperimentRow) -> ExperimentSpec:
-    """The spec an experiment was started or submitted with."""
-    return ExperimentSpec.model_validate(row.spec)
+    """The spec an experiment was started or submitted with. Raises SpecError for an uploaded file that is missing."""
+    return ExperimentSpec.model_validate(catalogue.uploads.resolve(row.spec))
 
 
 def instrument_config(

@@ -9,8 +9,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
-from orchestrator.spec import ExperimentSpec
-from workflows.assembly import join, make_policy, prepare
+from workflows.assembly import join, make_policy, prepare, spec_of
 from workflows.restart import taken_again
 from workflows.session import NoRecord
 
@@ -21,7 +20,7 @@ def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: st
     On another machine the last digits of a derived point may differ; numbers are compared to 1e-6 relative.
     """
     row = catalogue.experiment(experiment_id)
-    spec = ExperimentSpec.model_validate(row.spec)
+    spec = spec_of(catalogue, row)
     parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), catalogue.data_folder / "cache")
     policy = make_policy(parts, spec.policy.name, spec.policy.options)
     experiment = join(parts, policy, NoRecord(), lambda kind, payload: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,19 @@ from orchestrator.report.report_data import (
 )
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from workflows.assembly import join, make_policy, prepare
+from workflows.assembly import OpenInstrument, join, make_policy, open_here, prepare, spec_of
 from workflows.restart import taken_again
 from workflows.session import NoRecord
 
 
-def write_report(catalogue: Catalogue, settings: Settings, experiment_id: str) -> Path:
+def write_report(
+    catalogue: Catalogue, settings: Settings, experiment_id: str, open_instrument: OpenInstrument = open_here
+) -> Path:
     """The report as one HTML file in the experiment's folder; its path. Raises OrchestratorError if it cannot write."""
     row = catalogue.experiment(experiment_id)
-    page = render_report(report_data(catalogue, settings, row))
+    page = render_report(report_data(catalogue, settings, row, open_instrument))
     path = catalogue.data_folder / "experiments" / row.id / "report.html"
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8")
@@ -46,11 +49,14 @@ def write_report(catalogue: Catalogue, settings: Settings, experiment_id: str) -
     return path
 
 
-def report_data(catalogue: Catalogue, settings: Settings, row: ExperimentRow) -> ReportData:
+def report_data(
+    catalogue: Catalogue, settings: Settings, row: ExperimentRow, open_instrument: OpenInstrument = open_here
+) -> ReportData:
     """Everything the report shows; the objective is answered again from the journalled features."""
-    spec = ExperimentSpec.model_validate(row.spec)
+    spec = spec_of(catalogue, row)
     steps = list(Journal(catalogue, row.id).past())
-    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), catalogue.data_folder / "cache")
+    cache = catalogue.data_folder / "cache"
+    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), cache, open_instrument)
     policy = make_policy(parts, spec.policy.name, spec.policy.options)
     experiment = join(parts, policy, NoRecord(), _ignore)
     features: dict[str, bytes] = {}

@@ -19,7 +19,7 @@ from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentF
 from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue, ExperimentRow
-from orchestrator.errors import Interrupted, LeaseLost
+from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
 from orchestrator.events import CONTEXT_SET
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal
@@ -229,8 +229,8 @@ class Session:
             self._close(run, ending, started)
             self._set_status(run.journal.experiment_id, ending.status, ending.reason)
             raise
-        except LeaseLost:
-            raise  # the instrument is somebody else's now
+        except (LeaseLost, InstrumentLost):
+            raise  # the instrument is somebody else's now, or gone
         except BaseException:
             run.experiment.microscope.stop()
             raise

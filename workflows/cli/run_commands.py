@@ -14,6 +14,7 @@ from rich.console import Console
 from orchestrator.errors import Refused
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
+from workflows.assembly import spec_of
 from workflows.cli.app import app
 from workflows.cli.fail import EXIT_OF_STATUS, explained
 from workflows.cli.live import View, view_for
@@ -96,7 +97,7 @@ def resume(
         remembered = row.options.get("settings_file")
         if settings is None and remembered:
             opened = settings_of(opened.data_folder, Path(remembered))
-        spec = ExperimentSpec.model_validate(row.spec)
+        spec = spec_of(catalogue, row)
         view = view_for(spec, Console(stderr=as_json), as_json=as_json)
         with view:
             experiment_id = Session(catalogue, opened, view, view.say).resume(row.id)
