@@ -23,6 +23,17 @@ def faults_of(path: Path, overrides: dict[str, Any], settings: Settings) -> list
     except SpecError as error:
         head, *lines = str(error).splitlines()
         return [line.strip() for line in lines] or [head]
+    return faults_in(spec, settings)
+
+
+def check_spec(spec: ExperimentSpec, settings: Settings) -> None:
+    """Raise SpecError with one line an error for a spec that `run` would not accept."""
+    if faults := faults_in(spec, settings):
+        raise SpecError("\n".join(faults))
+
+
+def faults_in(spec: ExperimentSpec, settings: Settings) -> list[str]:
+    """One line an error, each with its path in the spec; an empty list for one that `run` would accept."""
     faults = [*_structure(spec), *_space(spec), *_names(spec, settings)]
     instrument = _instrument(spec, settings, faults)
     if instrument is not None:
