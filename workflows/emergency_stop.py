@@ -1,0 +1,147 @@
+"""`stempilot estop`: the beam first, by the stop line; then the queue: nothing is started until it is cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from instruments import InstrumentError
+from instruments.models import Record
+from instruments.remote import Lock, StopLine, endpoint_path
+from instruments.remote.ownership import Ownership, ownership_path
+from orchestrator.catalogue import Catalogue
+from orchestrator.errors import DataFolderBusy, StorageError
+from orchestrator.queue import ExperimentQueue
+from orchestrator.settings import Settings
+from workflows.roles import RoleLock, run_folder
+
+
+class EmergencyStop(Record):
+    """What came of a stop, or of clearing it, on one instrument.
+
+    `is_reached`: its process answered, or has none and is locked for its next start. `beam_blanked` None: not
+    confirmed; then assume that the beam is on and blank it at the instrument.
+    """
+
+    instrument: str
+    is_reached: bool
+    beam_blanked: bool | None
+    is_locked: bool
+    is_queue_locked: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What came of it at the instrument's own end."""
+
+    is_reached: bool
+    beam_blanked: bool | None
+    is_locked: bool
+    message: str
+
+
+def emergency_stop(
+    settings: Settings, name: str | None, *, by: str, reason: str, queue: ExperimentQueue | None = None
+) -> list[EmergencyStop]:
+    """Interrupt, blank and lock one instrument, or all that are configured; one line for each, reached or not.
+
+    It needs neither the worker nor the database; again is harmless. `queue` is that of whoever has one open already.
+    Raises NotFound for a name that is not configured.
+    """
+    names = _names(settings, name)
+    parts = _side_by_side(names, lambda one: _stop(settings, one, by, reason))
+    locked = _in_queue(settings, queue, names, lambda open_queue, one: open_queue.lock_instrument(one, by, reason))
+    return [_line(one, part, trouble, is_locking=True) for one, part, trouble in zip(names, parts, locked, strict=True)]
+
+
+def clear(
+    settings: Settings, name: str | None, *, by: str, queue: ExperimentQueue | None = None
+) -> list[EmergencyStop]:
+    """Take the locks off, after a person has looked. Beams stay blanked until the next owner's command. As above."""
+    names = _names(settings, name)
+    parts = _side_by_side(names, lambda one: _clear(settings, one, by))
+    freed = _in_queue(settings, queue, names, lambda open_queue, one: open_queue.unlock_instrument(one, by))
+    return [_line(one, part, trouble, is_locking=False) for one, part, trouble in zip(names, parts, freed, strict=True)]
+
+
+def _names(settings: Settings, name: str | None) -> list[str]:
+    if name is None:
+        return sorted(settings.instruments)
+    settings.instrument(name)
+    return [name]
+
+
+def _side_by_side(names: list[str], act: Callable[[str], _Part]) -> list[_Part]:
+    """One that does not answer holds up no other."""
+    with ThreadPoolExecutor(max(1, len(names)), "stop") as pool:
+        return list(pool.map(act, names))
+
+
+def _stop(settings: Settings, name: str, by: str, reason: str) -> _Part:
+    try:
+        report = StopLine.of(endpoint_path(run_folder(settings.data_folder), name)).emergency_stop(reason, by=by)
+    except InstrumentError as error:
+        lock = Lock(reason=reason, by=by, at=datetime.now(UTC))
+        resting = _at_rest(settings, name, lambda own: own.set_lock(lock))
+        return _Part(False, None, False, str(error)) if resting is None else replace(resting, is_locked=True)
+    return _Part(True, report.beam_blanked, report.is_locked, report.message)
+
+
+def _clear(settings: Settings, name: str, by: str) -> _Part:
+    try:
+        status = StopLine.of(endpoint_path(run_folder(settings.data_folder), name)).clear(by=by)
+    except InstrumentError as error:
+        resting = _at_rest(settings, name, lambda own: own.clear())
+        return _Part(False, None, True, str(error)) if resting is None else resting
+    return _Part(True, status.beam_blanked, status.lock is not None, "cleared")
+
+
+def _at_rest(settings: Settings, name: str, change: Callable[[Ownership], None]) -> _Part | None:
+    """Change what an instrument without a process will remember when it is started; None: it has one, which is mute."""
+    try:
+        with RoleLock(settings.data_folder, f"instrument-{name}"):
+            ownership = Ownership(name, ownership_path(run_folder(settings.data_folder), name))
+            change(ownership)
+            trouble = ownership.save()
+    except DataFolderBusy:
+        return None
+    except InstrumentError as error:
+        return _Part(False, None, True, str(error))
+    message = "its process does not run, so nothing here keeps its beam on"
+    return _Part(trouble is None, None, False, message if trouble is None else f"{message}; {trouble}")
+
+
+def _in_queue(
+    settings: Settings, queue: ExperimentQueue | None, names: list[str], act: Callable[[ExperimentQueue, str], object]
+) -> list[str | None]:
+    """For each name None, or why the queue could not be changed."""
+    if queue is not None:
+        return [_trouble_with(act, queue, name) for name in names]
+    try:
+        with Catalogue.open(settings.data_folder, url=settings.database_url, visitor=True) as catalogue:
+            return _in_queue(settings, ExperimentQueue(catalogue), names, act)
+    except StorageError as error:
+        return [str(error)] * len(names)
+
+
+def _trouble_with(act: Callable[[ExperimentQueue, str], object], queue: ExperimentQueue, name: str) -> str | None:
+    try:
+        act(queue, name)
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def _line(name: str, part: _Part, trouble: str | None, *, is_locking: bool) -> EmergencyStop:
+    message = part.message if trouble is None else f"{part.message}; the queue could not be changed: {trouble}"
+    return EmergencyStop(
+        instrument=name,
+        is_reached=part.is_reached,
+        beam_blanked=part.beam_blanked,
+        is_locked=part.is_locked,
+        is_queue_locked=(trouble is None) == is_locking,
+        message=message,
+    )

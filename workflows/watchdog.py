@@ -1,0 +1,183 @@
+"""`stempilot watchdog`: blanks the beam of an instrument whose worker was not heard of for the length of its lease.
+
+It does not depend on the worker: it reads the leases in the database and speaks to the instrument by its stop line.
+The beam is off one lease, plus 1 s, plus the instrument's own stop latency after the worker's last sign of life.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from instruments import InstrumentError
+from instruments.remote import StopLine, StopReport, endpoint_path
+from orchestrator import events
+from orchestrator.catalogue import Catalogue
+from orchestrator.errors import DataFolderBusy, NotFound, StorageError
+from orchestrator.queue import ExperimentQueue, InstrumentLease
+from orchestrator.settings import Settings
+from workflows.roles import RoleLock, run_folder
+
+LOOK_EVERY_S: Final = 0.5
+STOP_ANSWER_S: Final = 8.0
+BEAM_NOT_BLANKED: Final = "beam_not_blanked"
+_AT_ONCE: Final = 8
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was done about one lapsed lease, to be written down; `is_blanked` False: it could not be done."""
+
+    lease: InstrumentLease
+    is_blanked: bool
+    reason: str
+
+
+@dataclass
+class Watchdog:
+    """Looks at all leases. Instruments are asked side by side: one that does not answer holds up no other."""
+
+    catalogue: Catalogue
+    run_folder: Path
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "stop"))
+    _asked: dict[str, Future[Finding | None]] = field(default_factory=dict[str, "Future[Finding | None]"])
+    _unwritten: list[Finding] = field(default_factory=list[Finding])
+    _told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    _trouble: str | None = None
+
+    def __post_init__(self) -> None:
+        self._queue = ExperimentQueue(self.catalogue)
+
+    def look(self) -> None:
+        """Once: ask every instrument whose lease has lapsed, blank where its beam may be on, write down what was done.
+
+        A database that cannot be read or written now is tried again the next time; what was done is not forgotten.
+        """
+        try:
+            for lease in self._queue.lapsed():
+                self._see_to(lease)
+            self._collect()
+            self._write_down()
+        except StorageError as error:
+            self._say(f"the database cannot be used, looking again: {error}")
+        else:
+            self._say(None)
+
+    def close(self) -> None:
+        """Wait for no answer."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _see_to(self, lease: InstrumentLease) -> None:
+        if lease.instrument not in self._asked:
+            self._asked[lease.instrument] = self._pool.submit(self._blank_if_on, lease)
+
+    def _blank_if_on(self, lease: InstrumentLease) -> Finding | None:
+        """None: the beam is off, or somebody newer has the instrument, or the lease was renewed meanwhile."""
+        try:
+            line = StopLine.of(endpoint_path(self.run_folder, lease.instrument), timeout_s=STOP_ANSWER_S)
+            status = line.status()
+            if status.beam_blanked is True or status.fence > lease.fence or not self._still_lapsed(lease):
+                return None
+            report = line.blank(because(lease), fence=lease.fence)
+        except InstrumentError as error:
+            return Finding(lease, False, f"{because(lease)}, but {error}")
+        return None if report.is_ignored else _finding(lease, report)
+
+    def _still_lapsed(self, lease: InstrumentLease) -> bool:
+        """Asked just before the stop; an unreadable database does not save a lease that was seen to lapse."""
+        try:
+            lapsed = self._queue.lapsed()
+        except StorageError:
+            return True
+        return any((other.instrument, other.fence) == (lease.instrument, lease.fence) for other in lapsed)
+
+    def _collect(self) -> None:
+        for name, future in list(self._asked.items()):
+            if future.done():
+                del self._asked[name]
+                finding = future.result()
+                if finding is not None and (finding.is_blanked or self._is_new(finding)):
+                    log.warning("%s: %s", name, finding.reason)
+                    self._unwritten.append(finding)
+
+    def _is_new(self, finding: Finding) -> bool:
+        """What could not be done is tried again and again, but told once for each lease."""
+        key = (finding.lease.instrument, finding.lease.fence)
+        is_new = key not in self._told
+        self._told.add(key)
+        return is_new
+
+    def _write_down(self) -> None:
+        while self._unwritten:
+            try:
+                self._write_one(self._unwritten[0])
+            except NotFound as error:
+                log.warning("nothing is written down of a beam that was blanked: %s", error)
+            self._unwritten.pop(0)
+
+    def _write_one(self, finding: Finding) -> None:
+        lease = finding.lease
+        if finding.is_blanked and self._queue.note_blanked(lease, finding.reason):
+            return
+        if lease.experiment_id is not None:
+            kind = events.BEAM_BLANKED if finding.is_blanked else BEAM_NOT_BLANKED
+            told = {"instrument": lease.instrument, "fence": lease.fence, "holder": lease.holder}
+            self.catalogue.append(lease.experiment_id, kind, {**told, "reason": finding.reason})
+
+    def _say(self, trouble: str | None) -> None:
+        if trouble is not None and trouble != self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
+
+
+def because(lease: InstrumentLease) -> str:
+    """Why the beam is to be blanked, in words."""
+    until = f"{lease.expires_at:%Y-%m-%d %H:%M:%S} UTC" if lease.expires_at else "an unknown time"
+    return (
+        f"worker {lease.holder} was not heard of: its lease of {lease.instrument} ended at {until} and was not renewed"
+    )
+
+
+def _finding(lease: InstrumentLease, report: StopReport) -> Finding:
+    exposing = f" during exposure {report.was_exposing}" if report.was_exposing else ""
+    took = f"the instrument took {report.took_s:.3f} s{exposing}: {report.message}"
+    return Finding(lease, report.beam_blanked is True, f"{because(lease)}; {took}")
+
+
+def run_watchdog(settings: Settings) -> None:
+    """Look every half second until SIGTERM, SIGINT or SIGHUP. Raises DataFolderBusy for a second one."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    with RoleLock(settings.data_folder, "watchdog"):
+        catalogue = _opened(settings, ended)
+        if catalogue is None:
+            return
+        with catalogue:
+            watchdog = Watchdog(catalogue, run_folder(settings.data_folder))
+            log.info("watchdog: process watches the leases in %s", settings.data_folder)
+            while not ended.wait(LOOK_EVERY_S):
+                watchdog.look()
+            watchdog.close()
+
+
+def _opened(settings: Settings, ended: threading.Event) -> Catalogue | None:
+    """The catalogue, waited for while its database does not answer; None when told to end meanwhile."""
+    trouble = ""
+    while True:
+        try:
+            return Catalogue.open(settings.data_folder, url=settings.database_url, shared=True)
+        except DataFolderBusy:
+            raise
+        except StorageError as error:
+            if str(error) != trouble:
+                log.warning("the database cannot be opened, trying again: %s", error)
+            trouble = str(error)
+        if ended.wait(LOOK_EVERY_S):
+            return None
