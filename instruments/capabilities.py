@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from instruments import cards, plotting
 from instruments.models import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Axis(Record):
@@ -65,3 +69,27 @@ class Capabilities(Record):
     def mode(self, name: str) -> Mode | None:
         """The mode of that name, or None."""
         return next((mode for mode in self.modes if mode.name == name), None)
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the angles that the detectors of each mode collect; needs matplotlib."""
+        return plotting.draw_capabilities(self, axes)
+
+    def _repr_html_(self) -> str:
+        modes = [
+            (mode.name, mode.kind, mode.camera_length_mm, ", ".join(map(_detector_words, mode.detectors)))
+            for mode in self.modes
+        ]
+        axes = [(axis.name, axis.minimum, axis.maximum, axis.resolution or None, axis.settle_s) for axis in self.axes]
+        return cards.card(
+            f"Instrument {self.name}",
+            "simulated" if self.simulated else "",
+            cards.table(("mode", "kind", "camera length (mm)", "detectors read together"), modes),
+            cards.table(("what can be set", "from", "to", "step", "settles in (s)"), axes),
+            *(cards.note(quirk) for quirk in self.quirks),
+        )
+
+
+def _detector_words(detector: Detector) -> str:
+    if detector.outer_mrad is None:
+        return detector.name
+    return f"{detector.name} {detector.inner_mrad or 0:g}-{detector.outer_mrad:g} mrad"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, radians, sin
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from instruments import cards, plotting
 from instruments.commands import AcquireFrame
 from instruments.scans import ScanPattern, StagePosition
 from instruments.units import ANGSTROM2_PER_NM2
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELL_NM = 1.0
 MAX_SIDE_NM = 4000.0
@@ -116,6 +121,29 @@ class DoseLedger:
     def mean_map(self, x_min_nm: int, y_min_nm: int, columns: int, rows: int) -> np.ndarray:
         """Mean dose of the cells of a window, e/A2, (rows, columns); row 0 is the lowest y."""
         return self._read(self._mean, Footprint(x_min_nm, y_min_nm, np.zeros((rows, columns))))
+
+    def window_nm(self) -> tuple[int, int, int, int] | None:
+        """(lowest x, lowest y, columns, rows) of the smallest window with every exposed cell; None before any."""
+        spots = [
+            (key[1] * _BLOCK + columns, key[0] * _BLOCK + rows)
+            for key, block in self._mean.items()
+            for rows, columns in [np.nonzero(block)]
+        ]
+        x, y = (np.concatenate([spot[n] for spot in spots]) if spots else np.zeros(0, int) for n in (0, 1))
+        if not len(x):
+            return None
+        return int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the mean dose of every cell; needs matplotlib."""
+        return plotting.draw_dose(self, axes)
+
+    def _repr_html_(self) -> str:
+        return cards.card(
+            "Dose ledger",
+            "",
+            cards.facts({"electrons": self.electrons, "highest dose (e/Å²)": self.max_e_per_a2}),
+        )
 
     def _read(self, blocks: dict[tuple[int, int], np.ndarray], marks: Footprint) -> np.ndarray:
         out = np.zeros(marks.overlap_nm2.shape)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruments import cards, plotting
 from instruments.capabilities import Mode
 from instruments.commands import AcquireFrame
+from instruments.errors import Unsupported
 from instruments.state import MicroscopeState
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +49,69 @@ class Frame:
     def instrument_time_s(self) -> float:
         """Microscope time this frame took, moves and settling included."""
         return self.ended_s - self.started_s
+
+    @property
+    def centre_nm(self) -> tuple[float, float]:
+        """Commanded x and y of the middle of the frame: stage plus beam shift."""
+        stage, scan = self.requested.stage, self.requested.scan
+        return stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm
+
+    def detector_named(self, name: str | None = None) -> str:
+        """The name of a detector of this frame, by default the mode's first. Raises Unsupported for any other."""
+        if name is None:
+            return next(iter(self.counts))
+        if name not in self.counts:
+            raise Unsupported(f"frame {self.action_id} has no detector {name!r}; it has {', '.join(self.counts)}")
+        return name
+
+    def plot(self, detector: str | None = None, axes: Axes | None = None) -> Axes:
+        """Draw one detector's image, by default the mode's first, all sub-frames together; needs matplotlib."""
+        return plotting.draw_frame(self, detector, axes)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Counts by detector over (subframe, y, x), coordinates in nm, conditions as attributes; needs xarray.
+
+        Unrotated coordinates: x along the scan lines from the frame's centre, as commanded.
+        """
+        import xarray
+
+        rows, columns = next(iter(self.counts.values())).shape[1:]
+        x_nm, y_nm = self.centre_nm
+        coordinates = {
+            "x_nm": ("x", x_nm + (np.arange(columns) - (columns - 1) / 2) * self.pixel_size_nm),
+            "y_nm": ("y", y_nm + (np.arange(rows) - (rows - 1) / 2) * self.pixel_size_nm),
+        }
+        arrays = {name: (("subframe", "y", "x"), counts) for name, counts in self.counts.items()}
+        conditions = {
+            "action_id": self.action_id,
+            "instrument": self.instrument,
+            "mode": self.requested.mode,
+            "purpose": self.requested.purpose,
+            "dose_e_per_a2": self.dose_e_per_a2,
+            "electrons": self.electrons,
+            "probe_current_pa": self.requested.optics.probe_current_pa,
+            "defocus_nm": self.requested.optics.defocus_nm,
+            "dwell_time_us": self.requested.scan.dwell_time_us,
+        }
+        return xarray.Dataset(arrays, coords=coordinates, attrs=conditions)
+
+    def _repr_html_(self) -> str:
+        name = self.detector_named()
+        command = self.requested
+        rows, columns = command.scan.shape_px
+        return cards.card(
+            f"Frame {self.action_id}",
+            f"{command.purpose} on {self.instrument}",
+            cards.picture(plotting.thumbnail_png(self.total(name)), f"{name} image", 160),
+            cards.facts(
+                {
+                    "detectors": list(self.counts),
+                    "centre": "{:.1f}, {:.1f} nm".format(*self.centre_nm),
+                    "field": f"{command.scan.field_of_view_nm:.4g} nm, {rows} x {columns} px",
+                    "sub-frames": f"{command.subframe_count} of {command.scan.dwell_time_us:.3g} us per pixel",
+                    "probe": f"{command.optics.probe_current_pa:g} pA, defocus {command.optics.defocus_nm:+g} nm",
+                    "dose": f"{self.dose_e_per_a2:,.4g} e/Å², {self.electrons:.3g} electrons",
+                    "time": f"{self.instrument_time_s:.3g} s of the microscope",
+                }
+            ),
+        )

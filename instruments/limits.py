@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from instruments import cards
 from instruments.errors import ConfigurationError
 from instruments.models import Record
 
@@ -57,3 +58,8 @@ class SafetyEnvelope(Record):
             tightest = min((sign * value for value in (ours, theirs) if value is not None), default=inf)
             limits[name] = None if tightest == inf else sign * tightest
         return SafetyEnvelope(**limits)
+
+    def _repr_html_(self) -> str:
+        limits = {name: value for name, value in self if value is not None}
+        none = "" if limits else "no limit is set"
+        return cards.card("Safety envelope", none, cards.facts(limits))

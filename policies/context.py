@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
 
+from policies import cards
 from policies.cost import Cost
 from policies.dimensions import Point
 from policies.errors import MissingContext
@@ -81,3 +82,20 @@ class Context:
         missing = [name for name, value in given.items() if value is None or (isinstance(value, tuple) and not value)]
         if missing:
             raise MissingContext(f"policy {policy} needs context.{', context.'.join(missing)}; hand it to create()")
+
+    def _repr_html_(self) -> str:
+        known = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        rows = [(name, _words(value)) for name, value in known if not _is_nothing(value)]
+        left_out = ", ".join(name for name, value in known if _is_nothing(value))
+        rows.append(("not given", left_out))
+        return cards.card("Context", "what a policy of this experiment may know", cards.table(("", ""), rows))
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, tuple | Mapping) and not value)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"array of {' x '.join(map(str, value.shape))}"
+    return "a function" if callable(value) else cards.words(value)

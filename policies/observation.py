@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from policies import cards
 from policies.cost import Cost
 from policies.dimensions import Point
 from policies.errors import InvalidObservation
@@ -69,6 +70,15 @@ class Observation:
             cost=Cost.from_dict(data["cost"]),
             status=data["status"],
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            *self.point.items(),
+            *((f"outcome {name}", f"{value:.4g} ± {std:.2g}") for name, (value, std) in self.outcomes.items()),
+            *((f"array {name}", f"{' x '.join(map(str, a.shape))} {a.dtype}") for name, a in self.arrays.items()),
+            ("cost", f"{self.cost.electrons:.3g} electrons, {self.cost.seconds:.3g} s"),
+        ]
+        return cards.card(f"Observation of {self.suggestion_id}", self.status, cards.table(("", ""), rows))
 
 
 def _pack(array: np.ndarray) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policies import cards
 from policies.dimensions import UNIT_SUFFIXES, Choice, Continuous, Dimension, Integer, Point, unit_of
 from policies.errors import EmptySpace, InvalidSpace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _KEYS = {
     "continuous": {"low", "high", "resolution", "when", "kind"},
@@ -143,6 +147,25 @@ class SearchSpace:
             return dimension.decode(np.array([at]))
 
         return self._build(value)
+
+    def plot(self, points: Sequence[Mapping[str, Any]] = (), axes: Axes | None = None) -> Axes:
+        """Draw the area of x_nm and y_nm and the fields of some points in it; needs matplotlib."""
+        from policies import plotting
+
+        return plotting.draw_points(self, points, axes)
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[Any, ...]] = []
+        for name, dimension in self.dimensions.items():
+            when = cards.words({parent: list(allowed) for parent, allowed in dimension.when.items()})
+            if isinstance(dimension, Choice):
+                rows.append((name, "choice", cards.words(list(dimension.choices)), "", when))
+            else:
+                step = dimension.resolution if isinstance(dimension, Continuous) else 1
+                kind = "number" if isinstance(dimension, Continuous) else "whole number"
+                rows.append((name, kind, f"{dimension.low:g} to {dimension.high:g}", step, when))
+        header = ("name, ending in its unit", "kind", "values", "step", "only when")
+        return cards.card("Search space", f"{len(rows)} dimensions", cards.table(header, rows))
 
     def _build(self, value: Callable[[str], Any]) -> Point:
         """Point whose dimensions are asked for parents first; every `value` is drawn, so draws keep their place."""

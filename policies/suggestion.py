@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies import cards
 from policies.cost import Cost
 from policies.dimensions import Point
 
@@ -51,6 +52,19 @@ class Suggestion:
             cost=Cost.from_dict(data["cost"]),
             reason=dict(data["reason"]),
         )
+
+    def _repr_html_(self) -> str:
+        numbers = {
+            name: value for name, value in self.reason.items() if name != "why" and isinstance(value, int | float)
+        }
+        rows = [
+            ("why", self.reason.get("why")),
+            *self.point.items(),
+            *((f"predicted {name}", f"{mean:.4g} ± {std:.2g}") for name, (mean, std) in self.prediction.items()),
+            ("cost", f"{self.cost.electrons:.3g} electrons, {self.cost.seconds:.3g} s"),
+            *numbers.items(),
+        ]
+        return cards.card(f"Suggestion {self.id}", f"by {self.policy}", cards.table(("", ""), rows))
 
 
 def suggestion_id(policy: str, seed: int, ordinal: int, place: int = 0) -> str:

@@ -15,13 +15,29 @@ from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup
 
+from instruments.plotting import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    RULE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    round_length_nm,
+    scale_bar,
+)
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, RULE = "#1a1a1a", "#6b6b6b", "#c9c9c9"
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PURPLE, YELLOW = "#56B4E9", "#CC79A7", "#F0E442"
+__all__ = [
+    "BLUE", "GREEN", "INK", "MUTED", "ORANGE", "PURPLE", "RULE", "SKY", "VERMILLION", "YELLOW", "Picture", "as_png",
+    "as_svg", "bare", "canvas", "round_length_nm", "scale_bar",
+]  # fmt: skip
 SPECIES_COLOURS = (VERMILLION, SKY, PURPLE, GREEN, ORANGE, BLUE)
 SPECIES_MARKERS = ("o", "s", "D", "^", "v", "P")
 STYLE: dict[str, Any] = {
@@ -50,7 +66,6 @@ STYLE: dict[str, Any] = {
     "image.origin": "lower",
 }
 WIDTH_INCHES = 11.0  # of the page's column
-_NICE = (1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,36 +119,6 @@ def as_png(figure: Figure, alt: str, dots_per_inch: int = 144) -> Markup:
     data = base64.b64encode(packed.getvalue()).decode("ascii")
     width_px = round(float(figure.get_size_inches()[0]) * 96)
     return Markup('<img alt="{}" style="width:{}px" src="data:image/png;base64,{}">').format(alt, width_px, data)
-
-
-def scale_bar(axes: Axes, width_nm: float, *, dark: bool = False) -> None:
-    """A bar of a round length, about a fifth of the width, in the lower left corner; legible on any image."""
-    from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, TextArea, VPacker
-    from matplotlib.patches import Rectangle
-
-    length_nm = round_length_nm(0.22 * width_nm)
-    colour = INK if dark else "white"
-    box = AuxTransformBox(axes.transData)
-    box.add_artist(Rectangle((0, 0), length_nm, 0.012 * width_nm, facecolor=colour, edgecolor="none"))
-    label = TextArea(f"{length_nm:g} nm", textprops={"color": colour, "size": 8.5, "weight": "bold"})
-    packed = VPacker(children=[box, label], align="center", pad=0, sep=2)
-    anchored = AnchoredOffsetbox(loc="lower left", child=packed, pad=0.35, borderpad=0.5)
-    anchored.patch.set(facecolor="white" if dark else "black", edgecolor="none", alpha=0.6)
-    axes.add_artist(anchored)
-
-
-def round_length_nm(wanted_nm: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above `wanted_nm`.
-
-    >>> round_length_nm(44.0), round_length_nm(4.4), round_length_nm(0.9)
-    (20.0, 2.0, 0.5)
-    """
-    power = 1.0
-    while power > wanted_nm:
-        power /= 10
-    while power * 10 <= wanted_nm:
-        power *= 10
-    return max(power * step for step in _NICE if power * step <= wanted_nm)
 
 
 def bare(axes: Axes) -> None:
