@@ -34,6 +34,7 @@ from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.guards import Guards
 from orchestrator.api.idempotency import Replies
 from orchestrator.api.openapi import document_of
+from orchestrator.api.page_visits import PageDesk, problem_page
 from orchestrator.api.problems import Problem, problem_of
 from orchestrator.api.route import parameters_problem
 from orchestrator.api.services import Services
@@ -64,6 +65,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.specs = SpecDesk(services)
     app.state.event_feed = EventFeed(services.catalogue)
     app.state.stream_count = 0
+    app.state.pages = PageDesk(services)
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     app.state.openapi = document_of(app, services)
@@ -110,13 +112,15 @@ def _answer_http(request: Request, error: Exception) -> Response:
     path = request.url.path
     if error.status_code == 405:
         allowed = allowed_methods(request.app, request.scope)
-        return Problem(
+        problem = Problem(
             "method-not-allowed", f"{request.method} is not allowed for {path[:200]}; allowed: {', '.join(allowed)}",
             headers={"Allow": ", ".join(allowed)},
-        ).response(path)  # fmt: skip
-    if error.status_code == 404:
-        return Problem("not-found", f"nothing is served at {path[:200]}; /api/v1/docs lists what is").response(path)
-    return Problem("malformed" if error.status_code < 500 else "internal", str(error.detail)).response(path)
+        )  # fmt: skip
+    elif error.status_code == 404:
+        problem = Problem("not-found", f"nothing is served at {path[:200]}; /api/v1/docs lists what is")
+    else:
+        problem = Problem("malformed" if error.status_code < 500 else "internal", str(error.detail))
+    return problem_page(request, problem)
 
 
 def _answer_unknown(request: Request, error: Exception) -> Response:
@@ -124,7 +128,7 @@ def _answer_unknown(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     problem = Problem("internal", "an error that was not foreseen; the service's log has it")
     problem.headers["X-Content-Type-Options"] = "nosniff"
-    return problem.response(request.url.path)
+    return problem_page(request, problem)
 
 
 def allowed_methods(app: FastAPI, scope: Any) -> list[str]:

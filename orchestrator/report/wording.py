@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _UNITS = (
@@ -70,3 +71,16 @@ def unit_after(name: str) -> str:
 
 def _ending(name: str) -> str | None:
     return next((unit for unit in _UNITS if name.endswith("_" + unit)), None)
+
+
+def without_folders(value: Any) -> Any:
+    """A spec without the folders of the machine it was written on: absolute paths become file names.
+
+    >>> without_folders({"structure": "/home/anna/WSe2.extxyz", "modes": ["haadf"]})
+    {'structure': 'WSe2.extxyz', 'modes': ['haadf']}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -1,0 +1,101 @@
+"""Instruments as the page shows them: is the beam on, who has it, is it locked. Unknown is said to be unknown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from instruments import InstrumentError
+from orchestrator.errors import OrchestratorError
+
+_FRESH_S = 1.0
+
+
+class StatusDesk(Protocol):
+    """The instruments as far as the page reads them."""
+
+    def names(self) -> list[str]:
+        """Names of the configured instruments, sorted."""
+        ...
+
+    def status(self, name: str) -> Mapping[str, Any]:
+        """What the instrument's stop line says now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstrumentView:
+    """One instrument; `beam` is `on`, `off` or `unknown`; `locked` is why it is locked, None where it is not."""
+
+    name: str
+    beam: str
+    beam_words: str
+    locked: str | None
+    owner: str | None
+    owner_id: str | None
+    trouble: str | None
+
+
+class InstrumentBoard:
+    """States of the instruments, asked for at most once a second however many look."""
+
+    def __init__(self, desk: StatusDesk, clock: Callable[[], float] = time.monotonic) -> None:
+        self._desk = desk
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, Mapping[str, Any] | str]] = {}
+
+    def names(self) -> list[str]:
+        """The configured instruments."""
+        return self._desk.names()
+
+    def state(self, name: str) -> Mapping[str, Any] | str:
+        """What the instrument says, or in words why it says nothing."""
+        with self._lock:
+            kept = self._known.get(name)
+            if kept is not None and self._clock() - kept[0] < _FRESH_S:
+                return kept[1]
+            try:
+                said: Mapping[str, Any] | str = self._desk.status(name)
+            except (InstrumentError, OrchestratorError) as error:
+                said = str(error)
+            self._known[name] = (self._clock(), said)
+            return said
+
+    def forget(self) -> None:
+        """Ask again next time: somebody has just stopped or cleared something."""
+        with self._lock:
+            self._known.clear()
+
+
+def instrument_view(name: str, said: Mapping[str, Any] | str, lease: Any, owners: Mapping[str, str]) -> InstrumentView:
+    """One instrument from what it says itself and from its lease; `owners` are names of running experiments by id."""
+    owner_id = getattr(lease, "experiment_id", None)
+    locked = getattr(lease, "locked_reason", None)
+    if isinstance(said, str):
+        return InstrumentView(
+            name=name, beam="unknown", beam_words="state not known", locked=locked, owner=owners.get(owner_id or ""),
+            owner_id=owner_id, trouble=said,
+        )  # fmt: skip
+    exposing, blanked = said.get("exposing"), said.get("beam_blanked")
+    if exposing or blanked is False:
+        beam, words = "on", "beam on, exposing" if exposing else "beam on"
+    elif blanked is None:
+        beam, words = "unknown", "beam not known"
+    else:
+        beam, words = "off", "beam blanked"
+    own_lock = said.get("locked")
+    if own_lock and locked is None:
+        locked = own_lock if isinstance(own_lock, str) else "locked by an emergency stop"
+    return InstrumentView(
+        name=name, beam=beam, beam_words=words, locked=locked, owner=owners.get(owner_id or ""), owner_id=owner_id,
+        trouble=None,
+    )  # fmt: skip
+
+
+def beams_on(views: Sequence[InstrumentView]) -> int:
+    """How many beams are on."""
+    return sum(view.beam == "on" for view in views)
