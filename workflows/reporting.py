@@ -84,6 +84,7 @@ def report_data(
         load_frame=catalogue.load_frame,
         load_features=load_features,
         evaluation=_evaluation(evaluated),
+        measured=parts.question.on_measured(settings.real_data_folder, cache) if parts.question.on_measured else None,
     )
 
 

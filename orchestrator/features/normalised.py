@@ -5,9 +5,12 @@ The same lattice and the same forward model as `sites`, but no Poisson statistic
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from instruments.optics import Coherence, Optics
+from orchestrator.features.bending import Bending
 from orchestrator.features.cell_fit import rotation_deg
 from orchestrator.features.columns import fit_columns
 from orchestrator.features.detectors import RingCounts
@@ -16,6 +19,7 @@ from orchestrator.features.evidence import Exposure
 from orchestrator.features.feature_set import Feature, FeatureSet
 from orchestrator.features.forward import Forward
 from orchestrator.features.lattice import Picture
+from orchestrator.features.lattice_model import FourierTerms
 from orchestrator.features.laying import FrameView, Laying, predicted_sites
 
 NAME = "lattice_description"
@@ -58,13 +62,22 @@ def describe(
             f"no lattice of this model in the image: its peaks are {period.power:.1f} times the noise, 12 are needed; "
             "check pixel_size_nm (15 % is tolerated) and the structure"
         )
-    fit = laying.fit(view, period.matrix, [Exposure(scaled[None], 1.0, np.zeros(2))], None)
+    g_per_nm = _shortest(terms) @ np.linalg.inv(period.matrix)
+    bending = Bending.of(image, pixel_size_nm, g_per_nm)
+    straight = bending.straightened(scaled, pixel_size_nm)
+    view = replace(
+        view, rings=[RingCounts("image", *ring_mrad, straight[None])], pictures=[Picture(straight, pixel_size_nm)]
+    )
+    period = laying.periodicity(view, None)
+    fit = laying.fit(view, period.matrix, [Exposure(straight[None], 1.0, np.zeros(2))], None)
     margin_nm = 3 * _START_SIGMA_NM + 2 * pixel_size_nm
-    xy_nm, number = predicted_sites(forward.cell, fit, view.half_nm - margin_nm)
+    flat_nm, number = predicted_sites(forward.cell, fit, view.half_nm)
+    xy_nm = bending.bent(flat_nm)
+    inside = (np.abs(xy_nm) < view.half_nm - margin_nm).all(axis=1)
+    flat_nm, xy_nm, kind = flat_nm[inside], xy_nm[inside], forward.cell.site_columns[number[inside]]
     centre = (np.array(image.shape[::-1]) - 1) / 2
     x_px, y_px = (xy_nm / pixel_size_nm + centre).T
     columns = fit_columns(image, x_px, y_px, _START_SIGMA_NM / pixel_size_nm, pixel_std=pixel_std)
-    kind = forward.cell.site_columns[number]
     intensity, intensity_std = columns.amplitude.copy(), columns.std[:, 0].copy()
     for column in np.unique(kind):
         median = float(np.median(columns.amplitude[kind == column]))
@@ -77,6 +90,9 @@ def describe(
     values = {
         "lattice_power_ratio": Feature(value=period.power),
         "lattice_rms_nm": Feature(value=float(np.sqrt((np.median(np.abs(stray_nm), axis=0) ** 2).sum()) * 1.4826)),
+        "bending_max_nm": Feature(
+            value=float(np.linalg.norm(xy_nm - flat_nm, axis=1).max()), reason="distortion of the scan, cubic in place"
+        ),
         "rotation_deg": Feature(value=rotation_deg(fit.basis_nm, forward.cell)),
         "scale_ratio": Feature(value=float(np.sqrt(abs(np.linalg.det(fit.basis_nm)) / forward.cell.area_nm2))),
         "orientation_log_likelihood_margin": Feature(value=fit.log_likelihood_margin),
@@ -95,6 +111,12 @@ def describe(
         "lattice_basis_nm": fit.basis_nm,
     }
     return FeatureSet(extractor=NAME, action_id="", values=values, arrays=arrays)
+
+
+def _shortest(terms: FourierTerms) -> np.ndarray:
+    """The shortest reciprocal vectors (k, 2) of the undistorted crystal: the fringes that any image shows best."""
+    length = np.linalg.norm(terms.q_per_nm, axis=1)
+    return terms.q_per_nm[(length > 0) & (length < 1.2 * np.min(length[1:]))]
 
 
 def _noise_std(image: np.ndarray) -> float:

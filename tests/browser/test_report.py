@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.report import render_report
 from tests.unit.orchestrator.census_report import census_data
+from workflows.questions.measured import measured_images
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -16,9 +18,12 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, image_cache: Path) -> Path:
+    """With the box on measured images where there are some, else with its one line."""
+    named = os.environ.get("STEMPILOT_TESTS_REAL_DATA")
+    measured = measured_images(Path(named) if named else None, image_cache)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_report(census_data()), encoding="utf-8")
+    path.write_text(render_report(census_data(measured=measured)), encoding="utf-8")
     return path
 
 
@@ -69,6 +74,14 @@ def test_contents_lead_to_their_sections(page) -> None:
         links.nth(number).click()
         target = page.url.split("#")[1]
         assert page.locator(f"section#{target} h2").first.is_visible()
+
+
+def test_the_box_on_measured_images_is_there(page) -> None:
+    box = page.locator("section#measured")
+    assert box.is_visible()
+    has_some = "STEMPILOT_TESTS_REAL_DATA" in os.environ
+    assert box.locator("img").count() == (2 if has_some else 0)
+    assert ("Refused, and why" if has_some else "set STEMPILOT_REAL_DATA") in box.inner_text()
 
 
 def test_prints(page) -> None:

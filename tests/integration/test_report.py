@@ -15,6 +15,7 @@ from orchestrator.report import Evaluation, Spending, render_report
 from orchestrator.report.census_view import CensusView
 from orchestrator.report.headline import cards
 from tests.unit.orchestrator.census_report import SPECIES, census_data
+from workflows.questions.measured import HOW, measured_images
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ VOID = {"meta", "link", "img", "br", "col", "hr", "input"}
 
 @cache
 def page() -> str:
-    return render_report(census_data())
+    return render_report(census_data(measured=measured_images(None, None)))
 
 
 class Tree(HTMLParser):
@@ -101,7 +102,7 @@ def test_every_figure_says_what_is_seen() -> None:
 
 
 def test_the_same_data_give_the_same_bytes() -> None:
-    assert render_report(census_data()) == page()
+    assert render_report(census_data(measured=measured_images(None, None))) == page()
 
 
 def test_size_stays_small() -> None:
@@ -172,6 +173,12 @@ def test_requested_stands_beside_read_back() -> None:
     assert "probe current, pA 30.00 not known" in text
 
 
+def test_without_a_measured_image_one_line_says_how_to_have_one() -> None:
+    text = words(page())
+    assert HOW in text
+    assert "Refused, and why" not in text
+
+
 def test_a_run_without_truth_says_so_and_has_no_recall() -> None:
     text = words(render_report(census_data(evaluation=None)))
     assert "There is no hidden truth to judge against" in text
@@ -198,6 +205,7 @@ def test_an_experiment_that_took_no_frame_has_a_page() -> None:
         census_data(decisions=(), frames=(), ledger=(), maps=maps, summary=summary, spending=nothing, evaluation=None)
     )
     assert not tree(text).faults
+    assert 'id="measured"' not in text
     assert "There is no frame that resolves the specimen" in text
     assert "no limit" in text
 

@@ -28,6 +28,7 @@ from simulation.lattice_images import Defect, LatticeImages
 from simulation.specimens import read_structure
 from workflows.questions.census_truth import judge_calls
 from workflows.questions.costs import CostForecast
+from workflows.questions.measured import measured_images
 from workflows.questions.question import Question, Setting
 
 MAX_AREA_NM2 = 4e6
@@ -197,5 +198,11 @@ def build_census(setting: Setting) -> Question:
 
     extraction = CensusExtraction(LatticeSites(images, species), Survey(images))
     return Question(
-        objective, extraction, context, answer, judge, lambda: images.prepare(worker_count=os.cpu_count() or 1)
+        objective,
+        extraction,
+        context,
+        answer,
+        judge,
+        prepare=lambda: images.prepare(worker_count=os.cpu_count() or 1),
+        on_measured=measured_images,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from instruments import Capabilities
 from orchestrator.loop import Extraction
 from orchestrator.objectives.objective import Objective
+from orchestrator.report.measured_image import Measured
 from orchestrator.spec import ExperimentSpec
 from policies import Context, SearchSpace
 
@@ -23,7 +24,8 @@ class Question:
     """Everything that depends on what is asked.
 
     `answer` takes what an objective says now out of it, `judge` compares an answer with a world's truth; `prepare`
-    computes beforehand what the forward model will need (kept in the cache folder), so that no frame waits for it.
+    computes beforehand what the forward model will need (kept in the cache folder), so that no frame waits for it;
+    `on_measured` shows the same extractor on measured images: (their folder, cache folder) to what the report says.
     """
 
     objective: Objective
@@ -32,6 +34,7 @@ class Question:
     answer: Callable[[Objective], Any]
     judge: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
     prepare: Callable[[], None] = _nothing
+    on_measured: Callable[[Path | None, Path | None], Measured] | None = None
 
 
 @dataclass(frozen=True, slots=True)
