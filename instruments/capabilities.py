@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from instruments import cards, plotting
 from instruments.models import Record
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class Axis(Record):
@@ -70,7 +67,7 @@ class Capabilities(Record):
         """The mode of that name, or None."""
         return next((mode for mode in self.modes if mode.name == name), None)
 
-    def plot(self, axes: Axes | None = None) -> Axes:
+    def plot(self, axes: plotting.Axes | None = None) -> plotting.Axes:
         """Draw the angles that the detectors of each mode collect; needs matplotlib."""
         return plotting.draw_capabilities(self, axes)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, radians, sin
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from instruments import cards, plotting
 from instruments.commands import AcquireFrame
 from instruments.scans import ScanPattern, StagePosition
 from instruments.units import ANGSTROM2_PER_NM2
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 CELL_NM = 1.0
 MAX_SIDE_NM = 4000.0
@@ -134,7 +130,7 @@ class DoseLedger:
             return None
         return int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1
 
-    def plot(self, axes: Axes | None = None) -> Axes:
+    def plot(self, axes: plotting.Axes | None = None) -> plotting.Axes:
         """Draw the mean dose of every cell; needs matplotlib."""
         return plotting.draw_dose(self, axes)
 

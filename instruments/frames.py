@@ -15,7 +15,6 @@ from instruments.state import MicroscopeState
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Frame:
             raise Unsupported(f"frame {self.action_id} has no detector {name!r}; it has {', '.join(self.counts)}")
         return name
 
-    def plot(self, detector: str | None = None, axes: Axes | None = None) -> Axes:
+    def plot(self, detector: str | None = None, axes: plotting.Axes | None = None) -> plotting.Axes:
         """Draw one detector's image, by default the mode's first, all sub-frames together; needs matplotlib."""
         return plotting.draw_frame(self, detector, axes)
 

@@ -6,16 +6,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from instruments import GuardedMicroscope, HiddenTruth, Microscope
 from orchestrator import loop
+from orchestrator.loop import Ending, Experiment, Listener, Record
 from orchestrator.memory_record import MemoryRecord
 from orchestrator.settings import InstrumentSettings
-from orchestrator.spec import ExperimentSpec
+from orchestrator.spec import Budget, ExperimentSpec
+from policies import Policy
 from workflows.assembly import Parts, join, make_policy, prepare
 from workflows.questions.census_truth import compare_ledger
 from workflows.questions.question import Question
@@ -41,13 +43,22 @@ class Curve:
 
     question: Question
     every_electrons: float
+    every_frames: int = 1
     answers: list[tuple[float, float, Any]] = field(default_factory=list[tuple[float, float, Any]])
+
+    @classmethod
+    def over(cls, question: Question, budget: Budget) -> Self:
+        """About `CURVE_POINTS` answers over the budget, by its electrons where it has some, otherwise by its frames."""
+        if budget.electrons is not None or budget.frames is None:
+            return cls(question, (budget.electrons or 0.0) / CURVE_POINTS)
+        return cls(question, 0.0, max(1, budget.frames // CURVE_POINTS))
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """A loop listener."""
         if kind == "scored":
             spent = payload["spent"]
-            if not self.answers or spent.electrons >= self.answers[-1][0] + self.every_electrons:
+            is_due = not self.answers or spent.electrons >= self.answers[-1][0] + self.every_electrons
+            if is_due and spent.frames % self.every_frames == 0:
                 self.take(spent.electrons, spent.instrument_time_s)
 
     def take(self, electrons: float, instrument_time_s: float) -> None:
@@ -91,6 +102,36 @@ def one_thread() -> None:
     threadpool_limits(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """A run that came to its end: with its verdict and curve where the world knows the truth, empty otherwise."""
+
+    experiment: Experiment
+    ending: Ending
+    verdict: dict[str, Any]
+    curve: list[dict[str, float]]
+
+
+def perform(parts: Parts, policy: Policy, record: Record, listen: Listener | None = None) -> Performance:
+    """Run a policy on parts nobody has used, to its end, and hold it against the truth where there is one."""
+    world = truth_of(parts.microscope)
+    curve = Curve.over(parts.question, parts.spec.budget)
+
+    def told(kind: str, payload: Mapping[str, Any]) -> None:
+        if listen is not None:
+            listen(kind, payload)
+        if world is not None:
+            curve(kind, payload)
+
+    experiment = join(parts, policy, record, told)
+    ending = loop.run(experiment)
+    if world is None:
+        return Performance(experiment, ending, {}, [])
+    truth, spent = world.truth(), experiment.spent
+    curve.take(spent.electrons, spent.instrument_time_s)
+    return Performance(experiment, ending, verdict_on(parts, experiment.microscope, truth), curve.judged(truth))
+
+
 def rehearse(plan: Rehearsal) -> dict[str, Any]:
     """Run it; the verdict with electrons, microscope time, frames, and the curve. Deterministic."""
     one_thread()
@@ -101,10 +142,8 @@ def rehearse(plan: Rehearsal) -> dict[str, Any]:
         with_oracle(parts, world) if plan.policy == "oracle" and world else parts, plan.policy, plan.options
     )
     record = MemoryRecord(plan.policy)
-    curve = Curve(parts.question, (plan.spec.budget.electrons or 0.0) / CURVE_POINTS)
-    experiment = join(parts, policy, record, curve if world else _ignore)
-    ending = loop.run(experiment)
-    spent = experiment.spent
+    done = perform(parts, policy, record)
+    experiment, spent = done.experiment, done.experiment.spent
     result: dict[str, Any] = {
         "policy": plan.policy,
         "seed": plan.seed,
@@ -112,21 +151,12 @@ def rehearse(plan: Rehearsal) -> dict[str, Any]:
         "dose_max_e_per_a2": experiment.microscope.ledger.max_e_per_a2,
         "instrument_time_s": spent.instrument_time_s,
         "frames": spent.frames,
-        "reason": ending.reason,
+        "reason": done.ending.reason,
         "cpu_s": time.process_time() - started,
         "summary": parts.question.objective.summary(),
         "decisions": [{"seq": d.seq, "point": d.point, "status": d.status, "score": d.score} for d in record.decisions],
     }
-    if world is not None:
-        truth = world.truth()
-        curve.take(spent.electrons, spent.instrument_time_s)
-        result |= verdict_on(parts, experiment.microscope, truth)
-        result["curve"] = curve.judged(truth)
-    return result
-
-
-def _ignore(kind: str, payload: Mapping[str, Any]) -> None:
-    del kind, payload
+    return {**result, **done.verdict, "curve": done.curve} if world is not None else result
 
 
 def with_oracle(parts: Parts, world: HiddenTruth) -> Parts:
