@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from orchestrator.catalogue.folder import RESERVE_BYTES, free_bytes
+from orchestrator.catalogue.group_commit import GroupCommit
 from orchestrator.catalogue.schema import HEAD
 from orchestrator.errors import (
     CatalogueCorrupt,
@@ -30,6 +31,7 @@ from orchestrator.plain_json import to_text
 FILE_NAME: Final = "catalogue.sqlite"
 BUSY_TIMEOUT_S: Final = 30.0
 _WRITES: Final = "stempilot_writes"
+_UPGRADE_KEY: Final = 0x5354454D
 _DISK_FULL_STATES = {"53100", "53200"}
 
 
@@ -39,8 +41,12 @@ class Database:
     def __init__(self, folder: Path, url: str | None, *, read_only: bool, group_commit: bool = False) -> None:
         self.folder = folder
         self.read_only = read_only
-        self._writing = threading.RLock()
         self._engine = _postgresql(url, read_only) if url else _sqlite(folder, read_only)
+        # SQLite takes one writer at a time; the threads of a process wait here and not by polling the file.
+        self._turn = threading.Lock() if self.dialect == "sqlite" else nullcontext()
+        self._group: GroupCommit | None = None
+        if group_commit and self.dialect == "sqlite" and not read_only:
+            self._group = GroupCommit(self._engine.execution_options(**{_WRITES: True}), self._storage_error)
 
     @property
     def dialect(self) -> str:
@@ -49,10 +55,14 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction: all of it is durable when this ends, or nothing of it is there."""
+        """One transaction: all of it is durable when this ends, or nothing of it is there. Never one inside another."""
         if self.read_only:
             raise StorageError(f"the catalogue in {self.folder} was opened to read; open it without read_only to write")
-        with self._writing, self._translated(), self._engine.connect() as connection:
+        if self._group is not None:
+            with self._translated(), self._group.writing() as connection:
+                yield connection
+            return
+        with self._turn, self._translated(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():
                 yield connection
@@ -65,9 +75,11 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to its newest version, in one transaction. Raises StorageError for one from the future."""
-        with self._writing, self._translated(), self._engine.connect() as connection:
+        with self._turn, self._translated(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():
+                if self.dialect == "postgresql":  # two processes that start at once: one upgrades, the other waits
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_KEY})
                 version = _version(connection)
                 if version == HEAD:
                     return
@@ -91,6 +103,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._group is not None:
+            self._group.close()
         self._engine.dispose()
 
     @contextmanager

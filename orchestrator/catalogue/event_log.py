@@ -16,6 +16,7 @@ from orchestrator.events import Event
 from orchestrator.plain_json import plain
 
 _PAGE_ROWS: Final = 200
+_INSERT: Final = insert(schema.event)
 
 
 def add(
@@ -32,16 +33,27 @@ def add(
     if connection.execute(owner).first() is None:
         raise NotFound(f"no experiment {experiment_id!r} to write down {kind!r} of; `stempilot list` shows them")
     last = connection.execute(select(func.max(table.c.seq)).where(table.c.experiment_id == experiment_id)).scalar()
+    return _insert(connection, experiment_id, (last or 0) + 1, kind, payload, now, arrays)
+
+
+def begin(connection: Connection, experiment_id: str, kind: str, payload: Mapping[str, Any], now: datetime) -> Event:
+    """The first event of an experiment that this transaction has just made."""
+    return _insert(connection, experiment_id, 1, kind, payload, now, None)
+
+
+def _insert(
+    connection: Connection,
+    experiment_id: str,
+    seq: int,
+    kind: str,
+    payload: Mapping[str, Any],
+    now: datetime,
+    arrays: bytes | None,
+) -> Event:
     event = Event(
-        experiment_id=experiment_id,
-        seq=(last or 0) + 1,
-        kind=kind,
-        recorded_at=now,
-        payload=plain(payload),
-        arrays=arrays,
+        experiment_id=experiment_id, seq=seq, kind=kind, recorded_at=now, payload=plain(payload), arrays=arrays
     )
-    values = {name: getattr(event, name) for name in Event.__dataclass_fields__}
-    connection.execute(insert(table).values(**values))
+    connection.execute(_INSERT, {name: getattr(event, name) for name in Event.__dataclass_fields__})
     return event
 
 

@@ -18,6 +18,7 @@ from orchestrator.errors import NotFound
 from orchestrator.plain_json import plain
 
 LATEST: Final = "latest"
+_INSERT: Final = insert(schema.experiment)
 
 
 def new_row(
@@ -53,9 +54,9 @@ def new_row(
 
 def add(connection: Connection, row: Mapping[str, Any], **more: Any) -> None:
     """Insert a new experiment and the first event of its journal; `more` is told there too."""
-    connection.execute(insert(schema.experiment).values(**row))
+    connection.execute(_INSERT, dict(row))
     told = {name: row[name] for name in ("name", "seed", "engine", "options", "parent_id")}
-    event_log.add(connection, row["id"], events.CREATED, {**told, **more}, row["created_at"])
+    event_log.begin(connection, row["id"], events.CREATED, {**told, **more}, row["created_at"])
 
 
 def change(connection: Connection, experiment_id: str, now: datetime, **values: Any) -> None:

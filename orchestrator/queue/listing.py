@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from orchestrator.catalogue import schema
 from orchestrator.queue.entries import InstrumentLease, QueueEntry, entry_of, lease_of
@@ -18,16 +19,27 @@ _ENTRY = schema.queue_entry
 _EXPERIMENT = schema.experiment
 
 
-def entries_query() -> Select[tuple[object, ...]]:
-    """Entries with what their experiment says."""
-    return select(_ENTRY, _EXPERIMENT.c.name, _EXPERIMENT.c.parent_id).join(
-        _EXPERIMENT, _EXPERIMENT.c.id == _ENTRY.c.experiment_id
-    )
+_TOLD: Final = select(_ENTRY, _EXPERIMENT.c.name, _EXPERIMENT.c.parent_id).join(
+    _EXPERIMENT, _EXPERIMENT.c.id == _ENTRY.c.experiment_id
+)
+_ONE: Final = _TOLD.where(_ENTRY.c.experiment_id == bindparam("own"))
+_LEASES: Final = select(schema.instrument_lease)
+_QUEUED: Final = (
+    select(_ENTRY.c.seq)
+    .where(_ENTRY.c.instrument == bindparam("instrument"), _ENTRY.c.status == "queued")
+    .limit(MAX_COUNTED)
+)
+_MORE_URGENT: Final = _QUEUED.where(_ENTRY.c.priority > bindparam("priority")).subquery()
+_EARLIER: Final = _QUEUED.where(_ENTRY.c.priority == bindparam("priority"), _ENTRY.c.seq < bindparam("seq")).subquery()
+_BEFORE: Final = select(
+    select(func.count()).select_from(_MORE_URGENT).scalar_subquery()
+    + select(func.count()).select_from(_EARLIER).scalar_subquery()
+)
 
 
 def one(connection: Connection, experiment_id: str) -> QueueEntry | None:
     """The entry of an experiment, or None where it never was in the queue."""
-    row = connection.execute(entries_query().where(_ENTRY.c.experiment_id == experiment_id)).mappings().first()
+    row = connection.execute(_ONE, {"own": experiment_id}).mappings().first()
     return None if row is None else entry_of(row)
 
 
@@ -40,7 +52,7 @@ def page(
         chosen = [_ENTRY.c.status == status]
         if instrument is not None:
             chosen.append(_ENTRY.c.instrument == instrument)
-        query = entries_query().where(*chosen).order_by(_ENTRY.c.priority.desc(), _ENTRY.c.seq)
+        query = _TOLD.where(*chosen).order_by(_ENTRY.c.priority.desc(), _ENTRY.c.seq)
         of_status: list[QueueEntry] = []
         for part in _behind(after):
             rows = connection.execute(query.where(*part).limit(limit - len(of_status))).mappings()
@@ -65,7 +77,7 @@ def _behind(cursor: str | None) -> list[list[ColumnElement[bool]]]:
 
 def leases(connection: Connection) -> dict[str, InstrumentLease]:
     """The lease of each instrument that was ever asked for or locked."""
-    rows = connection.execute(select(schema.instrument_lease)).mappings()
+    rows = connection.execute(_LEASES).mappings()
     return {row["instrument"]: lease_of(row) for row in rows}
 
 
@@ -83,10 +95,5 @@ def with_reasons(connection: Connection, found: Sequence[QueueEntry], around: Su
 
 
 def _before_count(connection: Connection, entry: QueueEntry) -> int:
-    queued = [_ENTRY.c.instrument == entry.instrument, _ENTRY.c.status == "queued"]
-    same = [_ENTRY.c.priority == entry.priority, _ENTRY.c.seq < entry.seq]
-    count = 0
-    for part in ([_ENTRY.c.priority > entry.priority], same):
-        some = select(_ENTRY.c.seq).where(*queued, *part).limit(MAX_COUNTED).subquery()
-        count += connection.execute(select(func.count()).select_from(some)).scalar_one()
-    return min(count, MAX_COUNTED)
+    place = {"instrument": entry.instrument, "priority": entry.priority, "seq": entry.seq}
+    return min(connection.execute(_BEFORE, place).scalar_one(), MAX_COUNTED)

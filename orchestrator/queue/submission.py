@@ -14,6 +14,8 @@ from orchestrator.errors import SpecError
 
 MAX_PRIORITY: Final = 1_000_000
 _ENTRY = schema.queue_entry
+_INSERT: Final = insert(_ENTRY)
+_LAST: Final = select(func.max(_ENTRY.c.seq))
 _EXPERIMENT = schema.experiment
 
 
@@ -33,20 +35,19 @@ def add(connection: Connection, experiment: Mapping[str, Any], **columns: Any) -
         raise SpecError("instrument.name: missing; the queue has to know which instrument the experiment waits for")
     told = {"submitted_by": columns["submitted_by"], "priority": columns["priority"]}
     experiment_rows.add(connection, experiment, **told)
-    connection.execute(
-        insert(_ENTRY).values(
-            experiment_id=experiment["id"], instrument=experiment["instrument"], status=experiment["status"],
-            created_at=experiment["created_at"], reason=experiment.get("reason"), seq=next_seq(connection), version=1,
-            **{"started_count": 0, **columns},
-        )
-    )  # fmt: skip
+    row = {
+        "experiment_id": experiment["id"], "instrument": experiment["instrument"], "status": experiment["status"],
+        "reason": experiment.get("reason"), "created_at": experiment["created_at"],
+        "seq": next_seq(connection), "version": 1, "started_count": 0,
+    }  # fmt: skip
+    connection.execute(_INSERT, {**row, **columns})
 
 
 def next_seq(connection: Connection) -> int:
     """The number of the next entry; it grows with every submission, whatever the clock says."""
     if connection.dialect.name == "postgresql":
         return connection.execute(text("SELECT nextval('queue_entry_order')")).scalar_one()
-    return (connection.execute(select(func.max(_ENTRY.c.seq))).scalar() or 0) + 1
+    return (connection.execute(_LAST).scalar() or 0) + 1
 
 
 def change(connection: Connection, entry: Mapping[str, Any], changes: Changes, by: str | None, now: datetime) -> None:
