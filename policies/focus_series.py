@@ -144,6 +144,8 @@ class FocusSeries:
         if len(done) < len(self.first):
             return "waits for the first series"
         second = self._second(done[: len(self.first)])
+        if any(o.status == "refused" for o in done[len(self.first) :][: len(second)]):
+            return GaveUp(f"{self._nothing(done)}; what was to come next was refused")
         ordinal -= len(self.first)
         if ordinal < len(second):
             return second[ordinal]
@@ -176,7 +178,7 @@ class FocusSeries:
         tried = [float(o.point[_DEFOCUS]) for o in done]
         low, high = min(tried), max(tried)
         if best is None:
-            return GaveUp(f"no focus found: nothing sharper than noise from {low:g} to {high:g} nm of defocus")
+            return GaveUp(self._nothing(done))
         if not low <= best[0] <= high:
             return GaveUp(f"no focus found: the best is outside {low:g} to {high:g} nm of defocus")
         if number >= self.refine_count or best[1] <= self.target_std_nm:
@@ -187,6 +189,10 @@ class FocusSeries:
         wanted = min(max(best[0] + side * reach, self.bounds_nm[0]), self.bounds_nm[1])
         why = f"focus frame on the {'lower' if side < 0 else 'upper'} slope of the peak at {best[0]:.2f} nm"
         return _Step(wanted, dose_factor, f"{why}, known to {best[1]:.2f} nm")
+
+    def _nothing(self, done: Sequence[Observation]) -> str:
+        tried = [float(o.point[_DEFOCUS]) for o in done]
+        return f"no focus found: nothing sharper than noise from {min(tried):g} to {max(tried):g} nm of defocus"
 
     def _point(self, step: _Step) -> Point:
         point = {**self.fixed, _DEFOCUS: step.defocus_nm}

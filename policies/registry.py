@@ -17,6 +17,7 @@ _BUILT_IN = {
     "full_raster": "policies.baselines.full_raster:FullRaster",
     "thin_raster": "policies.baselines.thin_raster:ThinRaster",
     "random": "policies.baselines.random_points:RandomPoints",
+    "listed": "policies.baselines.listed:Listed",
     "sobol": "policies.baselines.sobol:Sobol",
     "ranked": "policies.baselines.ranked:Ranked",
     "survey_rank": "policies.baselines.survey_rank:SurveyRank",

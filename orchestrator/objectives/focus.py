@@ -7,6 +7,7 @@ is sharpest beside it. Neighbours: `focus_fit` has the statistics, `features.sha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,20 @@ from orchestrator.objectives.focus_fit import FocusFit, fit_focus
 from orchestrator.objectives.objective import FrameFacts, Score
 
 LEAST_FRAMES = 3
+_SKEW_FRACTION = 0.05  # of the curve's width: it is not quite symmetric (aberrations left over); on the twin 4 to 6 %
 _CURVE_POINTS = 161
 
 
 class FocusSearch:
     """Objective `focus`: the defocus of best contrast with its standard error, from all frames of a series together.
 
-    `width_nm` is the standard deviation of the sharpness curve to expect of the optics (`focus_fit.expected_width_nm`).
+    `width_nm` is the standard deviation of the sharpness curve to expect of the optics (`focus_fit.expected_width_nm`),
+    `step_nm` that of the lens. The standard error holds counting noise, that step, and 5 % of the curve's width.
     """
 
-    def __init__(self, width_nm: float) -> None:
+    def __init__(self, width_nm: float, step_nm: float = 0.0) -> None:
         self.width_nm = width_nm
+        self.step_nm = step_nm
         self.action_ids: list[str] = []
         self.electrons = 0.0
         self._defocus_nm: list[float] = []
@@ -55,11 +59,12 @@ class FocusSearch:
         outcomes = {"sharpness": (sharp.value, sharp.std or 0.0)}
         if (fit := self.significant) is None:
             return Score(value=0.0, std=0.0, statement="no peak yet", outcomes=outcomes)
-        outcomes |= {"best_defocus_nm": (fit.defocus_nm, fit.std_nm), "focus_width_nm": (fit.width_nm, 0.0)}
+        std_nm = self.std_nm(fit)
+        outcomes |= {"best_defocus_nm": (fit.defocus_nm, std_nm), "focus_width_nm": (fit.width_nm, 0.0)}
         return Score(
-            value=1.0 / fit.std_nm,
+            value=1.0 / std_nm,
             std=0.0,
-            statement=f"best contrast at {fit.defocus_nm:+.2f} nm of defocus, standard error {fit.std_nm:.2f} nm",
+            statement=f"best contrast at {fit.defocus_nm:+.2f} nm of defocus, standard error {std_nm:.2f} nm",
             outcomes=outcomes,
         )
 
@@ -69,6 +74,10 @@ class FocusSearch:
         return fit_focus(
             np.array(self._defocus_nm), np.array(self._power), np.array(self._variance), width_nm=self.width_nm
         )
+
+    def std_nm(self, fit: FocusFit) -> float:
+        """The standard error of a fit, with what the fit does not know."""
+        return sqrt(fit.std_nm**2 + self.step_nm**2 / 12 + (_SKEW_FRACTION * fit.width_nm) ** 2)
 
     @property
     def significant(self) -> FocusFit | None:
@@ -101,7 +110,7 @@ class FocusSearch:
             "focus": {
                 "outcome": self.outcome(),
                 "defocus_nm": self.found_nm,
-                "std_nm": fit.std_nm if fit is not None else None,
+                "std_nm": self.std_nm(fit) if fit is not None else None,
                 "width_nm": fit.width_nm if fit is not None else None,
                 "chi2_ratio": fit.chi2_ratio if fit is not None else None,
                 "frames": len(values),

@@ -215,7 +215,7 @@ def calibrated(experiment: Experiment, seed: int) -> Experiment:
     calibration = experiment.spec.calibrate
     if calibration is None:
         return experiment
-    correction = _Correction(focus_search(experiment.spec.instrument.optics), calibration)
+    correction = _Correction(focus_search(experiment.spec.instrument.optics, experiment.capabilities), calibration)
 
     def adjust(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
         if suggestion.point.get("purpose") == PURPOSE:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from instruments import Frame, Optics
+from instruments import Capabilities, Frame
 from instruments.units import wavelength_nm
 from orchestrator.errors import SpecError
 from orchestrator.features.feature_set import FeatureSet
@@ -35,9 +35,13 @@ class SharpnessExtraction:
         """Nothing to remember."""
 
 
-def focus_search(optics: NominalOptics | Optics) -> FocusSearch:
-    """The objective, with the width of curve that these optics lead to expect."""
-    return FocusSearch(expected_width_nm(wavelength_nm(optics.beam_energy_ev), optics.semi_convergence_angle_mrad))
+def focus_search(optics: NominalOptics, capabilities: Capabilities) -> FocusSearch:
+    """The objective, with the width of curve that these optics lead to expect and the step of this lens."""
+    axis = capabilities.axis("defocus_nm")
+    return FocusSearch(
+        expected_width_nm(wavelength_nm(optics.beam_energy_ev), optics.semi_convergence_angle_mrad),
+        axis.resolution if axis is not None else 0.0,
+    )
 
 
 def build_focus(setting: Setting) -> Question:
@@ -58,7 +62,7 @@ def build_focus(setting: Setting) -> Question:
     def judge(summary: dict[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
         return judge_focus(summary, truth, spec)
 
-    return Question(focus_search(spec.instrument.optics), SharpnessExtraction(), context, _answer, judge)
+    return Question(focus_search(spec.instrument.optics, capabilities), SharpnessExtraction(), context, _answer, judge)
 
 
 def _answer(answered: Objective) -> dict[str, Any]:

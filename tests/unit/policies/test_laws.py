@@ -26,6 +26,7 @@ RANKING = np.column_stack([np.linspace(-90, 90, 30), np.linspace(90, -90, 30), n
 CASES: dict[str, tuple[SearchSpace, Callable[[], Policy]]] = {
     "raster": (PLANE, lambda: create("raster", PLANE, seed=1, step_nm=60.0)),
     "random": (MIXED, lambda: create("random", MIXED, seed=1)),
+    "listed": (PLANE, lambda: create("listed", PLANE, seed=1, points=[{"x_nm": x, "y_nm": 0.0} for x in range(5)])),
     "sobol": (MIXED, lambda: create("sobol", MIXED, seed=1)),
     "ranked": (PLANE, lambda: create("ranked", PLANE, seed=1, context=Context(survey_rank=RANKING))),
     "oracle": (PLANE, lambda: create("oracle", PLANE, seed=1, context=Context(known_value=RANKING))),
