@@ -118,6 +118,9 @@ def mode_faults(spec: ExperimentSpec, capabilities: Capabilities) -> list[str]:
     ]
 
 
+MakePolicy = Callable[[Parts, str, Mapping[str, Any]], Policy]
+
+
 def make_policy(parts: Parts, name: str, options: Mapping[str, Any]) -> Policy:
     """The policy by name. Raises SpecError for an unknown one or bad options."""
     try:

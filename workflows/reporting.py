@@ -27,9 +27,9 @@ from orchestrator.report.report_data import (
 )
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from workflows.assembly import OpenInstrument, join, make_policy, open_here, prepare, spec_of
+from workflows.assembly import OpenInstrument, join, open_here, prepare, spec_of
 from workflows.restart import taken_again
-from workflows.session import NoRecord
+from workflows.session import NoPolicy, NoRecord
 
 
 def write_report(
@@ -57,8 +57,7 @@ def report_data(
     steps = list(Journal(catalogue, row.id).past())
     cache = catalogue.data_folder / "cache"
     parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), cache, open_instrument)
-    policy = make_policy(parts, spec.policy.name, spec.policy.options)
-    experiment = join(parts, policy, NoRecord(), _ignore)
+    experiment = join(parts, NoPolicy(), NoRecord(), _ignore)
     features: dict[str, bytes] = {}
     for step in steps:
         taken_again(experiment, step)

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,8 +29,9 @@ from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-from policies import Policy, Suggestion
+from policies import Observation, Policy, Suggestion
 from workflows.assembly import (
+    MakePolicy,
     OpenInstrument,
     Parts,
     check_first_frame,
@@ -41,7 +42,8 @@ from workflows.assembly import (
     spec_of,
 )
 from workflows.evaluation.baselines import BaselinesStopped, OurRun, baseline_plans, end_processes, run_all
-from workflows.evaluation.rehearsal import CURVE_POINTS, Curve, Rehearsal, one_thread, truth_of, verdict_on
+from workflows.evaluation.rehearsal import Curve, Rehearsal, one_thread, truth_of, verdict_on
+from workflows.flows.names import flow_name
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
 
@@ -88,8 +90,9 @@ class Run:
 class Session:
     """One open data folder and the person watching it.
 
-    How a microscope is opened, who controls the loop, whether Prefect is embedded and how the last word about an
-    experiment is written are given: `stempilot run` and a worker differ in nothing else.
+    How a microscope is opened, who controls the loop, whether Prefect is embedded, how the last word about an
+    experiment is written and what a policy's name stands for are given: `stempilot run` and a worker differ in nothing
+    else.
     """
 
     catalogue: Catalogue
@@ -100,6 +103,7 @@ class Session:
     open_instrument: OpenInstrument = open_here
     embeds_prefect: bool = True
     set_status: Callable[[str, str, str | None], None] | None = None
+    policy_of: MakePolicy = make_policy
 
     @property
     def cache_folder(self) -> Path:
@@ -158,7 +162,7 @@ class Session:
     def _parts(self, spec: ExperimentSpec, options: RunOptions) -> tuple[Parts, Policy]:
         settings = self.settings.instrument(spec.instrument.name)
         parts = prepare(spec, options.seed, settings, self.cache_folder, self.open_instrument)
-        return parts, make_policy(parts, spec.policy.name, spec.policy.options)
+        return parts, self.policy_of(parts, spec.policy.name, spec.policy.options)
 
     def _begin(self, experiment_id: str, parts: Parts, policy: Policy, options: RunOptions) -> str:
         self.catalogue.begin(experiment_id, context_of(parts.spec))
@@ -183,7 +187,7 @@ class Session:
         self, experiment_id: str, parts: Parts, policy: Policy, engine: PrefectEngine | None, options: RunOptions
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
-        curve = Curve(parts.question, (parts.spec.budget.electrons or 0.0) / CURVE_POINTS)
+        curve = Curve.over(parts.question, parts.spec.budget)
         answers = AnswerKeeper(answer_path(self.catalogue.data_folder, experiment_id), parts.question.objective)
 
         def listen(kind: str, payload: Mapping[str, Any]) -> None:
@@ -242,7 +246,8 @@ class Session:
         if run.engine is not None:
             late = run.engine.not_ready_because()
             if late is None:
-                return run.engine.run(run.journal.experiment_id, lambda: loop.run(run.experiment))
+                named = flow_name(run.parts.spec.objective.name)
+                return run.engine.run(run.journal.experiment_id, lambda: loop.run(run.experiment), named)
             run.journal.note("engine_changed", {"engine": "local", "because": late})
             self.say(f"{late}; going on with the local engine")
         return loop.run(run.experiment)
@@ -360,6 +365,29 @@ class NoRecord:
     def mark(self, intent: Any, status: str, reason: str) -> NoReturn:
         """Refuse. Raises InstrumentFault."""
         raise InstrumentFault(f"there is no journal to write {status} ({reason}) to")
+
+
+class NoPolicy:
+    """The policy of an experiment that is only looked back at: nobody asks it, so it may be gone by now."""
+
+    def suggest(self, count: int = 1) -> list[Suggestion]:
+        """Nothing."""
+        del count
+        return []
+
+    def ingest(self, observations: Sequence[Observation]) -> None:
+        """Nothing is learned."""
+
+    def should_stop(self) -> str:
+        """It never goes on."""
+        return "this experiment is only looked at"
+
+    def snapshot(self) -> dict[str, Any]:
+        """No state."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """No state."""
 
 
 def _ignore(kind: str, payload: Mapping[str, Any]) -> None:
