@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from workflows.flows.names import EXPERIMENT
 from workflows.prefect_server import api_url, free_port, quiet_environment, start_beside, wait_until_healthy
 
 T = TypeVar("T")
@@ -62,14 +63,12 @@ class PrefectEngine:
             return f"Prefect's server was not ready within {timeout_s:.0f} s"
         return None if self._error is None else f"Prefect's server did not start: {self._error}"
 
-    def run(self, experiment_id: str, work: Callable[[], T]) -> T:
+    def run(self, experiment_id: str, work: Callable[[], T], flow_name: str = EXPERIMENT) -> T:
         """Run the loop inside one asynchronous flow run named after the experiment."""
         from prefect import flow
         from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        @flow(
-            name="experiment", flow_run_name=f"experiment-{experiment_id}", validate_parameters=False, log_prints=False
-        )
+        @flow(name=flow_name, flow_run_name=f"{flow_name}-{experiment_id}", validate_parameters=False, log_prints=False)
         async def experiment_flow() -> Any:
             return Held(await asyncio.to_thread(work))
 

@@ -19,6 +19,7 @@ from uuid import UUID
 import httpx
 
 from orchestrator.loop import Ending
+from workflows.flows.names import EXPERIMENT
 from workflows.flows.telling import Once, Telling
 from workflows.prefect_server import unreachable_because
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 BEGIN_WITHIN_S: Final = 5.0
 _LOOK_S, _ARTEFACT_EVERY_S, _PATIENCE_S = 0.5, 10.0, 5.0
+_THREAD_NAME, _MOST_LEFT_OVER = "prefect-flow", 20
 log = logging.getLogger(__name__)
 
 
@@ -37,11 +39,12 @@ class Shown:
     experiment_id: str
     name: str
     instrument: str
+    flow: str = EXPERIMENT
 
     @property
     def run_name(self) -> str:
         """The flow run's name."""
-        return f"experiment-{self.experiment_id}"
+        return f"{self.flow}-{self.experiment_id}"
 
 
 def perform(
@@ -54,13 +57,21 @@ def perform(
     once = Once(work)
     because = unreachable_because(url)
     if because is None:
-        threading.Thread(target=_show, args=(once, shown, telling, url), name="prefect-flow", daemon=True).start()
+        threading.Thread(target=_show, args=(once, shown, telling, url), name=_THREAD_NAME, daemon=True).start()
         if once.has_begun(BEGIN_WITHIN_S):
             return once
         because = f"Prefect's server at {url} did not begin the flow run within {BEGIN_WITHIN_S:.0f} s"
     if once.begin():
         without(because)
     return once
+
+
+def wait_for_last_words(timeout_s: float = _PATIENCE_S) -> None:
+    """Give flow runs whose work is done a moment to tell the server."""
+    until_s = time.monotonic() + timeout_s
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
 
 def _show(once: Once[Ending], shown: Shown, telling: Telling, url: str) -> None:
@@ -83,7 +94,7 @@ async def _experiment_flow(once: Once[Ending], shown: Shown, telling: Telling) -
     flow_runs.propagate = False
     flow_runs.setLevel(logging.INFO)
 
-    @flow(name="experiment", flow_run_name=shown.run_name, validate_parameters=False, log_prints=False)
+    @flow(name=shown.flow, flow_run_name=shown.run_name, validate_parameters=False, log_prints=False)
     async def experiment(experiment_id: str, name: str, instrument: str) -> State[Any]:
         del experiment_id, name, instrument  # for people who look at the run
         if not once.begin():
@@ -152,13 +163,18 @@ async def _close_left_over(run_name: str) -> None:
     """Earlier runs of this experiment that seem to go on: their worker is dead, or it would have the instrument."""
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
     from prefect.context import FlowRunContext
     from prefect.states import Crashed
 
     context = FlowRunContext.get()
     own = context.flow_run.id if context is not None and context.flow_run is not None else None
     async with get_client() as client:
-        runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run_name])))
+        runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run_name])),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=_MOST_LEFT_OVER,
+        )
         for run in runs:
             if run.id != own and (run.state is None or not run.state.is_final()):
                 gone = Crashed(message="its worker was lost; the experiment goes on in another flow run")
