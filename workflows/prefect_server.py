@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -18,7 +19,12 @@ from typing import Final
 
 import httpx
 
+from instruments.remote.endpoint import write_private
+from orchestrator.settings import Settings
+from workflows.roles import RoleLock, run_folder
+
 LOOPBACK: Final = "127.0.0.1"
+FACTS_FILE: Final = "prefect.json"  # in the run folder: where the server of a served installation is
 QUIET: Final = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -102,6 +108,28 @@ def serve(home: Path, port: int, *, is_ephemeral: bool, with_pages: bool = False
         "prefect.server.api.server:create_app", factory=True, host=LOOPBACK, port=port, log_level="error",
         lifespan="on", timeout_graceful_shutdown=2,
     )  # fmt: skip
+
+
+def run_prefect_server(settings: Settings) -> None:
+    """Be the server of a data folder until SIGTERM; `prefect.json` in its run folder says where it is.
+
+    It keeps its port from start to start as long as nobody else has it. Raises DataFolderBusy for a second one.
+    """
+    folder = run_folder(settings.data_folder)
+    with RoleLock(settings.data_folder, "prefect") as lock:
+        port = free_port(known_port(folder))
+        facts = {"url": api_url(port), "port": port, "pid": os.getpid()}
+        lock.tell(facts)
+        write_private(folder / FACTS_FILE, json.dumps(facts))
+        serve(settings.data_folder / "prefect", port, is_ephemeral=False, with_pages=settings.serve.prefect_ui)
+
+
+def known_port(folder: Path) -> int | None:
+    """The port the server of this run folder had last, if it is known."""
+    try:
+        return int(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))["port"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
 
 
 def _end_with_parent() -> None:

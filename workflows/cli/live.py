@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.spec import ExperimentSpec
+from workflows.progress import FrameLines
 
 
 class View(Protocol):
@@ -54,8 +55,9 @@ class PlainLines:
     """One line a frame, for logs and pipes."""
 
     console: Console
-    spec: ExperimentSpec
-    frames: int = 0
+
+    def __post_init__(self) -> None:
+        self._lines = FrameLines(self.say)
 
     def __enter__(self) -> Self:
         return self
@@ -65,16 +67,7 @@ class PlainLines:
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """A line for a frame, or for why there is none."""
-        if kind == "scored":
-            self.frames += 1
-            facts, score, spent = payload["facts"], payload["score"], payload["spent"]
-            self.say(
-                f"frame {self.frames:4d}  {facts.purpose:8s} ({facts.x_nm:+7.1f}, {facts.y_nm:+7.1f}) nm  "
-                f"{facts.width_nm:5.1f} nm  {facts.mode}  {facts.dose_e_per_a2:7.0f} e/A2  {score.statement}  "
-                f"[{spent.electrons:.2e} e, {spent.instrument_time_s:.0f} s]"
-            )
-        elif kind in ("refused", "failed", "unknown"):
-            self.say(f"{kind}: {payload['reason']}")
+        self._lines(kind, payload)
 
     def say(self, text: str) -> None:
         """One line."""
@@ -149,4 +142,4 @@ def view_for(spec: ExperimentSpec, console: Console, *, as_json: bool) -> View:
     """The view that fits where the output goes."""
     if as_json:
         return Silent()
-    return LiveView(console, spec) if console.is_terminal else PlainLines(console, spec)
+    return LiveView(console, spec) if console.is_terminal else PlainLines(console)

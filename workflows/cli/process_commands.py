@@ -1,0 +1,81 @@
+"""`stempilot worker`, and what `serve` starts beside it: `instrument-host`, `watchdog`, `prefect-server`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from workflows.cli.app import app
+from workflows.cli.fail import explained
+from workflows.cli.options import DataOption, SettingsOption, settings_of
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@app.command()
+@explained
+def worker(
+    instrument: Annotated[str, typer.Option("--instrument", help="a configured instrument; it runs what waits for it")],
+    data: DataOption = None,
+    settings: SettingsOption = None,
+    drain: Annotated[bool, typer.Option("--drain", help="end when nothing is left to run")] = False,
+) -> None:
+    """Run experiments from the queue on one instrument, one after another, until Ctrl-C (the frame is finished)."""
+    from workflows.worker import run_worker
+
+    _log_to_stderr()
+    run_worker(settings_of(data, settings), instrument, _say, until_idle=drain)
+    _leave_at_once()
+
+
+@app.command(name="instrument-host", hidden=True)
+@explained
+def instrument_host(
+    name: Annotated[str, typer.Argument(help="a configured instrument")],
+    data: DataOption = None,
+    settings: SettingsOption = None,
+) -> None:
+    """Be the process of one instrument, until SIGTERM; it owns the adapter, workers come and go."""
+    from workflows.instrument_host import run_instrument_host
+
+    _log_to_stderr()
+    run_instrument_host(settings_of(data, settings), name)
+
+
+@app.command(hidden=True)
+@explained
+def watchdog(data: DataOption = None, settings: SettingsOption = None) -> None:
+    """Blank an instrument whose worker was not heard of for the length of its lease, until SIGTERM."""
+    from workflows.watchdog import run_watchdog
+
+    _log_to_stderr()
+    run_watchdog(settings_of(data, settings))
+
+
+@app.command(name="prefect-server", hidden=True)
+@explained
+def prefect_server(data: DataOption = None, settings: SettingsOption = None) -> None:
+    """Be the Prefect server of a served installation, on loopback, until SIGTERM."""
+    from workflows.prefect_server import run_prefect_server
+
+    run_prefect_server(settings_of(data, settings))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format=_FORMAT, stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _leave_at_once() -> NoReturn:
+    """Threads of Prefect that wait for a server which is gone must not keep a process that has done its work."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
