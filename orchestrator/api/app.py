@@ -101,6 +101,7 @@ def _answer_parameters(request: Request, error: Exception) -> Response:
 def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OrchestratorError | InstrumentError)
     problem = problem_of(error)
+    problem.detail = problem.detail.replace(str(request.app.state.services.catalogue.data_folder), "the data folder")
     if problem.status >= 500:
         _log.error("%s %s: %s", request.method, request.url.path, error)
     return problem.response(request.url.path)

@@ -23,6 +23,10 @@ _MOST_FAULTS: Final = 100
 _LONGEST_DETAIL: Final = 600
 
 
+class _Unstorable(ValueError):
+    """JSON, but no database or no other program could keep it."""
+
+
 def read_body(model: type[M], data: bytes) -> M:
     """The body as the model. Raises Problem `malformed` or `invalid`, every fault with its JSON Pointer."""
     document = read_json(data)
@@ -41,7 +45,10 @@ def read_body(model: type[M], data: bytes) -> M:
 
 
 def read_json(data: bytes) -> Any:
-    """The JSON value in the bytes. Raises Problem `malformed` for anything that two readers may take differently."""
+    """The JSON value in the bytes.
+
+    Raises Problem `malformed` for what is no JSON or may be read in two ways, `invalid` for what cannot be stored.
+    """
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -50,7 +57,9 @@ def read_json(data: bytes) -> Any:
             parse_float=_number,
             object_pairs_hook=_distinct,
         )
-        _check_texts(value, DEEPEST)
+        _check(value, DEEPEST)
+    except _Unstorable as error:
+        raise Problem("invalid", f"the body cannot be taken: {error}") from error
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Problem("malformed", f"the body is not acceptable JSON: {reason}") from error
@@ -118,13 +127,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _integer(text: str) -> int:
     if len(text) > 20 or abs(value := int(text)) > LARGEST_INTEGER:
-        raise ValueError(f"the integer {text[:24]} is beyond {LARGEST_INTEGER}")
+        raise _Unstorable(f"the integer {text[:24]} is beyond {LARGEST_INTEGER}")
     return value
 
 
 def _number(text: str) -> float:
     if isinf(value := float(text)):
-        raise ValueError(f"the number {text[:24]} is too large for double precision")
+        raise _Unstorable(f"the number {text[:24]} is too large for double precision")
     return value
 
 
@@ -137,21 +146,28 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check_texts(value: Any, depth: int) -> None:
-    """Raise ValueError for text that cannot be stored, RecursionError for nesting deeper than `depth`."""
+def _check(value: Any, depth: int) -> None:
+    """Raise _Unstorable for text that cannot be kept, and for nesting deeper than `depth`."""
     if depth < 0:
-        raise RecursionError
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("it holds the character U+0000, which databases cannot keep")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("it holds half of a surrogate pair, which is no character") from error
-    elif isinstance(value, dict):
-        for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
-            _check_texts(key, depth)
-            _check_texts(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:  # pyright: ignore[reportUnknownVariableType]
-            _check_texts(item, depth - 1)
+        raise _Unstorable(f"it is nested more than {DEEPEST} deep")
+    match value:
+        case str():
+            _check_text(value)
+        case dict():
+            for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
+                _check_text(str(key))
+                _check(item, depth - 1)
+        case list():
+            for item in value:  # pyright: ignore[reportUnknownVariableType]
+                _check(item, depth - 1)
+        case _:
+            return
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise _Unstorable("it holds the character U+0000, which databases cannot keep")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _Unstorable("it holds half of a surrogate pair, which is no character") from error

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.api.answers import json_answer
+from orchestrator.api.examples import FILE_NAME, FILE_SHA256, FILE_TEXT
 from orchestrator.api.models import FileFacts
 from orchestrator.api.problems import Problem
 from orchestrator.api.ranges import bytes_answer
@@ -18,12 +19,12 @@ from orchestrator.errors import NotFound, SpecError
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["files"])
 OCTETS: Final = "application/octet-stream"
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_+=@,()-][A-Za-z0-9 ._+=@,()-]{0,159}$")]
+Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", examples=[FILE_SHA256])]
+FileName = Annotated[str, Path(pattern=r"^[A-Za-z0-9_+=@,()-][A-Za-z0-9 ._+=@,()-]{0,159}$", examples=[FILE_NAME])]
 _BODY: Final = {
     "requestBody": {
         "required": True,
-        "content": {OCTETS: {"schema": {"type": "string", "contentEncoding": "binary"}}},
+        "content": {OCTETS: {"schema": {"type": "string", "contentEncoding": "binary"}, "example": FILE_TEXT}},
     }
 }
 _CONTENT: Final[dict[int, Any]] = {

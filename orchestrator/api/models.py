@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from instruments.models import Record
 from orchestrator.api.access import Scope
+from orchestrator.api.examples import SUBMISSION
 from orchestrator.queue.submission import MAX_PRIORITY
 from orchestrator.spec import ExperimentSpec
 
@@ -84,12 +85,14 @@ class Schedule(Record):
 class Submission(Schedule):
     """An experiment for the queue: its spec as JSON, and when it may run."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     spec: ExperimentSpec
 
 
 class SpecCheck(Schedule):
     """A submission to look at; its spec may be anything."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [SUBMISSION]})
     spec: dict[str, Any]
 
 
