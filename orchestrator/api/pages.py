@@ -281,12 +281,12 @@ def _stop(request: Request, form: Form, name: str | None) -> Response:
     answers: Mapping[str, Any] = plain(desk.services.instruments.emergency_stop(name, form.by, "stopped on the page"))
     desk.dashboard.board.forget()
     doubtful = [own for own, answer in answers.items() if answer.get("beam_blanked") is not True]
-    stopped = [own for own in answers if own not in doubtful]
+    stopped = ", ".join(own for own in answers if own not in doubtful)
+    text = f"Stopped: {stopped}. The beam is blanked and nothing starts until a person unlocks it." if stopped else ""
     if doubtful:
-        text = f"No confirmation that the beam is blanked: {', '.join(doubtful)}. Go and look; close the column valves."
         said = "; ".join(f"{own}: {_said(answers[own])}" for own in doubtful)
-        return told(request, _back(form), Message(kind="bad", text=text, more=said))
-    text = f"Stopped: {', '.join(stopped)}. The beam is blanked and nothing starts until a person unlocks it."
+        doubt = f"Not confirmed: {said}. If a beam may be on there, go and look; close the column valves."
+        return told(request, _back(form), Message(kind="bad", text=text or doubt, more=doubt if text else ""))
     return told(request, _back(form), Message(kind="good", text=text))
 
 

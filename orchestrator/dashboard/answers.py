@@ -16,7 +16,6 @@ from orchestrator.report.report_data import ReportFrame
 
 _PER_1E12_CM2 = 1e2  # nm^-2 to 1e12 cm^-2
 _FINDS_SHOWN: Final = 6
-_MAP_PREFIXES = ("rate_std_", "rate_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +71,15 @@ def _species_row(name: str, entry: Mapping[str, Any]) -> AnswerRow:
     low, high = entry.get("whole_low_per_nm2"), entry.get("whole_high_per_nm2")
     note = "density not known yet"
     if low is not None and high is not None and isfinite(high):
-        note = f"{low * _PER_1E12_CM2:.2g} to {high * _PER_1E12_CM2:.2g} × 10¹² cm⁻² (95 %)"
+        note = f"{_density(low)} to {_density(high)} × 10¹² cm⁻² (95 %)"
     if not entry.get("counts_as_native", True):
         note += "; listed, not counted"
     return AnswerRow(name=name, number=f"{entry['confirmed']}", note=note)
+
+
+def _density(per_nm2: float) -> str:
+    value = per_nm2 * _PER_1E12_CM2
+    return f"{value:.2g}" if value >= 0.001 else "0"
 
 
 def map_names(answer: AnswerSoFar | None) -> list[tuple[str, str]]:
@@ -92,7 +96,7 @@ def map_names(answer: AnswerSoFar | None) -> list[tuple[str, str]]:
 
 
 def surest_finds(answer: AnswerSoFar | None, frames: Sequence[ReportFrame]) -> list[Find]:
-    """The surest confirmed sites, each with the frame of highest dose around it; at most two of a species."""
+    """The surest confirmed sites, each with the frame of highest dose around it."""
     view = None if answer is None else CensusView.of_answer(answer.summary, answer.maps)
     if view is None:
         return []

@@ -1,4 +1,4 @@
-"""One experiment as its page shows it, put together from its row, its journal, its answer so far and its queue entry."""
+"""One experiment as its page shows it: from its row, its journal, its answer so far and its queue entry."""
 
 from __future__ import annotations
 
@@ -75,8 +75,6 @@ class ExperimentPage:
     decisions: DecisionPage
     notes: list[tuple[str, str]]
     unanswered: str
-    frames: tuple[Step, ...]
-    children_count: int
     version: str
 
 
@@ -105,9 +103,9 @@ def experiment_page(
         answer_as_of=_as_of(chronicle, answer), map=_map(row, chronicle, answer), maps=answers.map_names(answer),
         finds=answers.surest_finds(answer, [report_frame(step) for step in chronicle.frames]),
         last_frame=_last_frame(row.id, chronicle, detectors),
-        decisions=decision_page(chronicle.steps, page_number, now), notes=[_note(note, now) for note in chronicle.notes],
-        unanswered=_unanswered(chronicle), frames=chronicle.frames, children_count=0,
-        version=f"{chronicle.last_seq}",
+        decisions=decision_page(chronicle.steps, page_number, now),
+        notes=[_note(note, now) for note in chronicle.notes],
+        unanswered=_unanswered(chronicle), version=f"{chronicle.last_seq}",
     )  # fmt: skip
 
 
@@ -164,18 +162,12 @@ def _picture(step: Step, folder: str, detector: str) -> FramePicture:
     frame = report_frame(step)
     height_px = _PICTURE_PX * frame.height_nm / frame.width_nm
     bar_nm = round_length_nm(0.25 * frame.width_nm)
+    bar = scale_bar(bar_nm / frame.width_nm * _PICTURE_PX, bar_nm, height_px)
     label = f"{detector} image of decision {step.seq}, {frame.width_nm:.3g} nm wide"
     markup = Markup(
-        '<svg class="frame" viewBox="0 0 {0:.0f} {1:.1f}" role="img" aria-label="{2}">'
+        '<svg class="frame" width="{0:.0f}" height="{1:.1f}" viewBox="0 0 {0:.0f} {1:.1f}" role="img" aria-label="{2}">'
         '<image href="{3}/{4}.png" width="{0:.0f}" height="{1:.1f}"/>{5}</svg>'
-    ).format(
-        _PICTURE_PX,
-        height_px,
-        label,
-        folder,
-        detector,
-        scale_bar(bar_nm / frame.width_nm * _PICTURE_PX, bar_nm, height_px),
-    )
+    ).format(_PICTURE_PX, height_px, label, folder, detector, bar)
     return FramePicture(detector=detector.upper(), markup=markup)
 
 

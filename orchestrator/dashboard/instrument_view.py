@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from instruments import InstrumentError
 from orchestrator.errors import OrchestratorError
+from orchestrator.plain_json import plain
+from orchestrator.queue import InstrumentLease
 
 _FRESH_S = 1.0
 
@@ -59,7 +61,7 @@ class InstrumentBoard:
             if kept is not None and self._clock() - kept[0] < _FRESH_S:
                 return kept[1]
             try:
-                said: Mapping[str, Any] | str = self._desk.status(name)
+                said: Mapping[str, Any] | str = plain(self._desk.status(name))
             except (InstrumentError, OrchestratorError) as error:
                 said = str(error)
             self._known[name] = (self._clock(), said)
@@ -71,10 +73,12 @@ class InstrumentBoard:
             self._known.clear()
 
 
-def instrument_view(name: str, said: Mapping[str, Any] | str, lease: Any, owners: Mapping[str, str]) -> InstrumentView:
+def instrument_view(
+    name: str, said: Mapping[str, Any] | str, lease: InstrumentLease | None, owners: Mapping[str, str]
+) -> InstrumentView:
     """One instrument from what it says itself and from its lease; `owners` are names of running experiments by id."""
-    owner_id = getattr(lease, "experiment_id", None)
-    locked = getattr(lease, "locked_reason", None)
+    owner_id = lease.experiment_id if lease is not None else None
+    locked = _lock_in_words(lease)
     if isinstance(said, str):
         return InstrumentView(
             name=name, beam="unknown", beam_words="state not known", locked=locked, owner=owners.get(owner_id or ""),
@@ -87,15 +91,16 @@ def instrument_view(name: str, said: Mapping[str, Any] | str, lease: Any, owners
         beam, words = "unknown", "beam not known"
     else:
         beam, words = "off", "beam blanked"
-    own_lock = said.get("locked")
-    if own_lock and locked is None:
-        locked = own_lock if isinstance(own_lock, str) else "locked by an emergency stop"
+    if locked is None and said.get("lock") is not None:
+        locked = str(said["lock"].get("reason") or "emergency stop")
     return InstrumentView(
         name=name, beam=beam, beam_words=words, locked=locked, owner=owners.get(owner_id or ""), owner_id=owner_id,
         trouble=None,
     )  # fmt: skip
 
 
-def beams_on(views: Sequence[InstrumentView]) -> int:
-    """How many beams are on."""
-    return sum(view.beam == "on" for view in views)
+def _lock_in_words(lease: InstrumentLease | None) -> str | None:
+    if lease is None or not lease.is_locked:
+        return None
+    by = f"by {lease.locked_by}: " if lease.locked_by else ""
+    return f"{by}{lease.locked_reason or 'no reason given'}"

@@ -1,4 +1,4 @@
-"""Experiments that have ended, a page at a time, newest first, without reading what is large. Neighbour: `queue_view`."""
+"""Experiments that have ended, a page at a time, newest first; large columns stay unread. Neighbour: `queue_view`."""
 
 from __future__ import annotations
 

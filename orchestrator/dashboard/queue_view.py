@@ -39,7 +39,7 @@ class RunningExperiment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePage:
-    """Everything on the first page. `waiting_count` and `stopped_count` may be more than are listed."""
+    """Everything on the first page; of those that wait the first ones, `more_waiting` where there are others."""
 
     running: tuple[RunningExperiment, ...]
     waiting: tuple[QueueEntry, ...]
@@ -47,6 +47,13 @@ class QueuePage:
     stopped: tuple[QueueEntry, ...]
     past: PastPage
     instruments: tuple[InstrumentView, ...]
+
+    def reason_of(self, entry: QueueEntry) -> str:
+        """Why an entry waits, with the name of what it waits for instead of its id."""
+        reason = entry.wait_reason or ""
+        for one in self.running:
+            reason = reason.replace(f"{one.entry.id[:12]}…", one.entry.name)
+        return reason
 
     @property
     def is_empty(self) -> bool:

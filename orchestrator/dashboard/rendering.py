@@ -1,4 +1,4 @@
-"""Templates to HTML, and the static files with addresses that change when they do. Neighbour: `dashboard` fills them."""
+"""Templates to HTML, and static files at addresses that change when they do. Neighbour: `dashboard` fills them."""
 
 from __future__ import annotations
 

@@ -23,13 +23,14 @@ from orchestrator.report.pictures import round_length_nm
 WIDTH_PX = 720.0
 _LEAST_PX = 3.0
 _BAR_SHARE = 0.22
+_DARKEST = 0.25
 _SHAPES: Mapping[str, str] = {
     "o": '<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>',
     "s": '<rect x="{left:.1f}" y="{top:.1f}" width="{d:.1f}" height="{d:.1f}"/>',
     "D": '<path d="M{x:.1f} {top:.1f}L{right:.1f} {y:.1f}L{x:.1f} {bottom:.1f}L{left:.1f} {y:.1f}Z"/>',
     "^": '<path d="M{x:.1f} {top:.1f}L{right:.1f} {bottom:.1f}L{left:.1f} {bottom:.1f}Z"/>',
     "v": '<path d="M{left:.1f} {top:.1f}L{right:.1f} {top:.1f}L{x:.1f} {bottom:.1f}Z"/>',
-    "P": '<path d="M{x:.1f} {top:.1f}V{bottom:.1f}M{left:.1f} {y:.1f}H{right:.1f}"/>',
+    "P": '<path class="cross" d="M{x:.1f} {top:.1f}V{bottom:.1f}M{left:.1f} {y:.1f}H{right:.1f}"/>',
 }
 
 
@@ -110,19 +111,20 @@ def specimen_map(
     legend = [*entries, *_legend_of_marks(last, waiting, surveys)]
     sentence = _sentence(extent, fields, surveys, legend)
     markup = Markup(
-        '<svg class="map" viewBox="0 0 {:.0f} {:.1f}" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH_PX, frame.height_px, sentence, Markup("").join(parts))  # fmt: skip
+        '<svg class="map" width="{0:.0f}" height="{1:.1f}" viewBox="0 0 {0:.0f} {1:.1f}" role="img" aria-label="{2}">'
+        "{3}</svg>"
+    ).format(WIDTH_PX, frame.height_px, sentence, Markup("").join(parts))
     dose_range = ("0", f"{most:,.0f} e/Å²") if fields else None
     return SpecimenMap(markup=markup, legend=tuple(legend), dose_range=dose_range, sentence=sentence)
 
 
 @lru_cache(1)
 def dose_colours() -> tuple[str, ...]:
-    """256 colours from no dose to the highest, readable with any colour vision (matplotlib's plasma)."""
+    """256 colours from no dose to the highest: matplotlib's plasma without its dark end, which no image would show."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return tuple(to_hex(colormaps["plasma"](number)) for number in range(256))
+    return tuple(to_hex(colormaps["plasma"](_DARKEST + (1 - _DARKEST) * number / 255)) for number in range(256))
 
 
 def dose_scale() -> Markup:
@@ -223,28 +225,22 @@ def _shape(marker: str, x: float, y: float, r: float) -> Markup:
 
 
 def _swatch(marker: str, colour: str) -> Markup:
-    return Markup('<svg class="swatch" viewBox="0 0 16 16" aria-hidden="true"><rect class="bare" width="16" height="16"/>'
-                  '<g fill="{0}" color="{0}" class="{1}">{2}</g></svg>').format(
-        colour, _class_of(marker), _shape(marker, 8, 8, 5))  # fmt: skip
+    return _small(
+        Markup('<g fill="{0}" color="{0}" class="{1}">{2}</g>').format(
+            colour, _class_of(marker), _shape(marker, 8, 8, 5)
+        )
+    )
+
+
+def _small(content: Markup) -> Markup:
+    ground = Markup('<rect class="bare" width="16" height="16"/>')
+    return Markup('<svg class="swatch" viewBox="0 0 16 16" aria-hidden="true">{}{}</svg>').format(ground, content)
 
 
 def _legend_of_marks(last: Step | None, waiting: Sequence[Step], surveys: Sequence[Step]) -> list[LegendEntry]:
-    marks = [
-        ("last", "last frame", last),
-        ("next", "exposing now", waiting or None),
-        ("survey", "survey", surveys or None),
-    ]
-    return [
-        LegendEntry(
-            symbol=Markup(
-                '<svg class="swatch" viewBox="0 0 16 16" aria-hidden="true"><rect class="bare" width="16" height="16"/>'
-                '<g class="{0}"><rect class="{0}" x="3" y="3" width="10" height="10"/></g></svg>'
-            ).format(name),
-            words=words,
-        )
-        for name, words, present in marks
-        if present is not None
-    ]
+    marks = [("last", "last frame", last is not None), ("next", "exposing now", waiting), ("survey", "survey", surveys)]
+    box = Markup('<g class="{0}"><rect class="{0}" x="3" y="3" width="10" height="10"/></g>')
+    return [LegendEntry(symbol=_small(box.format(name)), words=words) for name, words, is_there in marks if is_there]
 
 
 def _scale_bar(frame: _Frame) -> Markup:

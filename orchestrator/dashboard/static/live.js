@@ -101,9 +101,10 @@
   async function ask() {
     const headers = tag ? { "If-None-Match": `"${tag}"` } : {};
     const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const html = await answer.text();
     if (answer.status === 401) { location.reload(); return; }
     if (answer.status === 200) {
-      const isWhole = await show(await answer.text());
+      const isWhole = await show(html);
       tag = isWhole ? (answer.headers.get("ETag") ?? "").replaceAll('"', "") : "";
     } else if (answer.status !== 304) {
       throw new Error(`status ${answer.status}`);
