@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy import Engine, create_engine, event
 
 import orchestrator.catalogue.migrations as migrations
 from orchestrator.catalogue import Catalogue, holder, schema
+from orchestrator.catalogue.folder import FolderLock
 from orchestrator.errors import (
     CatalogueCorrupt,
     DataFolderBusy,
@@ -95,6 +97,72 @@ def test_a_forked_child_does_not_keep_the_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", FORK, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "opened again beside the child\n"), done.stderr
+
+
+def test_sharing_writers_exclude_one_that_wants_the_folder_alone(tmp_path: Path) -> None:
+    with Catalogue.open(tmp_path, shared=True) as first, Catalogue.open(tmp_path, shared=True) as second:
+        experiment = new_experiment(first)
+        second.append(experiment, "noted", {})
+        assert holder(tmp_path) == os.getpid()
+        with pytest.raises(DataFolderBusy, match=f"is being written by process {os.getpid()}; wait"):
+            Catalogue.open(tmp_path)
+        first.close()
+        with pytest.raises(DataFolderBusy):
+            Catalogue.open(tmp_path)
+        second.append(experiment, "noted", {})
+    assert holder(tmp_path) is None
+    with Catalogue.open(tmp_path) as alone:
+        with pytest.raises(DataFolderBusy, match=f"process {os.getpid()}"):
+            Catalogue.open(tmp_path, shared=True)
+        assert [event.kind for event in alone.events(experiment)] == ["created", "noted", "noted"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_visitor_writes_beside_anybody_and_holds_nothing(tmp_path: Path, shared: bool) -> None:
+    with Catalogue.open(tmp_path / "data", shared=shared) as owner:
+        with Catalogue.open(tmp_path / "data", visitor=True) as visitor:
+            experiment = new_experiment(visitor)
+            owner.append(experiment, "noted", {})
+            assert [event.kind for event in visitor.events(experiment)] == ["created", "noted"]
+        assert holder(tmp_path / "data") == os.getpid()
+    with Catalogue.open(tmp_path / "new", visitor=True):
+        assert holder(tmp_path / "new") is None
+        Catalogue.open(tmp_path / "new").close()
+
+
+def test_looking_who_holds_a_folder_keeps_nobody_out(tmp_path: Path) -> None:
+    Catalogue.open(tmp_path).close()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            holder(tmp_path)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for shared in (True, False) * 10:
+            FolderLock(tmp_path, shared=shared).release()
+    finally:
+        ended.set()
+        looker.join()
+
+
+def test_a_dead_sharer_is_not_named(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLD.replace("[1]))", "[1]), shared=True)"), str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        with Catalogue.open(tmp_path, shared=True):
+            process.kill()
+            process.wait()
+            assert holder(tmp_path) == os.getpid()
+            with pytest.raises(DataFolderBusy, match=f"process {os.getpid()}"):
+                Catalogue.open(tmp_path)
+    Catalogue.open(tmp_path).close()
 
 
 @contextmanager
