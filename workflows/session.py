@@ -64,7 +64,8 @@ class RunOptions:
     def of(cls, row: ExperimentRow) -> RunOptions:
         """Those an experiment was started or submitted with; what it was not told is as if left out."""
         known = {option.name for option in fields(cls)}
-        return cls(**{"seed": row.seed, **{key: value for key, value in row.options.items() if key in known}})
+        told: dict[str, Any] = {"seed": row.seed} | {key: row.options[key] for key in row.options.keys() & known}
+        return cls(**told)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

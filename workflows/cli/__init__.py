@@ -1,9 +1,25 @@
 """The command line. `main` is the console script; sub-commands register themselves on import."""
 
-from workflows.cli import look_commands, machine_commands, process_commands, run_commands, spec_commands
+from workflows.cli import (
+    look_commands,
+    machine_commands,
+    process_commands,
+    queue_commands,
+    run_commands,
+    spec_commands,
+)
 from workflows.cli.app import app
 
-__all__ = ["app", "look_commands", "machine_commands", "main", "process_commands", "run_commands", "spec_commands"]
+__all__ = [
+    "app",
+    "look_commands",
+    "machine_commands",
+    "main",
+    "process_commands",
+    "queue_commands",
+    "run_commands",
+    "spec_commands",
+]
 
 
 def main() -> None:

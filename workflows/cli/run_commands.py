@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.errors import Refused
+from orchestrator.errors import NotFound, Refused
+from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import spec_of
@@ -28,6 +29,7 @@ from workflows.cli.options import (
     settings_of,
     writing,
 )
+from workflows.cli.queue_commands import ReasonOption, ServerOption, desk_of, is_remote, tell_entry
 from workflows.documents import experiment_document, headline
 from workflows.reporting import write_report
 from workflows.session import RunOptions, Session
@@ -86,10 +88,21 @@ def run(
 @app.command()
 @explained
 def resume(
-    experiment: IdArgument, data: DataOption = None, settings: SettingsOption = None, as_json: JsonOption = False
+    experiment: IdArgument,
+    data: DataOption = None,
+    settings: SettingsOption = None,
+    reason: ReasonOption = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Go on with an interrupted or crashed run; every option of the run is remembered."""
+    """Go on with an interrupted, paused or crashed experiment; every option of it is remembered.
+
+    One that came through the queue goes back there, for a worker; one of `stempilot run` goes on here.
+    """
     opened = settings_of(data, settings)
+    if is_remote(server) or _was_queued(opened, experiment):
+        tell_entry(desk_of(server, data, settings).act("resume", experiment, reason), as_json=as_json)
+        return
     with writing(opened) as catalogue:
         row = catalogue.experiment(experiment)
         if row.status == "completed":
@@ -97,11 +110,20 @@ def resume(
         remembered = row.options.get("settings_file")
         if settings is None and remembered:
             opened = settings_of(opened.data_folder, Path(remembered))
-        spec = spec_of(catalogue, row)
-        view = view_for(spec, Console(stderr=as_json), as_json=as_json)
+        view = view_for(spec_of(catalogue, row), Console(stderr=as_json), as_json=as_json)
         with view:
             experiment_id = Session(catalogue, opened, view, view.say).resume(row.id)
     conclude(opened, experiment_id, view, as_json=as_json)
+
+
+def _was_queued(settings: Settings, experiment: str) -> bool:
+    """Whether an experiment that may be resumed came through the queue."""
+    with reading(settings) as catalogue:
+        row = catalogue.experiment(experiment)
+        try:
+            return ExperimentQueue(catalogue).entry(row.id).status != "completed"
+        except NotFound:
+            return False
 
 
 def confirm_real(settings: Settings, spec: ExperimentSpec, *, yes: bool) -> None:

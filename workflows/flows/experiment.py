@@ -104,7 +104,8 @@ async def _experiment_flow(once: Once[Ending], shown: Shown, telling: Telling) -
         return _state_of(once)
 
     with tags("stempilot", shown.instrument):
-        await experiment(shown.experiment_id, shown.name, shown.instrument, return_state=True)
+        run: Any = experiment  # its type does not know of `return_state`
+        await run(shown.experiment_id, shown.name, shown.instrument, return_state=True)
 
 
 async def _follow(once: Once[Ending], telling: Telling) -> None:
