@@ -1,0 +1,201 @@
+"""An experiment to try things on: a spec, a world for every seed, and policies to run there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from instruments import Capabilities, DoseLedger, Frame, GuardedMicroscope, cards
+from orchestrator import loop
+from orchestrator.errors import Refused
+from orchestrator.mapping import command_for
+from orchestrator.memory_record import MemoryRecord
+from orchestrator.settings import Settings
+from orchestrator.spec import ExperimentSpec
+from policies import Context, Observation, SearchSpace, Status, Suggestion, conformance
+from workflows.assembly import Parts, join, prepare
+from workflows.evaluation.rehearsal import one_thread, perform
+from workflows.notebook.candidate import Candidate, PolicyLike, candidate
+from workflows.notebook.comparison import Comparison
+from workflows.notebook.recorded import Recorded
+from workflows.notebook.trial import KeptRecord, Narration, Narrator, Trial
+
+ADAPTERS = ("simulated", "replay")
+_FAILURES: dict[int, Status] = {3: "failed", 7: "refused", 11: "unknown"}
+
+
+class Laboratory:
+    """A spec and this installation's settings; every run gets a fresh world of its seed.
+
+    `overrides` sets keys of the spec, as `--set` of the command line does; the data folder holds the forward model and
+    recorded runs. Only simulated and replayed instruments: a real one is used with `stempilot run`, which asks first.
+    """
+
+    def __init__(
+        self,
+        spec: ExperimentSpec | Path | str,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        data: Path | str | None = None,
+    ) -> None:
+        self.spec = spec if isinstance(spec, ExperimentSpec) else ExperimentSpec.from_yaml(spec, dict(overrides or {}))
+        self.settings = Settings.load(None if data is None else Path(data))
+        name = self.spec.instrument.name
+        adapter = self.settings.instrument(name).adapter
+        if adapter not in ADAPTERS:
+            raise Refused(
+                f"instrument {name!r} (adapter {adapter!r}) is real; use `stempilot run`, which asks a person first"
+            )
+
+    @cached_property
+    def _known(self) -> Parts:
+        return self._parts(0)
+
+    @property
+    def space(self) -> SearchSpace:
+        """What a policy chooses."""
+        return self._known.space
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the instrument can do."""
+        return self._known.microscope.capabilities()
+
+    @property
+    def context(self) -> Context:
+        """What a policy is told before it starts."""
+        return self._known.question.context
+
+    def prepare(self) -> None:
+        """Compute the forward model now; it is kept in the data folder, so this is slow only once."""
+        self._known.question.prepare()
+
+    def frame_at(self, point: Mapping[str, Any], *, seed: int = 0) -> Frame:
+        """One frame by hand, on a fresh world, within the safety envelope.
+
+        Raises CommandRefused naming the limit, SpecError for a point that lacks a value.
+        """
+        parts = self._parts(seed)
+        guarded = GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger())
+        return guarded.acquire(command_for(point, self.spec, guarded.capabilities(), "by-hand"))
+
+    def run(
+        self,
+        policy: PolicyLike | Candidate | None = None,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        say: Narrator | None = None,
+        keep_frames: bool = True,
+    ) -> Trial:
+        """Run a policy (default: the spec's, with its options) to its end, in memory. Deterministic.
+
+        `say` (for instance `print`) hears of every decision as it is taken.
+        """
+        chosen = self._chosen(policy, options)
+        parts = self._parts(seed)
+        parts.question.prepare()
+        record = KeptRecord(MemoryRecord(chosen.name), keep_frames)
+        done = perform(parts, chosen.made(parts), record, None if say is None else Narration(say))
+        return Trial.of(chosen.name, seed, parts.space, record, done)
+
+    def compare(
+        self,
+        policies: Mapping[str, PolicyLike | Candidate | None],
+        *,
+        seeds: Sequence[int] = (0, 1, 2),
+        say: Narrator | None = None,
+    ) -> Comparison:
+        """Run each policy on each seed, one after another; the same seed is the same world for all of them.
+
+        A policy of None is the spec's own. Frames are not kept.
+        """
+        chosen = {name: self._chosen(policy, None) for name, policy in policies.items()}
+        if once := [name for name, each in chosen.items() if not each.is_reusable]:
+            raise Refused(f"{', '.join(once)}: an object can be run once only; hand in its class and its options")
+        trials: dict[str, list[Trial]] = {name: [] for name in chosen}
+        for seed in seeds:
+            for name, each in chosen.items():
+                trial = self.run(each, seed=seed, keep_frames=False)
+                trials[name].append(trial)
+                if say is not None:
+                    say(f"seed {seed}  {name:16} {trial.measure} {trial.value():.3f}  {trial.electrons:.3g} electrons")
+        return Comparison({name: tuple(each) for name, each in trials.items()})
+
+    def record(
+        self,
+        policy: PolicyLike | Candidate | None = None,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        say: Narrator | None = None,
+        baselines: bool = False,
+    ) -> Recorded:
+        """Run a policy and keep everything in the data folder, as `stempilot run` does.
+
+        The command line can resume and replay it as far as it finds the policy by its name.
+        """
+        from workflows.notebook.recorded import run_recorded
+
+        return run_recorded(self.spec, self.settings, self._chosen(policy, options), seed, say, baselines=baselines)
+
+    def check(
+        self,
+        policy: PolicyLike | Candidate,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        step_count: int = 12,
+    ) -> list[Suggestion]:
+        """The laws of a policy, held against frames of this experiment; the suggestions made.
+
+        A failed, a refused and an unanswered frame are among them. Raises `policies.conformance.LawBroken`, which says
+        what was broken and where.
+        """
+        chosen = self._chosen(policy, options)
+        parts = self._parts(seed)
+        parts.question.prepare()
+        record = MemoryRecord("check")
+        experiment = join(parts, chosen.made(parts), record, _ignore)
+
+        def measure(suggestion: Suggestion, step: int) -> Observation:
+            if (status := _FAILURES.get(step % 12)) is not None:
+                return loop.missed(experiment, suggestion, status, "one of the failures every policy must bear")
+            intent, command = record.intend(suggestion, lambda action: experiment.command(suggestion, action))
+            return loop.attempt(experiment, suggestion, intent, command)
+
+        return conformance.check(lambda: chosen.made(parts), parts.space, measure=measure, step_count=step_count)
+
+    def _chosen(self, policy: PolicyLike | Candidate | None, options: Mapping[str, Any] | None) -> Candidate:
+        if policy is None:
+            return candidate(Candidate(self.spec.policy.name, self.spec.policy.options), options)
+        return candidate(policy, options)
+
+    def _parts(self, seed: int) -> Parts:
+        one_thread()
+        cache_folder = self.settings.data_folder / "cache"
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        return prepare(self.spec, seed, self.settings.instrument(self.spec.instrument.name), cache_folder)
+
+    def __repr__(self) -> str:
+        return f"Laboratory({self.spec.name!r}, data={str(self.settings.data_folder)!r})"
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        budget = {name: value for name, value in spec.budget if value is not None}
+        rows = {
+            "question": spec.objective.name,
+            "specimen": spec.specimen.material,
+            "instrument": f"{spec.instrument.name} ({self.settings.instrument(spec.instrument.name).adapter})",
+            "policy of the spec": spec.policy.name,
+            "a policy chooses": list(spec.search_space),
+            "budget": budget,
+            "data folder": self.settings.data_folder,
+        }
+        return cards.card(f"Laboratory: {spec.name}", "", cards.facts(rows))
+
+
+def _ignore(kind: str, payload: Mapping[str, Any]) -> None:
+    del kind, payload
