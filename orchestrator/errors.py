@@ -9,6 +9,8 @@ OrchestratorError             1  the experiment ended without success
   LeaseLost                   1  another worker has the instrument; end at once and touch nothing
   InstrumentLost              1  its process is gone, or somebody stopped it; the journal stands, claim it again
   Interrupted               130  by a person before the loop began; the beam is blanked, it can be resumed
+  NotAllowed                  2  the service does not know the token, or the token may not do that
+  Unreachable                 1  the service does not answer; nothing is known of what was asked last
   NotFound                    5  no such experiment, frame, instrument or catalogue
   StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
     DataFolderBusy            6  another process writes there; wait, or use another folder
@@ -74,6 +76,16 @@ class Interrupted(OrchestratorError):
     """By a person before the loop began; the beam is blanked, it can be resumed."""
 
     exit_status: ClassVar[int] = 130
+
+
+class NotAllowed(OrchestratorError):
+    """The service does not know the token, or the token may not do that."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class Unreachable(OrchestratorError):
+    """The service does not answer; nothing is known of what was asked last."""
 
 
 class NotFound(OrchestratorError):

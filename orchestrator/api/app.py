@@ -137,5 +137,5 @@ def allowed_methods(app: FastAPI, scope: Any) -> list[str]:
     found: set[str] = set()
     for route in app.router.routes:
         if isinstance(route, APIRoute) and route.matches(scope)[0] is not Match.NONE:
-            found |= route.methods
+            found |= route.methods or set()
     return sorted(found | ({"HEAD"} if "GET" in found else set()))

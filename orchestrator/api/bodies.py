@@ -154,11 +154,11 @@ def _check(value: Any, depth: int) -> None:
         case str():
             _check_text(value)
         case dict():
-            for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
+            for key, item in value.items():
                 _check_text(str(key))
                 _check(item, depth - 1)
         case list():
-            for item in value:  # pyright: ignore[reportUnknownVariableType]
+            for item in value:
                 _check(item, depth - 1)
         case _:
             return

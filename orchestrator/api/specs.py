@@ -15,12 +15,12 @@ from typing import Any, Final
 from orchestrator.api.bodies import pointer
 from orchestrator.api.problems import Problem
 from orchestrator.api.services import Services
+from orchestrator.catalogue.uploads import PLACES
 from orchestrator.errors import Refused, SpecError
 from orchestrator.plain_json import to_text
 from orchestrator.spec import ExperimentSpec
 
 REFERENCE_PATTERN: Final = r"sha256:[0-9a-f]{64}/[^/\x00-\x1f]{1,160}"
-_FILES: Final = (("specimen", "structure"), ("instrument", "config", "file"), ("instrument", "config", "structure"))
 _PATH_LIKE: Final = re.compile(r"[/\\]|^~|^\.\.?$")
 _KNOWN_GOOD: Final = 1024
 
@@ -66,7 +66,7 @@ class SpecDesk:
 
 def file_faults(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One entry for every place that names a file of this machine instead of an uploaded one."""
-    for place in _FILES:
+    for place in PLACES:
         value: Any = document
         for key in place:
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -78,7 +78,7 @@ def file_faults(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
     config = document.get("instrument", {}).get("config", {})
     for place, text in _texts(config, ("instrument", "config")):
-        if place not in _FILES and _PATH_LIKE.search(text):
+        if place not in PLACES and _PATH_LIKE.search(text):
             yield {
                 "pointer": pointer(("spec", *place)),
                 "detail": f"{text[:200]!r} looks like a path of the server; a submitted spec names only uploaded files",
