@@ -32,6 +32,9 @@ def wait_reason(entry: QueueEntry, before_count: int, around: Surroundings) -> s
             return f"{entry.reason or entry.status}; `stempilot resume {entry.id}` puts it back in the queue"
         case "queued":
             return _queued(entry, before_count, around)
+        case "running" if (lease := around.leases.get(entry.instrument)) and entry.instrument in around.lapsed:
+            wish = f" ({entry.wanted} is wanted, and obeyed then)" if entry.wanted else ""
+            return f"{_silence(lease, around.now)}; the next worker of {entry.instrument} goes on with it{wish}"
         case _:
             return None
 
@@ -50,17 +53,19 @@ def _queued(entry: QueueEntry, before_count: int, around: Surroundings) -> str:
     if lease is None or (lease.asked_at is None and lease.holder is None):
         return f"no worker has asked for instrument {entry.instrument} yet{queue}"
     if lease.holder is not None and entry.instrument in around.lapsed:
-        since = "" if lease.expires_at is None else f" since {_clock(lease.expires_at, around.now)}"
-        return (
-            f"waits for {lease.instrument}: {lease.holder}, which ran {_short(lease)}, has not answered{since}; "
-            f"the next worker goes on with that first{queue}"
-        )
+        silence = _silence(lease, around.now)
+        return f"waits for {lease.instrument}, which ran {_short(lease)}: {silence}; that goes on first{queue}"
     if lease.holder is not None:
         since = "" if lease.claimed_at is None else f" (since {_clock(lease.claimed_at, around.now)})"
         return f"waits for {lease.instrument}, which runs {_short(lease)}{since}{queue}"
     if lease.asked_at is not None and around.now - lease.asked_at > timedelta(seconds=_SILENT_S):
         return f"no worker has asked for {lease.instrument} since {_clock(lease.asked_at, around.now)}{queue}"
     return f"a worker of {lease.instrument} is free{queue or '; it is next'}"
+
+
+def _silence(lease: InstrumentLease, now: datetime) -> str:
+    since = "" if lease.expires_at is None else f" since {_clock(lease.expires_at, now)}"
+    return f"its worker {lease.holder} has not answered{since}"
 
 
 def _before(count: int) -> str:

@@ -355,8 +355,13 @@ def test_a_reason_for_every_wait(queue: ExperimentQueue, clock: Clock) -> None:
     assert reasons() == [None, f"waits for haadf, which runs {one.id[:12]}… (since 12:01 UTC)"]
     assert queue.entry(three.id).wait_reason == f"{reasons()[1]}; 1 is before it"
     clock.advance(120)
-    dead = f"waits for haadf: w1, which ran {one.id[:12]}…, has not answered since 12:01 UTC; the next worker goes on"
-    assert reasons()[1] == f"{dead} with that first"
+    dead = "its worker w1 has not answered since 12:01 UTC"
+    assert reasons() == [
+        f"{dead}; the next worker of haadf goes on with it",
+        f"waits for haadf, which ran {one.id[:12]}…: {dead}; that goes on first",
+    ]
+    queue.cancel(one.id)
+    assert reasons()[0] == f"{dead}; the next worker of haadf goes on with it (cancel is wanted, and obeyed then)"
     assert queue.hold(two.id, by="anna", reason="dirty").wait_reason == "held by anna: dirty"
     assert queue.cancel(two.id).wait_reason is None
 
