@@ -1,6 +1,7 @@
 """The command line. `main` is the console script; sub-commands register themselves on import."""
 
 from workflows.cli import (
+    flow_commands,
     look_commands,
     machine_commands,
     process_commands,
@@ -12,6 +13,7 @@ from workflows.cli.app import app
 
 __all__ = [
     "app",
+    "flow_commands",
     "look_commands",
     "machine_commands",
     "main",

@@ -2,7 +2,7 @@
 
 A calibration is an experiment like any other (objective `focus`, policy `focus_series`), so journal, ledger, resume,
 replay, report, queue and worker know it already; what is here turns an experiment's section `calibrate` into one and
-reads the answer. Without Prefect it is the same functions. Neighbour: `questions.calibrated`, the step of an experiment.
+reads the answer. Without Prefect it is the same functions. Neighbour: `questions.calibrated`, the step of a run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class FocusFound:
 
     def in_words(self) -> str:
         """One line."""
-        spent = f"{self.frames} frames, {self.dose_e_per_a2:.0f} e/A2 on the sacrificial area, {self.electrons:.3g} electrons"
+        spent = f"{self.frames} frames, {self.dose_e_per_a2:.0f} e/A2 there, {self.electrons:.3g} electrons"
         if self.defocus_nm is None or self.std_nm is None:
             return f"no focus: {self.reason} ({spent})"
         return f"best contrast at {self.defocus_nm:+.2f} nm of defocus, standard error {self.std_nm:.2f} nm ({spent})"
 
 
 def calibration_spec(spec: ExperimentSpec) -> ExperimentSpec:
-    """The calibration of an experiment as an experiment of its own: a focus search as it is, or the section `calibrate`.
+    """The calibration of an experiment as one of its own: a focus search as it is, or the section `calibrate`.
 
     Raises SpecError where there is neither, Refused where it would burn a part of the search area.
     """

@@ -1,0 +1,290 @@
+"""The flow `survey`: one experiment for every square of a grid, overnight, under one budget and one end.
+
+`Survey.drive` is a plain function over a `Runner`, which runs a square here or has the queue run it. Everything it
+decides with is in the catalogue: the survey is an experiment row, its squares are that row's children. So it goes on
+after any crash where it stood, and no finished square is repeated. Neighbours: `survey_runners`, `survey_tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.errors import Refused
+from orchestrator.loop import Ending
+from orchestrator.spec import Budget, ExperimentSpec
+from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, Square, SurveySpec
+from workflows.flows.survey_tables import SquareRow, clean_fractions, square_rows
+
+ENDED: Final = ("completed", "failed", "cancelled", "refused")
+NEEDS_A_PERSON: Final = ("interrupted", "paused")
+OPTION: Final = "survey"
+STARTED: Final = "survey_started"
+RANKED: Final = "survey_ranked"
+SKIPPED: Final = "survey_skipped"
+
+
+class Runner(Protocol):
+    """Who runs an experiment: this process, or the queue and its workers."""
+
+    def submit(self, spec: ExperimentSpec, parent_id: str, until: datetime | None) -> str:
+        """A new child of the survey, durably there; its id."""
+        ...
+
+    def attend(self, experiment_ids: list[str]) -> None:
+        """Return when at least one more of these has ended; here they are run one after another meanwhile."""
+        ...
+
+    def wanted(self) -> str | None:
+        """The status a person wants the survey to end with, or None."""
+        ...
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether more than one may be submitted before the first has ended."""
+        ...
+
+
+@dataclass
+class Survey:
+    """One survey on its way."""
+
+    catalogue: Catalogue
+    survey_id: str
+    plan: SurveySpec
+    runner: Runner
+    say: Callable[[str], None]
+    _told: set[str] = field(default_factory=set[str])
+    _aside: set[str] = field(default_factory=set[str])  # what a person has to see to; the others go on
+
+    @classmethod
+    def begin(cls, catalogue: Catalogue, plan: SurveySpec, runner: Runner, say: Callable[[str], None]) -> Survey:
+        """A new survey: its row, and when it has to end."""
+        survey_id = catalogue.create_experiment(
+            name=plan.name,
+            spec=plan.template.model_dump(mode="json"),
+            seed=plan.seed,
+            engine="survey",
+            options={OPTION: plan.model_dump(mode="json")},
+        )
+        until = _end_of(plan, catalogue.now())
+        catalogue.append(survey_id, STARTED, {"until": until.isoformat() if until is not None else None})
+        return cls(catalogue, survey_id, plan, runner, say)
+
+    @classmethod
+    def again(cls, catalogue: Catalogue, survey_id: str, runner: Runner, say: Callable[[str], None]) -> Survey:
+        """One that was begun before. Raises NotFound, Refused for an experiment that is no survey or has ended."""
+        row = catalogue.experiment(survey_id)
+        if OPTION not in row.options:
+            raise Refused(f"experiment {row.id} is no survey; `stempilot resume` goes on with experiments")
+        if row.status == "completed":
+            raise Refused(f"survey {row.id} is completed; there is nothing to go on with")
+        return cls(catalogue, row.id, SurveySpec.checked(dict(row.options[OPTION])), runner, say)
+
+    def drive(self) -> Ending:
+        """Run it to its end; the ending is in the catalogue when this returns. One failed square ends nothing else."""
+        self.catalogue.set_status(self.survey_id, "running", None)
+        if (ending := self._look_over()) is None:
+            ending = self._squares(self._order())
+        rows = self.rows()
+        self.catalogue.append(
+            self.survey_id, "closed", {**_spent_by(rows), "status": ending.status, "reason": ending.reason,
+                                       "summary": {"squares": [row.to_dict() for row in rows]}},
+        )  # fmt: skip
+        self.catalogue.set_status(self.survey_id, ending.status, ending.reason)
+        return ending
+
+    def rows(self) -> list[SquareRow]:
+        """What became of every square so far."""
+        return square_rows(self.catalogue, self.survey_id, self.plan)
+
+    # --- the overview
+
+    def _look_over(self) -> Ending | None:
+        """Take the overview, if one is asked for; why the survey ends with it, or None."""
+        if self.plan.overview is None:
+            return None
+        child = self._children().get(OVERVIEW_NAME)
+        if child is None:
+            self.say(f"overview: one frame of each of {len(self.plan.places)} squares")
+            self.runner.submit(self.plan.overview_experiment(), self.survey_id, self._until())
+        while (child := self._children()[OVERVIEW_NAME]).status not in ENDED:
+            if (ending := self._stopped()) is not None:
+                return ending
+            if child.id in self._aside:
+                return Ending("interrupted", f"the overview is {child.status}: {child.reason}")
+            self.runner.attend([child.id])
+            if self._children()[OVERVIEW_NAME].status in NEEDS_A_PERSON:
+                self._aside.add(child.id)
+        if child.status != "completed":
+            return Ending(
+                "failed", f"the overview {child.status}: {child.reason}; nothing says which squares are clean"
+            )
+        return None
+
+    def _order(self) -> list[Square]:
+        """The squares to look at, in their order; what the overview says of each is written down once."""
+        if self.plan.overview is None:
+            return list(self.plan.places)
+        clean = clean_fractions(self.catalogue, self._children()[OVERVIEW_NAME].id, self.plan)
+        kept = [square for square in self.plan.places if clean.get(square.name, 0.0) >= self.plan.least_clean_fraction]
+        if self.plan.order == "cleanest":
+            kept.sort(key=lambda square: -clean.get(square.name, 0.0))
+        if not any(True for _ in self.catalogue.events(self.survey_id, kinds=(RANKED,))):
+            self.catalogue.append(
+                self.survey_id, RANKED, {"clean_fraction": clean, "order": [square.name for square in kept]}
+            )
+            self.say(
+                "order: " + ", ".join(f"{square.name} ({clean.get(square.name, 0.0):.0%} clean)" for square in kept)
+            )
+        for square in self.plan.places:
+            if square not in kept:
+                fraction = clean.get(square.name, 0.0)
+                self._skip(square, f"{fraction:.0%} clean, below the {self.plan.least_clean_fraction:.0%} asked for")
+        return kept
+
+    # --- the squares
+
+    def _squares(self, order: list[Square]) -> Ending:
+        while True:
+            if (ending := self._stopped()) is not None:
+                return ending
+            stop = self._submit(order)
+            children = self._children()
+            waiting = [row.id for row in children.values() if row.status not in ENDED and row.id not in self._aside]
+            if not waiting:
+                return self._ending(order, stop)
+            self.runner.attend(waiting)
+            for row in self._children().values():
+                if row.status in NEEDS_A_PERSON:
+                    self._aside.add(row.id)
+                if row.status in ENDED + NEEDS_A_PERSON:
+                    self._tell(f"{row.name}: {row.status}, {row.reason}")
+
+    def _submit(self, order: list[Square]) -> str | None:
+        """Begin what may begin now; why the next one may not, or None."""
+        children = self._children()
+        is_busy = any(row.status not in ENDED and row.id not in self._aside for row in children.values())
+        for square in order:
+            if square.name in children:
+                continue
+            until = self._until()
+            if until is not None and self.catalogue.now() >= until:
+                return f"the end at {until.isoformat(timespec='seconds')} has come"
+            budget = self._budget(square)
+            if budget is None:
+                return None if is_busy else "the total budget cannot pay another square"
+            if is_busy and not self.runner.takes_many:
+                return None
+            spec = self._timed(self.plan.square_experiment(square, budget), until)
+            self.runner.submit(spec, self.survey_id, until)
+            is_busy = True
+        return None
+
+    def _budget(self, square: Square) -> Budget | None:
+        """What this square may spend: its own budget, or what is left of all; None below the least that is worth it."""
+        del square
+        template, own, left = self.plan.template.budget, self.plan.square_budget, self._left()
+        limits: dict[str, Any] = {"frames": template.frames}
+        for name in ("electrons", "instrument_time_s"):
+            wished = getattr(own, name) or getattr(template, name)
+            remains = left[name]
+            if remains is None:
+                limits[name] = wished
+                continue
+            if remains < self.plan.least_budget_fraction * (wished or 0.0) or remains <= 0:
+                return None
+            limits[name] = remains if wished is None else min(wished, remains)
+        return Budget(**limits)
+
+    def _left(self) -> dict[str, float | None]:
+        """What is left of the total when all that is on its way spends all it may."""
+        left: dict[str, float | None] = {}
+        rows = self.rows()
+        for name in ("electrons", "instrument_time_s"):
+            total = getattr(self.plan.total_budget, name)
+            begun = [row for row in rows if row.experiment_id is not None]
+            taken = sum(row.spent(name) if row.status in ENDED else row.most(name) for row in begun)
+            left[name] = None if total is None else total - taken
+        return left
+
+    def _timed(self, spec: ExperimentSpec, until: datetime | None) -> ExperimentSpec:
+        """The last square ends with the survey too."""
+        if until is None:
+            return spec
+        left_s = max((until - self.catalogue.now()).total_seconds(), 1.0)
+        wall_s = min(left_s, spec.stop.max_wall_time_s or left_s)
+        return spec.model_copy(update={"stop": spec.stop.model_copy(update={"max_wall_time_s": wall_s})})
+
+    def _ending(self, order: list[Square], stop: str | None) -> Ending:
+        children = self._children()
+        missing = [square for square in order if square.name not in children]
+        for square in missing:
+            self._skip(square, stop or "not begun")
+        statuses = [children[square.name].status for square in order if square.name in children]
+        done = statuses.count("completed")
+        words = f"{done} of {len(self.plan.places)} squares completed"
+        others = [f"{statuses.count(name)} {name}" for name in ENDED[1:] + NEEDS_A_PERSON if name in statuses]
+        if missing:
+            others.append(f"{len(missing)} not begun: {stop}")
+        skipped = len(self.plan.places) - len(order)
+        if skipped:
+            others.append(f"{skipped} left out as not clean enough")
+        reason = "; ".join([words, *others])
+        if any(name in statuses for name in NEEDS_A_PERSON):
+            return Ending("interrupted", f"{reason}; see to these, then `stempilot survey --resume {self.survey_id}`")
+        return Ending("completed" if done or not order else "failed", reason)
+
+    # --- what is known
+
+    def _stopped(self) -> Ending | None:
+        wanted = self.runner.wanted()
+        if wanted is None:
+            return None
+        return Ending(wanted, f"{wanted} by a person; `stempilot survey --resume {self.survey_id}` goes on")
+
+    def _children(self) -> dict[str, ExperimentRow]:
+        return children_by_square(self.catalogue, self.survey_id)
+
+    def _until(self) -> datetime | None:
+        for event in self.catalogue.events(self.survey_id, kinds=(STARTED,)):
+            text = event.payload.get("until")
+            return datetime.fromisoformat(text) if text is not None else None
+        return None
+
+    def _skip(self, square: Square, why: str) -> None:
+        known = {event.payload["square"] for event in self.catalogue.events(self.survey_id, kinds=(SKIPPED,))}
+        if square.name not in known:
+            self.catalogue.append(self.survey_id, SKIPPED, {"square": square.name, "reason": why})
+            self.say(f"{square.name}: left out, {why}")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.say(line)
+
+
+def children_by_square(catalogue: Catalogue, survey_id: str) -> dict[str, ExperimentRow]:
+    """The survey's experiments by the name of their square; the latest of each."""
+    return {
+        row.spec["labels"][SQUARE_LABEL]: row
+        for row in catalogue.children(survey_id)
+        if SQUARE_LABEL in row.spec.get("labels", {})
+    }
+
+
+def _end_of(plan: SurveySpec, now: datetime) -> datetime | None:
+    """The earlier of the two ends that a plan may name."""
+    ends = [end for end in (plan.until, None if plan.for_s is None else now + timedelta(seconds=plan.for_s)) if end]
+    return min(ends, default=None)
+
+
+def _spent_by(rows: list[SquareRow]) -> Mapping[str, float]:
+    return {
+        "electrons": sum(row.spent("electrons") for row in rows),
+        "instrument_time_s": sum(row.spent("instrument_time_s") for row in rows),
+        "dose_max_e_per_a2": max((row.dose_max_e_per_a2 for row in rows), default=0.0),
+    }

@@ -1,0 +1,113 @@
+"""What became of the squares of a survey, from the catalogue alone: for its decisions, its page and its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, SurveySpec
+from workflows.documents import spent_so_far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquareRow:
+    """One square (or the overview, without a place): its experiment, how that stands, what it found and cost."""
+
+    name: str
+    x_nm: float | None
+    y_nm: float | None
+    side_nm: float | None
+    experiment_id: str | None
+    status: str
+    reason: str | None
+    clean_fraction: float | None
+    score: float | None
+    statement: str
+    frames: int
+    electrons: float
+    instrument_time_s: float
+    dose_max_e_per_a2: float
+    most_electrons: float
+    most_instrument_time_s: float
+
+    def spent(self, name: str) -> float:
+        """Electrons or instrument_time_s it has cost."""
+        return float(getattr(self, name))
+
+    def most(self, name: str) -> float:
+        """The most it may still come to."""
+        return float(getattr(self, f"most_{name}"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {name: value if value != float("inf") else None for name, value in asdict(self).items()}
+
+
+def square_rows(catalogue: Catalogue, survey_id: str, plan: SurveySpec) -> list[SquareRow]:
+    """The overview first (where there is one), then every square as listed."""
+    children = {
+        row.spec["labels"][SQUARE_LABEL]: row
+        for row in catalogue.children(survey_id)
+        if SQUARE_LABEL in row.spec.get("labels", {})
+    }
+    overview = children.get(OVERVIEW_NAME)
+    clean = clean_fractions(catalogue, overview.id, plan) if overview is not None else {}
+    rows = [_row(catalogue, OVERVIEW_NAME, (None, None, None), overview, None)] if overview is not None else []
+    for square in plan.places:
+        place = (square.x_nm, square.y_nm, square.side_nm)
+        rows.append(_row(catalogue, square.name, place, children.get(square.name), clean.get(square.name)))
+    return rows
+
+
+def _row(
+    catalogue: Catalogue,
+    name: str,
+    place: tuple[float | None, float | None, float | None],
+    child: ExperimentRow | None,
+    clean: float | None,
+) -> SquareRow:
+    spent: dict[str, Any] = {}
+    score: dict[str, Any] = {}
+    budget: dict[str, Any] = {}
+    if child is not None:
+        budget = child.spec["budget"]
+        for event in catalogue.events(child.id, kinds=("closed",)):
+            spent = event.payload
+        spent = spent or {**spent_so_far(catalogue, child.id), "frames": len(catalogue.frames(child.id))}
+        for event in catalogue.events(child.id, kinds=("observed",)):
+            score = event.payload["score"]
+    return SquareRow(
+        name=name,
+        x_nm=place[0],
+        y_nm=place[1],
+        side_nm=place[2],
+        experiment_id=child.id if child is not None else None,
+        status=child.status if child is not None else "not begun",
+        reason=child.reason if child is not None else None,
+        clean_fraction=clean,
+        score=score.get("value"),
+        statement=str(score.get("statement", "")),
+        frames=int(spent.get("frames", 0)),
+        electrons=float(spent.get("electrons", 0.0)),
+        instrument_time_s=float(spent.get("instrument_time_s", 0.0)),
+        dose_max_e_per_a2=float(spent.get("dose_max_e_per_a2", 0.0)),
+        most_electrons=budget.get("electrons") or float("inf"),
+        most_instrument_time_s=budget.get("instrument_time_s") or float("inf"),
+    )
+
+
+def clean_fractions(catalogue: Catalogue, overview_id: str, plan: SurveySpec) -> dict[str, float]:
+    """Square name -> clean fraction as its overview frame says; squares whose frame tells nothing are left out."""
+    names = {(round(square.x_nm, 1), round(square.y_nm, 1)): square.name for square in plan.places}
+    points = {entry.id: entry.decision.point for entry in catalogue.decisions(overview_id)}
+    found: dict[str, float] = {}
+    for event in catalogue.events(overview_id, kinds=("observed",)):
+        point = points[event.payload["decision_id"]]
+        feature = event.payload["features"].get("clean_fraction") or {}
+        name = names.get((round(float(point["x_nm"]), 1), round(float(point["y_nm"]), 1)))
+        value = feature.get("value")
+        if name is not None and isinstance(value, int | float) and isfinite(value):
+            found[name] = float(value)
+    return found
