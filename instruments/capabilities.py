@@ -76,12 +76,15 @@ class Capabilities(Record):
             (mode.name, mode.kind, mode.camera_length_mm, ", ".join(map(_detector_words, mode.detectors)))
             for mode in self.modes
         ]
-        axes = [(axis.name, axis.minimum, axis.maximum, axis.resolution or None, axis.settle_s) for axis in self.axes]
+        free = [axis for axis in self.axes if axis.minimum < axis.maximum]
+        fixed = {axis.name: axis.minimum for axis in self.axes if axis.minimum == axis.maximum}
+        axes = [(axis.name, axis.minimum, axis.maximum, axis.resolution or None, axis.settle_s) for axis in free]
         return cards.card(
             f"Instrument {self.name}",
             "simulated" if self.simulated else "",
             cards.table(("mode", "kind", "camera length (mm)", "detectors read together"), modes),
             cards.table(("what can be set", "from", "to", "step", "settles in (s)"), axes),
+            cards.note(f"fixed: {cards.words(fixed)}"),
             *(cards.note(quirk) for quirk in self.quirks),
         )
 

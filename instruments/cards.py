@@ -71,7 +71,7 @@ def picture(png: bytes, alt: str, width_px: int) -> str:
     from base64 import b64encode
 
     data = b64encode(png).decode("ascii")
-    return f'<img alt="{escape(alt)}" style="width:{width_px}px" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(alt)}" style="display:block;width:{width_px}px" src="data:image/png;base64,{data}">'
 
 
 def note(text: str) -> str:

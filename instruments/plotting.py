@@ -169,7 +169,7 @@ def draw_capabilities(capabilities: Capabilities, axes: Axes | None = None) -> A
     ]
     if not bars:
         raise Unsupported(f"instrument {capabilities.name!r} states no collection angles; there is nothing to draw")
-    axes = new_axes(6.0, 0.7 + 0.42 * len(bars)) if axes is None else axes
+    axes = new_axes(6.0, 1.1 + 0.42 * len(bars)) if axes is None else axes
     modes = list(dict.fromkeys(mode for mode, _ in bars))
     for row, (mode, detector) in enumerate(bars):
         inner_mrad, outer_mrad = detector.inner_mrad or 0.0, detector.outer_mrad or 0.0
@@ -180,9 +180,8 @@ def draw_capabilities(capabilities: Capabilities, axes: Axes | None = None) -> A
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max(detector.outer_mrad or 0.0 for _, detector in bars))
     axes.set_xlabel("scattering angle (mrad)")
-    axes.set_title(
-        f"What the detectors of {capabilities.name!r} collect; one colour is read together", loc="left", fontsize=10
-    )
+    title = f"What the detectors of {capabilities.name!r} collect;\nthose of one colour are read together"
+    axes.set_title(title, loc="left", fontsize=10)
     plain_frame(axes)
     return axes
 

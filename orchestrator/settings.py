@@ -116,6 +116,11 @@ class Settings(Record):
             )
         return self.instruments[name]
 
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.settings_card(self)
+
 
 def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:

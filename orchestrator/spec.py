@@ -187,3 +187,8 @@ class ExperimentSpec(Record):
         from orchestrator.spec_file import read_spec
 
         return read_spec(Path(path), overrides or {})
+
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.spec_card(self)

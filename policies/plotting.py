@@ -27,7 +27,7 @@ def draw_points(space: SearchSpace, points: Sequence[Mapping[str, Any]], axes: A
 
     bounds = [bounds_of(space, name) for name in ("x_nm", "y_nm")]
     if axes is None:
-        axes = plt.subplots(figsize=(5.2, 4.6), layout="constrained")[1]
+        axes = plt.subplots(figsize=(5.8, 5.2), layout="constrained")[1]
     margin = 0.08 * max(high - low for low, high in bounds)
     axes.set_xlim(bounds[0][0] - margin, bounds[0][1] + margin)
     axes.set_ylim(bounds[1][0] - margin, bounds[1][1] + margin)
@@ -44,7 +44,8 @@ def draw_points(space: SearchSpace, points: Sequence[Mapping[str, Any]], axes: A
     ]
     if purposes:
         counted = [f"{name} ({sum(point.get('purpose') == name for point in points)})" for name in purposes]
-        axes.legend(handles, counted, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}
+        axes.legend(handles, counted, **place, frameon=False, fontsize=8.5, handletextpad=0.1, columnspacing=1.2)
     return axes
 
 

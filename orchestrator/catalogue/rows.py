@@ -29,6 +29,11 @@ class ExperimentRow:
     created_at: datetime
     updated_at: datetime
 
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.experiment_card(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
@@ -92,6 +97,11 @@ class StoredFrame:
     beam_shift_x_nm: float
     beam_shift_y_nm: float
 
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.frame_card(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRow:
@@ -108,6 +118,11 @@ class DecisionRow:
     def id(self) -> str:
         """The decision's id."""
         return self.decision.id
+
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.decision_card(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

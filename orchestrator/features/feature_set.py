@@ -65,6 +65,11 @@ class FeatureSet:
         values = {name: Feature(**_restored(fields)) for name, fields in header["values"].items()}
         return cls(extractor=header["extractor"], action_id=header["action_id"], values=values, arrays=arrays)
 
+    def _repr_html_(self) -> str:
+        from orchestrator import showing
+
+        return showing.features_card(self)
+
 
 class FeatureExtractor(Protocol):
     """Turns a frame into features; the same frame gives the same features."""

@@ -21,6 +21,8 @@ from workflows.notebook.table import Table
 if TYPE_CHECKING:
     from workflows.notebook.drawing import Axes
 
+_BOOKKEEPING = ("ledger_", "true_", "wrong_")
+
 Narrator = Callable[[str], None]
 
 
@@ -243,7 +245,8 @@ class Trial:
         return "\n".join([f"{self.policy}, seed {self.seed}", *(f"  {name}: {text}" for name, text in self._facts())])
 
     def _facts(self) -> list[tuple[str, str]]:
-        numbers = {**scalars(self.verdict)} or {"score": self.value("score")}
+        judged = {name: value for name, value in scalars(self.verdict).items() if not name.startswith(_BOOKKEEPING)}
+        numbers = judged or {"score": self.value("score")}
         return [
             (self.ending.status, self.ending.reason),
             ("spent", f"{self.electrons:.3g} electrons, {self.instrument_time_s:.1f} s of microscope time"),
