@@ -91,8 +91,8 @@ def instrument_view(
         beam, words = "unknown", "beam not known"
     else:
         beam, words = "off", "beam blanked"
-    if locked is None and said.get("lock") is not None:
-        locked = str(said["lock"].get("reason") or "emergency stop")
+    if locked is None and said.get("locked"):
+        locked = str(said["locked"])
     return InstrumentView(
         name=name, beam=beam, beam_words=words, locked=locked, owner=owners.get(owner_id or ""), owner_id=owner_id,
         trouble=None,
