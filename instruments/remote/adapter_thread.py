@@ -115,7 +115,8 @@ class AdapterThread:
         future = self._calls.submit(self._do, doing, action_id, call)
         until_s = time.monotonic() + wait_s
         while not wait([future], timeout=_LOOK_S).done:
-            if (time.monotonic() >= until_s or not is_wanted()) and future.cancel():
+            is_late = not is_wanted() or time.monotonic() >= until_s
+            if is_late and future.cancel():
                 now = self.doing
                 what = f"{now.call} since {now.since:%H:%M:%S} UTC" if now else "another call"
                 raise InstrumentBusy(f"the instrument is busy with {what}; nothing moved, try again")
@@ -151,7 +152,8 @@ class AdapterThread:
         if loaded is None:
             return Stopped(None, "nothing is loaded: there is no adapter to blank the beam with")
         stopping = self._stops.submit(self._stop, loaded.microscope)
-        self._stops.submit(self._stop_again, loaded.microscope)
+        if self.exposing is not None:
+            self._stops.submit(self._stop_again, loaded.microscope)
         if not wait([stopping], timeout=STOP_DEADLINE_S).done:
             return Stopped(
                 None,

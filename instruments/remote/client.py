@@ -60,6 +60,10 @@ class StopLine:
         """What is loaded, who owns it, what runs, whether the beam is blanked."""
         return self._call({"call": "status"}, InstrumentStatus)
 
+    def capabilities(self) -> Capabilities:
+        """Of what is loaded; an InstrumentFault when nothing is."""
+        return self._call({"call": "capabilities"}, Capabilities)
+
     def blank(self, reason: str, *, fence: int | None = None) -> StopReport:
         """Interrupt and blank; the owner may not act any more, the next one may.
 
@@ -127,15 +131,22 @@ class CommandLine:
             connection.close()
 
     def call(
-        self, call: str, fence: int, arguments: Mapping[str, Any], *, patience_s: float, moves: bool = False
+        self,
+        call: str,
+        fence: int,
+        arguments: Mapping[str, Any],
+        *,
+        patience_s: float,
+        wait_s: float = WAIT_S,
+        moves: bool = False,
     ) -> Any:
         """The answer. A call that `moves` and has none is ResultUnknown, any other an InstrumentFault."""
-        request = {"call": call, "fence": fence, "wait_s": WAIT_S}
+        request = {"call": call, "fence": fence, "wait_s": wait_s}
         with self._guard:
             connection = self._living()
             try:
                 send(connection, {"request": request, "arguments": dict(arguments)})
-                reply = _next(connection, WAIT_S + patience_s)
+                reply = _next(connection, wait_s + patience_s)
             except UnsendableError as error:
                 raise CommandRefused(f"{call} cannot be sent: {error}; nothing moved") from error
             except (OSError, EOFError, WireError) as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from instruments import registry
+from instruments.capabilities import Capabilities
 from instruments.errors import InstrumentError, InstrumentFault
 from instruments.microscope import Microscope
 from instruments.remote.adapter_thread import AdapterThread, Opener
@@ -48,7 +49,7 @@ class InstrumentHost:
         self._adapter = AdapterThread(opener)
         self._calls = CommandCalls(name, self._adapter, self._ownership)
         self._started_at = datetime.now(UTC)
-        self._owners = _Count()
+        self._owners: set[Connection] = set()
         self._answering = _Count()
         self._lines: list[ListeningLine] = []
 
@@ -96,7 +97,7 @@ class InstrumentHost:
             adapter=loaded.adapter if loaded else None,
             instrument=loaded.capabilities.name if loaded else None,
             fence=self._ownership.fence,
-            has_owner=self._owners.count > 0,
+            has_owner=bool(self._owners),
             doing=doing.call if doing else None,
             doing_since=doing.since if doing else None,
             exposing=adapter.exposing,
@@ -104,6 +105,13 @@ class InstrumentHost:
             stopped=self._ownership.barred_because if adapter.is_stopped else None,
             lock=self._ownership.lock,
         )
+
+    def capabilities(self) -> Capabilities:
+        """Of what is loaded, without asking the adapter. Raises InstrumentFault when nothing is."""
+        loaded = self._adapter.loaded
+        if loaded is None:
+            raise InstrumentFault(f"nothing is loaded into instrument {self.name!r}; its first experiment loads it")
+        return loaded.capabilities
 
     def blank(self, reason: str, fence: int | None = None) -> StopReport:
         """Interrupt and blank; only a newer owner may go on. Ignored when the owner is newer than `fence`."""
@@ -153,7 +161,7 @@ class InstrumentHost:
         while connection.poll(None):
             _answer(connection, lambda: self._stop_call(receive(connection)))
 
-    def _stop_call(self, message: Any) -> InstrumentStatus | StopReport:
+    def _stop_call(self, message: Any) -> InstrumentStatus | StopReport | Capabilities:
         match message:
             case {"call": "status"}:
                 return self.status()
@@ -163,15 +171,26 @@ class InstrumentHost:
                 return self.emergency_stop(reason, by)
             case {"call": "clear", "by": str(by)}:
                 return self.clear(by)
+            case {"call": "capabilities"}:
+                return self.capabilities()
             case _:
                 raise WireError(f"no call of the stop line: {message!r:.200}")
 
     def _serve_commands(self, connection: Connection) -> None:
-        with self._owners:
+        self._owners.add(connection)
+        try:
             while connection.poll(None):
                 message = receive(connection)
                 with self._answering:
-                    _answer(connection, lambda: self._calls.answer(message, lambda: not connection.poll(0)))  # noqa: B023
+                    _answer(connection, lambda: self._calls.answer(message, lambda: self._is_there(connection)))  # noqa: B023
+        finally:
+            self._owners.discard(connection)
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Whether the owner still waits for its answer: it says nothing meanwhile, unless it hangs up."""
+        if connection.poll(0):
+            self._owners.discard(connection)
+        return connection in self._owners
 
 
 class _Count:
