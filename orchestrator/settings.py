@@ -38,6 +38,7 @@ class ServeSettings(Record):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8765, ge=0, le=65535, description="of API and page; 0: any free one")
     instruments: list[str] | None = Field(default=None, description="which to serve; None: every configured one")
+    tokens: bool = Field(default=True, description="ask for tokens; without, only this machine may reach it")
     prefect: bool = Field(default=True, description="show runs at a Prefect server")
     prefect_url: str | None = Field(
         default=None, description="http://.../api of one that runs already; none is started"

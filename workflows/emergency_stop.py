@@ -14,7 +14,7 @@ from instruments.remote.ownership import Ownership, ownership_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import DataFolderBusy, StorageError
 from orchestrator.queue import ExperimentQueue
-from orchestrator.settings import Settings
+from orchestrator.settings import BUILT_IN, Settings
 from workflows.roles import RoleLock, run_folder
 
 
@@ -82,11 +82,15 @@ def _side_by_side(names: list[str], act: Callable[[str], _Part]) -> list[_Part]:
 
 def _stop(settings: Settings, name: str, by: str, reason: str) -> _Part:
     try:
-        report = StopLine.of(endpoint_path(run_folder(settings.data_folder), name)).emergency_stop(reason, by=by)
+        line = StopLine.of(endpoint_path(run_folder(settings.data_folder), name))
+        report = line.emergency_stop(reason, by=by)
+        is_empty = report.beam_blanked is None and line.status().session_id is None
     except InstrumentError as error:
         lock = Lock(reason=reason, by=by, at=datetime.now(UTC))
         resting = _at_rest(settings, name, lambda own: own.set_lock(lock))
         return _Part(False, None, False, str(error)) if resting is None else replace(resting, is_locked=True)
+    if is_empty and _is_simulation(settings, name):
+        return _Part(True, True, report.is_locked, "nothing is loaded, and a simulation has no beam then")
     return _Part(True, report.beam_blanked, report.is_locked, report.message)
 
 
@@ -111,7 +115,13 @@ def _at_rest(settings: Settings, name: str, change: Callable[[Ownership], None])
     except InstrumentError as error:
         return _Part(False, None, True, str(error))
     message = "its process does not run, so nothing here keeps its beam on"
-    return _Part(trouble is None, None, False, message if trouble is None else f"{message}; {trouble}")
+    is_dark = True if _is_simulation(settings, name) else None
+    return _Part(trouble is None, is_dark, False, message if trouble is None else f"{message}; {trouble}")
+
+
+def _is_simulation(settings: Settings, name: str) -> bool:
+    """Whether it has no beam but what its process computes."""
+    return settings.instrument(name).adapter in BUILT_IN
 
 
 def _in_queue(

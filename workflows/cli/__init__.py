@@ -7,6 +7,7 @@ from workflows.cli import (
     process_commands,
     queue_commands,
     run_commands,
+    serve_commands,
     spec_commands,
 )
 from workflows.cli.app import app
@@ -20,6 +21,7 @@ __all__ = [
     "process_commands",
     "queue_commands",
     "run_commands",
+    "serve_commands",
     "spec_commands",
 ]
 

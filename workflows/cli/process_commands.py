@@ -22,14 +22,18 @@ def worker(
     instrument: Annotated[str, typer.Option("--instrument", help="a configured instrument; it runs what waits for it")],
     data: DataOption = None,
     settings: SettingsOption = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="show runs at no Prefect server")] = False,
     drain: Annotated[bool, typer.Option("--drain", help="end when nothing is left to run")] = False,
 ) -> None:
     """Run experiments from the queue on one instrument, one after another, until Ctrl-C (the frame is finished)."""
     from workflows.worker import run_worker
 
-    _log_to_stderr()
-    run_worker(settings_of(data, settings), instrument, _say, until_idle=drain)
-    _leave_at_once()
+    log_to_stderr()
+    opened = settings_of(data, settings)
+    if no_prefect:
+        opened = opened.model_copy(update={"serve": opened.serve.model_copy(update={"prefect": False})})
+    run_worker(opened, instrument, say, until_idle=drain)
+    leave_at_once()
 
 
 @app.command(name="instrument-host", hidden=True)
@@ -42,7 +46,7 @@ def instrument_host(
     """Be the process of one instrument, until SIGTERM; it owns the adapter, workers come and go."""
     from workflows.instrument_host import run_instrument_host
 
-    _log_to_stderr()
+    log_to_stderr()
     run_instrument_host(settings_of(data, settings), name)
 
 
@@ -52,7 +56,7 @@ def watchdog(data: DataOption = None, settings: SettingsOption = None) -> None:
     """Blank an instrument whose worker was not heard of for the length of its lease, until SIGTERM."""
     from workflows.watchdog import run_watchdog
 
-    _log_to_stderr()
+    log_to_stderr()
     run_watchdog(settings_of(data, settings))
 
 
@@ -65,16 +69,18 @@ def prefect_server(data: DataOption = None, settings: SettingsOption = None) -> 
     run_prefect_server(settings_of(data, settings))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line on stdout, at once."""
     print(text, flush=True)
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format=_FORMAT, stream=sys.stderr)
+def log_to_stderr(*, quiet: bool = False) -> None:
+    """What libraries log goes to stderr, which for a child of `serve` is its log file; `quiet`: errors alone."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format=_FORMAT, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _leave_at_once() -> NoReturn:
+def leave_at_once() -> NoReturn:
     """Threads of Prefect that wait for a server which is gone must not keep a process that has done its work."""
     logging.shutdown()
     sys.stdout.flush()
