@@ -62,12 +62,15 @@ class SquareGrid(Record):
 
 
 class Overview(Record):
-    """A cheap frame of every square before any is looked at closely, which says how clean it is."""
+    """A cheap frame of every square before any is looked at closely, which says how clean it is.
+
+    10 to 20 e/A2 are enough; with much more, pixels that do not resolve the lattice make a texture like dirt.
+    """
 
     mode: str = Field(min_length=1, description="with a dark-field detector")
     probe_current_pa: float = Field(gt=0, le=1e6)
     pixel_size_nm: float = Field(default=0.2, gt=0, le=100)
-    dwell_time_us: float = Field(default=2.0, gt=0, le=1e6)
+    dwell_time_us: float = Field(default=0.7, gt=0, le=1e6)
     defocus_nm: float = Field(default=0.0, ge=-1e5, le=1e5)
 
 

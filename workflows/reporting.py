@@ -28,6 +28,7 @@ from orchestrator.report.report_data import (
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import OpenInstrument, join, open_here, prepare, spec_of
+from workflows.flows.survey_report import is_survey, write_survey_page
 from workflows.restart import taken_again
 from workflows.session import NoPolicy, NoRecord
 
@@ -37,6 +38,8 @@ def write_report(
 ) -> Path:
     """The report as one HTML file in the experiment's folder; its path. Raises OrchestratorError if it cannot write."""
     row = catalogue.experiment(experiment_id)
+    if is_survey(row):
+        return write_survey_page(catalogue, row.id)
     page = render_report(report_data(catalogue, settings, row, open_instrument))
     path = catalogue.data_folder / "experiments" / row.id / "report.html"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

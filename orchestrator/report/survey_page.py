@@ -104,7 +104,7 @@ def survey_picture(survey: SurveyOnPage) -> Picture:
     return Picture(
         markup=markup,
         caption=f"Left: the squares, {what}. Right: the score each experiment ended with; green border: completed, "
-        "red: failed, refused or cancelled, grey: not begun.",
+        "red: failed, refused or cancelled, grey: left out or not begun.",
     )
 
 

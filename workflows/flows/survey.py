@@ -17,14 +17,13 @@ from orchestrator.errors import Refused
 from orchestrator.loop import Ending
 from orchestrator.spec import Budget, ExperimentSpec
 from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, Square, SurveySpec
-from workflows.flows.survey_tables import SquareRow, clean_fractions, square_rows
+from workflows.flows.survey_tables import SKIPPED, SquareRow, clean_fractions, square_rows
 
 ENDED: Final = ("completed", "failed", "cancelled", "refused")
 NEEDS_A_PERSON: Final = ("interrupted", "paused")
 OPTION: Final = "survey"
 STARTED: Final = "survey_started"
 RANKED: Final = "survey_ranked"
-SKIPPED: Final = "survey_skipped"
 
 
 class Runner(Protocol):

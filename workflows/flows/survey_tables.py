@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, SurveySpec
 from workflows.documents import spent_so_far
+
+SKIPPED: Final = "survey_skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,12 @@ def square_rows(catalogue: Catalogue, survey_id: str, plan: SurveySpec) -> list[
     overview = children.get(OVERVIEW_NAME)
     clean = clean_fractions(catalogue, overview.id, plan) if overview is not None else {}
     rows = [_row(catalogue, OVERVIEW_NAME, (None, None, None), overview, None)] if overview is not None else []
+    why = {event.payload["square"]: event.payload["reason"] for event in catalogue.events(survey_id, kinds=(SKIPPED,))}
     for square in plan.places:
         place = (square.x_nm, square.y_nm, square.side_nm)
-        rows.append(_row(catalogue, square.name, place, children.get(square.name), clean.get(square.name)))
+        row = _row(catalogue, square.name, place, children.get(square.name), clean.get(square.name))
+        left_out = row.experiment_id is None and square.name in why
+        rows.append(replace(row, status="left out", reason=why[square.name]) if left_out else row)
     return rows
 
 
