@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from orchestrator.catalogue import Catalogue
+from orchestrator.client import SERVER_VARIABLE, TOKEN_VARIABLE, Action, Client
 from orchestrator.errors import NotFound
 from orchestrator.plain_json import to_text
 from orchestrator.queue import ExperimentQueue, QueueEntry
@@ -24,9 +25,6 @@ from workflows.session import RunOptions
 from workflows.submission import with_uploads
 from workflows.validation import check_spec
 
-Action = Literal["hold", "release", "cancel", "pause", "resume"]
-SERVER_VARIABLE: Final = "STEMPILOT_SERVER"
-TOKEN_VARIABLE: Final = "STEMPILOT_TOKEN"
 SHOWN: Final = ("running", "queued", "held", "paused")
 
 
@@ -125,7 +123,44 @@ def plain_entry(entry: QueueEntry) -> dict[str, Any]:
     return document
 
 
+@dataclass(frozen=True)
+class RemoteDesk:
+    """The queue of a `stempilot serve` somewhere, through its API."""
+
+    client: Client
+
+    def submit(self, spec: ExperimentSpec, options: RunOptions, when: When) -> dict[str, Any]:
+        """Checked there, its files uploaded, then durably in the queue."""
+        return self.client.submit(spec, seed=options.seed, baselines=options.baselines, **asdict(when))
+
+    def entries(self, statuses: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
+        """Entries in the order of execution."""
+        found = [entry for status in statuses for entry in self.client.queue(status=status, limit=limit)]
+        return sorted(found, key=lambda entry: (-entry["priority"], entry["seq"]))[:limit]
+
+    def act(self, action: Action, experiment_id: str, reason: str | None) -> dict[str, Any]:
+        """The entry after the action."""
+        return self.client.act(action, experiment_id, reason=reason)
+
+    def stop(self, instrument: str | None, reason: str) -> list[dict[str, Any]]:
+        """Blank and lock. Raises InstrumentFault naming those that did not confirm it."""
+        return list(self.client.emergency_stop(instrument, reason=reason).values())
+
+    def clear(self, instrument: str | None) -> list[dict[str, Any]]:
+        """Take the locks off."""
+        names = [instrument] if instrument else [state["name"] for state in self.client.instruments()]
+        states = [self.client.clear(name) for name in names]
+        return [
+            {
+                "instrument": state["name"], "is_reached": state["reachable"], "beam_blanked": state["beam_blanked"],
+                "is_locked": state["locked"] is not None, "is_queue_locked": False,
+                "message": state["problem"] or "cleared",
+            }
+            for state in states
+        ]  # fmt: skip
+
+
 def open_desk(settings: Settings, server: str | None, environment: Mapping[str, str]) -> Desk:
     """The desk at a server where one is named, by option or by STEMPILOT_SERVER, else that of the data folder."""
-    del server, environment
-    return LocalDesk(settings)
+    url = server or environment.get(SERVER_VARIABLE)
+    return RemoteDesk(Client(url, environment.get(TOKEN_VARIABLE))) if url else LocalDesk(settings)

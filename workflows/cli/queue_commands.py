@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
+from orchestrator.client import SERVER_VARIABLE, Action
 from orchestrator.spec import ExperimentSpec
 from workflows.cli.app import app
 from workflows.cli.fail import DONE, INSTRUMENT, explained
 from workflows.cli.options import DataOption, IdArgument, JsonOption, SettingsOption, overrides_of, settings_of
-from workflows.desk import SERVER_VARIABLE, SHOWN, Action, Desk, When, open_desk
+from workflows.desk import SHOWN, Desk, When, open_desk
 from workflows.session import RunOptions
 from workflows.submission import moment_of
 
