@@ -40,6 +40,9 @@ class Narration:
             )
         elif not asks:
             self.say("                 (no tokens: everybody on this machine may do everything)")
+        if not roles:
+            self.say("it starts no other process; Ctrl-C ends API and page, and nothing else")
+            return
         self.say(f"processes, each with its log in {self.settings.data_folder / LOG_FOLDER}:")
         width = max(len(role.name) for role in roles)
         for role in roles:

@@ -43,6 +43,7 @@ class ServeOptions:
     host: str
     port: int
     with_workers: bool = True
+    is_alone: bool = False  # systemd or a container engine starts the other processes
     settings_file: Path | None = None
 
 
@@ -63,7 +64,11 @@ def run_serve(settings: Settings, options: ServeOptions, say: Callable[[str], No
         check_binding(options.host, tokens)
         services = build_services(settings, catalogue, tokens)
         with_prefect = settings.serve.prefect and settings.serve.prefect_url is None
-        roles = roles_of(settings, instruments, with_prefect=with_prefect, with_workers=options.with_workers)
+        roles = (
+            []
+            if options.is_alone
+            else roles_of(settings, instruments, with_prefect=with_prefect, with_workers=options.with_workers)
+        )
         supervisor = Supervisor(settings, roles, say, options.settings_file)
         url = f"http://{_reachable(options.host)}:{sock.getsockname()[1]}"
         api = _Api(uvicorn.Config(create_app(services), log_config=None, lifespan="on", server_header=False,
@@ -80,13 +85,14 @@ def run_serve(settings: Settings, options: ServeOptions, say: Callable[[str], No
                 narration.look()
                 time.sleep(_LOOK_S)
         finally:
-            say("stopping: workers finish their frame, beams are blanked (Ctrl-C again does not wait)")
+            if roles:
+                say("stopping: workers finish their frame, beams are blanked (Ctrl-C again does not wait)")
             supervisor.stop(lambda: wishes.count > 1, _PATIENCE_S)
             api.stop()
             (run_folder(settings.data_folder) / FACTS_FILE).unlink(missing_ok=True)
         if not wishes.count:
             raise OrchestratorError("the API ended by itself; the messages above say why")
-    say("stopped; every process has ended")
+    say("stopped" if options.is_alone else "stopped; every process has ended")
 
 
 def stop_everything(settings: Settings, say: Callable[[str], None]) -> None:

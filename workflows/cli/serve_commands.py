@@ -26,6 +26,9 @@ def serve(
     ] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="start no workers; they run elsewhere")] = False,
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="show runs at no Prefect server")] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="only API and page; systemd or a container engine starts the rest")
+    ] = False,
     no_tokens: Annotated[bool, typer.Option("--no-tokens", help="ask nobody for a token; this machine only")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="end what a killed serve left running, then leave")] = False,
     data: DataOption = None,
@@ -43,6 +46,7 @@ def serve(
         host=host or opened.serve.host,
         port=opened.serve.port if port is None else port,
         with_workers=not no_worker,
+        is_alone=alone,
         settings_file=settings.resolve() if settings is not None else None,
     )
     log_to_stderr(quiet=True)
