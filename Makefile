@@ -11,13 +11,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := instruments simulation policies orchestrator workflows
 
-.PHONY: run test lint bench docs clean help
+.PHONY: run serve test lint bench docs clean help
 
 help:
-	@echo "make run | test | lint | bench | docs | clean"
+	@echo "make run | serve | test | lint | bench | docs | clean"
 
 run: .venv/installed
 	$(BIN)/stempilot run $(SPEC)
+
+serve: .venv/installed
+	$(BIN)/stempilot serve
 
 # Unit tests come first (tests/conftest.py keeps that order), then the rest.
 test: .venv/installed-dev
