@@ -90,7 +90,11 @@ def test_the_queue_says_who_runs_and_why_others_wait(service: Service, browser: 
 @pytest.mark.parametrize(
     ("status", "reason", "words"),
     [
-        ("refused", "dose of a 1 nm2 cell 2e+04 e/A2 is above the limit", "refused, nothing was exposed: dose of a 1 nm2"),
+        (
+            "refused",
+            "dose of a 1 nm2 cell 2e+04 e/A2 is above the limit",
+            "refused, nothing was exposed: dose of a 1 nm2",
+        ),
         ("unknown", "no answer in 30 s", "no answer, the dose counts as spent: no answer in 30 s"),
         ("failed", "detector saturated", "failed, the dose is spent: detector saturated"),
     ],
@@ -205,7 +209,9 @@ def test_a_stop_that_is_not_confirmed_says_so(service: Service, browser: TestCli
     assert "state not known" in answer.text
 
 
-@pytest.mark.parametrize("path", ["/stop", "/instruments/simulated/stop", "/experiments/{own}", "/experiments/{own}/report"])
+@pytest.mark.parametrize(
+    "path", ["/stop", "/instruments/simulated/stop", "/experiments/{own}", "/experiments/{own}/report"]
+)
 def test_forms_of_others_are_refused(service: Service, browser: TestClient, path: str) -> None:
     own = submitted(service.queue).id
     path = path.format(own=own)

@@ -1,0 +1,100 @@
+"""An installation as `stempilot serve` makes it: its processes, its page, its queue; started, and always ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from instruments.remote import InstrumentStatus, StopLine, endpoint_path
+from orchestrator.catalogue import Catalogue
+from orchestrator.queue import ExperimentQueue, QueueEntry
+from orchestrator.settings import Settings
+from orchestrator.spec import ExperimentSpec
+from tests.integration import harness
+from workflows.roles import run_folder
+from workflows.serve import stop_everything
+
+DEADLINE_S = 180.0
+T = TypeVar("T")
+# Exposures take ten times as long as they would, so that a person (and a test) can look at one.
+SETTINGS = """
+[instruments.simulated]
+adapter = "simulated"
+config = {{ time_scale = {time_scale} }}
+[serve]
+port = 0
+tokens = false
+prefect = false
+instruments = ["simulated"]
+"""
+
+
+def until(condition: Callable[[], T | None], what: str) -> T:
+    """What `condition` gives once it is neither None nor False."""
+    end_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end_s:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
+
+
+@dataclass
+class Served:
+    """A served data folder."""
+
+    data: Path
+    url: str
+    settings: Settings
+    catalogue: Catalogue
+
+    @property
+    def queue(self) -> ExperimentQueue:
+        return ExperimentQueue(self.catalogue)
+
+    def submit(self, name: str, *, frames: int = 18, **more: object) -> QueueEntry:
+        """A small census in the queue."""
+        spec = ExperimentSpec.from_yaml(harness.CENSUS, {"name": name, "budget.frames": frames})
+        options = {"engine": "local", "baselines": False}
+        return self.queue.submit(name=name, spec=spec.model_dump(mode="json"), seed=3, options=options, **more)
+
+    def status_of(self, entry: QueueEntry) -> str:
+        return self.queue.entry(entry.id).status
+
+    def instrument(self) -> InstrumentStatus:
+        """What the instrument's own process says, asked past API and page."""
+        return StopLine.of(endpoint_path(run_folder(self.data), "simulated")).status()
+
+    def empty(self) -> None:
+        """Cancel what is left."""
+        for entry in self.queue.entries(statuses=("queued", "held", "running", "paused", "interrupted")):
+            self.queue.cancel(entry.id)
+        until(lambda: not self.queue.entries(statuses=("running",)), "an empty queue")
+
+
+@contextmanager
+def served(data: Path, *, time_scale: float = 10.0) -> Iterator[Served]:
+    """`stempilot serve` in processes of their own, until the block ends."""
+    (data / "stempilot.toml").write_text(SETTINGS.format(time_scale=time_scale))
+    settings = Settings.load(data, environment={})
+    facts = run_folder(data) / "serve.json"
+    with harness.process("serve", "--data", data) as serving:
+        try:
+            until(lambda: facts.exists() or serving.poll() is not None, "the service")
+            assert serving.poll() is None, serving.communicate()
+            with Catalogue.open(data, visitor=True) as catalogue:
+                yield Served(data, json.loads(facts.read_text())["url"], settings, catalogue)
+        finally:
+            serving.terminate()
+            try:
+                serving.communicate(timeout=DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                serving.kill()
+                serving.communicate()
+                stop_everything(settings, print)
