@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -68,7 +69,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.pages = PageDesk(services)
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)
-    app.state.openapi = document_of(app, services)
+    app.state.openapi = cache(partial(document_of, app, services))  # made when it is first asked for
     app.add_middleware(Guards, own_names_only=services.tokens is None)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_parameters)

@@ -57,7 +57,7 @@ async def events(
     page = await run_in_threadpool(_page, catalogue, experiment_id, after, limit)
     if STREAM not in request.headers.get("accept", ""):
         return json_answer(page)
-    if page["is_final"]:
+    if page["is_final"] and not page["events"]:
         return Response(status_code=204)
     state = request.app.state
     if state.stream_count >= MOST_STREAMS:

@@ -81,9 +81,9 @@ async def whoami(request: Request) -> Response:
 
 
 @router.get("/openapi.json", **operation(None, {200: _OBJECT}))
-async def openapi_document(request: Request) -> Response:
+def openapi_document(request: Request) -> Response:
     """This API as an OpenAPI 3.1 document."""
-    return json_answer(request.app.state.openapi)
+    return json_answer(request.app.state.openapi())
 
 
 @router.get("/docs", **operation(None, {200: _HTML}))

@@ -96,7 +96,7 @@ def test_a_revoked_token_opens_nothing_at_once(guarded: Service) -> None:
     assert admin.delete(f"{V1}/tokens/{'0' * 32}").status_code == 404
 
 
-def test_a_secret_is_shown_once_and_stored_nowhere(guarded: Service, tmp_path: Path) -> None:
+def test_a_secret_is_shown_once_and_stored_nowhere(guarded: Service, data: Path) -> None:
     admin = guarded.client(guarded.token("admin"))
     expires = (guarded.catalogue.now() + timedelta(days=1)).isoformat()
     body = {"name": "bob", "scopes": ["read"], "expires_at": expires}
@@ -108,7 +108,7 @@ def test_a_secret_is_shown_once_and_stored_nowhere(guarded: Service, tmp_path: P
     secret = first.json()["secret"]
     assert guarded.client(secret).get(f"{V1}/whoami").json()["scopes"] == ["read"]
     guarded.catalogue.close()
-    stored = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
+    stored = b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
     assert secret.split("_")[2].encode() not in stored
     assert first.json()["id"].encode() in stored
 
