@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := instruments simulation policies orchestrator workflows
 
-.PHONY: run serve test lint bench docs clean help
+.PHONY: run serve test lint bench docs clean smoke-deploy help
 
 help:
 	@echo "make run | serve | test | lint | bench | docs | clean"
@@ -37,6 +37,9 @@ bench: .venv/installed
 	mkdir -p benchmarks/results
 	$(BIN)/stempilot bench loop_overhead --seeds 3 --out benchmarks/results/loop_overhead.json
 	$(BIN)/stempilot bench first_world --seeds $(SEEDS) --out benchmarks/results/first_world.json
+
+smoke-deploy: .venv/installed-dev
+	$(BIN)/python -m deploy.smoke_deploy
 
 docs: .venv/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -35,7 +35,7 @@ def postgresql_server() -> Iterator[str]:
     if named := os.environ.get(VARIABLE):
         yield named
         return
-    programs = _programs()
+    programs = programs_folder()
     if programs is None:
         say = f"{VARIABLE} names no PostgreSQL server, and initdb and postgres are not installed"
         if os.environ.get("CI") == "true":
@@ -110,7 +110,7 @@ def throw_away_server(programs: Path) -> Iterator[str]:
                 server.wait()
 
 
-def _programs() -> Path | None:
+def programs_folder() -> Path | None:
     """The folder that holds initdb and postgres, the newest where there are several."""
     on_path = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
     packaged = Path("/usr/lib/postgresql").glob("*/bin")
