@@ -41,11 +41,16 @@ class Finding:
 
 @dataclass
 class Watchdog:
-    """Looks at all leases. Instruments are asked side by side: one that does not answer holds up no other."""
+    """Looks at all leases. Instruments are asked side by side, and what was done is written down beside that.
+
+    So neither an instrument that does not answer nor a database that is busy holds up the next look.
+    """
 
     catalogue: Catalogue
     run_folder: Path
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "stop"))
+    _pen: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
+    _writing: Future[None] | None = None
     _asked: dict[str, Future[Finding | None]] = field(default_factory=dict[str, "Future[Finding | None]"])
     _unwritten: list[Finding] = field(default_factory=list[Finding])
     _told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
@@ -59,19 +64,20 @@ class Watchdog:
 
         A database that cannot be read or written now is tried again the next time; what was done is not forgotten.
         """
+        trouble = None
         try:
-            for lease in self._queue.lapsed():
-                self._see_to(lease)
-            self._collect()
-            self._write_down()
+            lapsed = self._queue.lapsed()
         except StorageError as error:
-            self._say(f"the database cannot be used, looking again: {error}")
-        else:
-            self._say(None)
+            trouble, lapsed = f"the database cannot be read, looking again: {error}", []
+        for lease in lapsed:
+            self._see_to(lease)
+        self._collect()
+        self._say(trouble or self._write_down())
 
     def close(self) -> None:
         """Wait for no answer."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._pen):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _see_to(self, lease: InstrumentLease) -> None:
         if lease.instrument not in self._asked:
@@ -113,7 +119,19 @@ class Watchdog:
         self._told.add(key)
         return is_new
 
-    def _write_down(self) -> None:
+    def _write_down(self) -> str | None:
+        """Begin to write what is unwritten, unless that is going on; why the last attempt failed."""
+        done, trouble = self._writing is None or self._writing.done(), None
+        if done and self._writing is not None:
+            error, self._writing = self._writing.exception(), None
+            if error is not None and not isinstance(error, StorageError):
+                raise error
+            trouble = f"the database cannot be written, trying again: {error}" if error is not None else None
+        if done and self._unwritten:
+            self._writing = self._pen.submit(self._write_all)
+        return trouble
+
+    def _write_all(self) -> None:
         while self._unwritten:
             try:
                 self._write_one(self._unwritten[0])
@@ -139,9 +157,7 @@ class Watchdog:
 def because(lease: InstrumentLease) -> str:
     """Why the beam is to be blanked, in words."""
     until = f"{lease.expires_at:%Y-%m-%d %H:%M:%S} UTC" if lease.expires_at else "an unknown time"
-    return (
-        f"worker {lease.holder} was not heard of: its lease of {lease.instrument} ended at {until} and was not renewed"
-    )
+    return f"{lease.holder} was not heard of: its lease of {lease.instrument} ended at {until} and was not renewed"
 
 
 def _finding(lease: InstrumentLease, report: StopReport) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from math import prod
+from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from typing import Any, Final, cast
 
@@ -62,12 +63,21 @@ def receive(connection: Connection) -> Any:
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"no message of protocol {PROTOCOL}: {error}") from error
     for array in arrays:
-        if array.nbytes and connection.recv_bytes_into(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-            raise WireError("an array of the message is shorter than announced")
+        if array.nbytes:
+            _fill(array, connection)
     try:
         return _unpack(packed, arrays)
     except (ValidationError, ValueError, TypeError, KeyError, IndexError) as error:
         raise WireError(f"no message of protocol {PROTOCOL}: {error}") from error
+
+
+def _fill(array: np.ndarray, connection: Connection) -> None:
+    try:
+        size_bytes = connection.recv_bytes_into(array.reshape(-1).view(np.uint8).data)
+    except BufferTooShort as error:
+        raise WireError("an array of the message is longer than announced") from error
+    if size_bytes != array.nbytes:
+        raise WireError("an array of the message is shorter than announced")
 
 
 def _dtype(text: Any) -> np.dtype[Any]:
