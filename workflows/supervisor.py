@@ -47,6 +47,7 @@ def roles_of(settings: Settings, instruments: Sequence[str], *, with_prefect: bo
         for name in instruments
     ]
     prefect = Role(name="prefect", arguments=("prefect-server",), purpose="Prefect's server, shows runs", ends=2)
+    scheduler = Role(name="scheduler", arguments=("scheduler",), purpose="submits what schedules make due", ends=0)
     workers = [
         Role(
             name=f"worker-{name}",
@@ -56,7 +57,8 @@ def roles_of(settings: Settings, instruments: Sequence[str], *, with_prefect: bo
         )
         for name in instruments
     ]
-    return [watchdog, *hosts, *([prefect] if with_prefect else []), *(workers if with_workers else [])]
+    telling = [*([prefect] if with_prefect else []), *([scheduler] if settings.serve.prefect else [])]
+    return [watchdog, *hosts, *telling, *(workers if with_workers else [])]
 
 
 @dataclass

@@ -7,6 +7,7 @@ from workflows.cli import (
     process_commands,
     queue_commands,
     run_commands,
+    schedule_commands,
     serve_commands,
     spec_commands,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "process_commands",
     "queue_commands",
     "run_commands",
+    "schedule_commands",
     "serve_commands",
     "spec_commands",
 ]

@@ -1,0 +1,218 @@
+"""The process that obeys schedules: it runs each due flow run, which submits one experiment to our queue, once.
+
+Killed at any moment and started again, it neither repeats nor loses one: the submission and the flow run's id are one
+transaction, and flow runs that were begun are looked up before anything else. Neighbour: `schedule`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator.catalogue import Catalogue, schema
+from orchestrator.errors import OrchestratorError
+from orchestrator.plain_json import to_text
+from orchestrator.queue import ExperimentQueue, QueueEntry
+from orchestrator.settings import Settings
+from workflows.flows.names import SUBMIT
+from workflows.flows.schedule import MOST, Order, ScheduleBook, ask
+from workflows.prefect_server import unreachable_because
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+POLL_S: Final = 1.0
+_SUBMITTER: Final = "schedule"  # in the table of writes that must not happen twice
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Submitter:
+    """Puts what is due into the queue; the same flow run never twice."""
+
+    catalogue: Catalogue
+    queue: ExperimentQueue
+
+    def submit(self, flow_run_id: str, order: Order) -> str:
+        """The experiment of this flow run: the one it has submitted before, or a new one, durably in the queue."""
+        if (known := self.submitted(flow_run_id)) is not None:
+            return known
+        body = hashlib.sha256(to_text(order.spec).encode()).hexdigest()
+
+        def also(connection: Connection, entry: QueueEntry) -> None:
+            connection.execute(
+                insert(schema.idempotency).values(
+                    token_id=_SUBMITTER, key=flow_run_id, method="SUBMIT", path="schedule", body_sha256=body,
+                    status=201, headers={"experiment": entry.id}, created_at=self.catalogue.now(),
+                )
+            )  # fmt: skip
+
+        try:
+            entry = self.queue.submit(
+                name=str(order.spec["name"]),
+                spec=order.spec,
+                seed=order.seed,
+                options={**order.options, "flow_run": flow_run_id},
+                priority=order.priority,
+                submitted_by=order.submitted_by,
+                also=also,
+            )
+        except IntegrityError:
+            known = self.submitted(flow_run_id)
+            if known is None:
+                raise
+            return known
+        return entry.id
+
+    def submitted(self, flow_run_id: str) -> str | None:
+        """The experiment that this flow run has submitted, or None."""
+        table = schema.idempotency
+        query = select(table.c.headers).where(table.c.token_id == _SUBMITTER, table.c.key == flow_run_id)
+        with self.catalogue.database.reading() as connection:
+            headers = connection.execute(query).scalar()
+        return None if headers is None else str(headers["experiment"])
+
+
+@dataclass
+class Scheduler:
+    """Looks every second for flow runs that are due, at whatever Prefect server there is."""
+
+    submitter: Submitter
+    book: Callable[[], ScheduleBook | None]
+    say: Callable[[str], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    _said: str | None = None
+
+    def run(self) -> None:
+        """Until `stop` is set."""
+        while not self.stop.is_set():
+            book = self.book()
+            silence = "no Prefect server is known here" if book is None else unreachable_because(book.url)
+            if book is not None and silence is None:
+                try:
+                    ask(book.url, lambda client: self._look(client, book))  # noqa: B023
+                except OrchestratorError as error:
+                    silence = str(error)
+            self._say_once(silence)
+            self.stop.wait(POLL_S)
+
+    def _say_once(self, text: str | None) -> None:
+        if text is not None and text != self._said:
+            self.say(f"waits: {text}")
+        self._said = text
+
+    async def _look(self, client: PrefectClient, book: ScheduleBook) -> None:
+        deployments = {deployment.id: deployment for deployment in await book.deployments(client)}
+        if not deployments:
+            return
+        for run in await _begun(client, list(deployments)):
+            await self._go_on(client, run, _order(deployments[_own(run)].parameters, run))
+        now = datetime.now(UTC)
+        due = await client.get_scheduled_flow_runs_for_deployments(list(deployments), scheduled_before=now)
+        for run in sorted(due, key=lambda run: run.expected_start_time or now):
+            order = _order(deployments[_own(run)].parameters, run)
+            late = now - (run.expected_start_time or now)
+            if late > timedelta(seconds=order.late_s):
+                await self._miss(client, run, late)
+            else:
+                await self._begin(run, order)
+
+    async def _begin(self, run: FlowRun, order: Order) -> None:
+        """Run the flow `submit` as this flow run."""
+        from prefect import flow
+        from prefect.flow_engine import run_flow_async
+
+        @flow(name=SUBMIT, validate_parameters=False, log_prints=False)
+        async def submit(flow_run: str) -> Any:
+            from prefect.states import Completed
+
+            own = self.submitter.submit(flow_run, order)
+            return Completed(message=f"submitted {own}")
+
+        quiet = logging.getLogger("prefect.flow_runs")
+        quiet.propagate = False
+        await run_flow_async(submit, flow_run=run, parameters={"flow_run": str(run.id)}, return_type="state")
+        self.say(f"schedule: submitted {self.submitter.submitted(str(run.id))} ({order.spec['name']})")
+
+    async def _go_on(self, client: PrefectClient, run: FlowRun, order: Order) -> None:
+        """A flow run that was begun when this process, or another before it, ended."""
+        from prefect.states import Completed
+
+        own = self.submitter.submit(str(run.id), order)
+        await client.set_flow_run_state(run.id, Completed(message=f"submitted {own}"), force=True)
+        self.say(f"schedule: {run.name} was begun before; its experiment is {own}")
+
+    async def _miss(self, client: PrefectClient, run: FlowRun, late: timedelta) -> None:
+        from prefect.states import Cancelled
+
+        text = f"missed: it was due {late.total_seconds():.0f} s ago, when nobody obeyed schedules"
+        await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=text), force=True)
+        self.say(f"schedule: {run.name} {text}")
+
+
+def _own(run: FlowRun) -> Any:
+    if run.deployment_id is None:
+        raise OrchestratorError(f"flow run {run.id} belongs to no deployment")
+    return run.deployment_id
+
+
+def _order(parameters: Mapping[str, Any], run: FlowRun) -> Order:
+    return Order(**{**parameters, **run.parameters})
+
+
+async def _begun(client: PrefectClient, deployments: list[Any]) -> list[FlowRun]:
+    """Flow runs that seem to be on their way: this process has none while it looks."""
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    return await client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=deployments)),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=MOST,
+    )
+
+
+def run_scheduler(settings: Settings, say: Callable[[str], None]) -> None:
+    """Be the scheduler of a data folder until SIGTERM or Ctrl-C. Raises DataFolderBusy for a second one."""
+    import os
+    import signal
+
+    from workflows.prefect_server import quiet_environment
+    from workflows.roles import RoleLock
+    from workflows.worker import prefect_url
+
+    os.environ.update(quiet_environment(settings.data_folder / "prefect"))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def book() -> ScheduleBook | None:
+        url = prefect_url(settings)
+        return None if url is None else ScheduleBook(url, settings.data_folder)
+
+    with (
+        RoleLock(settings.data_folder, "scheduler"),
+        Catalogue.open(settings.data_folder, url=settings.database_url, shared=True) as catalogue,
+    ):
+        say(f"scheduler: process {os.getpid()}, ready")
+        Scheduler(Submitter(catalogue, ExperimentQueue(catalogue)), book, say, stop).run()
+    say("scheduler: ended")
