@@ -23,6 +23,7 @@ from instruments import (
     Optics,
     Park,
     Rebuildable,
+    Releasable,
     ScanPattern,
     StagePosition,
     Unblank,
@@ -448,3 +449,48 @@ def test_the_frame_tells_what_a_catalogue_wants_and_nothing_hidden(cache: str) -
     assert taken.state.coherence is not None
     assert taken.state.coherence.source_size_nm == pytest.approx(0.08 * np.sqrt(0.5))
     assert "focus_offset" not in str(taken.context)
+
+
+def test_blanking_a_blanked_beam_changes_nothing(cache: str) -> None:
+    """A run that was paused, its beam blanked, goes on with the draws of one that was not."""
+    undisturbed, paused = twin(cache), twin(cache)
+    undisturbed.acquire(frame("a"))
+    paused.acquire(frame("a"))
+    paused.execute(Blank(action_id="pause"))
+    assert paused.outcome("pause") == "delivered"
+    assert paused.read_state() == undisturbed.read_state()
+    assert same(paused.acquire(frame("b")).counts, undisturbed.acquire(frame("b")).counts)
+    paused.execute(Unblank(action_id="u"))
+    paused.execute(Blank(action_id="v"))
+    assert not same(paused.acquire(frame("c")).counts, undisturbed.acquire(frame("c")).counts)
+
+
+def test_a_stop_cuts_the_wait_short_and_not_the_exposure(cache: str) -> None:
+    """With `time_scale` the beam is on in wall time; stopped and released, frames are those of an undisturbed twin."""
+    undisturbed, slow = twin(cache), twin(cache, time_scale=10_000.0)
+    frames: list[Any] = []
+    exposing = threading.Thread(target=lambda: frames.append(slow.acquire(frame("a"))))
+    exposing.start()
+    while slow.read_state().beam_blanked:
+        assert exposing.is_alive()
+    slow.stop()
+    assert slow.read_state().beam_blanked
+    exposing.join()
+    with pytest.raises(InstrumentFault, match="no further exposure"):
+        slow.acquire(frame("b"))
+    assert same(frames[0].counts, undisturbed.acquire(frame("a")).counts)
+    assert isinstance(slow, Releasable)
+    slow.release()
+    assert slow.read_state() == undisturbed.read_state()
+    slow.rebuild([frame("b")])  # rebuilding waits for nothing
+    assert same(slow.acquire(frame("b")).counts, undisturbed.acquire(frame("b")).counts)
+
+
+def test_released_after_a_stop_the_beam_is_blanked(cache: str) -> None:
+    microscope = twin(cache)
+    microscope.execute(Unblank(action_id="u"))
+    assert not microscope.read_state().beam_blanked
+    microscope.stop()
+    assert microscope.read_state().beam_blanked
+    microscope.release()
+    assert microscope.read_state().beam_blanked
