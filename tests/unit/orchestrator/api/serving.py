@@ -136,9 +136,11 @@ def submitted(client: TestClient, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def with_frames(service: Service, count: int = 2) -> str:
+def with_frames(
+    service: Service, count: int = 2, client: TestClient | None = None, reference: str | None = None
+) -> str:
     """The id of a queued experiment whose journal has that many observed frames."""
-    own = submitted(service.client())
+    own = submitted(client or service.client(), reference=reference)
     for seq in range(1, count + 1):
         decision = Decision.of(suggestion(seq), own, seq)
         asked = command(f"{own}-a{seq:06d}")
