@@ -266,6 +266,9 @@ def test_stop_blanks_and_refuses_until_reopened(replay: ReplayMicroscope) -> Non
     with pytest.raises(InstrumentFault):
         replay.execute(Blank(action_id="off"))
     assert same(replay.acquire(command("a")), frame)
+    replay.release()
+    assert replay.read_state().beam_blanked
+    assert replay.acquire(command("b", 40.0)).action_id == "b"
 
 
 def test_frames_do_not_go_through_execute_and_parking_stays_in_the_field(replay: ReplayMicroscope) -> None:
