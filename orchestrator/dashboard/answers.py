@@ -96,27 +96,39 @@ def map_names(answer: AnswerSoFar | None) -> list[tuple[str, str]]:
 
 
 def surest_finds(answer: AnswerSoFar | None, frames: Sequence[ReportFrame]) -> list[Find]:
-    """The surest confirmed sites, each with the frame of highest dose around it."""
+    """The surest confirmed sites, each with the frame of highest dose that shows it whole; surveys do not count."""
     view = None if answer is None else CensusView.of_answer(answer.summary, answer.maps)
-    if view is None:
+    sharp = sorted((frame for frame in frames if frame.purpose != "survey"), key=lambda frame: -frame.dose_e_per_a2)
+    if view is None or not sharp:
         return []
+    fields = _Fields.of(sharp, view)
     rows = np.nonzero(view.native | view.beam_made)[0]
     finds: list[Find] = []
     for row in rows[np.argsort(view.error_probability[rows], kind="stable")]:
-        frame = frame_showing(view, int(row), frames)
-        if frame is not None and len(finds) < _FINDS_SHOWN:
-            finds.append(
-                Find(
-                    row=int(row),
-                    frame_id=frame.id,
-                    title=view.words(int(row)),
-                    dose=f"{view.dose_e_per_a2[row]:,.0f} e/Å²",
-                )
-            )
+        showing = fields.showing(view.x_nm[row], view.y_nm[row])
+        if len(showing):
+            dose = f"{view.dose_e_per_a2[row]:,.0f} e/Å²"
+            title = view.words(int(row))
+            finds.append(Find(row=int(row), frame_id=sharp[showing[0]].id, title=title, dose=dose))
+        if len(finds) == _FINDS_SHOWN:
+            break
     return finds
 
 
-def frame_showing(view: CensusView, row: int, frames: Sequence[ReportFrame]) -> ReportFrame | None:
-    """The frame of highest dose that has the site and its surroundings in it, surveys left out."""
-    covering = [frame for frame in frames if frame.purpose != "survey" and view.inside(frame, CROP_NM / 2)[row]]
-    return max(covering, key=lambda frame: frame.dose_e_per_a2, default=None)
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Centres of frames in the coordinates of the specimen, (n, 2), and half of their sides."""
+
+    centre_nm: np.ndarray
+    half_nm: np.ndarray
+
+    @classmethod
+    def of(cls, frames: Sequence[ReportFrame], view: CensusView) -> _Fields:
+        nominal = np.array([(frame.x_nm, frame.y_nm) for frame in frames])
+        sides = np.array([(frame.width_nm, frame.height_nm) for frame in frames])
+        return cls(nominal - np.array([view.drift_of(frame) for frame in frames]), sides / 2)
+
+    def showing(self, x_nm: float, y_nm: float) -> np.ndarray:
+        """Numbers of the frames that have the place and its surroundings in them."""
+        away = np.abs(self.centre_nm - (x_nm, y_nm))
+        return np.nonzero((away <= self.half_nm - CROP_NM / 2).all(axis=1))[0]

@@ -5,7 +5,9 @@ Neighbours: `queue_view` and `experiment_view` say what is shown, `rendering` ho
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import date, datetime
 from hashlib import sha256
 from typing import Final
 
@@ -34,6 +36,7 @@ from orchestrator.report.overview import survey_mosaic
 
 _PICTURES_KEPT: Final = 128
 _FRAMES_KEPT: Final = 12
+_VIEWS_KEPT: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Dashboard:
         self.board = InstrumentBoard(desk)
         self._chronicles = Chronicles(catalogue)
         self._past = PastExperiments(catalogue)
+        self._views = Kept[ExperimentPage](_VIEWS_KEPT)
+        self._bodies = Kept[Body](_VIEWS_KEPT)
         self._decoded = Kept[Frame](_FRAMES_KEPT)
         self._pictures = Kept[bytes](_PICTURES_KEPT)
         self._answers = Kept[AnswerSoFar | None](8)
@@ -176,20 +181,31 @@ class Dashboard:
     # --- inside
 
     def _experiment(self, experiment_id: str, visit: Visit, page_number: int) -> tuple[ExperimentPage, Body]:
-        row = self._row(experiment_id)
-        chronicle, entry, now = self._chronicles.of(row.id), self._entry(row.id), self._catalogue.now()
-        answer = self._answer(row.id)
-        page = experiment_page(
-            row, chronicle, entry=entry, answer=answer, detectors=self._detectors(chronicle),
-            dose_max_e_per_a2=self._chronicles.dose_max_e_per_a2(row.id), page_number=page_number, now=now,
-        )  # fmt: skip
+        """View and body, made anew only when something that they show has changed."""
+        row, now = self._row(experiment_id), self._catalogue.now()
+        chronicle, entry, answer = self._chronicles.of(row.id), self._entry(row.id), self._answer(row.id)
+        counted = None if answer is None else answer.frame_count
+        state = (row.id, row.updated_at, row.status, chronicle.last_seq, entry, counted, page_number, _day(now))
+
+        def look() -> ExperimentPage:
+            return experiment_page(
+                row, chronicle, entry=entry, answer=answer, detectors=self._detectors(chronicle),
+                dose_max_e_per_a2=self._chronicles.dose_max_e_per_a2(row.id), page_number=page_number, now=now,
+            )  # fmt: skip
+
+        page = self._views.get(state, look)
         instrument = next((one for one in self.instruments({row.id: row.name}) if one.name == page.instrument), None)
-        html = self._render("experiment_body.html.j2", visit, page=page, instrument=instrument)
-        return page, Body(html, _etag(html))
+        return page, self._body("experiment_body.html.j2", visit, (state, instrument), page=page, instrument=instrument)
 
     def _queue_body(self, page: QueuePage, visit: Visit) -> Body:
-        html = self._render("queue_body.html.j2", visit, page=page)
-        return Body(html, _etag(html))
+        return self._body("queue_body.html.j2", visit, (page, _day(self._catalogue.now())), page=page)
+
+    def _body(self, template: str, visit: Visit, state: Hashable, **values: object) -> Body:
+        def write() -> Body:
+            html = self._render(template, visit, **values)
+            return Body(html, sha256(html.encode()).hexdigest()[:24])
+
+        return self._bodies.get((template, visit.csrf, state), write)
 
     def _render(self, template: str, visit: Visit, **values: object) -> str:
         return render(template, visit, self._catalogue.now(), self._version, **values)
@@ -233,5 +249,6 @@ def _safe(html: str) -> Markup:
     return Markup(html)
 
 
-def _etag(html: str) -> str:
-    return sha256(html.encode()).hexdigest()[:24]
+def _day(now: datetime) -> date:
+    """Moments are written with their date once it is not today's."""
+    return now.astimezone().date()

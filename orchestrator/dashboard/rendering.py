@@ -86,7 +86,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(asset=asset_url, dose_scale=dose_scale, actions=actions, first_line=first_line)
+    known: dict[str, Any] = {
+        "asset": asset_url, "dose_scale": dose_scale, "actions": actions, "first_line": first_line,
+    }  # fmt: skip
+    environment.globals.update(known)
     return environment
 
 

@@ -5,13 +5,13 @@ Its neighbour in the report, `orchestrator.report.overview`, draws the same for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from orchestrator.answer_file import AnswerSoFar
 from orchestrator.dashboard.chronicle import Chronicle, Step
@@ -25,6 +25,7 @@ _LEAST_PX = 3.0
 _BAR_SHARE = 0.22
 _DARKEST = 0.25
 _SHAPES: Mapping[str, str] = {
+    "x": '<path d="M{left:.1f} {top:.1f}L{right:.1f} {bottom:.1f}M{left:.1f} {bottom:.1f}L{right:.1f} {top:.1f}"/>',
     "o": '<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>',
     "s": '<rect x="{left:.1f}" y="{top:.1f}" width="{d:.1f}" height="{d:.1f}"/>',
     "D": '<path d="M{x:.1f} {top:.1f}L{right:.1f} {y:.1f}L{x:.1f} {bottom:.1f}L{left:.1f} {y:.1f}Z"/>',
@@ -97,11 +98,10 @@ def specimen_map(
     finds, entries = _finds(frame, view)
     parts = [
         _ground(frame, ground_url),
-        Markup('<g class="survey">{}</g>').format(Markup("").join(_field(frame, step, None) for step in surveys)),
-        Markup('<g class="fields">{}</g>').format(
-            Markup("").join(
-                _field(frame, step, _dose_colour(step.dose_e_per_a2, most)) for step in _large_first(fields)
-            )
+        _group("survey", (_field(frame, step, None) for step in surveys)),
+        _group(
+            "fields",
+            (_field(frame, step, _dose_colour(step.dose_e_per_a2, most)) for step in _large_first(fields)),
         ),
         Markup('<g class="finds">{}</g>').format(finds),
         _marked(frame, last, "last"),
@@ -149,6 +149,10 @@ def _large_first(steps: Sequence[Step]) -> list[Step]:
     return sorted(steps, key=lambda step: -footprint_of(step).width_nm)
 
 
+def _group(name: str, shapes: Iterable[str]) -> Markup:
+    return Markup(f'<g class="{name}">{"".join(shapes)}</g>')
+
+
 def _ground(frame: _Frame, url: str | None) -> Markup:
     size = Markup('width="{:.0f}" height="{:.1f}"').format(WIDTH_PX, frame.height_px)
     ground = Markup('<rect class="bare" {}/>').format(size)
@@ -157,31 +161,30 @@ def _ground(frame: _Frame, url: str | None) -> Markup:
     return ground
 
 
-def _field(frame: _Frame, step: Step, colour: str | None) -> Markup:
+def _field(frame: _Frame, step: Step, colour: str | None) -> str:
     dose = "" if step.dose_e_per_a2 is None else f", {step.dose_e_per_a2:,.0f} e/Å²"
-    title = f"decision {step.seq}: {step.command['purpose']}, {footprint_of(step).width_nm:.3g} nm{dose}"
-    paint = Markup("") if colour is None else Markup(' stroke="{0}" fill="{0}"').format(colour)
-    return Markup("<rect {}{}><title>{}</title></rect>").format(_box(frame, footprint_of(step)), paint, title)
+    place = footprint_of(step)
+    title = escape(f"decision {step.seq}: {step.command['purpose']}, {place.width_nm:.3g} nm{dose}")
+    paint = "" if colour is None else f' stroke="{colour}" fill="{colour}"'
+    return f"<rect {_box(frame, place)}{paint}><title>{title}</title></rect>"
 
 
-def _box(frame: _Frame, place: Footprint, margin_px: float = 0.0) -> Markup:
-    """Position and size; a field too small to see is drawn 3 px wide."""
+def _box(frame: _Frame, place: Footprint, margin_px: float = 0.0) -> str:
+    """Position and size; a field too small to see is drawn 3 px wide. Numbers only: nothing in it needs escaping."""
     width, height = (
         max(side * frame.px_per_nm, _LEAST_PX) + 2 * margin_px for side in (place.width_nm, place.height_nm)
     )
     x, y = frame.x(place.x_nm), frame.y(place.y_nm)
-    box = Markup('x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"').format(
-        x - width / 2, y - height / 2, width, height
-    )
+    box = f'x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}"'
     if place.rotation_deg:  # from +x towards +y is anticlockwise to the eye; SVG turns clockwise
-        box += Markup(' transform="rotate({:.2f} {:.1f} {:.1f})"').format(-place.rotation_deg, x, y)
+        box += f' transform="rotate({-place.rotation_deg:.2f} {x:.1f} {y:.1f})"'
     return box
 
 
 def _marked(frame: _Frame, step: Step | None, name: str) -> Markup:
     if step is None:
         return Markup("")
-    return Markup('<rect class="{}" {}/>').format(name, _box(frame, footprint_of(step), 3.0))
+    return Markup(f'<rect class="{name}" {_box(frame, footprint_of(step), 3.0)}/>')
 
 
 def _finds(frame: _Frame, view: CensusView | None) -> tuple[Markup, list[LegendEntry]]:
@@ -195,8 +198,7 @@ def _finds(frame: _Frame, view: CensusView | None) -> tuple[Markup, list[LegendE
         shapes = [
             _shape(marker, frame.x(x), frame.y(y), 5.0) for x, y in zip(view.x_nm[mask], view.y_nm[mask], strict=True)
         ]
-        drawn.append(Markup('<g fill="{0}" color="{0}" class="{1}">{2}</g>').format(
-            colour, _class_of(marker), Markup("").join(shapes)))  # fmt: skip
+        drawn.append(_painted(marker, colour, shapes))
         legend.append(LegendEntry(symbol=_swatch(marker, colour), words=f"{name}: {int(mask.sum())}"))
     return Markup("").join(drawn), legend
 
@@ -214,22 +216,19 @@ def _class_of(marker: str) -> str:
     return "candidate" if marker == "x" else "find"
 
 
-def _shape(marker: str, x: float, y: float, r: float) -> Markup:
+def _shape(marker: str, x: float, y: float, r: float) -> str:
     if marker == "x":
         r *= 0.7
-        return Markup('<path d="M{:.1f} {:.1f}L{:.1f} {:.1f}M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(
-            x - r, y - r, x + r, y + r, x - r, y + r, x + r, y - r
-        )
-    words = {"x": x, "y": y, "r": r, "d": 2 * r, "left": x - r, "right": x + r, "top": y - r, "bottom": y + r}
-    return Markup(_SHAPES[marker].format(**words))
+    places = {"x": x, "y": y, "r": r, "d": 2 * r, "left": x - r, "right": x + r, "top": y - r, "bottom": y + r}
+    return _SHAPES[marker].format(**places)
 
 
 def _swatch(marker: str, colour: str) -> Markup:
-    return _small(
-        Markup('<g fill="{0}" color="{0}" class="{1}">{2}</g>').format(
-            colour, _class_of(marker), _shape(marker, 8, 8, 5)
-        )
-    )
+    return _small(_painted(marker, colour, [_shape(marker, 8, 8, 5)]))
+
+
+def _painted(marker: str, colour: str, shapes: Iterable[str]) -> Markup:
+    return Markup(f'<g fill="{colour}" color="{colour}" class="{_class_of(marker)}">{"".join(shapes)}</g>')
 
 
 def _small(content: Markup) -> Markup:
