@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instruments import InstrumentFault, Microscope, ResultUnknown
+from instruments import InstrumentBusy, InstrumentFault, Microscope, ResultUnknown
 from instruments.remote import CommandLine, RemoteInstrument, StopLine, dial_command_line, endpoint_path, read_endpoint
 from orchestrator.errors import InstrumentLost
 from orchestrator.queue import Claim
@@ -37,7 +37,7 @@ class Attachment:
     _line: LosableLine | None = field(default=None, repr=False)
 
     def open(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
-        """The microscope there. Raises InstrumentLost where it is not running or locked, an InstrumentError."""
+        """The microscope there. Raises InstrumentLost where it is not running, busy or locked."""
         path = endpoint_path(run_folder(self.data_folder), self.claim.instrument)
         try:
             endpoint = read_endpoint(path)
@@ -46,7 +46,10 @@ class Attachment:
             raise InstrumentLost(str(error)) from error
         self._line = LosableLine(line, StopLine(endpoint))
         remote = RemoteInstrument(endpoint, self._line)
-        self.microscope = remote.load(self.claim.experiment_id, adapter, config, self.claim.fence)
+        try:
+            self.microscope = remote.load(self.claim.experiment_id, adapter, config, self.claim.fence)
+        except InstrumentBusy as error:  # its last owner's exposure has not ended
+            raise InstrumentLost(str(error)) from error
         return self.microscope
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ class Session:
         try:
             yield
         except KeyboardInterrupt as error:
-            experiment.microscope.stop()
+            stop(experiment, self.say)
             self._set_status(experiment_id, "interrupted", f"interrupted by a person {when}")
             raise Interrupted(f"interrupted {when}; go on with: stempilot resume {experiment_id}") from error
 
@@ -229,7 +229,7 @@ class Session:
         try:
             return self._loop(run)
         except InstrumentError as error:
-            run.experiment.microscope.stop()
+            stop(run.experiment, self.say)
             ending = Ending("failed", f"instrument: {error}")
             self._close(run, ending, started)
             self._set_status(run.journal.experiment_id, ending.status, ending.reason)
@@ -237,7 +237,7 @@ class Session:
         except (LeaseLost, InstrumentLost):
             raise  # the instrument is somebody else's now, or gone
         except BaseException:
-            run.experiment.microscope.stop()
+            stop(run.experiment, self.say)
             raise
         finally:
             if run.engine is not None:
@@ -401,6 +401,14 @@ def blank(experiment: Experiment, journal: Journal) -> None:
         experiment.microscope.execute(Blank(action_id=f"{journal.experiment_id}-blank"))
     except InstrumentError:
         experiment.microscope.stop()
+
+
+def stop(experiment: Experiment, say: Callable[[str], None]) -> None:
+    """Stop the microscope; one that does not confirm it is told of, so that what has to be written still is."""
+    try:
+        experiment.microscope.stop()
+    except InstrumentError as error:
+        say(f"the stop was not confirmed: {error}")
 
 
 def bytes_needed(spec: ExperimentSpec) -> int:

@@ -1,7 +1,7 @@
 """The flow `experiment` at a Prefect server: it calls the work and shows its state, its lines and how far it is.
 
-It decides nothing. Where the server does not answer, or does not begin the run within seconds, the work is done without
-it; when the server dies on the way, the work does not notice. Neighbours: `telling`, `worker`.
+It decides nothing. Where the server does not answer, or does not begin the run within seconds, the work begins without
+it and is shown later; when the server dies on the way, the work does not notice. Neighbours: `telling`, `worker`.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ class Shown:
 def perform(
     work: Callable[[], Ending], shown: Shown, telling: Telling, url: str, without: Callable[[str], None]
 ) -> Once[Ending]:
-    """Do the work in a thread, inside a flow run if the server at `url` begins one in time; returns once it has begun.
+    """Do the work in a thread, by a flow run if the server at `url` begins one in time; returns when it has begun.
 
-    `without` is told why there is no flow run. What the server does later has no effect on the work.
+    Else the work begins without, `without` is told why, and the server shows it from when it is there. What the server
+    does has no effect on the work.
     """
     once = Once(work)
     because = unreachable_because(url)
+    threading.Thread(target=_show, args=(once, shown, telling, url), name=_THREAD_NAME, daemon=True).start()
     if because is None:
-        threading.Thread(target=_show, args=(once, shown, telling, url), name=_THREAD_NAME, daemon=True).start()
         if once.has_begun(BEGIN_WITHIN_S):
             return once
         because = f"Prefect's server at {url} did not begin the flow run within {BEGIN_WITHIN_S:.0f} s"
@@ -75,7 +76,10 @@ def wait_for_last_words(timeout_s: float = _PATIENCE_S) -> None:
 
 
 def _show(once: Once[Ending], shown: Shown, telling: Telling, url: str) -> None:
-    """Run the flow; a server that is lost on the way is a line in the log and nothing more."""
+    """Run the flow as soon as the server is there; one that is lost on the way is a line in the log, nothing more."""
+    while unreachable_because(url) is not None:
+        if once.has_begun(_LOOK_S) and _is_done(once):
+            return
     from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -97,8 +101,7 @@ async def _experiment_flow(once: Once[Ending], shown: Shown, telling: Telling) -
     @flow(name=shown.flow, flow_run_name=shown.run_name, validate_parameters=False, log_prints=False)
     async def experiment(experiment_id: str, name: str, instrument: str) -> State[Any]:
         del experiment_id, name, instrument  # for people who look at the run
-        if not once.begin():
-            return _left_alone()
+        once.begin()
         await _patiently(_close_left_over(shown.run_name))
         await _follow(once, telling)
         return _state_of(once)
@@ -195,9 +198,3 @@ def _state_of(once: Once[Ending]) -> State[Any]:
     if ending.status in ("cancelled", "paused", "interrupted"):
         return Cancelled(name=ending.status.capitalize(), message=ending.reason)
     return Failed(name=ending.status.capitalize(), message=ending.reason)
-
-
-def _left_alone() -> State[Any]:
-    from prefect.states import Cancelled
-
-    return Cancelled(name="Late", message="this server was too slow to begin; the experiment runs without it")
