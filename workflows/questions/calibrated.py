@@ -109,7 +109,7 @@ def with_calibration(question: Question, spec: ExperimentSpec, capabilities: Cap
 
 
 @dataclass
-class _Correction:
+class Correction:
     """What the series has found so far, read by the policy that adds it and by the command that carries it."""
 
     search: FocusSearch
@@ -129,7 +129,7 @@ class CalibratedPolicy:
 
     series: FocusSeries
     inner: Policy
-    correction: _Correction
+    correction: Correction
 
     def suggest(self, count: int = 1) -> list[Suggestion]:
         """Frames of the series while it lasts, then those of the question, each saying the offset it will get."""
@@ -215,7 +215,7 @@ def calibrated(experiment: Experiment, seed: int) -> Experiment:
     calibration = experiment.spec.calibrate
     if calibration is None:
         return experiment
-    correction = _Correction(focus_search(experiment.spec.instrument.optics, experiment.capabilities), calibration)
+    correction = Correction(focus_search(experiment.spec.instrument.optics, experiment.capabilities), calibration)
 
     def adjust(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
         if suggestion.point.get("purpose") == PURPOSE:
