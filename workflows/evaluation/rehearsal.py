@@ -47,11 +47,11 @@ class Curve:
     answers: list[tuple[float, float, Any]] = field(default_factory=list[tuple[float, float, Any]])
 
     @classmethod
-    def over(cls, question: Question, budget: Budget) -> Self:
-        """About `CURVE_POINTS` answers over the budget, by its electrons where it has some, otherwise by its frames."""
+    def over(cls, question: Question, budget: Budget, answer_count: int = CURVE_POINTS) -> Self:
+        """About as many answers over the budget, by its electrons where it has some, otherwise by its frames."""
         if budget.electrons is not None or budget.frames is None:
-            return cls(question, (budget.electrons or 0.0) / CURVE_POINTS)
-        return cls(question, 0.0, max(1, budget.frames // CURVE_POINTS))
+            return cls(question, (budget.electrons or 0.0) / answer_count)
+        return cls(question, 0.0, max(1, budget.frames // answer_count))
 
     def __call__(self, kind: str, payload: Mapping[str, Any]) -> None:
         """A loop listener."""
@@ -112,10 +112,12 @@ class Performance:
     curve: list[dict[str, float]]
 
 
-def perform(parts: Parts, policy: Policy, record: Record, listen: Listener | None = None) -> Performance:
+def perform(
+    parts: Parts, policy: Policy, record: Record, listen: Listener | None = None, *, answer_count: int = CURVE_POINTS
+) -> Performance:
     """Run a policy on parts nobody has used, to its end, and hold it against the truth where there is one."""
     world = truth_of(parts.microscope)
-    curve = Curve.over(parts.question, parts.spec.budget)
+    curve = Curve.over(parts.question, parts.spec.budget, answer_count)
 
     def told(kind: str, payload: Mapping[str, Any]) -> None:
         if listen is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,18 @@ from workflows.assembly import Parts, make_policy
 PolicyLike = str | PolicyFactory | Policy
 
 
+Options = Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy and its options. An object is run once, as it is: it has its options and its seed already."""
+    """A policy and its options, the same for every seed or given by a function of the seed.
+
+    An object is run once, as it is: it has its options and its seed already.
+    """
 
     policy: PolicyLike
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Options | Callable[[int], Options] = field(default_factory=dict[str, Any])
 
     @property
     def name(self) -> str:
@@ -38,22 +44,30 @@ class Candidate:
         """Whether a new policy can be made of it for every run."""
         return isinstance(self.policy, str) or callable(self.policy)
 
+    def for_seed(self, seed: int) -> Candidate:
+        """This candidate with the options of one seed."""
+        return Candidate(self.policy, self.options_for(seed))
+
+    def options_for(self, seed: int) -> Options:
+        """Its options on the world of one seed."""
+        return dict(self.options(seed) if callable(self.options) else self.options)
+
     def made(self, parts: Parts) -> Policy:
         """The policy for one run on these parts. Raises SpecError for an unknown name or options it does not take."""
+        options = self.options_for(parts.seed)
         if isinstance(self.policy, str):
-            return make_policy(parts, self.policy, self.options)
+            return make_policy(parts, self.policy, options)
         if not callable(self.policy):
-            if self.options:
+            if options:
                 raise SpecError(f"policy: {self.name} is an object and has its options already; hand in its class")
             return self.policy
         try:
-            return self.policy(parts.space, seed=parts.seed, context=parts.question.context, **self.options)
+            return self.policy(parts.space, seed=parts.seed, context=parts.question.context, **options)
         except PolicyError as error:
             raise SpecError(f"policy: {error}") from error
 
 
-def candidate(policy: PolicyLike | Candidate, options: Mapping[str, Any] | None) -> Candidate:
-    """A candidate of whatever was handed in; `options` come on top of its own."""
-    if isinstance(policy, Candidate):
-        return Candidate(policy.policy, {**policy.options, **(options or {})})
-    return Candidate(policy, dict(options or {}))
+def candidate(policy: PolicyLike | Candidate, options: Options | None, seed: int) -> Candidate:
+    """A candidate for one seed, of whatever was handed in; `options` come on top of its own."""
+    known = policy if isinstance(policy, Candidate) else Candidate(policy)
+    return Candidate(known.policy, {**known.options_for(seed), **(options or {})})

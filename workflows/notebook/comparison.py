@@ -32,6 +32,18 @@ class Comparison:
         """The worlds, one a seed."""
         return tuple(trial.seed for trial in next(iter(self.trials.values())))
 
+    def trial(self, policy: str, seed: int) -> Trial:
+        """The run of one policy on one seed. Raises KeyError naming the seeds there are."""
+        if seed not in self.seeds:
+            raise KeyError(f"no seed {seed}; there are {', '.join(map(str, self.seeds))}")
+        return self.trials[policy][self.seeds.index(seed)]
+
+    def __or__(self, other: Comparison) -> Comparison:
+        """Both together, on the same seeds. Raises ValueError where the seeds differ."""
+        if self.seeds != other.seeds:
+            raise ValueError(f"seeds {self.seeds} and {other.seeds} differ: only runs on the same worlds compare")
+        return Comparison({**self.trials, **other.trials})
+
     def values(self, policy: str, measure: str | None = None) -> np.ndarray:
         """(seeds,) the measure of one policy at its end, NaN where it could not be determined."""
         return np.array([trial.value(measure or self.measure) for trial in self.trials[policy]])

@@ -15,12 +15,12 @@ from orchestrator.memory_record import MemoryRecord
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from policies import Context, Observation, SearchSpace, Status, Suggestion, conformance
-from workflows.assembly import Parts, join, prepare
-from workflows.evaluation.rehearsal import one_thread, perform
-from workflows.notebook.candidate import Candidate, PolicyLike, candidate
+from workflows.assembly import Parts, join
+from workflows.notebook.candidate import Candidate, Options, PolicyLike, candidate
 from workflows.notebook.comparison import Comparison
 from workflows.notebook.recorded import Recorded
-from workflows.notebook.trial import KeptRecord, Narration, Narrator, Trial
+from workflows.notebook.running import parts_of, run_trial, run_trials
+from workflows.notebook.trial import Narrator, Trial
 
 ADAPTERS = ("simulated", "replay")
 _FAILURES: dict[int, Status] = {3: "failed", 7: "refused", 11: "unknown"}
@@ -86,7 +86,7 @@ class Laboratory:
         policy: PolicyLike | Candidate | None = None,
         *,
         seed: int = 0,
-        options: Mapping[str, Any] | None = None,
+        options: Options | None = None,
         say: Narrator | None = None,
         keep_frames: bool = True,
     ) -> Trial:
@@ -94,12 +94,8 @@ class Laboratory:
 
         `say` (for instance `print`) hears of every decision as it is taken.
         """
-        chosen = self._chosen(policy, options)
-        parts = self._parts(seed)
-        parts.question.prepare()
-        record = KeptRecord(MemoryRecord(chosen.name), keep_frames)
-        done = perform(parts, chosen.made(parts), record, None if say is None else Narration(say))
-        return Trial.of(chosen.name, seed, parts.space, record, done)
+        chosen = self._chosen(policy, options, seed)
+        return run_trial(self.spec, self.settings, chosen, seed, say=say, keep_frames=keep_frames)
 
     def compare(
         self,
@@ -107,21 +103,23 @@ class Laboratory:
         *,
         seeds: Sequence[int] = (0, 1, 2),
         say: Narrator | None = None,
+        processes: int | None = None,
     ) -> Comparison:
-        """Run each policy on each seed, one after another; the same seed is the same world for all of them.
+        """Run each policy on each seed, in as many processes as there are cores (or `processes`).
 
-        A policy of None is the spec's own. Frames are not kept.
+        The same seed is the same world for all of them, and results do not depend on the number of processes. A policy
+        of None is the spec's own. Frames are not kept; `say` hears of every run as it ends.
         """
-        chosen = {name: self._chosen(policy, None) for name, policy in policies.items()}
-        if once := [name for name, each in chosen.items() if not each.is_reusable]:
-            raise Refused(f"{', '.join(once)}: an object can be run once only; hand in its class and its options")
-        trials: dict[str, list[Trial]] = {name: [] for name in chosen}
-        for seed in seeds:
-            for name, each in chosen.items():
-                trial = self.run(each, seed=seed, keep_frames=False)
-                trials[name].append(trial)
-                if say is not None:
-                    say(f"seed {seed}  {name:16} {trial.measure} {trial.value():.3f}  {trial.electrons:.3g} electrons")
+        plans = [(name, seed, self._chosen(policy, None, seed)) for seed in seeds for name, policy in policies.items()]
+        if once := {name for name, _, chosen in plans if not chosen.is_reusable}:
+            raise Refused(f"{', '.join(sorted(once))}: an object can be run once only; hand in its class")
+        self.prepare()
+        trials: dict[str, list[Trial]] = {name: [] for name in policies}
+        done = run_trials(self.spec, self.settings, [(chosen, seed) for _, seed, chosen in plans], processes)
+        for (name, seed, _), trial in zip(plans, done, strict=True):
+            trials[name].append(trial)
+            if say is not None:
+                say(f"seed {seed}  {name:20} {trial.measure} {trial.value():.3f}  {trial.electrons:.3g} electrons")
         return Comparison({name: tuple(each) for name, each in trials.items()})
 
     def record(
@@ -129,7 +127,7 @@ class Laboratory:
         policy: PolicyLike | Candidate | None = None,
         *,
         seed: int = 0,
-        options: Mapping[str, Any] | None = None,
+        options: Options | None = None,
         say: Narrator | None = None,
         baselines: bool = False,
     ) -> Recorded:
@@ -139,14 +137,15 @@ class Laboratory:
         """
         from workflows.notebook.recorded import run_recorded
 
-        return run_recorded(self.spec, self.settings, self._chosen(policy, options), seed, say, baselines=baselines)
+        chosen = self._chosen(policy, options, seed)
+        return run_recorded(self.spec, self.settings, chosen, seed, say, baselines=baselines)
 
     def check(
         self,
         policy: PolicyLike | Candidate,
         *,
         seed: int = 0,
-        options: Mapping[str, Any] | None = None,
+        options: Options | None = None,
         step_count: int = 12,
     ) -> list[Suggestion]:
         """The laws of a policy, held against frames of this experiment; the suggestions made.
@@ -154,7 +153,9 @@ class Laboratory:
         A failed, a refused and an unanswered frame are among them. Raises `policies.conformance.LawBroken`, which says
         what was broken and where.
         """
-        chosen = self._chosen(policy, options)
+        chosen = self._chosen(policy, options, seed)
+        if not chosen.is_reusable:
+            raise Refused(f"{chosen.name} is an object; the check needs many alike, hand in its class")
         parts = self._parts(seed)
         parts.question.prepare()
         record = MemoryRecord("check")
@@ -168,16 +169,13 @@ class Laboratory:
 
         return conformance.check(lambda: chosen.made(parts), parts.space, measure=measure, step_count=step_count)
 
-    def _chosen(self, policy: PolicyLike | Candidate | None, options: Mapping[str, Any] | None) -> Candidate:
+    def _chosen(self, policy: PolicyLike | Candidate | None, options: Options | None, seed: int) -> Candidate:
         if policy is None:
-            return candidate(Candidate(self.spec.policy.name, self.spec.policy.options), options)
-        return candidate(policy, options)
+            return candidate(Candidate(self.spec.policy.name, self.spec.policy.options), options, seed)
+        return candidate(policy, options, seed)
 
     def _parts(self, seed: int) -> Parts:
-        one_thread()
-        cache_folder = self.settings.data_folder / "cache"
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        return prepare(self.spec, seed, self.settings.instrument(self.spec.instrument.name), cache_folder)
+        return parts_of(self.spec, self.settings, seed)
 
     def __repr__(self) -> str:
         return f"Laboratory({self.spec.name!r}, data={str(self.settings.data_folder)!r})"

@@ -85,7 +85,7 @@ def run_recorded(
     """Run it through the same session as `stempilot run`, with the local engine."""
     from workflows.session import RunOptions, Session
 
-    policy = PolicyChoice(name=chosen.name, options=dict(chosen.options))
+    policy = PolicyChoice(name=chosen.name, options=dict(chosen.options_for(seed)))
     spec = spec.model_copy(update={"policy": policy})
     heard = say or _silent
     with Catalogue.open(settings.data_folder, url=settings.database_url) as catalogue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _BOOKKEEPING = ("ledger_", "true_", "wrong_")
 
 Narrator = Callable[[str], None]
+Seen = tuple[Score, FeatureSet | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,9 @@ class KeptRecord:
     keeps_frames: bool = True
     suggestions: list[Suggestion] = field(default_factory=list[Suggestion])
     frames: dict[int, Frame] = field(default_factory=dict[int, Frame])
-    scores: dict[int, tuple[Score, FeatureSet]] = field(default_factory=dict[int, tuple[Score, FeatureSet]])
+    scores: dict[int, tuple[Score, FeatureSet | None]] = field(
+        default_factory=dict[int, tuple[Score, FeatureSet | None]]
+    )
 
     def intend(
         self, suggestion: Suggestion, command_of: Callable[[str], AcquireFrame]
@@ -89,8 +92,9 @@ class KeptRecord:
         return self.inner.keep(intent, frame)
 
     def observe(self, intent: RehearsedDecision, facts: FrameFacts, features: FeatureSet, score: Score) -> None:
-        """Note what was seen."""
-        self.scores[intent.seq] = (score, features)
+        """Note what was seen; without frames, neither features nor the arrays of a score are kept."""
+        kept = (score, features) if self.keeps_frames else (replace(score, arrays={}), None)
+        self.scores[intent.seq] = kept
         self.inner.observe(intent, facts, features, score)
 
     def mark(self, intent: RehearsedDecision, status: str, reason: str) -> None:
