@@ -102,7 +102,7 @@ def services() -> list[Service]:
 
 @dataclass
 class Installation:
-    """The processes, started; `wrap` is put before every command (a tracer, say)."""
+    """The processes, started; `wrap` goes before every command (a tracer, say), its last word with the service's name."""
 
     place: Place
     wrap: Sequence[str] = ()
@@ -116,7 +116,8 @@ class Installation:
     def start(self, service: Service) -> None:
         """Start one; what it says goes to a log beside the data."""
         program, *rest = [self.place.argument(word) for word in service.words]
-        command = [*self.wrap, str(Path(sys.executable).parent / program), *rest]
+        wrap = [*self.wrap[:-1], f"{self.wrap[-1]}.{service.name}"] if self.wrap else []
+        command = [*wrap, str(Path(sys.executable).parent / program), *rest]
         with self.log(service.name).open("ab") as log:
             self.processes[service.name] = subprocess.Popen(
                 command, env=self.environment(service), cwd=self.place.data, stdin=subprocess.DEVNULL,
