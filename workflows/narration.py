@@ -38,6 +38,7 @@ class Narration:
             self.say(
                 "                 (shown this once; the page and --server ask for it, commands on this folder do not)"
             )
+            self.say(f"  logged in at   {url}/login#token={first_token}")
         elif not asks:
             self.say("                 (no tokens: everybody on this machine may do everything)")
         if not roles:

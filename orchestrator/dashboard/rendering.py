@@ -19,7 +19,12 @@ from orchestrator.dashboard.queue_view import actions, first_line
 from orchestrator.dashboard.specimen_map import dose_scale
 
 STATIC: Final = Path(__file__).parent / "static"
-ASSETS: Final = {"page.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+ASSETS: Final = {
+    "page.css": "text/css",
+    "live.js": "text/javascript",
+    "login.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

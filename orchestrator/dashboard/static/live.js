@@ -133,6 +133,13 @@
     timer = setTimeout(turn, pause());
   }
 
+  // What came of a form is told once, not again when the page is loaded again.
+  const here = new URL(location.href);
+  if (here.searchParams.has("told")) {
+    here.searchParams.delete("told");
+    history.replaceState(null, "", here);
+  }
+
   document.addEventListener("visibilitychange", turn);
   addEventListener("online", turn);
   addEventListener("pageshow", (event) => { if (event.persisted) turn(); });
