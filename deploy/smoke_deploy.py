@@ -102,7 +102,7 @@ def services() -> list[Service]:
 
 @dataclass
 class Installation:
-    """The processes, started; `wrap` goes before every command (a tracer, say), its last word with the service's name."""
+    """The processes, started. `wrap` goes before every command (a tracer, say); its last word gets the name behind."""
 
     place: Place
     wrap: Sequence[str] = ()
