@@ -20,6 +20,7 @@ from orchestrator.settings import Settings
 from workflows.roles import holder
 
 LOG_FOLDER: Final = "logs"
+COMMAND = ("-m", "workflows.cli")  # what Python runs to be `stempilot`
 _LIVED_LONG_S, _LONGEST_WAIT_S = 10.0, 30.0
 _LOG_BYTES: Final = 20_000_000
 
@@ -118,7 +119,7 @@ class Supervisor:
         return True
 
     def _start(self, child: Child) -> None:
-        command = [sys.executable, "-m", "workflows.cli", *child.role.arguments, "--data", str(self._folder)]
+        command = [sys.executable, *COMMAND, *child.role.arguments, "--data", str(self._folder)]
         if self.settings_file is not None:
             command += ["--settings", str(self.settings_file)]
         with self._log_path(child.role).open("ab") as log:

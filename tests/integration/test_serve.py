@@ -67,7 +67,8 @@ def test_from_the_queue_to_the_report_as_by_run(served: Installation, undisturbe
     assert document["summary"] == expected["summary"]
     assert_same_counts(counts(served.data, own), counts(calm, expected["id"]))
     assert (served.data / "experiments" / own / "report.html").stat().st_size > 10_000
-    assert served.events(own, "engine_changed") == []
+    for event in served.events(own, "engine_changed"):  # where Prefect was too slow to begin the run
+        assert event.payload["because"].startswith("Prefect's server at ")
 
 
 def test_prefect_shows_the_run_its_lines_and_how_far_it_is(served: Installation) -> None:
