@@ -14,7 +14,7 @@ PACKAGES := instruments simulation policies orchestrator workflows
 .PHONY: run serve test lint bench docs clean smoke-deploy help
 
 help:
-	@echo "make run | serve | test | lint | bench | docs | clean"
+	@echo "make run | serve | test | lint | bench | docs | smoke-deploy | clean"
 
 run: .venv/installed
 	$(BIN)/stempilot run $(SPEC)

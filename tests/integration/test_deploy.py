@@ -268,6 +268,17 @@ def test_files_that_are_named_exist() -> None:
         assert (ROOT / name).exists(), f"deployment.md names {name}"
 
 
+def test_folders_of_volumes_belong_to_the_user_of_the_image() -> None:
+    """A volume takes owner and mode from the folder in the image; without one it would be root's."""
+    ours = {name: part for name, part in compose()["services"].items() if part["image"].startswith("stempilot")}
+    places = {volume.split(":")[1] for part in ours.values() for volume in part.get("volumes", []) if "$" not in volume}
+    for path in DOCKERFILES:
+        (made,) = re.findall(
+            r"install -d -o stempilot -g stempilot -m 0700 (.*)$", path.read_text(), flags=re.MULTILINE
+        )
+        assert set(made.split()) == places == {"/data", "/prefect"}
+
+
 def test_base_images_are_pinned_by_a_full_version() -> None:
     for path in DOCKERFILES:
         for image in re.findall(r"^FROM (\S+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
