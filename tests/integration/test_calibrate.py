@@ -72,8 +72,10 @@ def test_later_commands_carry_what_was_found(data: Path) -> None:
     assert document["truth"]["ledger_error_fraction"] == pytest.approx(0.0, abs=0.03)
     assert stempilot("replay", "latest", "--data", data, "--json").expect(0).document["differences"] == []
     # The question's own decisions are those of a run that never focused.
-    plain = stempilot("run", RASTER, "--data", data, "--engine", "local", "--no-baselines", "--seed", "3", "--json",
-                      "--set", "instrument.config.contamination_nm=2", "--set", f"budget.frames={len(later)}")  # fmt: skip
+    plain = stempilot(
+        "run", RASTER, "--data", data, "--engine", "local", "--no-baselines", "--seed", "3", "--json",
+        "--set", "instrument.config.contamination_nm=2", "--set", f"budget.frames={len(later)}",
+    )  # fmt: skip
     points = [decision["point"] for decision in plain.expect(0).document["decisions"]]
     assert points == [decision["point"] for decision in later]
 

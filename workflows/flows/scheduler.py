@@ -1,7 +1,9 @@
 """The process that obeys schedules: it runs each due flow run, which submits one experiment to our queue, once.
 
-Killed at any moment and started again, it neither repeats nor loses one: the submission and the flow run's id are one
-transaction, and flow runs that were begun are looked up before anything else. Neighbour: `schedule`.
+Killed at any moment and started again, it neither repeats nor loses one: the submission and the moment it was due are
+one transaction, and flow runs that were begun are looked up before anything else. It makes the coming flow runs itself:
+the service of Prefect's server that should does nothing with SQLAlchemy 2.1; where it works, the two do not disturb
+each other, because a moment is submitted once whichever flow run comes first. Neighbour: `schedule`.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, insert, select
@@ -29,29 +32,31 @@ from workflows.prefect_server import unreachable_because
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import DeploymentResponse
 
 POLL_S: Final = 1.0
+_COMING_COUNT: Final = 2
 _SUBMITTER: Final = "schedule"  # in the table of writes that must not happen twice
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Submitter:
-    """Puts what is due into the queue; the same flow run never twice."""
+    """Puts what is due into the queue; what is due at one moment never twice."""
 
     catalogue: Catalogue
     queue: ExperimentQueue
 
-    def submit(self, flow_run_id: str, order: Order) -> str:
-        """The experiment of this flow run: the one it has submitted before, or a new one, durably in the queue."""
-        if (known := self.submitted(flow_run_id)) is not None:
+    def submit(self, due: str, order: Order) -> str:
+        """The experiment due then: the one that was submitted before, or a new one, durably in the queue."""
+        if (known := self.submitted(due)) is not None:
             return known
         body = hashlib.sha256(to_text(order.spec).encode()).hexdigest()
 
         def also(connection: Connection, entry: QueueEntry) -> None:
             connection.execute(
                 insert(schema.idempotency).values(
-                    token_id=_SUBMITTER, key=flow_run_id, method="SUBMIT", path="schedule", body_sha256=body,
+                    token_id=_SUBMITTER, key=due, method="SUBMIT", path="schedule", body_sha256=body,
                     status=201, headers={"experiment": entry.id}, created_at=self.catalogue.now(),
                 )
             )  # fmt: skip
@@ -61,22 +66,22 @@ class Submitter:
                 name=str(order.spec["name"]),
                 spec=order.spec,
                 seed=order.seed,
-                options={**order.options, "flow_run": flow_run_id},
+                options={**order.options, "schedule": due},
                 priority=order.priority,
                 submitted_by=order.submitted_by,
                 also=also,
             )
         except IntegrityError:
-            known = self.submitted(flow_run_id)
+            known = self.submitted(due)
             if known is None:
                 raise
             return known
         return entry.id
 
-    def submitted(self, flow_run_id: str) -> str | None:
-        """The experiment that this flow run has submitted, or None."""
+    def submitted(self, due: str) -> str | None:
+        """The experiment that was submitted for this moment, or None."""
         table = schema.idempotency
-        query = select(table.c.headers).where(table.c.token_id == _SUBMITTER, table.c.key == flow_run_id)
+        query = select(table.c.headers).where(table.c.token_id == _SUBMITTER, table.c.key == due)
         with self.catalogue.database.reading() as connection:
             headers = connection.execute(query).scalar()
         return None if headers is None else str(headers["experiment"])
@@ -91,6 +96,7 @@ class Scheduler:
     say: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
     _said: str | None = None
+    _announced: set[str] = field(default_factory=set[str])
 
     def run(self) -> None:
         """Until `stop` is set."""
@@ -99,7 +105,7 @@ class Scheduler:
             silence = "no Prefect server is known here" if book is None else unreachable_because(book.url)
             if book is not None and silence is None:
                 try:
-                    ask(book.url, lambda client: self._look(client, book))  # noqa: B023
+                    ask(book.url, partial(self._look, book))
                 except OrchestratorError as error:
                     silence = str(error)
             self._say_once(silence)
@@ -110,10 +116,12 @@ class Scheduler:
             self.say(f"waits: {text}")
         self._said = text
 
-    async def _look(self, client: PrefectClient, book: ScheduleBook) -> None:
+    async def _look(self, book: ScheduleBook, client: PrefectClient) -> None:
         deployments = {deployment.id: deployment for deployment in await book.deployments(client)}
         if not deployments:
             return
+        for deployment in deployments.values():
+            await self._announce(client, deployment)
         for run in await _begun(client, list(deployments)):
             await self._go_on(client, run, _order(deployments[_own(run)].parameters, run))
         now = datetime.now(UTC)
@@ -126,28 +134,43 @@ class Scheduler:
             else:
                 await self._begin(run, order)
 
+    async def _announce(self, client: PrefectClient, deployment: DeploymentResponse) -> None:
+        """Make the flow runs of the next moments of a schedule; one that is there stays as it is."""
+        from prefect.states import Scheduled
+
+        if deployment.paused:
+            return
+        for entry in deployment.schedules:
+            for moment in await _coming(entry.schedule) if entry.active else ():
+                key = f"due {deployment.id} {moment.isoformat()}"
+                if key not in self._announced:
+                    await client.create_flow_run_from_deployment(
+                        deployment.id, state=Scheduled(scheduled_time=moment), idempotency_key=key
+                    )
+                    self._announced.add(key)
+
     async def _begin(self, run: FlowRun, order: Order) -> None:
         """Run the flow `submit` as this flow run."""
         from prefect import flow
         from prefect.flow_engine import run_flow_async
 
         @flow(name=SUBMIT, validate_parameters=False, log_prints=False)
-        async def submit(flow_run: str) -> Any:
+        async def submit(due: str) -> Any:
             from prefect.states import Completed
 
-            own = self.submitter.submit(flow_run, order)
+            own = self.submitter.submit(due, order)
             return Completed(message=f"submitted {own}")
 
         quiet = logging.getLogger("prefect.flow_runs")
         quiet.propagate = False
-        await run_flow_async(submit, flow_run=run, parameters={"flow_run": str(run.id)}, return_type="state")
-        self.say(f"schedule: submitted {self.submitter.submitted(str(run.id))} ({order.spec['name']})")
+        await run_flow_async(submit, flow_run=run, parameters={"due": _due(run)}, return_type="state")
+        self.say(f"schedule: submitted {self.submitter.submitted(_due(run))} ({order.spec['name']})")
 
     async def _go_on(self, client: PrefectClient, run: FlowRun, order: Order) -> None:
         """A flow run that was begun when this process, or another before it, ended."""
         from prefect.states import Completed
 
-        own = self.submitter.submit(str(run.id), order)
+        own = self.submitter.submit(_due(run), order)
         await client.set_flow_run_state(run.id, Completed(message=f"submitted {own}"), force=True)
         self.say(f"schedule: {run.name} was begun before; its experiment is {own}")
 
@@ -163,6 +186,21 @@ def _own(run: FlowRun) -> Any:
     if run.deployment_id is None:
         raise OrchestratorError(f"flow run {run.id} belongs to no deployment")
     return run.deployment_id
+
+
+def _due(run: FlowRun) -> str:
+    """The moment of a schedule that a flow run is for; a run started by hand is its own."""
+    if run.expected_start_time is None or (not run.auto_scheduled and run.idempotency_key is None):
+        return str(run.id)
+    return f"{run.deployment_id} {run.expected_start_time.astimezone(UTC).isoformat()}"
+
+
+async def _coming(schedule: Any) -> Sequence[datetime]:
+    """The next moments of a schedule."""
+    from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
+
+    kind = CronSchedule if "cron" in type(schedule).model_fields else IntervalSchedule
+    return await kind.model_validate(schedule.model_dump()).get_dates(_COMING_COUNT, start=datetime.now(UTC))
 
 
 def _order(parameters: Mapping[str, Any], run: FlowRun) -> Order:

@@ -21,7 +21,9 @@ from workflows.questions.calibrated import (
 )
 
 SPECS = Path(__file__).resolve().parents[2] / "integration" / "specs"
-AREA = {"x_nm": 40.0, "y_nm": 0.0, "field_of_view_nm": 6.0, "mode": "maadf", "dwell_time_us": 1.0, "probe_current_pa": 30.0}  # fmt: skip
+AREA = {
+    "x_nm": 40.0, "y_nm": 0.0, "field_of_view_nm": 6.0, "mode": "maadf", "dwell_time_us": 1.0, "probe_current_pa": 30.0,
+}  # fmt: skip
 SPACE = SearchSpace.from_dict({"x_nm": {"low": 0, "high": 9}, "y_nm": {"low": 0, "high": 9}})
 
 
