@@ -22,12 +22,17 @@ SUBMISSION: Final[dict[str, Any]] = {
             "material": "WSe2 monolayer",
             "structure": f"sha256:{FILE_SHA256}/{FILE_NAME}",
             "thickness_nm": 0.7,
-            "rms_displacement_nm": {"W": 0.007, "Se": 0.007},
-            "defects": {"V_Se": {"column": "Se2", "becomes": ["Se"]}},
+            "rms_displacement_nm": {"W": 0.007, "Se": 0.007, "Mo": 0.007, "O": 0.007},
+            "defects": {
+                "V_Se": {"column": "Se2", "becomes": ["Se"]},
+                "O_Se": {"column": "Se2", "becomes": ["Se", "O"]},
+                "V_Se2": {"column": "Se2", "becomes": []},
+                "Mo_W": {"column": "W", "becomes": ["Mo"]},
+            },
         },
         "instrument": {
             "name": "simulated",
-            "config": {"width_nm": 60, "height_nm": 60, "phonon_count": 2},
+            "config": {"width_nm": 60, "height_nm": 60, "window_min_nm": 8, "window_max_nm": 20, "phonon_count": 2},
             "optics": {"beam_energy_ev": 60000, "semi_convergence_angle_mrad": 31.5, "focal_spread_nm": 3.3},
         },
         "search_space": {
@@ -45,8 +50,8 @@ SUBMISSION: Final[dict[str, Any]] = {
             "name": "defect_census",
             "options": {
                 "false_discovery_rate": 0.05,
-                "determinable": ["V_Se"],
-                "prior_density_per_nm2": {"V_Se": 0.005},
+                "determinable": ["V_Se", "V_Se2", "Mo_W"],
+                "prior_density_per_nm2": {"V_Se": 0.005, "O_Se": 0.005, "V_Se2": 0.0005, "Mo_W": 0.003},
                 "beam_made": "V_Se",
                 "phonon_count": 2,
             },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -12,7 +13,7 @@ from jsonschema import Draft202012Validator
 from instruments import InstrumentFault
 from orchestrator.api.examples import FILE_NAME, FILE_SHA256, FILE_TEXT, SUBMISSION
 from orchestrator.api.problems import KINDS
-from tests.unit.orchestrator.api.serving import STRUCTURE, V1, Service, submitted
+from tests.unit.orchestrator.api.serving import STRUCTURE, V1, Service, serve, submitted
 
 _METHODS = {"get", "put", "post", "patch", "delete", "head"}
 
@@ -101,13 +102,15 @@ def test_every_problem_is_documented(service: Service) -> None:
     assert {str(status) for status, _ in KINDS.values()} - told <= {"401", "405"}
 
 
-def test_the_examples_of_the_document_work(service: Service) -> None:
+def test_the_examples_of_the_document_work(data: Path) -> None:
+    service = serve(data)
     assert STRUCTURE.read_text() == FILE_TEXT
     assert hashlib.sha256(STRUCTURE.read_bytes()).hexdigest() == FILE_SHA256
     client = service.client()
     client.put(f"{V1}/files/{FILE_SHA256}/{FILE_NAME}", content=FILE_TEXT.encode())
     assert client.post(f"{V1}/experiments:validate", json=SUBMISSION).json() == {"valid": True, "errors": []}
     assert client.post(f"{V1}/experiments", json=SUBMISSION).status_code == 201
+    service.catalogue.close()
 
 
 def test_the_documentation_asks_nothing_of_another_machine(service: Service) -> None:
