@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,8 +41,9 @@ from workflows.assembly import (
     prepare,
     spec_of,
 )
-from workflows.evaluation.baselines import BaselinesStopped, OurRun, baseline_plans, end_processes, run_all
-from workflows.evaluation.rehearsal import Curve, Rehearsal, one_thread, truth_of, verdict_on
+from workflows.evaluation.baselines import BaselinesStopped, end_processes
+from workflows.evaluation.comparison import Comparison
+from workflows.evaluation.rehearsal import Curve, one_thread, truth_of, verdict_on
 from workflows.flows.names import flow_name
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
@@ -279,52 +280,22 @@ class Session:
         run.curve.take(spent.electrons, spent.instrument_time_s)
         verdict = verdict_on(run.parts, run.experiment.microscope, truth)
         verdict["curve"] = run.curve.judged(truth)
+        spec = run.parts.spec
+        comparison = Comparison(
+            catalogue=self.catalogue,
+            settings=self.settings.instrument(spec.instrument.name),
+            cache_folder=self.cache_folder,
+            say=self.say,
+            stopped=lambda: self.control.reason() is not None,
+        )
+        own, seed = run.journal.experiment_id, run.options.seed
         try:
-            results = self._baselines(run) if run.options.baselines else {}
+            results = comparison.with_baselines(own, spec, seed) if run.options.baselines else {}
         except BaselinesStopped:
             wanted = self.control.reason() or "interrupted"
             return Ending(wanted, f"{ending.reason}; {wanted} by a person while the baselines ran")
         run.journal.note("evaluated", {"truth": verdict, "baselines": results})
         return ending
-
-    def _baselines(self, run: Run) -> dict[str, Any]:
-        spec, own = run.parts.spec, run.journal.experiment_id
-        main = Rehearsal(
-            spec=spec,
-            seed=run.options.seed,
-            settings=self.settings.instrument(spec.instrument.name),
-            cache_folder=self.cache_folder,
-            policy=spec.policy.name,
-            options=spec.policy.options,
-        )
-        points = [step.decision.point for step in self.catalogue.decisions(own)]
-        plans = baseline_plans(main, OurRun.of(points))
-        names = ", ".join(plan.policy for plan in plans)
-        self.say(f"running {len(plans)} baselines on fresh worlds of the same seed: {names}")
-        results = run_all(
-            plans,
-            lambda done: self.say(f"baseline {done['policy']} done"),
-            stopped=lambda: self.control.reason() is not None,
-        )
-        self._keep_children(own, main, results)
-        return results
-
-    def _keep_children(self, experiment_id: str, main: Rehearsal, results: Mapping[str, Mapping[str, Any]]) -> None:
-        there = {row.options.get("policy") for row in self.catalogue.children(experiment_id)}
-        for name, result in results.items():
-            if name in there:
-                continue  # kept before this run was resumed
-            plan = replace(main, policy=name)
-            child = self.catalogue.create_experiment(
-                name=f"{main.spec.name}: baseline {name}",
-                spec=plan.spec.model_dump(mode="json"),
-                seed=plan.seed,
-                engine="rehearsal",
-                options={"policy": name},
-                parent_id=experiment_id,
-            )
-            self.catalogue.append(child, "closed", dict(result))
-            self.catalogue.set_status(child, "completed", str(result["reason"]))
 
 
 def context_of(spec: ExperimentSpec) -> dict[str, Any]:

@@ -144,14 +144,17 @@ def run_all(
     with ProcessPoolExecutor(count, mp_context=context, initializer=_belong_to_parent) as pool:
         futures = {pool.submit(rehearse, plan): plan for plan in plans}
         waiting = set(futures)
-        while waiting:
-            ended, waiting = wait(waiting, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
-            for future in ended:
-                results[futures[future].policy] = future.result()
-                done(future.result())
-            if waiting and stopped():
-                end_processes()
-                raise BaselinesStopped
+        try:
+            while waiting:
+                ended, waiting = wait(waiting, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    results[futures[future].policy] = future.result()
+                    done(future.result())
+                if waiting and stopped():
+                    raise BaselinesStopped
+        except BaseException:
+            end_processes()
+            raise
     return {plan.policy: results[plan.policy] for plan in plans}
 
 

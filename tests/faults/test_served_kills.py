@@ -1,0 +1,127 @@
+"""kill -9 of worker, Prefect server, `serve` and instrument process in turn during one experiment: as if nothing
+had happened. And a run embedded in one process leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.harness import RASTER, data_folder, event_count, process, stempilot, without_ids
+from tests.integration.served import (
+    SEED,
+    Installation,
+    assert_same_counts,
+    configured,
+    counts,
+    installation,
+    until,
+)
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+FRAMES = 24
+OPTIONS = ("--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_scale=12")
+
+
+@pytest.fixture
+def served(forward_model: Path, tmp_path: Path) -> Any:
+    with installation(configured(data_folder(tmp_path, forward_model), "left")) as started:
+        yield started.serve()
+
+
+def test_each_process_killed_in_turn(served: Installation, forward_model: Path, tmp_path: Path) -> None:
+    """The processes that live go on; those that died are started again; the result is that of an undisturbed run."""
+    calm = data_folder(tmp_path, forward_model, "calm")
+    arguments = ("--data", calm, "--seed", SEED, "--no-baselines", "--engine", "local", "--json", *OPTIONS)
+    expected = stempilot("run", RASTER, *arguments).expect(0).document
+    own = served.submit("--instrument", "left", *OPTIONS)
+    kept = killed_after(served, own, 2, "worker-left")
+    kept |= killed_after(served, own, 6, "prefect")
+    kept |= killed_after(served, own, 9, "instrument-left")
+    kept |= killed_after(served, own, 13, "serve")
+    living = {role: served.pid(role) for role in ("worker-left", "instrument-left", "watchdog")}
+    served.serve()
+    for role, pid in living.items():
+        until(lambda: f"{role}: process {pid} was running already and is kept" in served.text(), role)  # noqa: B023
+    served.reaches(own, "completed")
+    document = served.document(own)
+    assert without_ids(document) == without_ids(expected)
+    assert document["truth"] == expected["truth"]
+    assert_same_counts(counts(served.data, own), counts(calm, expected["id"]))
+    assert {frame["id"]: frame["sha256"] for frame in document["frames"]}.items() >= kept.items()
+    assert len({frame["decision_id"] for frame in document["frames"]}) == len(document["frames"])
+    lost = [event for event in served.events(own, "status_changed") if "lost" in (event.payload["reason"] or "")]
+    assert len(lost) == 1
+    assert "every process has ended" in served.end()
+    assert served.processes() == []
+
+
+def killed_after(served: Installation, own: str, frames: int, role: str) -> dict[str, str]:
+    """kill -9 of a role once there are so many frames; the frames acknowledged by then."""
+    served.has_frames(own, frames)
+    kept = {frame["id"]: frame["sha256"] for frame in served.document(own)["frames"]}
+    assert served.entry(own)["status"] in ("running", "queued"), served.entry(own)
+    served.kill(role)
+    return kept
+
+
+def test_an_emergency_stop_without_worker_and_api(served: Installation) -> None:
+    """Nobody but the instrument lives, its beam is on."""
+    own = served.submit("--instrument", "left", "--set", "instrument.config.time_scale=1000")
+    exposing = until(lambda: _exposing(served), "an exposure")
+    served.kill("serve")
+    served.kill("worker-left")
+    served.kill("watchdog")
+    assert _exposing(served) == exposing
+    stopped = stempilot("estop", "--data", served.data, "--json").expect(0).document["instruments"]
+    left = next(line for line in stopped if line["instrument"] == "left")
+    assert left["beam_blanked"] is True
+    assert left["is_locked"] is True
+    assert own[:12] in served.entry(own)["id"]
+
+
+def _exposing(served: Installation) -> str | None:
+    from instruments import InstrumentFault
+    from instruments.remote import StopLine, endpoint_path
+
+    try:
+        return StopLine.of(endpoint_path(served.data / "run", "left")).status().exposing
+    except InstrumentFault:
+        return None
+
+
+def test_a_killed_run_takes_its_prefect_server_along(forward_model: Path, tmp_path: Path) -> None:
+    data = data_folder(tmp_path, forward_model)
+    running = process("run", RASTER, "--data", data, "--no-baselines", "--set", "instrument.config.time_scale=1000")
+    try:
+        until(lambda: event_count(data) > 2, "the first intent")
+        children = psutil.Process(running.pid).children(recursive=True)
+        assert any("workflows.prefect_server" in child.cmdline() for child in children)
+    finally:
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
+def test_ctrl_c_while_a_run_is_put_back(forward_model: Path, tmp_path: Path) -> None:
+    """Status 130 and how to go on, also before the loop has begun again."""
+    data = data_folder(tmp_path, forward_model)
+    options = ("--no-baselines", "--engine", "local", "--set", "budget.frames=12", "--seed", "3")
+    running = process("run", RASTER, "--data", data, *options)
+    until(lambda: event_count(data) > 20, "some frames")
+    running.kill()
+    running.communicate()
+    before = event_count(data)
+    resuming = process("resume", "latest", "--data", data)
+    until(lambda: event_count(data) > before, "the experiment to be taken up again")
+    resuming.send_signal(signal.SIGINT)
+    stdout, stderr = resuming.communicate()
+    assert resuming.returncode == 130, stdout + stderr
+    assert "stempilot resume" in stdout + stderr
+    assert "Traceback" not in stderr
+    assert stempilot("show", "latest", "--data", data, "--json").document["status"] == "interrupted"
+    stempilot("resume", "latest", "--data", data, "--json").expect(0)
