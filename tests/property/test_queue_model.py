@@ -98,6 +98,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.time.now = NOON
         self.queue = ExperimentQueue(self.catalogue)
         number = next(self.examples)
         self.instruments = [f"{number}-a", f"{number}-b"]
@@ -115,9 +116,9 @@ class QueueMachine(RuleBasedStateMachine):
             if late and not entry.started and entry.status in ("queued", "held"):
                 entry.status = "cancelled"
 
-    @initialize(target=experiments, instrument=st.integers(0, 1))
-    def first(self, instrument: int) -> str:
-        return self.submit(instrument, 0, None, None, hold=False)
+    @initialize(target=experiments, priorities=st.lists(st.integers(-1, 1), min_size=2, max_size=5))
+    def some_wait(self, priorities: list[int]) -> object:
+        return multiple(*(self.submit(0, priority, None, None, hold=False) for priority in priorities))
 
     @rule(
         target=experiments,
@@ -259,9 +260,10 @@ class QueueMachine(RuleBasedStateMachine):
         finally:
             self.catalogue._fences.clear()
 
+    @precondition(lambda self: any(lease.locked for lease in self.leases.values()) or self.time.now.second % 3 == 0)
     @rule(instrument=st.integers(0, 1))
     def lock_or_unlock(self, instrument: int) -> None:
-        name = self.instruments[instrument]
+        name = next((name for name, lease in self.leases.items() if lease.locked), self.instruments[instrument])
         lease = self.leases[name]
         lease.locked = not lease.locked
         if lease.locked:
