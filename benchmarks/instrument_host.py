@@ -87,9 +87,13 @@ def summary(found: list[float]) -> dict[str, float]:
     return {"median_ms": round(median(found), 3), "min_ms": round(min(found), 3), "max_ms": round(max(found), 3)}
 
 
-def new_frames(microscope: Microscope, name: str) -> list[float]:
-    """Frames never exposed before."""
-    return [times_ms(lambda: microscope.acquire(command(f"{name}{n}")), 1)[0] for n in range(FRAMES)]  # noqa: B023
+def new_frames(here: Microscope, there: Microscope) -> dict[str, Any]:
+    """Frames never exposed before, in turns, so that both meet the same load."""
+    found: dict[str, list[float]] = {"here": [], "remote": []}
+    for n in range(FRAMES):
+        for name, microscope in (("here", here), ("remote", there)):
+            found[name] += times_ms(lambda: microscope.acquire(command(f"f{n}")), 1)  # noqa: B023
+    return {name: summary(times) for name, times in found.items()}
 
 
 def over_a_pipe(frame: Frame) -> dict[str, Any]:
@@ -137,7 +141,7 @@ def measure(data: Path) -> dict[str, Any]:
         there.acquire(command("warm"))
         return {
             "frame_bytes": sum(counts.nbytes for counts in frame.counts.values()),
-            "new_frame": {"here": summary(new_frames(here, "f")), "remote": summary(new_frames(there, "f"))},
+            "new_frame": new_frames(here, there),
             "frame_handed_over_again": {"remote": summary(times_ms(lambda: there.acquire(command("f8")), 5 * FRAMES))},
             "read_state": {
                 "here": summary(times_ms(here.read_state, CALLS)), "remote": summary(times_ms(there.read_state, CALLS)),

@@ -79,8 +79,9 @@ class Ownership:
             newest = self._record.fence
             if fence is not None and fence < newest:
                 return False
-            barred = max(newest, newest if fence is None else fence)
-            self._record = self._record.model_copy(update={"barred_fence": barred, "barred_because": reason})
+            barred = newest if fence is None else fence
+            if barred > self._record.barred_fence:  # the first reason is the one to tell
+                self._record = self._record.model_copy(update={"barred_fence": barred, "barred_because": reason})
         return True
 
     def set_lock(self, lock: Lock) -> None:

@@ -287,7 +287,7 @@ def test_stop_while_it_exposes(bench: RunningHost) -> None:
         exposing.join()
         assert [frame.action_id for frame in frames] == ["long"]
         assert bench.stop_line.blank("again").beam_blanked is True
-        with pytest.raises(InstrumentFault, match="was blanked: again; claim it again"):
+        with pytest.raises(InstrumentFault, match="was blanked: a test; claim it again"):
             microscope.acquire(exposure("next"))
         assert microscope.execute(Blank(action_id="off")).beam_blanked
         after = instrument.load("stop", "bench", {}, next(_fences))

@@ -207,7 +207,8 @@ def estop(
     else:
         for stop in stops:
             print(_stop_line(stop))
-    raise typer.Exit(DONE if all(stop["is_reached"] for stop in stops) else INSTRUMENT)
+    is_done = all(stop["is_reached"] and (clear or stop["beam_blanked"]) for stop in stops)
+    raise typer.Exit(DONE if is_done else INSTRUMENT)
 
 
 def _stop_line(stop: dict[str, Any]) -> str:
