@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from orchestrator.settings import Settings
 from workflows.roles import holder
 
@@ -69,6 +71,7 @@ class Child:
     role: Role
     pid: int | None = None
     process: subprocess.Popen[bytes] | None = None
+    adopted: psutil.Process | None = None
     started_s: float = 0.0
     failures: int = 0
     not_before_s: float = 0.0
@@ -113,6 +116,10 @@ class Supervisor:
     def _adopt(self, child: Child) -> bool:
         pid = holder(self._folder, child.role.name)
         if pid is None:
+            return False
+        try:
+            child.adopted = psutil.Process(pid)
+        except psutil.NoSuchProcess:
             return False
         child.pid, child.process, child.started_s = pid, None, time.monotonic()
         self.say(f"{child.role.name}: process {pid} was running already and is kept")
@@ -174,7 +181,15 @@ class Supervisor:
     def _is_alive(self, child: Child) -> bool:
         if child.process is not None:
             return child.process.poll() is None
-        return holder(self._folder, child.role.name) is not None
+        return child.adopted is not None and _runs(child.adopted)  # its lock goes a moment before it does
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it is still that process, and more than a name that nobody has struck off yet."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(child: Child, number: signal.Signals) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.harness import RASTER, data_folder, event_count, process, stempilot, without_ids
+from tests.integration.harness import CENSUS, RASTER, data_folder, event_count, process, stempilot, without_ids
 from tests.integration.served import (
     SEED,
     Installation,
@@ -105,6 +105,25 @@ def test_a_killed_run_takes_its_prefect_server_along(forward_model: Path, tmp_pa
         os.kill(running.pid, signal.SIGKILL)
         running.communicate()
     assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
+def test_ctrl_c_while_baselines_run(forward_model: Path, tmp_path: Path) -> None:
+    """They are dropped, the measurement is not: resumable, and no process is left."""
+    data = data_folder(tmp_path, forward_model)
+    options = ("--engine", "local", "--set", "budget.frames=4", "--set", "budget.electrons=2.4e8")
+    running = process("run", CENSUS, "--data", data, *options)
+    assert running.stdout is not None
+    until(lambda: running.stdout.readline().startswith("running 5 baselines"), "baselines")  # pyright: ignore
+    children = until(lambda: psutil.Process(running.pid).children(recursive=True), "processes of baselines")
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate()
+    assert running.returncode == 130, stdout + stderr
+    assert "stempilot resume" in stdout
+    assert "Traceback" not in stderr
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    shown = stempilot("show", "latest", "--data", data, "--json").document
+    assert (shown["status"], len(shown["frames"])) == ("interrupted", 4)
+    assert "while the baselines ran" in shown["reason"]
 
 
 def test_ctrl_c_while_a_run_is_put_back(forward_model: Path, tmp_path: Path) -> None:
