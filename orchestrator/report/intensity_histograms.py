@@ -103,10 +103,18 @@ def _pool(data: ReportData, view: CensusView, mode: str, frames: list[ReportFram
         detectors,
         {name: np.concatenate(parts) for name, parts in host.items()},
         [np.concatenate(parts) for parts in species],
-        np.nanmedian(np.array(predicted), axis=0),
+        _median_of_known(np.array(predicted)),
         len(taken),
         float(np.median([frame.dose_e_per_a2 for frame, _ in taken])),
     )
+
+
+def _median_of_known(values: np.ndarray) -> np.ndarray:
+    """Median over the first axis of what is not NaN; NaN where nothing is known at all."""
+    known = ~np.isnan(values).all(axis=0)
+    median = np.full(values.shape[1:], np.nan)
+    median[known] = np.nanmedian(values[:, known], axis=0)
+    return median
 
 
 def _column_numbers(features: FeatureSet, columns: list[str]) -> dict[str, int]:

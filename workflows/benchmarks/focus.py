@@ -28,6 +28,7 @@ from workflows.assembly import Parts, join, make_policy, prepare
 PLACES = ("clean", "contaminated")
 _DWELL_US = {"clean": 1.0, "contaminated": 4.0}
 _FIELD_NM = {"clean": 4.0, "contaminated": 8.0}
+_CURRENT_PA = {"clean": 10.0, "contaminated": 30.0}
 _SWEEP_NM = np.arange(-4.0, 4.01, 0.5)  # about the focus found: the range of the hidden best is within
 
 
@@ -50,6 +51,7 @@ def focus_once(seed: int, place: str, cache_folder: Any) -> dict[str, Any]:
     """One series on one world: what was found, what would have been best, and what it cost."""
     spec = _spec()
     point = {"field_of_view_nm": _FIELD_NM[place], "dwell_time_us": _DWELL_US[place], "x_nm": 106.0, "y_nm": 0.0}
+    point["probe_current_pa"] = _CURRENT_PA[place]
     parts = _opened(spec, seed, cache_folder)
     if place == "clean":
         point["x_nm"], point["y_nm"] = _clean_spot(parts.microscope)
@@ -62,7 +64,7 @@ def focus_once(seed: int, place: str, cache_folder: Any) -> dict[str, Any]:
     focus = search.summary()["focus"]
     actions = twin.truth()["actions"]
     offset_nm = float(np.mean([actions[name]["true_defocus_offset_nm"] for name in search.action_ids]))
-    best_nm = best_contrast_nm(twin, spec, {**point, **_FIXED}) - offset_nm
+    best_nm = best_contrast_nm(twin, spec, {**_FIXED, **point}) - offset_nm
     maps = search.maps()
     sharpest_nm = float(maps["focus_tried_nm"][int(np.argmax(maps["focus_sharpness"]))])
     found_nm = focus["defocus_nm"]

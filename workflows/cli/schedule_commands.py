@@ -44,13 +44,16 @@ def _book(settings: Settings) -> ScheduleBook:
 def add(
     spec_file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="the experiment; taken as it is now")],
     cron: Annotated[str | None, typer.Option(help="five fields: '0 22 * * *' is every day at 22:00")] = None,
-    every: Annotated[float | None, typer.Option(min=1.0, help="seconds from one to the next")] = None,
+    every_s: Annotated[float | None, typer.Option("--every", min=1.0, help="seconds from one to the next")] = None,
     timezone: Annotated[str | None, typer.Option(help="of the cron line, as Europe/Berlin (else UTC)")] = None,
     name: Annotated[str | None, typer.Option(help="of the schedule (else the file's)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     priority: Annotated[int, typer.Option(help="in the queue")] = 0,
-    late: Annotated[
-        float, typer.Option(min=1.0, help="seconds; what is later than this, because nothing ran, is not made up for")
+    late_s: Annotated[
+        float,
+        typer.Option(
+            "--late", min=1.0, help="seconds; what is later than this, because nothing ran, is not made up for"
+        ),
     ] = LATE_S,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="do not run the baselines afterwards")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
@@ -60,7 +63,7 @@ def add(
 ) -> None:
     """Submit this experiment again and again: daily, hourly, whenever the cron line says."""
     opened = settings_of(data, settings)
-    when = schedule_of(cron, every, timezone)
+    when = schedule_of(cron, every_s, timezone)
     spec = ExperimentSpec.from_yaml(spec_file, overrides_of(set_ or []))
     check_spec(spec, opened)
     book = _book(opened)
@@ -69,7 +72,7 @@ def add(
         document = with_uploads(spec, catalogue.uploads.keep)
     options = RunOptions(seed=seed, baselines=not no_baselines, settings_file=told).to_dict()
     order = Order(
-        spec=document, seed=seed, options=options, priority=priority, late_s=late, submitted_by=getpass.getuser()
+        spec=document, seed=seed, options=options, priority=priority, late_s=late_s, submitted_by=getpass.getuser()
     )
     made = book.add(name or spec_file.stem, order, when)
     if as_json:

@@ -1,0 +1,71 @@
+"""A survey killed with kill -9 in the middle of a square: it goes on there, and no finished square is repeated."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.catalogue import Catalogue
+from tests.faults import warm_start
+from tests.integration.harness import RASTER, data_folder, event_count, stempilot, without_ids
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+
+def survey_file(folder: Path) -> Path:
+    path = folder / "survey.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "Two squares", "template": str(RASTER), "set": {"budget.frames": 4},
+                "grid": {"rows": 1, "columns": 2, "side_nm": 26.0},
+                "overview": {"mode": "maadf", "probe_current_pa": 10.0}, "order": "cleanest", "seed": 3,
+            }
+        )
+    )  # fmt: skip
+    return path
+
+
+def squares_of(data: Path, survey_id: str) -> dict[str, dict[str, Any]]:
+    with Catalogue.open(data, read_only=True) as catalogue:
+        children = [(row.spec["labels"]["square"], row.id) for row in catalogue.children(survey_id)]
+    assert len({name for name, _ in children}) == len(children), "a square was run twice"
+    return {name: stempilot("show", own, "--data", data, "--json").expect(0).document for name, own in children}
+
+
+def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
+    path = survey_file(tmp_path)
+    calm, data = data_folder(tmp_path, forward_model, "calm"), data_folder(tmp_path, forward_model)
+    here = ("--engine", "local", "--where", "here")
+    expected = stempilot("survey", path, "--data", calm, *here, "--json").expect(0).document
+    assert expected["reason"] == "2 of 2 squares completed"
+    page = Path(expected["report"]).read_text(encoding="utf-8")
+    assert "clean" in page
+    assert stempilot("report", expected["id"], "--data", calm).expect(0).stdout.strip() == expected["report"]
+    theirs = squares_of(calm, expected["id"])
+    ends = {"overview": 13, "first square": 22}  # events of the journal after which it is in the next one
+    said = tmp_path / "said"
+    child = warm_start.start(said, "survey", path, "--data", data, *here)
+    for after in ends.values():
+        until = time.monotonic() + 600
+        while child.is_alive() and event_count(data) < after and time.monotonic() < until:
+            time.sleep(0.002)
+        assert child.is_alive(), said.read_text()[-2000:]
+        child.kill()
+        child.join()
+        with Catalogue.open(data, read_only=True) as catalogue:
+            (survey_id,) = [row.id for row in catalogue.experiments()]
+        child = warm_start.start(said, "survey", "--resume", survey_id, "--data", data, *here)
+    child.join()
+    assert child.exitcode == 0, said.read_text()[-2000:]
+    ours = squares_of(data, survey_id)
+    assert list(ours) == list(theirs)
+    for name, document in ours.items():
+        assert document["status"] == "completed", name
+        assert without_ids(document) == without_ids(theirs[name]), name
+        assert document["electrons"] == theirs[name]["electrons"], name
+    assert stempilot("survey", "--resume", survey_id, "--data", data, *here).status == 3

@@ -1,0 +1,122 @@
+"""A schedule at a real Prefect server on loopback: due in seconds, submitted once, the scheduler killed or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.catalogue import Catalogue
+from orchestrator.errors import SpecError
+from orchestrator.queue import ExperimentQueue
+from tests.integration.harness import RASTER, process, stempilot
+from workflows.flows.schedule import Order, schedule_of
+from workflows.flows.scheduler import Submitter
+from workflows.prefect_server import FACTS_FILE, unreachable_because
+
+DEADLINE_S = 600.0
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Submitter]:
+    with Catalogue.open(tmp_path / "data") as catalogue:
+        yield Submitter(catalogue, ExperimentQueue(catalogue))
+
+
+def order() -> Order:
+    spec: dict[str, Any] = {"name": "nightly", "instrument": {"name": "simulated"}}
+    return Order(spec=spec, seed=3, options={"seed": 3}, priority=2, submitted_by="anna")
+
+
+def test_one_moment_is_submitted_once(kept: Submitter) -> None:
+    first = kept.submit("deployment 22:00", order())
+    assert kept.submit("deployment 22:00", order()) == first
+    assert kept.submit("deployment 23:00", order()) != first
+    entries = kept.queue.entries()
+    assert [(entry.name, entry.priority, entry.submitted_by) for entry in entries] == [("nightly", 2, "anna")] * 2
+
+
+def test_when_is_checked() -> None:
+    for words, arguments in (
+        ("one of them", (None, None, None)),
+        ("one of them", ("0 22 * * *", 60.0, None)),
+        ("--cron 'every night'", ("every night", None, None)),
+        ("--timezone 'Mars'", ("0 22 * * *", None, "Mars")),
+    ):
+        with pytest.raises(SpecError, match=words):
+            schedule_of(*arguments)
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    end_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end_s:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
+
+
+def server_url(data: Path) -> str | None:
+    try:
+        url = str(json.loads((data / "run" / FACTS_FILE).read_text(encoding="utf-8"))["url"])
+    except (FileNotFoundError, ValueError):
+        return None
+    return url if unreachable_because(url) is None else None
+
+
+def queued(data: Path) -> list[str]:
+    with Catalogue.open(data, visitor=True) as catalogue:
+        return [entry.id for entry in ExperimentQueue(catalogue).entries(statuses=("queued",))]
+
+
+def moments(data: Path) -> list[str]:
+    """For what moment each experiment was submitted."""
+    with Catalogue.open(data, read_only=True) as catalogue:
+        return [str(row.options["schedule"]) for row in catalogue.experiments()]
+
+
+@pytest.mark.slow
+def test_due_at_a_real_server(data: Path) -> None:
+    stempilot("schedule", "list", "--data", data).complains(5, "no Prefect server is known here")
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        running.append(process(*arguments, "--data", data, start_new_session=True))
+        return running[-1]
+
+    try:
+        start("prefect-server")
+        until(lambda: server_url(data), "Prefect's server")
+        add = ("schedule", "add", RASTER, "--every", "4", "--name", "often", "--data", data, "--no-baselines")
+        assert "every 4 s" in stempilot(*add).expect(0).stdout
+        stempilot(*add).complains(2, "there is a schedule 'often' already")
+        scheduler = start("scheduler")
+        until(lambda: queued(data), "an experiment in the queue")
+        os.kill(scheduler.pid, signal.SIGKILL)
+        scheduler.wait()
+        before = len(queued(data))
+        scheduler = start("scheduler")
+        until(lambda: len(queued(data)) > before, "another after the restart")
+        listed = stempilot("schedule", "list", "--data", data, "--json").expect(0).document["schedules"]
+        assert [(one["name"], one["experiment"], one["instrument"]) for one in listed] == [
+            ("often", "Small raster", "simulated")
+        ]
+        assert stempilot("schedule", "remove", "often", "--data", data).expect(0).stdout == "schedule often is gone\n"
+        scheduler.terminate()
+        assert scheduler.wait(DEADLINE_S) == 0
+        due = moments(data)
+        assert len(set(due)) == len(due), "one moment was submitted twice"
+        stempilot("schedule", "remove", "often", "--data", data).complains(5, "often")
+        assert stempilot("schedule", "list", "--data", data, "--json").document == {"schedules": []}
+    finally:
+        for child in running:
+            if child.poll() is None:
+                child.kill()
+            child.communicate()
