@@ -37,6 +37,7 @@ bench: .venv/installed
 	mkdir -p benchmarks/results
 	$(BIN)/stempilot bench loop_overhead --seeds 3 --out benchmarks/results/loop_overhead.json
 	$(BIN)/stempilot bench first_world --seeds $(SEEDS) --out benchmarks/results/first_world.json
+	$(BIN)/python benchmarks/page.py --out benchmarks/results/page.json
 
 smoke-deploy: .venv/installed-dev
 	$(BIN)/python -m deploy.smoke_deploy

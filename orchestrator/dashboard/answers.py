@@ -105,7 +105,7 @@ def surest_finds(answer: AnswerSoFar | None, frames: Sequence[ReportFrame]) -> l
     rows = np.nonzero(view.native | view.beam_made)[0]
     finds: list[Find] = []
     for row in rows[np.argsort(view.error_probability[rows], kind="stable")]:
-        showing = fields.showing(view.x_nm[row], view.y_nm[row])
+        showing = fields.showing(float(view.x_nm[row]), float(view.y_nm[row]))
         if len(showing):
             dose = f"{view.dose_e_per_a2[row]:,.0f} e/Å²"
             title = view.words(int(row))

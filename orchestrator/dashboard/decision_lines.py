@@ -48,18 +48,18 @@ class DecisionPage:
     decision_count: int
 
 
-def decision_page(steps: Sequence[Step], number: int, now: datetime) -> DecisionPage:
+def decision_page(steps: Sequence[Step], number: int, now: datetime, *, is_running: bool) -> DecisionPage:
     """A page of decisions; a number beyond the last page gives the last."""
     page_count = max(1, -(-len(steps) // PAGE_LENGTH))
     number = min(max(1, number), page_count)
     newest_first = steps[::-1][(number - 1) * PAGE_LENGTH : number * PAGE_LENGTH]
     return DecisionPage(
-        lines=tuple(decision_line(step, now) for step in newest_first),
+        lines=tuple(decision_line(step, now, is_running=is_running) for step in newest_first),
         number=number, page_count=page_count, decision_count=len(steps),
     )  # fmt: skip
 
 
-def decision_line(step: Step, now: datetime) -> DecisionLine:
+def decision_line(step: Step, now: datetime, *, is_running: bool) -> DecisionLine:
     """One decision in words."""
     rest = {key: value for key, value in step.reason.items() if key != "why"}
     return DecisionLine(
@@ -71,7 +71,7 @@ def decision_line(step: Step, now: datetime) -> DecisionLine:
         numbers=numbers(rest),
         point=words_of(step.point),
         status=step.status,
-        outcome=_outcome(step),
+        outcome=_outcome(step, is_running=is_running),
         statement=str(step.score.get("statement", "")),
         dose="" if step.dose_e_per_a2 is None else f"{step.dose_e_per_a2:,.0f} e/Å²",
         frame_id=step.frame_id if step.has_frame else None,
@@ -88,9 +88,11 @@ def last_decision_in_words(steps: Sequence[Step]) -> str | None:
     if not steps:
         return None
     step = steps[-1]
-    return f"{step.seq}: {where(step)}. {why(step)}"
+    return f"{step.seq}: {where(step)}. {why(step).rstrip('.')}."
 
 
-def _outcome(step: Step) -> str:
+def _outcome(step: Step, *, is_running: bool) -> str:
+    if step.status in ("intended", "stored") and not is_running:
+        return "not finished; settled when the experiment goes on"
     words = OUTCOME_WORDS.get(step.status, step.status)
     return f"{words}: {step.status_reason}" if step.status_reason else words

@@ -21,7 +21,7 @@ from orchestrator.dashboard.meters import Meter, budget_meters
 from orchestrator.dashboard.phrases import STATUS_WORDS, clock_time, counted, duration
 from orchestrator.dashboard.queue_view import actions, wish_in_words
 from orchestrator.dashboard.specimen_map import SpecimenMap, map_extent, scale_bar, specimen_map
-from orchestrator.queue import QueueEntry
+from orchestrator.queue import WAITING, QueueEntry
 from orchestrator.report.pictures import round_length_nm
 from orchestrator.report.wording import numbers, without_folders
 
@@ -103,7 +103,7 @@ def experiment_page(
         answer_as_of=_as_of(chronicle, answer), map=_map(row, chronicle, answer), maps=answers.map_names(answer),
         finds=answers.surest_finds(answer, [report_frame(step) for step in chronicle.frames]),
         last_frame=_last_frame(row.id, chronicle, detectors),
-        decisions=decision_page(chronicle.steps, page_number, now),
+        decisions=decision_page(chronicle.steps, page_number, now, is_running=status == "running"),
         notes=[_note(note, now) for note in chronicle.notes],
         unanswered=_unanswered(chronicle), version=f"{chronicle.last_seq}",
     )  # fmt: skip
@@ -115,8 +115,8 @@ def spec_text(spec: Mapping[str, Any]) -> str:
 
 
 def _reason(row: ExperimentRow, entry: QueueEntry | None) -> str:
-    waits = entry.wait_reason if entry is not None else None
-    return waits or row.reason or ""
+    waits = entry is not None and row.status in WAITING
+    return (entry.wait_reason if waits and entry is not None else row.reason) or ""
 
 
 def _when(row: ExperimentRow, chronicle: Chronicle, now: datetime) -> str:
@@ -133,7 +133,7 @@ def _when(row: ExperimentRow, chronicle: Chronicle, now: datetime) -> str:
 def _as_of(chronicle: Chronicle, answer: AnswerSoFar | None) -> str:
     if answer is None or chronicle.closed:
         return ""
-    return f"after {counted(answer.frame_count, 'frame')} of {len(chronicle.frames)}"
+    return f"after {answer.frame_count:,} of {counted(len(chronicle.frames), 'frame')}"
 
 
 def _map(row: ExperimentRow, chronicle: Chronicle, answer: AnswerSoFar | None) -> SpecimenMap | None:
@@ -142,7 +142,7 @@ def _map(row: ExperimentRow, chronicle: Chronicle, answer: AnswerSoFar | None) -
         return None
     surveys = sum(step.command["purpose"] == "survey" for step in chronicle.frames)
     ground = f"/experiments/{row.id}/ground.png?surveys={surveys}" if surveys else None
-    return specimen_map(chronicle, extent, answer, ground_url=ground)
+    return specimen_map(chronicle, extent, answer, ground_url=ground, is_running=row.status == "running")
 
 
 def _last_frame(experiment_id: str, chronicle: Chronicle, detectors: tuple[str, ...]) -> LastFrame | None:

@@ -40,15 +40,9 @@ def budget_meters(chronicle: Chronicle, spec: Mapping[str, Any], dose_max_e_per_
         _meter("electrons", chronicle.electrons, budget.get("electrons"), scientific),
         _meter("microscope time", chronicle.instrument_time_s, budget.get("instrument_time_s"), duration),
         _meter("frames", frame_count, budget.get("frames"), lambda value: f"{value:,.0f}"),
-        _meter("highest dose in any 1 nm²", dose_max_e_per_a2, safety.get("max_dose_e_per_a2"), _dose),
+        _meter("dose in any 1 nm²", dose_max_e_per_a2, safety.get("max_dose_e_per_a2"), _dose),
     ]
     return meters
-
-
-def furthest(meters: list[Meter]) -> Meter | None:
-    """The budget that is nearest to its end."""
-    limited = [meter for meter in meters if meter.fraction is not None]
-    return max(limited, key=lambda meter: meter.fraction or 0.0, default=None)
 
 
 def _dose(value_e_per_a2: float) -> str:

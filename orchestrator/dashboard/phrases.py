@@ -33,18 +33,18 @@ def clock_time(moment: datetime, now: datetime) -> str:
     return local.strftime("%H:%M:%S") if local.date() == today else local.strftime("%-d %b %Y, %H:%M")
 
 
-def duration(seconds: float) -> str:
+def duration(duration_s: float) -> str:
     """Seconds in the two largest units that matter.
 
     >>> duration(21.68), duration(600), duration(3725), duration(0)
     ('21.7 s', '10 min', '1 h 2 min', '0 s')
     """
-    if seconds < _MINUTE_S:
-        return f"{seconds:.3g} s"
-    if seconds < _HOUR_S:
-        minutes, rest = divmod(round(seconds), _MINUTE_S)
+    if duration_s < _MINUTE_S:
+        return f"{duration_s:.3g} s"
+    if duration_s < _HOUR_S:
+        minutes, rest = divmod(round(duration_s), _MINUTE_S)
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, rest = divmod(round(seconds / _MINUTE_S), _MINUTE_S)
+    hours, rest = divmod(round(duration_s / _MINUTE_S), _MINUTE_S)
     return f"{hours} h {rest} min" if rest else f"{hours} h"
 
 

@@ -13,19 +13,19 @@ from PIL import Image
 from orchestrator.report.close_ups import SMOOTHING_NM, Crop
 from orchestrator.report.overview import Mosaic
 
-_LOW_PERCENT, _HIGH_PERCENT = 0.5, 99.8
-_GROUND_HIGH_PERCENT = 99.5
+_BLACK_FRACTION, _WHITE_FRACTION = 0.005, 0.998
+_SMOOTH_WHITE_FRACTION = 0.995
 
 
-def contrast(image: np.ndarray, high_percent: float = _HIGH_PERCENT) -> tuple[float, float]:
+def contrast(image: np.ndarray, white_fraction: float = _WHITE_FRACTION) -> tuple[float, float]:
     """(black, white) of an image: its 0.5th and 99.8th percentile, apart by at least a little."""
-    low, high = np.nanpercentile(image, [_LOW_PERCENT, high_percent])
+    low, high = np.nanquantile(image, [_BLACK_FRACTION, white_fraction])
     return float(low), float(max(high, low + 1e-6 * max(abs(low), 1.0)))
 
 
-def grey_png(image: np.ndarray, black: float, white: float) -> bytes:
+def grey_png(image: np.ndarray, black_counts: float, white_counts: float) -> bytes:
     """8-bit greyscale, row 0 at the bottom; not a number is transparent."""
-    scaled = np.clip((image - black) / (white - black), 0.0, 1.0)
+    scaled = np.clip((image - black_counts) / (white_counts - black_counts), 0.0, 1.0)
     missing = np.isnan(scaled)
     grey = np.round(255 * np.nan_to_num(scaled)).astype(np.uint8)[::-1]
     if missing.any():
@@ -35,7 +35,7 @@ def grey_png(image: np.ndarray, black: float, white: float) -> bytes:
 
 def ground_png(mosaic: Mosaic) -> bytes:
     """Survey frames laid together; where none lies it is transparent."""
-    return grey_png(mosaic.image, *contrast(mosaic.image, _GROUND_HIGH_PERCENT))
+    return grey_png(mosaic.image, *contrast(mosaic.image, _SMOOTH_WHITE_FRACTION))
 
 
 def coloured_png(image: np.ndarray) -> bytes:
@@ -53,7 +53,7 @@ def site_png(crop: Crop) -> bytes:
 
     filled = np.nan_to_num(crop.image, nan=float(np.nanmean(crop.image)))
     smooth = gaussian_filter(filled.astype(float), SMOOTHING_NM / (crop.width_nm / len(crop.image)), mode="nearest")
-    return grey_png(smooth, *contrast(smooth, 99.5))
+    return grey_png(smooth, *contrast(smooth, _SMOOTH_WHITE_FRACTION))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -16,13 +16,7 @@ from orchestrator.dashboard.phrases import clock_time
 from orchestrator.queue import ExperimentQueue, QueueEntry, possible_actions
 
 WAITING_SHOWN: Final = 50
-ACTION_WORDS: Final = {
-    "hold": "Hold",
-    "release": "Release",
-    "cancel": "Cancel",
-    "pause": "Pause",
-    "resume": "Resume",
-}
+ACTION_WORDS: Final = {"hold": "Hold", "release": "Release", "pause": "Pause", "resume": "Resume", "cancel": "Cancel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +85,9 @@ def wish_in_words(entry: QueueEntry) -> str | None:
 
 
 def actions(status: str) -> list[tuple[str, str]]:
-    """(action, what its button says) that are possible now."""
-    return [(action, ACTION_WORDS[action]) for action in possible_actions(status)]
+    """(action, what its button says) that are possible now; what ends it comes last."""
+    possible = possible_actions(status)
+    return [(action, words) for action, words in ACTION_WORDS.items() if action in possible]
 
 
 def first_line(text: str | None) -> str:

@@ -86,7 +86,7 @@ def map_extent(chronicle: Chronicle, spec: Mapping[str, Any], answer: AnswerSoFa
 
 
 def specimen_map(
-    chronicle: Chronicle, extent: Extent, answer: AnswerSoFar | None, *, ground_url: str | None
+    chronicle: Chronicle, extent: Extent, answer: AnswerSoFar | None, *, ground_url: str | None, is_running: bool
 ) -> SpecimenMap:
     """The map of an experiment as far as it got."""
     frame, view = _Frame(extent), _view_of(answer)
@@ -108,7 +108,7 @@ def specimen_map(
         _marked(frame, waiting[-1] if waiting else None, "next"),
         _scale_bar(frame),
     ]
-    legend = [*entries, *_legend_of_marks(last, waiting, surveys)]
+    legend = [*entries, *_legend_of_marks(last, waiting, surveys, "exposing now" if is_running else "not finished")]
     sentence = _sentence(extent, fields, surveys, legend)
     markup = Markup(
         '<svg class="map" width="{0:.0f}" height="{1:.1f}" viewBox="0 0 {0:.0f} {1:.1f}" role="img" aria-label="{2}">'
@@ -236,8 +236,10 @@ def _small(content: Markup) -> Markup:
     return Markup('<svg class="swatch" viewBox="0 0 16 16" aria-hidden="true">{}{}</svg>').format(ground, content)
 
 
-def _legend_of_marks(last: Step | None, waiting: Sequence[Step], surveys: Sequence[Step]) -> list[LegendEntry]:
-    marks = [("last", "last frame", last is not None), ("next", "exposing now", waiting), ("survey", "survey", surveys)]
+def _legend_of_marks(
+    last: Step | None, waiting: Sequence[Step], surveys: Sequence[Step], waiting_is: str
+) -> list[LegendEntry]:
+    marks = [("last", "last frame", last is not None), ("next", waiting_is, waiting), ("survey", "survey", surveys)]
     box = Markup('<g class="{0}"><rect class="{0}" x="3" y="3" width="10" height="10"/></g>')
     return [LegendEntry(symbol=_small(box.format(name)), words=words) for name, words, is_there in marks if is_there]
 

@@ -154,7 +154,7 @@ def _decision(decision: ReportDecision, same: Sequence[str]) -> dict[str, Any]:
         "point": words_of({key: value for key, value in decision.point.items() if key not in same}),
         "why": str(decision.reason.get("why", "no reason given")),
         "numbers": numbers(rest),
-        "prediction": "; ".join(f"{name} {with_std(pair)}" for name, pair in decision.prediction.items()),
+        "prediction": "; ".join(f"{name} {with_std(*pair)}" for name, pair in decision.prediction.items()),
         "cost": "; ".join(
             f"{label(name)} {plain_number(value)}{unit_after(name)}" for name, value in decision.cost.items() if value
         ),

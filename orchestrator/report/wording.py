@@ -32,9 +32,8 @@ def numbers(values: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def with_std(pair: tuple[float | None, float | None]) -> str:
+def with_std(mean: float | None, std: float | None) -> str:
     """Mean and standard deviation."""
-    mean, std = pair
     return f"{plain_number(mean)} ± {plain_number(std)}"
 
 
@@ -76,7 +75,7 @@ def _ending(name: str) -> str | None:
 def without_folders(value: Any) -> Any:
     """A spec without the folders of the machine it was written on: absolute paths become file names.
 
-    >>> without_folders({"structure": "/home/anna/WSe2.extxyz", "modes": ["haadf"]})
+    >>> without_folders({"structure": "/elsewhere/WSe2.extxyz", "modes": ["haadf"]})
     {'structure': 'WSe2.extxyz', 'modes': ['haadf']}
     """
     if isinstance(value, Mapping):
