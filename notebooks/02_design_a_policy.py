@@ -58,7 +58,7 @@ def belief_map(seen: Seen, *, reach_nm=10.0, likeness=0.5, greed=1.0, step_nm=No
         rate = (found.sum() + 1) / (area.sum() + 1)
         known = 1 + rate * (near @ area)  # finds that would be average here
         worth += greed * np.sqrt((1 + near @ found) / known) + 0.5 / np.sqrt(known)
-    if weigh_by_survey:
+    if weigh_by_survey and bright.any():
         worth *= bright
     worth[seen.taken(places)] = 0
     best = int(worth.argmax())
@@ -87,7 +87,7 @@ WORLD = {
     "search_space.y_nm": {"low": -HALF_NM, "high": HALF_NM, "resolution": 0.1},
     "search_space.field_of_view_nm": {"low": 2, "high": 2 * HALF_NM},
     "objective.options.phonon_count": 2,
-    "budget": {"electrons": 1.6e8, "instrument_time_s": 600},
+    "budget": {"electrons": 1e8, "instrument_time_s": 600},
 }
 defects = Laboratory(EXAMPLES / "native_defects.yaml", WORLD)
 defects.prepare()
@@ -167,7 +167,7 @@ on_defects.trial("raster", SEEDS[0]).plot_points(axes=right);
 
 # %%
 RECORD = Path(os.environ.get("STEMPILOT_REAL_DATA", "no-such-folder")) / "replay" / "idp_tilt0_maps.npz"
-SPECTRA = 64
+SPECTRA = 49
 on_maps = None
 if RECORD.is_file():
     maps = Laboratory(

@@ -89,17 +89,27 @@ class Seen:
     def places_nm(self, step_nm: float | None = None) -> np.ndarray:
         """(n, 2) x and y of the fields that can be taken.
 
-        The cells of the map where the question has told of its grid, otherwise positions `step_nm` apart (default: the
-        field width, so that tiles cover the area).
+        The cells of the map where the question has told of its grid. Otherwise tiles that cover the area, or, with
+        `step_nm`, positions that far apart whose fields lie inside it.
         """
         found = self._image()
         if found is None or found[0] != _GRID:
-            return grid_positions(self.space, step_nm or self.field_width_nm)
+            return self._tiles_nm() if step_nm is None else self._inside(grid_positions(self.space, step_nm))
         axes = [
             axis[(axis >= low) & (axis <= high)]
             for axis, (low, high) in zip(found[2:], (bounds_of(self.space, n) for n in ("x_nm", "y_nm")), strict=True)
         ]
         return np.stack([values.ravel() for values in np.meshgrid(*axes)], axis=1)
+
+    def _tiles_nm(self) -> np.ndarray:
+        return grid_positions(self.space, self.field_width_nm)
+
+    def _inside(self, places_nm: np.ndarray) -> np.ndarray:
+        """Those whose whole field lies in the area; the tiles where none does."""
+        bounds = np.array([bounds_of(self.space, name) for name in ("x_nm", "y_nm")])
+        half = self.field_width_nm / 2 - 1e-9
+        fits = ((places_nm >= bounds[:, 0] + half) & (places_nm <= bounds[:, 1] - half)).all(axis=1)
+        return places_nm[fits] if np.any(fits) else self._tiles_nm()
 
     def survey_at(self, places_nm: np.ndarray) -> np.ndarray:
         """(n,) mean of the survey image over a field at each place; 0 where nothing is known."""

@@ -22,7 +22,7 @@ def belief_map(seen: Seen, *, reach_nm=10.0, likeness=0.5, greed=1.0, step_nm=No
         rate = (found.sum() + 1) / (area.sum() + 1)
         known = 1 + rate * (near @ area)  # finds that would be average here
         worth += greed * np.sqrt((1 + near @ found) / known) + 0.5 / np.sqrt(known)
-    if weigh_by_survey:
+    if weigh_by_survey and bright.any():
         worth *= bright
     worth[seen.taken(places)] = 0
     best = int(worth.argmax())

@@ -76,7 +76,8 @@ def median_of(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 def draw_points(trial: Trial, axes: Axes | None) -> Axes:
     """Fields in their order over what the survey showed."""
     axes = trial.space.plot(trial.points, axes)
-    name = next((name for name in _BACKGROUNDS if name in trial.maps), None)
+    known = [name for name, values in trial.maps.items() if values.ndim == 2 and np.isfinite(values).any()]
+    name = next((name for name in _BACKGROUNDS if name in known), None)
     if name is not None:
         _show_map(axes, trial, name, "Greys_r", _BACKGROUNDS[name])
     axes.set_title(f"Where {trial.policy} looked, in order (seed {trial.seed})", loc="left", fontsize=10)
