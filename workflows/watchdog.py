@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,7 @@ from orchestrator.settings import Settings
 from workflows.roles import RoleLock, run_folder
 
 LOOK_EVERY_S: Final = 0.5
+AGAIN_S: Final = 5.0  # between attempts on an instrument that could not be blanked
 STOP_ANSWER_S: Final = 8.0
 BEAM_NOT_BLANKED: Final = "beam_not_blanked"
 _AT_ONCE: Final = 8
@@ -53,7 +56,7 @@ class Watchdog:
     _writing: Future[None] | None = None
     _asked: dict[str, Future[Finding | None]] = field(default_factory=dict[str, "Future[Finding | None]"])
     _unwritten: list[Finding] = field(default_factory=list[Finding])
-    _told: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    _failed_s: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
     _trouble: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +83,8 @@ class Watchdog:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _see_to(self, lease: InstrumentLease) -> None:
-        if lease.instrument not in self._asked:
+        failed_s = self._failed_s.get((lease.instrument, lease.fence), -inf)
+        if lease.instrument not in self._asked and time.monotonic() >= failed_s + AGAIN_S:
             self._asked[lease.instrument] = self._pool.submit(self._blank_if_on, lease)
 
     def _blank_if_on(self, lease: InstrumentLease) -> Finding | None:
@@ -115,8 +119,8 @@ class Watchdog:
     def _is_new(self, finding: Finding) -> bool:
         """What could not be done is tried again and again, but told once for each lease."""
         key = (finding.lease.instrument, finding.lease.fence)
-        is_new = key not in self._told
-        self._told.add(key)
+        is_new = key not in self._failed_s
+        self._failed_s[key] = time.monotonic()
         return is_new
 
     def _write_down(self) -> str | None:
