@@ -87,9 +87,9 @@ def write_answer(path: Path, answer: AnswerSoFar) -> None:
 def read_answer(path: Path) -> AnswerSoFar | None:
     """The answer so far, or None where none was kept or the file cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             header = json.loads(str(stored[_HEADER]))
             maps = {name.removeprefix("map_"): stored[name] for name in stored.files if name.startswith("map_")}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
     return AnswerSoFar(frame_count=header["frame_count"], summary=header["summary"], maps=maps)

@@ -252,6 +252,19 @@ def test_focus_and_what_is_typed_survive_updates(page, site: Served) -> None:
 CONTRAST = Path(__file__).with_name("readable.js").read_text(encoding="utf-8")
 
 
+def test_what_a_reader_would_stumble_over_is_noticed(browser) -> None:
+    shown = browser.new_page()
+    shown.set_content(
+        "<h1>a</h1><h3>b</h3><p style='color:#999;background:#fff'>pale</p><p style='font-size:9px'>tiny</p>"
+        "<input id=x><img id=x src=y><button style='width:9px'></button>"
+    )
+    found = " ".join(shown.evaluate(CONTRAST))
+    faults = ("contrast 2.8", "9 px text: tiny", "no name: <input", "no name: <img", "small: <button", "id twice: x")
+    for fault in (*faults, "h3 after h1", "no language"):
+        assert fault in found
+    shown.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_readable_named_and_never_wider_than_the_window(browser, site: Served, scheme: str) -> None:
     entry = site.submit("A long name " + "of_many_words_without_a_space_" * 5, frames=6)

@@ -103,7 +103,7 @@ def test_a_decision_without_a_frame_says_what_became_of_it(
     service: Service, browser: TestClient, status: str, reason: str, words: str
 ) -> None:
     own = started(service.catalogue, service.queue).experiment_id
-    service.catalogue.mark(intend(service.catalogue, own, 1), status, reason)  # pyright: ignore
+    service.catalogue.mark(intend(service.catalogue, own, 1), status, reason)
     page = browser.get(f"/experiments/{own}").text
     assert words in page
     assert "No frame yet." in page
