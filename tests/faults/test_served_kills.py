@@ -113,7 +113,7 @@ def test_ctrl_c_while_baselines_run(forward_model: Path, tmp_path: Path) -> None
     options = ("--engine", "local", "--set", "budget.frames=4", "--set", "budget.electrons=2.4e8")
     running = process("run", CENSUS, "--data", data, *options)
     assert running.stdout is not None
-    until(lambda: running.stdout.readline().startswith("running 5 baselines"), "baselines")  # pyright: ignore
+    assert any(line.startswith("running 5 baselines") for line in running.stdout)
     children = until(lambda: psutil.Process(running.pid).children(recursive=True), "processes of baselines")
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate()
