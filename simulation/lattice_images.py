@@ -195,11 +195,17 @@ class LatticeImages:
         outer_mrad: float,
         optics: Optics,
         coherence: Coherence,
+        *,
+        mean_of_lattice: bool = True,
     ) -> NDArray[np.float64]:
-        """The whole image around a site, on the pixels of a difference image; `content` None is the host."""
+        """The whole image around a site, on the pixels of a difference image; `content` None is the host.
+
+        Without `mean_of_lattice` the perfect part is that of the site's own supercell, with its thermal displacements.
+        """
         axis = self._patch_axis_angstrom()
         x, y = self._supercell.site_angstrom(column)
-        harmonics = self._harmonics(None, (), inner_mrad, outer_mrad, optics, coherence)
+        every = not mean_of_lattice
+        harmonics = self._harmonics(None, (), inner_mrad, outer_mrad, optics, coherence, every=every)
         image = self._optics.synthesised(harmonics, x + axis, y + axis)
         if content is None:
             return image
