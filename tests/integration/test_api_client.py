@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,82 +19,8 @@ from orchestrator.client import Client
 from orchestrator.errors import Conflict, NotAllowed, NotFound, PreconditionFailed, SpecError, Unreachable
 from orchestrator.queue import ExperimentQueue
 from orchestrator.spec import ExperimentSpec
-from tests.integration.harness import CONSOLE, ROOT, SPECS
-
-DEADLINE_S = 180.0
-
-
-@dataclass
-class Api:
-    """`stempilot serve --alone` of one data folder, on one port, started as often as it is killed."""
-
-    data: Path
-    port: int
-    options: tuple[str, ...]
-    said: list[str] = field(default_factory=list[str])
-    process: subprocess.Popen[str] | None = None
-    listener: threading.Thread | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = ["serve", "--alone", "--data", str(self.data), "--port", str(self.port), *self.options]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CONSOLE, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        )  # fmt: skip
-        self.listener = threading.Thread(target=self._listen, args=(self.process,))
-        self.listener.start()
-        end_s = time.monotonic() + DEADLINE_S
-        while time.monotonic() < end_s and self.process.poll() is None:
-            try:
-                httpx.get(f"{self.url}/api/v1/health", trust_env=False).raise_for_status()
-            except httpx.TransportError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError("the service did not start:\n" + "".join(self.said))
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            self.said.extend(lines)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        os.kill(self.process.pid, signal.SIGKILL)
-        self._reap()
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(DEADLINE_S)
-            finally:
-                self.process.kill()
-        self._reap()
-
-    def _reap(self) -> None:
-        if self.process is not None and self.listener is not None:
-            self.process.wait()
-            self.listener.join()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
-@contextmanager
-def served(data: Path, *options: str) -> Iterator[Api]:
-    api = Api(data, free_port(), options)
-    try:
-        api.start()
-        yield api
-    finally:
-        api.stop()
+from tests.integration.api_process import DEADLINE_S, Api, free_port, served
+from tests.integration.harness import SPECS
 
 
 @pytest.fixture(scope="module")
@@ -283,8 +202,7 @@ def test_tokens_from_the_first_one_on(tmp_path: Path) -> None:
     with served(tmp_path) as api:
         with Client(api.url) as nobody, pytest.raises(NotAllowed, match="no token was given"):
             nobody.queue()
-        words = " ".join(api.said).split()
-        first = next(word for word in words if word.startswith("stempilot_"))
+        first = api.first_token()
         with Client(api.url, first) as admin:
             assert admin.whoami()["scopes"] == ["admin"]
             made = admin.create_token("anna", ["read"], datetime.now(UTC) + timedelta(days=1))
@@ -296,5 +214,4 @@ def test_tokens_from_the_first_one_on(tmp_path: Path) -> None:
                 with pytest.raises(NotAllowed, match="revoked"):
                     anna.queue()
             assert [token["name"] for token in admin.tokens()] == ["first-admin", "anna"]
-    words = " ".join(api.said).split()
-    assert [word for word in words if word.startswith("stempilot_")] == [first]  # shown once, and no other
+    assert set(api.tokens_said()) == {first}

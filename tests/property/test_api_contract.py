@@ -113,7 +113,7 @@ def test_whatever_is_sent_the_document_holds(guarded: Service) -> None:
     assert not {status for status in outcome.statuses if status >= 500}, outcome.statuses
     assert len(outcome.checks) >= 14, outcome.checks
     operations = {result.ok().label for result in schema.get_all_operations()}
-    assert len(outcome.succeeded) >= len(operations) - 8, sorted(operations - outcome.succeeded)
+    assert len(outcome.succeeded) >= len(operations) - 5, sorted(operations - outcome.succeeded)
 
 
 def test_a_folder_is_served_again(guarded: Service) -> None:
