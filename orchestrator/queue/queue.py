@@ -154,11 +154,13 @@ class ExperimentQueue:
 
         First comes one whose worker died, then by priority, then by submission. `holder` names one process for ever.
         """
-        self._cancel_overdue()
         now = self._catalogue.now()
         with self._database.reading() as connection:
-            if not self._is_worth_a_try(connection, instrument, now):
+            late = actions.overdue(connection, now)
+            if not late and not self._is_worth_a_try(connection, instrument, now):
                 return None
+        if late:
+            self._cancel_overdue()
         with self._database.writing() as connection:
             lease = leasing.locked_lease(connection, instrument)
             if lease.is_locked or self._is_held(lease):

@@ -39,7 +39,7 @@ def race(folder: Path, url: str | None, number: int) -> None:
             assert time.monotonic() < deadline_s, "the race does not end"
             worked = [work(queue, catalogue, folder, instrument, f"w{number}") for instrument in INSTRUMENTS]
             if not any(worked):
-                time.sleep(0.1)
+                time.sleep(0.3)
 
 
 def completed_count(catalogue: Catalogue) -> int:
