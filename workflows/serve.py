@@ -148,9 +148,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise SpecError(
-            f"port {port} of {host} cannot be listened on: {os.strerror(error.errno) if error.errno else error}; --port gives another"
-        ) from error
+        because = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise SpecError(f"port {port} of {host} cannot be listened on: {because}; --port gives another") from error
     with sock:
         yield sock
 

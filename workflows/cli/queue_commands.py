@@ -111,7 +111,7 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     table = Table(Column("id", no_wrap=True), "status", "priority", "instrument", "name", Column("why", ratio=1))
     for entry in entries:
         status = f"{entry['status']}, {entry['wanted']} asked for" if entry["wanted"] else entry["status"]
-        why = entry["wait_reason"] or entry["reason"] or ""
+        why = entry["wait_reason"] or entry["reason"] or _since(entry)
         table.add_row(entry["id"][:12], status, str(entry["priority"]), entry["instrument"], entry["name"], why)
     if not entries:
         table.caption = (
@@ -170,6 +170,13 @@ def pause(
 ) -> None:
     """Let a running experiment stop after its frame and free the instrument; `resume` goes on with it."""
     _act("pause", experiment, reason, desk_of(server, data), as_json=as_json)
+
+
+def _since(entry: dict[str, Any]) -> str:
+    """Since when it runs, in local time."""
+    if entry["status"] != "running" or entry["started_at"] is None:
+        return ""
+    return f"since {datetime.fromisoformat(entry['started_at']).astimezone():%H:%M}"
 
 
 def _act(action: Action, experiment: str, reason: str | None, desk: Desk, *, as_json: bool) -> None:
