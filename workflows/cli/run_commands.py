@@ -68,8 +68,9 @@ def run(
     if instrument is not None:
         overrides["instrument.name"] = instrument
     spec = ExperimentSpec.from_yaml(spec_file, overrides)
-    if policy is not None and policy != spec.policy.name:
-        spec = spec.model_copy(update={"policy": spec.policy.model_copy(update={"name": policy, "options": {}})})
+    if policy is not None and policy != spec.policy.name:  # the file's options are those of its own policy
+        overrides = {"policy": {"name": policy}, **{key: overrides[key] for key in overrides if key != "policy.name"}}
+        spec = ExperimentSpec.from_yaml(spec_file, overrides)
     opened = settings_of(data, settings)
     confirm_real(opened, spec, yes=yes)
     options = RunOptions(
