@@ -195,7 +195,6 @@ def _action(name: str, what: str) -> None:
     router.post(
         f"/experiments/{{experiment_id}}/{name}",
         operation_id=f"{name}_experiment",
-        summary=name.capitalize(),
         **operation("experiments:write", {200: QueueFacts, 202: QueueFacts}, 404, 409, keyed=True, if_match="optional"),
     )(act)
 

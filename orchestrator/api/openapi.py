@@ -35,6 +35,7 @@ def document_of(app: FastAPI, services: Services) -> dict[str, Any]:
         components["securitySchemes"] = {"token": _SCHEME}
     for path in document["paths"].values():
         for operation in (path[method] for method in _METHODS if method in path):
+            operation["summary"] = operation["description"].split(". ")[0].split("; ")[0].rstrip(".")
             if services.tokens is None:
                 operation.pop("security", None)
                 operation["responses"].pop("401", None)
@@ -57,6 +58,15 @@ PROBLEM: dict[str, Any] = {
     "description": "What went wrong (RFC 9457). `type` says it to programs, `detail` to people.",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
+    "examples": [
+        {
+            "type": "urn:stempilot:problem:not-found",
+            "title": "There is no such thing",
+            "status": 404,
+            "detail": "no experiment '00000000' in the data folder; `stempilot list` shows them",
+            "instance": "/api/v1/experiments/00000000",
+        }
+    ],
     "properties": {
         "type": {"type": "string", "pattern": "^urn:stempilot:problem:[a-z-]+$"},
         "title": {"type": "string"},

@@ -118,8 +118,14 @@ _DOCS_PAGE = f"""<!doctype html>
 <body><div id="api"></div>
 <script src="{PREFIX}/docs/swagger-ui-bundle.js"></script><script src="{PREFIX}/docs/start.js"></script></body></html>
 """
-# The page reads OpenAPI 3.0; what 3.1 adds here (type lists, examples) it shows as it is.
-_DOCS_SCRIPT = f"""fetch("{PREFIX}/openapi.json").then(answer => answer.json()).then(document => {{
+# The page reads OpenAPI 3.0, where a schema has one example and no list of them.
+_DOCS_SCRIPT = f"""function older(node) {{
+  if (node === null || typeof node !== "object") return;
+  if (Array.isArray(node.examples)) node.example = node.examples[0];
+  Object.values(node).forEach(older);
+}}
+fetch("{PREFIX}/openapi.json").then(answer => answer.json()).then(document => {{
+  older(document.components);
   document.openapi = "3.0.3";
   SwaggerUIBundle({{ spec: document, dom_id: "#api", validatorUrl: null, deepLinking: true, tryItOutEnabled: true }});
 }});
