@@ -76,10 +76,10 @@ class Seen:
         names = {name for o in self.fields for name in o.outcomes}
         return sorted(name for name in names if name.startswith(beginnings))
 
-    def values(self, name: str, default: float = 0.0) -> np.ndarray:
-        """(f,) values of one outcome in `fields`; `default` where it was not measured."""
+    def values(self, name: str, missing_value: float = 0.0) -> np.ndarray:
+        """(f,) values of one outcome in `fields`; `missing_value` where it was not measured."""
         found = [o.value(name) for o in self.fields]
-        return np.array([default if value is None else value for value in found], dtype=np.float64)
+        return np.array([missing_value if value is None else value for value in found], dtype=np.float64)
 
     def survey(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The newest survey image with its columns and rows: (image, x_nm, y_nm); None before there is one."""

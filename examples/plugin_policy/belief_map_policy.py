@@ -15,7 +15,7 @@ def belief_map(seen: Seen, *, reach_nm=10.0, likeness=0.5, greed=1.0, step_nm=No
     apart = np.linalg.norm(places[:, None] - looked, axis=2) / reach_nm
     unlike = (bright[:, None] - bright_there) / (likeness * max(bright.max(), 1e-9))
     near = np.exp(-(apart**2 + unlike**2) / 2)  # how much a field taken tells about a place
-    area = seen.values("clean_area_nm2", default=1.0)
+    area = seen.values("clean_area_nm2", missing_value=1.0)
     worth = 1 + 1e-6 * seen.rng.random(len(places))  # ties are broken at random
     for name in seen.outcomes("found", "counts_"):
         found = seen.values(name)

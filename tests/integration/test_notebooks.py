@@ -140,8 +140,8 @@ def test_an_installed_plug_in_is_found_by_the_command(tmp_path: Path) -> None:
     record = write_record(tmp_path / "record.npz", 64)
     run = (
         "run", MAP, "--data", tmp_path / "data", "--set", f"instrument.config.file={record}",
-        "--set", "budget.frames=9", "--policy", "belief_map", "--set", f"policy.options={json.dumps(OPTIONS)}", "--engine", "local",
-        "--no-baselines", "--json",
+        "--set", "budget.frames=9", "--set", f"policy.options={json.dumps(OPTIONS)}",
+        "--policy", "belief_map", "--engine", "local", "--no-baselines", "--json",
     )  # fmt: skip
     document = console(*run, env=with_it).expect(0).document
     assert document["spec"]["policy"] == {"name": "belief_map", "options": OPTIONS}

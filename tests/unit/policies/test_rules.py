@@ -140,7 +140,7 @@ def test_fields_are_what_was_measured_for_the_question() -> None:
     assert seen.fields_nm.tolist() == [[-5, 5], [15, 5]]
     assert seen.outcomes("found", "counts_") == ["found"]
     assert seen.values("found").tolist() == [2, 0]
-    assert seen.values("clean", default=1.0).tolist() == [1, 0.5]
+    assert seen.values("clean", missing_value=1.0).tolist() == [1, 0.5]
 
 
 def test_places_tile_the_area_or_lie_inside_it() -> None:
