@@ -34,6 +34,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Looker = Annotated[Identity, Depends(looker)]
 Sent = Annotated[Form, Depends(sent_form)]
 ExperimentId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+IdOrBeginning = Annotated[str, Path(pattern=r"^[0-9a-f]{8,32}$")]
 FrameId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Word = Annotated[str, Path(max_length=100, pattern=r"^[^/\x00-\x1f]+$")]
 Before = Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")]
@@ -69,9 +70,12 @@ def live_queue(request: Request, who: Looker, before: Before = None) -> Response
 
 @router.get("/experiments/{experiment_id}")
 def experiment_page(
-    request: Request, who: Looker, experiment_id: ExperimentId, page_number: _PageNumber = 1
+    request: Request, who: Looker, experiment_id: IdOrBeginning, page_number: _PageNumber = 1
 ) -> Response:
-    """One experiment."""
+    """One experiment; the beginning of an id leads to it."""
+    own = desk_of(request).services.catalogue.experiment(experiment_id).id
+    if own != experiment_id:
+        return RedirectResponse(f"/experiments/{own}", 307)
     return page(desk_of(request).dashboard.experiment_html(experiment_id, visit_of(request, who), page_number))
 
 

@@ -116,7 +116,7 @@ class Dashboard:
         """All instruments; `owners` are names of experiments by id."""
         leases = {lease.instrument: lease for lease in self._queue.leases()}
         return tuple(
-            instrument_view(name, self.board.state(name), leases.get(name), owners) for name in self.board.names()
+            instrument_view(name, said, leases.get(name), owners) for name, said in self.board.states().items()
         )
 
     # --- pictures and files

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from instruments import InstrumentError
 from orchestrator.errors import OrchestratorError
 from orchestrator.plain_json import plain
 from orchestrator.queue import InstrumentLease
 
-_FRESH_S = 1.0
+State = Mapping[str, Any] | str
+MUTE: Final = "it was asked and has not answered yet; if its beam may be on, go and look"
+_FRESH_S: Final = 1.0
+_MOST_AT_ONCE: Final = 32
 
 
 class StatusDesk(Protocol):
@@ -42,35 +46,44 @@ class InstrumentView:
 
 
 class InstrumentBoard:
-    """States of the instruments, asked for at most once a second however many look."""
+    """States of the instruments, asked for at most once a second however many look; a mute one keeps nobody waiting."""
 
-    def __init__(self, desk: StatusDesk, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, desk: StatusDesk, *, patience_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._desk = desk
+        self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, Mapping[str, Any] | str]] = {}
+        self._asking = ThreadPoolExecutor(_MOST_AT_ONCE, "instrument-state")
+        self._asked: dict[str, tuple[float, Future[State]]] = {}
 
-    def names(self) -> list[str]:
-        """The configured instruments."""
-        return self._desk.names()
-
-    def state(self, name: str) -> Mapping[str, Any] | str:
-        """What the instrument says, or in words why it says nothing."""
+    def states(self) -> dict[str, State]:
+        """What each configured instrument says, or in words why it says nothing."""
         with self._lock:
-            kept = self._known.get(name)
-            if kept is not None and self._clock() - kept[0] < _FRESH_S:
-                return kept[1]
-            try:
-                said: Mapping[str, Any] | str = plain(self._desk.status(name))
-            except (InstrumentError, OrchestratorError) as error:
-                said = str(error)
-            self._known[name] = (self._clock(), said)
-            return said
+            asked = {name: self._ask(name) for name in self._desk.names()}
+        now_s = self._clock()
+        wait([future for at_s, future in asked.values() if now_s - at_s < self._patience_s], self._patience_s)
+        return {name: future.result() if future.done() else MUTE for name, (_, future) in asked.items()}
 
     def forget(self) -> None:
         """Ask again next time: somebody has just stopped or cleared something."""
         with self._lock:
-            self._known.clear()
+            self._asked.clear()
+
+    def _ask(self, name: str) -> tuple[float, Future[State]]:
+        """The question that is open, or was answered a moment ago, or a new one."""
+        known = self._asked.get(name)
+        if known is None or (known[1].done() and self._clock() - known[0] >= _FRESH_S):
+            known = self._asked[name] = (self._clock(), self._asking.submit(self._said, name))
+        return known
+
+    def _said(self, name: str) -> State:
+        try:
+            said: Mapping[str, Any] = plain(self._desk.status(name))
+        except (InstrumentError, OrchestratorError) as error:
+            return str(error)
+        return said
 
 
 def instrument_view(

@@ -243,6 +243,11 @@ def test_what_is_not_there_is_a_page_for_people_and_a_problem_for_programs(brows
         assert program.headers["content-type"] == "application/problem+json"
 
 
+def test_the_beginning_of_an_id_leads_to_the_experiment(service: Service, browser: TestClient) -> None:
+    own = submitted(service.queue).id
+    assert browser.get(f"/experiments/{own[:12]}").url.path == f"/experiments/{own}"
+
+
 def test_where_to_go_back_is_ours(browser: TestClient) -> None:
     field = {"back": "//elsewhere.example/"}
     answer = browser.post("/stop", data={"csrf": csrf(browser.get("/").text), **field}, follow_redirects=False)
