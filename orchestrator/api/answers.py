@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from orchestrator.api.services import Services
 from orchestrator.plain_json import to_text
 
 
@@ -18,3 +19,8 @@ def json_answer(document: Any, status: int = 200, headers: Mapping[str, str] | N
 def etag(version: int) -> str:
     """The ETag of the state clients may change."""
     return f'"{version}"'
+
+
+def outward(text: str, services: Services) -> str:
+    """A message without the place of the data folder, which is nobody's business outside."""
+    return text.replace(str(services.catalogue.data_folder), "the data folder")

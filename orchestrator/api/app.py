@@ -31,6 +31,7 @@ from orchestrator.api import (
     service_routes,
     token_routes,
 )
+from orchestrator.api.answers import outward
 from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.guards import Guards
 from orchestrator.api.idempotency import Replies
@@ -102,7 +103,7 @@ def _answer_parameters(request: Request, error: Exception) -> Response:
 def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OrchestratorError | InstrumentError)
     problem = problem_of(error)
-    problem.detail = problem.detail.replace(str(request.app.state.services.catalogue.data_folder), "the data folder")
+    problem.detail = outward(problem.detail, request.app.state.services)
     if problem.status >= 500:
         _log.error("%s %s: %s", request.method, request.url.path, error)
     return problem.response(request.url.path)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from instruments import InstrumentError
-from orchestrator.api.answers import json_answer
+from orchestrator.api.answers import json_answer, outward
 from orchestrator.api.models import Because, InstrumentFacts, InstrumentState, InstrumentStates, Stopped
 from orchestrator.api.problems import Problem
 from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, services_of
@@ -38,7 +38,7 @@ def instrument(request: Request, name: Name) -> Response:
     try:
         capabilities = services.instruments.capabilities(name)
     except InstrumentError as error:
-        problem = str(error)
+        problem = outward(str(error), services)
     return json_answer(
         {
             "name": name,
@@ -99,15 +99,16 @@ def state_of(services: Services, name: str) -> dict[str, Any]:
     try:
         answer = plain(services.instruments.status(name))
     except InstrumentError as error:
-        return {**state, "reachable": False, "problem": str(error)}
+        return {**state, "reachable": False, "problem": outward(str(error), services)}
     return {**state, **answer, "name": name}
 
 
 def _stop(request: Request, name: str | None, body: Because | None) -> Response:
     reason = (body.reason if body is not None else None) or "asked for over the API"
-    answers: Mapping[str, Any] = plain(
-        services_of(request).instruments.emergency_stop(name, identity_of(request).name, reason)
-    )
+    services = services_of(request)
+    answers: Mapping[str, Any] = plain(services.instruments.emergency_stop(name, identity_of(request).name, reason))
+    for answer in answers.values():
+        answer["message"] = outward(str(answer.get("message", "")), services)
     doubtful = sorted(own for own, answer in answers.items() if answer.get("beam_blanked") is not True)
     if doubtful:
         raise Problem(

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from instruments import InstrumentError
-from orchestrator.api.answers import json_answer
+from orchestrator.api.answers import json_answer, outward
 from orchestrator.api.models import Health, Readiness, Version, WhoAmI
 from orchestrator.api.problems import Problem
 from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, services_of
@@ -54,13 +54,13 @@ def ready(request: Request) -> Response:
         free = folder.check_room(services.catalogue.data_folder, ENOUGH_BYTES)
         checks["storage"] = f"ok: {free + ENOUGH_BYTES} bytes free"
     except StorageError as error:
-        checks["storage"] = f"failed: {error}"
+        checks["storage"] = f"failed: {outward(str(error), services)}"
     for name in services.instruments.names():
         try:
             locked = services.instruments.status(name).get("locked")
             checks[f"instrument {name}"] = f"locked: {locked}" if locked else "ok"
         except InstrumentError as error:
-            checks[f"instrument {name}"] = f"failed: {error}"
+            checks[f"instrument {name}"] = f"failed: {outward(str(error), services)}"
     is_ready = checks["storage"].startswith("ok")
     return json_answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
 
