@@ -70,7 +70,7 @@ def new_database(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def throw_away_server(programs: Path) -> Iterator[str]:
+def throw_away_server(programs: Path, settings: tuple[str, ...] = QUICK) -> Iterator[str]:
     """A server of our own, started and stopped; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="stempilot-postgresql-", ignore_cleanup_errors=True) as name:
         folder, as_user = Path(name), _as_unprivileged(Path(name))
@@ -91,8 +91,8 @@ def throw_away_server(programs: Path) -> Iterator[str]:
         made = subprocess.run([*as_user, *initdb], cwd=folder, capture_output=True, text=True, check=False)
         assert made.returncode == 0, f"initdb: {made.stdout}{made.stderr}"
         port = _free_port()
-        settings = (*QUICK, "listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}")
-        options = [part for setting in settings for part in ("-c", setting)]
+        place = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}")
+        options = [part for setting in (*settings, *place) for part in ("-c", setting)]
         with log.open("wb") as output:
             server = subprocess.Popen(
                 [*as_user, programs / "postgres", "-D", cluster, *options], cwd=folder, stdout=output, stderr=output
