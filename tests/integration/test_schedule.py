@@ -110,7 +110,8 @@ def test_due_at_a_real_server(data: Path) -> None:
         ]
         assert stempilot("schedule", "remove", "often", "--data", data).expect(0).stdout == "schedule often is gone\n"
         scheduler.terminate()
-        assert scheduler.wait(DEADLINE_S) == 0
+        said = scheduler.communicate(timeout=DEADLINE_S)
+        assert scheduler.returncode == 0, said
         due = moments(data)
         assert len(set(due)) == len(due), "one moment was submitted twice"
         stempilot("schedule", "remove", "often", "--data", data).complains(5, "often")

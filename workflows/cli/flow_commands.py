@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +16,7 @@ from rich.console import Console
 
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SpecError
-from orchestrator.loop import Ending
+from orchestrator.loop import Control, Ending
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
@@ -32,7 +35,7 @@ from workflows.cli.options import (
 )
 from workflows.cli.run_commands import Engine, confirm_real
 from workflows.flows.calibrate import FocusFound, calibration_spec, focus_found
-from workflows.flows.experiment import Shown, perform
+from workflows.flows.experiment import Shown, perform, wait_for_last_words
 from workflows.flows.names import SURVEY
 from workflows.flows.survey import Survey
 from workflows.flows.survey_report import write_survey_page
@@ -189,18 +192,42 @@ def _survey_here(
 
         runner = EmbeddedRunner(session, options, ended)
         survey = _begun(catalogue, plan, resume, runner, say)
-        prefect = PrefectEngine(settings.data_folder / "prefect") if engine is Engine.PREFECT else None
-        if prefect is None:
-            return survey.survey_id, survey.drive()
-        prefect.start()
-        try:
-            late = prefect.not_ready_because()
-            if late is not None:
-                say(f"{late}; going on without it")
+        with interruptible(session.control, say):
+            if engine is Engine.LOCAL:
                 return survey.survey_id, survey.drive()
-            return survey.survey_id, prefect.run(survey.survey_id, survey.drive, SURVEY)
-        finally:
-            prefect.stop()
+            return survey.survey_id, _driven_by_prefect(settings, survey, say)
+
+
+def _driven_by_prefect(settings: Settings, survey: Survey, say: Callable[[str], None]) -> Ending:
+    prefect = PrefectEngine(settings.data_folder / "prefect")
+    prefect.start()
+    try:
+        late = prefect.not_ready_because()
+        if late is None:
+            return prefect.run(survey.survey_id, survey.drive, SURVEY)
+        say(f"{late}; going on without it")
+        return survey.drive()
+    finally:
+        prefect.stop()
+
+
+@contextmanager
+def interruptible(control: Control, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C once finishes the frame and ends the survey so that it can go on; twice leaves at once."""
+
+    def handle(number: int, frame: object) -> None:
+        del number, frame
+        if control.interrupt.is_set():
+            os._exit(130)
+        control.interrupt.set()
+        say("interrupted: finishing this frame, then blanking and saving (Ctrl-C again aborts at once)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _survey_in_queue(
@@ -213,19 +240,18 @@ def _survey_in_queue(
         survey = _begun(catalogue, plan, resume, runner, say)
         url = prefect_url(settings) if engine is Engine.PREFECT else None
         if url is None:
-            return survey.survey_id, survey.drive()
+            with interruptible(runner.control, say):
+                return survey.survey_id, survey.drive()
         telling = Telling()
         survey.say = lambda line: (say(line), telling.say(line))[0]
         shown = Shown(
             experiment_id=survey.survey_id, name=plan.name, instrument=plan.template.instrument.name, flow=SURVEY
         )
-        once = perform(survey.drive, shown, telling, url, lambda because: say(f"{because}; going on without it"))
-        try:
-            return survey.survey_id, once.result.result()
-        except KeyboardInterrupt:
-            say("interrupted: what is in the queue goes on without this survey")
-            runner.control.interrupt.set()
-            return survey.survey_id, once.result.result()
+        with interruptible(runner.control, say):
+            once = perform(survey.drive, shown, telling, url, lambda because: say(f"{because}; going on without it"))
+            ending = once.result.result()
+        wait_for_last_words()
+        return survey.survey_id, ending
 
 
 def _begun(

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -164,7 +165,9 @@ class Scheduler:
         quiet = logging.getLogger("prefect.flow_runs")
         quiet.propagate = False
         await run_flow_async(submit, flow_run=run, parameters={"due": _due(run)}, return_type="state")
-        self.say(f"schedule: submitted {self.submitter.submitted(_due(run))} ({order.spec['name']})")
+        own = self.submitter.submitted(_due(run))
+        what = f"submitted {own}" if own is not None else f"could not submit what {run.name} was to"
+        self.say(f"schedule: {what} ({order.spec['name']})")
 
     async def _go_on(self, client: PrefectClient, run: FlowRun, order: Order) -> None:
         """A flow run that was begun when this process, or another before it, ended."""
@@ -222,7 +225,9 @@ async def _begun(client: PrefectClient, deployments: list[Any]) -> list[FlowRun]
     return await client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=deployments)),
         flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CRASHED])
+            )
         ),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
         limit=MOST,
@@ -252,5 +257,8 @@ def run_scheduler(settings: Settings, say: Callable[[str], None]) -> None:
         Catalogue.open(settings.data_folder, url=settings.database_url, shared=True) as catalogue,
     ):
         say(f"scheduler: process {os.getpid()}, ready")
-        Scheduler(Submitter(catalogue, ExperimentQueue(catalogue)), book, say, stop).run()
+        scheduler = Scheduler(Submitter(catalogue, ExperimentQueue(catalogue)), book, say, stop)
+        # Not in the main thread: there Prefect would take SIGTERM for itself and end in the middle of a submission.
+        with ThreadPoolExecutor(1, "scheduler") as thread:
+            thread.submit(scheduler.run).result()
     say("scheduler: ended")
