@@ -51,10 +51,8 @@ class GroupCommit:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A savepoint for this thread alone; durable when this ends. Raises StorageError where the commit failed."""
-        self._take_turn()
-        batch: _Batch | None = None
+        batch = self._take_turn()
         try:
-            batch = self._open_batch()
             yield from self._one(batch)
         finally:
             self._pass_on(batch)
@@ -87,7 +85,7 @@ class GroupCommit:
             first = error if isinstance(error, SQLAlchemyError) else second
             self._end(batch, self._translate(first))
 
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> _Batch:
         with self._counting:
             self._waiting_count += 1
         try:
@@ -95,6 +93,11 @@ class GroupCommit:
         finally:
             with self._counting:
                 self._waiting_count -= 1
+        try:
+            return self._open_batch()
+        except BaseException:
+            self._turn.release()
+            raise
 
     def _open_batch(self) -> _Batch:
         if self._batch is None:
@@ -107,10 +110,9 @@ class GroupCommit:
             self._batch = _Batch(connection)
         return self._batch
 
-    def _pass_on(self, batch: _Batch | None) -> None:
+    def _pass_on(self, batch: _Batch) -> None:
         try:
-            open_still = batch is not None and batch is self._batch
-            if batch is not None and open_still and (self._waiting_count == 0 or batch.is_full()):
+            if batch is self._batch and (self._waiting_count == 0 or batch.is_full()):
                 self._commit(batch)
         finally:
             self._turn.release()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, text, update
 
 from orchestrator import events
 from orchestrator.catalogue import event_log, experiment_rows, schema
@@ -50,11 +50,11 @@ def next_seq(connection: Connection) -> int:
     return (connection.execute(_LAST).scalar() or 0) + 1
 
 
-def change(connection: Connection, entry: Mapping[str, Any], changes: Changes, by: str | None, now: datetime) -> None:
+def change(connection: Connection, entry: RowMapping, changes: Changes, by: str | None, now: datetime) -> None:
     """Change an entry that waits, its experiment's labels too, and say so in the journal. Raises SpecError."""
     order = {"priority": entry["priority"], "not_before": entry["not_before"], "not_after": entry["not_after"]}
     columns = {name: value for name, value in changes.items() if name in order and value != order[name]}
-    wanted = {**order, **columns}
+    wanted: dict[str, Any] = {**order, **columns}
     if columns:
         check_order(wanted["priority"], wanted["not_before"], wanted["not_after"], now)
     told: dict[str, Any] = dict(columns)
