@@ -44,7 +44,7 @@ def bytes_answer(
     return Response(data[first : last + 1], 206, known, media_type)
 
 
-def range_of(text: str, size: int) -> tuple[int, int] | None:
+def range_of(text: str, size_bytes: int) -> tuple[int, int] | None:
     """First and last byte; None for a header that is to be ignored. Raises Problem `range`.
 
     >>> range_of("bytes=0-3", 10), range_of("bytes=7-", 10), range_of("bytes=-2", 10), range_of("lines=1-2", 10)
@@ -54,15 +54,15 @@ def range_of(text: str, size: int) -> tuple[int, int] | None:
     if found is None or found[1] + found[2] == "":
         return None
     if found[1] == "":
-        first, last = max(0, size - int(found[2])), size - 1
+        first, last = max(0, size_bytes - int(found[2])), size_bytes - 1
     else:
-        first, last = int(found[1]), int(found[2]) if found[2] else size - 1
+        first, last = int(found[1]), int(found[2]) if found[2] else size_bytes - 1
         if found[2] and last < first:
             return None
-    if first >= size or (found[1] == "" and int(found[2]) == 0):
+    if first >= size_bytes or (found[1] == "" and int(found[2]) == 0):
         raise Problem(
             "range",
-            f"{text[:60]!r} begins behind the last of {size} bytes",
-            headers={"Content-Range": f"bytes */{size}"},
+            f"{text[:60]!r} begins behind the last of {size_bytes} bytes",
+            headers={"Content-Range": f"bytes */{size_bytes}"},
         )
-    return first, min(last, size - 1)
+    return first, min(last, size_bytes - 1)
