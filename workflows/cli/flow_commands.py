@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -43,6 +44,7 @@ from workflows.flows.survey_runners import EmbeddedRunner, QueueRunner
 from workflows.flows.survey_tables import square_rows
 from workflows.flows.telling import Telling
 from workflows.prefect_engine import PrefectEngine
+from workflows.prefect_server import quiet_environment
 from workflows.reporting import write_report
 from workflows.roles import holder
 from workflows.session import RunOptions, Session
@@ -242,6 +244,8 @@ def _survey_in_queue(
         if url is None:
             with interruptible(runner.control, say):
                 return survey.survey_id, survey.drive()
+        os.environ.update(quiet_environment(settings.data_folder / "prefect"))
+        importlib.import_module("prefect")  # seconds, which the flow run's beginning would not wait for
         telling = Telling()
         survey.say = lambda line: (say(line), telling.say(line))[0]
         shown = Shown(

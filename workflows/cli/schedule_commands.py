@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from workflows.cli.fail import explained
 from workflows.cli.options import DataOption, JsonOption, SettingsOption, overrides_of, settings_of
 from workflows.cli.process_commands import leave_at_once, log_to_stderr, say
 from workflows.flows.schedule import LATE_S, Order, ScheduleBook, schedule_of
+from workflows.prefect_server import quiet_environment
 from workflows.session import RunOptions
 from workflows.submission import with_uploads
 from workflows.validation import check_spec
@@ -36,6 +38,7 @@ def _book(settings: Settings) -> ScheduleBook:
             "no Prefect server is known here, and it keeps the schedules; `stempilot serve` starts one, "
             "STEMPILOT_PREFECT_URL names another"
         )
+    os.environ.update(quiet_environment(settings.data_folder / "prefect"))  # before Prefect is imported
     return ScheduleBook(url, settings.data_folder)
 
 
@@ -63,10 +66,10 @@ def add(
 ) -> None:
     """Submit this experiment again and again: daily, hourly, whenever the cron line says."""
     opened = settings_of(data, settings)
+    book = _book(opened)
     when = schedule_of(cron, every_s, timezone)
     spec = ExperimentSpec.from_yaml(spec_file, overrides_of(set_ or []))
     check_spec(spec, opened)
-    book = _book(opened)
     told = str(settings.resolve()) if settings else None
     with Catalogue.open(opened.data_folder, url=opened.database_url, visitor=True) as catalogue:
         document = with_uploads(spec, catalogue.uploads.keep)
