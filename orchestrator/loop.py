@@ -86,8 +86,10 @@ def _nothing() -> None:
 
 @dataclass
 class Control:
-    """What people and signals want, read between frames: flags set from other threads, and `wanted`, which asks
-    elsewhere (a queue) for `cancel`, `pause` or None."""
+    """What people and signals want, read between frames: flags that other threads set, and `wanted`.
+
+    `wanted` asks elsewhere (a queue); it answers `cancel`, `pause` or None.
+    """
 
     interrupt: threading.Event = field(default_factory=threading.Event)
     cancel: threading.Event = field(default_factory=threading.Event)
