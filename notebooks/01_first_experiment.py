@@ -48,7 +48,7 @@ SMALL = {
     "search_space.y_nm": {"low": -30, "high": 30, "resolution": 0.1},
     "search_space.field_of_view_nm": {"low": 2, "high": 60},
     "objective.options.phonon_count": 2,
-    "budget": {"electrons": 7e7, "instrument_time_s": 600},
+    "budget": {"electrons": 5e7, "instrument_time_s": 600},
 }
 laboratory = Laboratory(EXAMPLES / "native_defects.yaml", SMALL)
 laboratory.spec

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours (Color Universal Design, 2008), by what a frame was for.
 PURPOSE_COLOURS = {"survey": "#999999", "focus": "#E69F00", "field": "#0072B2", "revisit": "#D55E00"}
 _OTHER = "#0072B2"
+_LEGIBLE = 0.03  # of the area's side: a smaller field has no room for its number
 
 
 def draw_points(space: SearchSpace, points: Sequence[Mapping[str, Any]], axes: Axes | None = None) -> Axes:
@@ -33,8 +34,9 @@ def draw_points(space: SearchSpace, points: Sequence[Mapping[str, Any]], axes: A
     axes.set_ylim(bounds[1][0] - margin, bounds[1][1] + margin)
     axes.set_aspect("equal")
     _outline(axes, bounds)
+    legible_nm = _LEGIBLE * max(high - low for low, high in bounds)
     for number, point in enumerate(points, start=1):
-        _mark(axes, point, number, len(points))
+        _mark(axes, point, number, legible_nm)
     axes.set_xlabel("x (nm)")
     axes.set_ylabel("y (nm)")
     purposes = [name for name in PURPOSE_COLOURS if any(point.get("purpose") == name for point in points)]
@@ -44,8 +46,17 @@ def draw_points(space: SearchSpace, points: Sequence[Mapping[str, Any]], axes: A
     ]
     if purposes:
         counted = [f"{name} ({sum(point.get('purpose') == name for point in points)})" for name in purposes]
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 4}
-        axes.legend(handles, counted, **place, frameon=False, fontsize=8.5, handletextpad=0.1, columnspacing=1.2)
+        axes.legend(
+            handles,
+            counted,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.13),
+            ncols=4,
+            frameon=False,
+            fontsize=8.5,
+            handletextpad=0.1,
+            columnspacing=1.2,
+        )
     return axes
 
 
@@ -56,7 +67,7 @@ def _outline(axes: Axes, bounds: list[tuple[float, float]]) -> None:
     )
 
 
-def _mark(axes: Axes, point: Mapping[str, Any], number: int, count: int) -> None:
+def _mark(axes: Axes, point: Mapping[str, Any], number: int, legible_nm: float) -> None:
     from matplotlib.patches import Rectangle
 
     if "x_nm" not in point or "y_nm" not in point:
@@ -70,5 +81,5 @@ def _mark(axes: Axes, point: Mapping[str, Any], number: int, count: int) -> None
         axes.add_patch(Rectangle(corner, width_nm, width_nm, fill=False, edgecolor=colour, linewidth=1.2))
     else:
         axes.plot(x_nm, y_nm, "s", color=colour, markersize=4)
-    if count <= 60 and purpose in ("field", "revisit"):
+    if purpose in ("field", "revisit") and not 0 < width_nm < legible_nm:
         axes.annotate(str(number), (x_nm, y_nm), color=colour, fontsize=7, ha="center", va="center")
