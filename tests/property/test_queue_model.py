@@ -45,6 +45,7 @@ MOVES = {  # written out once more, so that a slip in the table is seen
     "pause": {},
     "resume": {"paused": "queued", "interrupted": "queued", "failed": "queued"},
 }
+ONE = st.sampled_from([0, 0, 0, 1])  # mostly the same, so that something happens there
 AIMS = {"hold": "held", "release": "queued", "cancel": "cancelled", "pause": "paused", "resume": "queued"}
 ENDS = sorted(TRANSITIONS["running"])
 ENOUGH = settings(
@@ -122,7 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         target=experiments,
-        instrument=st.integers(0, 1),
+        instrument=ONE,
         priority=st.integers(-1, 1),
         before=st.none() | st.integers(1, 30),
         window=st.none() | st.integers(1, 60),
@@ -181,7 +182,7 @@ class QueueMachine(RuleBasedStateMachine):
         with pytest.raises(Conflict):
             self.queue.change(own, priority=priority)
 
-    @rule(target=claims, instrument=st.integers(0, 1))
+    @rule(target=claims, instrument=ONE)
     def claim(self, instrument: int) -> object:
         name = self.instruments[instrument]
         holder = f"w{next(self.holders)}"
@@ -199,6 +200,19 @@ class QueueMachine(RuleBasedStateMachine):
         known.status, known.started = "running", True
         self.leases[name] = ModelledLease(claim, claim.fence, self.now + timedelta(seconds=LEASE_S), lease.locked)
         return claim
+
+    @precondition(lambda self: any(lease.claim and not lease.locked for lease in self.leases.values()))
+    @rule(target=claims, moment=st.sampled_from([0.5, 9.5, 10.0, 10.5]))
+    def fall_silent(self, moment: float) -> object:
+        """A worker is not heard of; another one asks, and when it gets the experiment, the first wakes up."""
+        name = next(name for name, lease in self.leases.items() if lease.claim and not lease.locked)
+        silent = self.leases[name].claim
+        assert silent is not None
+        self.time.now += timedelta(seconds=moment)
+        taken = self.claim(self.instruments.index(name))
+        self.renew(silent)
+        self.look_for_a_wish(silent)
+        return taken
 
     def expected(self, name: str) -> str | None:
         """What the model says a claim gets."""
@@ -261,7 +275,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.catalogue._fences.clear()
 
     @precondition(lambda self: any(lease.locked for lease in self.leases.values()) or self.time.now.second % 3 == 0)
-    @rule(instrument=st.integers(0, 1))
+    @rule(instrument=ONE)
     def lock_or_unlock(self, instrument: int) -> None:
         name = next((name for name, lease in self.leases.items() if lease.locked), self.instruments[instrument])
         lease = self.leases[name]
