@@ -38,7 +38,6 @@ def _as_it_is(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
     return command
 
 
-
 class Extraction(Protocol):
     """Frames to features; `remember` takes features that were extracted before a restart."""
 
