@@ -80,7 +80,8 @@ def write_answer(path: Path, answer: AnswerSoFar) -> None:
     header = to_text({"frame_count": answer.frame_count, "summary": answer.summary})
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as target:
-        np.savez(target, **{_HEADER: np.array(header)}, **{f"map_{name}": array for name, array in answer.maps.items()})
+        arrays = {f"map_{name}": array for name, array in answer.maps.items()}
+        np.savez(target, allow_pickle=False, **{_HEADER: np.array(header)}, **arrays)
     temporary.replace(path)
 
 
