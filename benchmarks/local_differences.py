@@ -29,7 +29,7 @@ from simulation.thermal_displacements import unit_displacements
 
 STRUCTURE = Path(__file__).resolve().parents[1] / "examples" / "structures" / "WSe2.extxyz"
 REPEATS = (9, 5)  # 2.95 x 2.84 nm
-SUPERCELL_NM = 1.6  # of the local differences
+SUPERCELL_NM = 1.6  # of the local differences, as the first world has it
 SIGMA_NM = 0.007
 DETECTORS = {"abf": (16.0, 31.0), "maadf": (40.0, 100.0), "haadf": (80.0, 200.0)}
 OUTERMOST_MRAD = 203.0
@@ -62,12 +62,14 @@ class Row:
     configuration_count: int
 
 
-def local_images(cache_folder: Path | None, *, phonon_count: int, seed: int) -> LatticeImages:
+def local_images(
+    cache_folder: Path | None, *, phonon_count: int, seed: int, supercell_nm: float = SUPERCELL_NM
+) -> LatticeImages:
     """The local differences as the first world computes them, from thermal displacements of this seed."""
     return LatticeImages.from_structure(
         read_structure(STRUCTURE), DEFECTS, beam_energy_ev=60e3, semi_convergence_angle_mrad=31.5,
         detector_ranges_mrad=DETECTORS.values(), rms_displacement_nm=SIGMA_NM, phonon_count=phonon_count, seed=seed,
-        supercell_nm=SUPERCELL_NM, cache_folder=cache_folder,
+        supercell_nm=supercell_nm, cache_folder=cache_folder,
     )  # fmt: skip
 
 
@@ -79,7 +81,7 @@ def optics_at(defocus_nm: float) -> Optics:
 class Crop:
     """The crop; its sites are the columns of one cell in the middle, as in the supercell of the local differences."""
 
-    def __init__(self) -> None:
+    def __init__(self, supercell_nm: float = SUPERCELL_NM) -> None:
         """One slice for each plane of atoms, which stands in its middle; no vacuum to propagate through."""
         cell = orthogonal_cell(read_structure(STRUCTURE))
         planes = np.unique(np.round(cell.positions[:, 2], 3))
@@ -88,7 +90,7 @@ class Crop:
         cell.cell[2, 2] = 10 * self.slice_nm * len(planes)
         self._lattice = ColumnLattice.of(Specimen.of(cell))
         self._supercell = Supercell(self._lattice, REPEATS)
-        self._small = Supercell.at_least(self._lattice, SUPERCELL_NM)
+        self._small = Supercell.at_least(self._lattice, supercell_nm)
         self._base = self._supercell.atoms()
         height, width = self._supercell.extent_angstrom
         self._cell = (width, height, float(cell.cell[2, 2]))
@@ -241,10 +243,14 @@ def measured(
     replicate_count: int,
     configuration_count: int,
     cache_folder: Path | None,
+    supercell_nm: float = SUPERCELL_NM,
 ) -> list[Row]:
     """All rows; each replicate has displacements of its own, on both sides the same."""
-    crop, seeds = Crop(), range(replicate_count)
-    images = [local_images(cache_folder, phonon_count=configuration_count, seed=seed) for seed in seeds]
+    crop, seeds = Crop(supercell_nm), range(replicate_count)
+    images = [
+        local_images(cache_folder, phonon_count=configuration_count, seed=seed, supercell_nm=supercell_nm)
+        for seed in seeds
+    ]
 
     def both(content: Sequence[str]) -> Replicates:
         full = [multislice(crop, content, configuration_count, seed, defocus_nm) for seed in seeds]
@@ -261,11 +267,12 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=4)
     parser.add_argument("--configurations", type=int, default=4, help="displaced crops of a replicate")
     parser.add_argument("--defocus", type=float, nargs="+", default=[0.0, 15.0, 30.0])
+    parser.add_argument("--supercell-nm", type=float, default=SUPERCELL_NM, help="of the local differences, below 2.8")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/local_differences.json"))
     parser.add_argument("--cache", type=Path, default=None, help="folder of the forward models")
     given = parser.parse_args()
     started_s = time.process_time()
-    rows = measured(CASES, given.defocus, given.replicates, given.configurations, given.cache)
+    rows = measured(CASES, given.defocus, given.replicates, given.configurations, given.cache, given.supercell_nm)
     for row in rows:
         image = f"image {100 * row.image_error:.2f} +- {100 * row.image_error_std:.2f} % of the spread"
         change = f"difference {100 * row.difference_error:.1f} +- {100 * row.difference_error_std:.1f} % of its rms"
