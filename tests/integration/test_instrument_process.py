@@ -390,3 +390,29 @@ def test_importing_it_loads_little() -> None:
     code = "import instruments.remote, sys; print('torch' in sys.modules, 'simulation' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_an_emergency_stop_goes_out_before_anything_else_is_loaded(tmp_path: Path, image_cache: Path) -> None:
+    ahead = (
+        "import os, sys; from workflows.command import stop_first; count = stop_first(sys.argv[1:], os.environ); "
+        "print(count, any(name in sys.modules for name in ('torch', 'scipy', 'sqlalchemy', 'orchestrator', 'typer')))"
+    )
+
+    def stop_first(*arguments: str) -> list[str]:
+        command = [sys.executable, "-c", ahead, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+    with host_process(tmp_path) as host, host.connected() as instrument:
+        there = instrument.load("one", "simulated", twin_config(image_cache), 1)
+        line = there.stop_line
+        assert stop_first("--data", str(tmp_path), "--clear") == ["0", "False"]
+        assert stop_first("--data", str(tmp_path), "nowhere") == ["0", "False"]
+        assert line.status().lock is None
+        assert stop_first(f"--data={tmp_path}", "--reason", "smoke", "simulated") == ["1", "False"]
+        lock = line.status().lock
+        assert lock is not None
+        assert lock.reason == "smoke"
+        with pytest.raises(InstrumentFault):
+            there.acquire(twin_frame("after"))
+        line.clear(by="somebody")
+        assert stop_first("--data", str(tmp_path)) == ["1", "False"]
