@@ -27,6 +27,7 @@ _LEASES: Final = select(schema.instrument_lease)
 _QUEUED: Final = (
     select(_ENTRY.c.seq)
     .where(_ENTRY.c.instrument == bindparam("instrument"), _ENTRY.c.status == "queued")
+    .order_by(_ENTRY.c.priority.desc(), _ENTRY.c.seq)  # so that PostgreSQL, too, walks the index and stops
     .limit(MAX_COUNTED)
 )
 _MORE_URGENT: Final = _QUEUED.where(_ENTRY.c.priority > bindparam("priority")).subquery()
