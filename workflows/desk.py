@@ -127,29 +127,35 @@ def plain_entry(entry: QueueEntry) -> dict[str, Any]:
 class RemoteDesk:
     """The queue of a `stempilot serve` somewhere, through its API."""
 
-    client: Client
+    url: str
+    token: str | None
 
     def submit(self, spec: ExperimentSpec, options: RunOptions, when: When) -> dict[str, Any]:
         """Checked there, its files uploaded, then durably in the queue."""
-        return self.client.submit(spec, seed=options.seed, baselines=options.baselines, **asdict(when))
+        with self._client() as client:
+            return client.submit(spec, seed=options.seed, baselines=options.baselines, **asdict(when))
 
     def entries(self, statuses: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
         """Entries in the order of execution."""
-        found = [entry for status in statuses for entry in self.client.queue(status=status, limit=limit)]
+        with self._client() as client:
+            found = [entry for status in statuses for entry in client.queue(status=status, limit=limit)]
         return sorted(found, key=lambda entry: (-entry["priority"], entry["seq"]))[:limit]
 
     def act(self, action: Action, experiment_id: str, reason: str | None) -> dict[str, Any]:
         """The entry after the action."""
-        return self.client.act(action, experiment_id, reason=reason)
+        with self._client() as client:
+            return client.act(action, experiment_id, reason=reason)
 
     def stop(self, instrument: str | None, reason: str) -> list[dict[str, Any]]:
         """Blank and lock. Raises InstrumentFault naming those that did not confirm it."""
-        return list(self.client.emergency_stop(instrument, reason=reason).values())
+        with self._client() as client:
+            return list(client.emergency_stop(instrument, reason=reason).values())
 
     def clear(self, instrument: str | None) -> list[dict[str, Any]]:
         """Take the locks off."""
-        names = [instrument] if instrument else [state["name"] for state in self.client.instruments()]
-        states = [self.client.clear(name) for name in names]
+        with self._client() as client:
+            names = [instrument] if instrument else [state["name"] for state in client.instruments()]
+            states = [client.clear(name) for name in names]
         return [
             {
                 "instrument": state["name"], "is_reached": state["reachable"], "beam_blanked": state["beam_blanked"],
@@ -159,8 +165,11 @@ class RemoteDesk:
             for state in states
         ]  # fmt: skip
 
+    def _client(self) -> Client:
+        return Client(self.url, self.token)
+
 
 def open_desk(settings: Settings, server: str | None, environment: Mapping[str, str]) -> Desk:
     """The desk at a server where one is named, by option or by STEMPILOT_SERVER, else that of the data folder."""
     url = server or environment.get(SERVER_VARIABLE)
-    return RemoteDesk(Client(url, environment.get(TOKEN_VARIABLE))) if url else LocalDesk(settings)
+    return RemoteDesk(url, environment.get(TOKEN_VARIABLE)) if url else LocalDesk(settings)

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from orchestrator.catalogue import Catalogue
-from tests.integration.harness import CONSOLE, RASTER, ROOT, stempilot
+from tests.integration.harness import CONSOLE, RASTER, ROOT, journal, stempilot
 from workflows.roles import holder
 
 DEADLINE_S = 600.0
@@ -32,13 +32,13 @@ SMALL = (
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], what: str) -> T:
-    """What `condition` gives once it is neither None nor False."""
+def until(condition: Callable[[], T | None], what: str, every_s: float = 0.05) -> T:
+    """What `condition` gives once it is neither None nor False; looking is not for nothing, so not too often."""
     end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s:
         if found := condition():
             return found
-        time.sleep(0.02)
+        time.sleep(every_s)
     raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
 
 
@@ -126,10 +126,13 @@ class Installation:
 
     def reaches(self, experiment: str, *statuses: str) -> dict[str, Any]:
         """Its entry, once its status is one of these."""
-        return until(
-            lambda: entry if (entry := self.entry(experiment))["status"] in statuses else None,
-            f"{experiment} to be {' or '.join(statuses)}; it is {self.entry(experiment)}",
-        )
+        until(lambda: self._status(experiment) in statuses, f"{experiment} to be {' or '.join(statuses)}")
+        return self.entry(experiment)
+
+    def _status(self, experiment: str) -> str:
+        with journal(self.data) as connection:
+            query = "select status from experiment where id = ?"
+            return str(connection.execute(query, (experiment,)).fetchone()[0])
 
     def has_frames(self, experiment: str, count: int) -> None:
         """Wait until so many frames are stored."""
@@ -137,8 +140,9 @@ class Installation:
 
     def frame_count(self, experiment: str) -> int:
         """Stored frames."""
-        with Catalogue.open(self.data, read_only=True) as catalogue:
-            return len(catalogue.frames(experiment))
+        with journal(self.data) as connection:
+            query = "select count(*) from acquisition where experiment_id = ? and status = 'stored'"
+            return int(connection.execute(query, (experiment,)).fetchone()[0])
 
     def events(self, experiment: str, *kinds: str) -> list[Any]:
         """Events of these kinds."""
