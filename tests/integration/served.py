@@ -66,6 +66,16 @@ class Installation:
         """What the present serve tells the person at its terminal."""
         return self.data.parent / f"{self.data.name}-serve-{self.serves}.txt"
 
+    @property
+    def first_said(self) -> Path:
+        """What the first serve told."""
+        return self.data.parent / f"{self.data.name}-serve-1.txt"
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether there is a serve now."""
+        return self.process is not None and self.process.poll() is None
+
     def serve(self, *options: str) -> Installation:
         """Start, and wait until it answers."""
         self.serves += 1
@@ -92,8 +102,10 @@ class Installation:
 
     @property
     def prefect_url(self) -> str:
-        """Of Prefect's API."""
-        return str(json.loads((self.data / "run" / "prefect.json").read_text())["url"])
+        """Of Prefect's API, once its server is there."""
+        file = self.data / "run" / "prefect.json"
+        until(file.exists, "Prefect's server")
+        return str(json.loads(file.read_text())["url"])
 
     def pid(self, role: str) -> int:
         """Process id of a role, waited for."""
