@@ -103,15 +103,6 @@ def test_design_a_policy(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert shown(notebook, "image/png") == 4
 
 
-def test_a_notebook_is_a_script_too(data: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:`torch.jit", FIRST], cwd=ROOT, capture_output=True, text=True,
-        check=False, env=environment(STEMPILOT_DATA=str(data), MPLBACKEND="agg"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "the same as recorded: True" in done.stdout
-
-
 def function_in(path: Path, name: str) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return next(ast.dump(node) for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
