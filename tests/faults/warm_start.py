@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "workflows.cli", "simulation.specimens"])
+_context.set_forkserver_preload(["torch", "workflows.cli.commands", "simulation.specimens"])
 
 
 def _main(arguments: list[str], said: Path) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import prepare
-from workflows.cli import app
+from workflows.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = Path(__file__).parent / "specs"

@@ -24,7 +24,7 @@ from deploy.smoke_deploy import compose, services
 from orchestrator.api.route import PREFIX
 from orchestrator.api.service_routes import router as service_routes
 from orchestrator.settings import BUILT_IN, ServeSettings, Settings
-from workflows.cli import app
+from workflows.cli.commands import app
 from workflows.roles import RUN_FOLDER
 from workflows.supervisor import roles_of
 

@@ -394,7 +394,7 @@ def test_importing_it_loads_little() -> None:
 
 def test_an_emergency_stop_goes_out_before_anything_else_is_loaded(tmp_path: Path, image_cache: Path) -> None:
     ahead = (
-        "import os, sys; from workflows.command import stop_first; count = stop_first(sys.argv[1:], os.environ); "
+        "import os, sys; from workflows.cli.entry import stop_first; count = stop_first(sys.argv[1:], os.environ); "
         "print(count, any(name in sys.modules for name in ('torch', 'scipy', 'sqlalchemy', 'orchestrator', 'typer')))"
     )
 
@@ -406,6 +406,7 @@ def test_an_emergency_stop_goes_out_before_anything_else_is_loaded(tmp_path: Pat
         there = instrument.load("one", "simulated", twin_config(image_cache), 1)
         line = there.stop_line
         assert stop_first("--data", str(tmp_path), "--clear") == ["0", "False"]
+        assert stop_first("--data", str(tmp_path), "--clera") == ["0", "False"], "misspelt: nothing is stopped"
         assert stop_first("--data", str(tmp_path), "nowhere") == ["0", "False"]
         assert line.status().lock is None
         assert stop_first(f"--data={tmp_path}", "--reason", "smoke", "simulated") == ["1", "False"]

@@ -12,3 +12,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps the name of a sub-command where only one was loaded."""

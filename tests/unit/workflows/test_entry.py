@@ -1,0 +1,39 @@
+"""What the console script loads, and what it leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from workflows.cli.commands import app
+from workflows.cli.entry import ROOM_OF
+
+
+def test_every_command_is_loaded_from_the_room_that_has_it() -> None:
+    group = typer.main.get_command(app)
+    found = {}
+    for name in group.list_commands(typer.Context(group)):  # type: ignore[attr-defined]
+        callbacks = [command.callback for command in app.registered_commands if _name(command) == name]
+        found[name] = callbacks[0].__module__.rpartition(".")[2] if callbacks else "schedule_commands"
+    assert found == ROOM_OF
+
+
+def _name(command: typer.models.CommandInfo) -> str:
+    return command.name or command.callback.__name__.replace("_", "-")
+
+
+@pytest.mark.parametrize("word", ["watchdog", "instrument-host", "prefect-server"])
+def test_processes_load_no_learning_library(word: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['stempilot', '{word}', '--help']\n"
+        "from workflows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'botorch', 'prefect', 'fastapi', 'simulation') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert f"Usage: stempilot {word}" in done.stdout

@@ -1,0 +1,27 @@
+"""Every sub-command; each registers itself with `app` on import. Neighbour: `entry`, which loads only one room."""
+
+from workflows.cli import (
+    flow_commands,
+    look_commands,
+    machine_commands,
+    process_commands,
+    queue_commands,
+    run_commands,
+    schedule_commands,
+    serve_commands,
+    spec_commands,
+)
+from workflows.cli.app import app
+
+__all__ = [
+    "app",
+    "flow_commands",
+    "look_commands",
+    "machine_commands",
+    "process_commands",
+    "queue_commands",
+    "run_commands",
+    "schedule_commands",
+    "serve_commands",
+    "spec_commands",
+]
