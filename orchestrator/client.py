@@ -334,7 +334,7 @@ class Client:
                 answer.read()
                 raise error_of(answer)
             kind, data = "", ""
-            for line in answer.iter_lines():
+            for line in _lines(answer):
                 field, _, value = line.partition(": ")
                 if field == "event":
                     kind = value
@@ -385,3 +385,11 @@ def _wait_s(trial: int) -> float:
 
 def _named(detector: str | None) -> dict[str, str]:
     return {} if detector is None else {"detector": detector}
+
+
+def _lines(answer: httpx.Response) -> Iterator[str]:
+    """Lines of an event stream, which end at line feeds alone: a text may hold Unicode's other line ends."""
+    rest = ""
+    for text in answer.iter_text():
+        *lines, rest = (rest + text).split("\n")
+        yield from lines

@@ -25,6 +25,7 @@ from orchestrator.report.report_data import (
     ReportFrame,
     Spending,
 )
+from orchestrator.report.wording import without_folders
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import OpenInstrument, join, open_here, prepare, spec_of
@@ -75,8 +76,8 @@ def report_data(
 
     return ReportData(
         experiment=_facts(row, spec, closed, parts.microscope.capabilities()),
-        spec=_without_folders(row.spec),
-        spec_text=yaml.safe_dump(_without_folders(row.spec), sort_keys=False, allow_unicode=True),
+        spec=without_folders(row.spec),
+        spec_text=yaml.safe_dump(without_folders(row.spec), sort_keys=False, allow_unicode=True),
         decisions=_decisions(steps),
         frames=tuple(_frame(step, frames[step.frame.id]) for step in steps if step.frame is not None),
         spending=spending,
@@ -221,12 +222,3 @@ def _evaluation(evaluated: Mapping[str, Any]) -> Evaluation | None:
         curve=tuple(evaluated["truth"].get("curve", ())),
         baselines=evaluated.get("baselines", {}),
     )
-
-
-def _without_folders(value: Any) -> Any:
-    """The spec without the folders of the machine it ran on."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

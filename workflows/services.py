@@ -86,7 +86,7 @@ class StopLineDesk:
     def clear(self, name: str, by: str) -> None:
         """Take the lock of an emergency stop away. Raises InstrumentFault where it is still there."""
         for line in clear(self.settings, name, by=by, queue=self.queue):
-            if line.is_locked:
+            if line.is_locked or line.is_queue_locked:
                 raise InstrumentFault(f"instrument {line.instrument!r} is still locked: {line.message}")
 
     def is_simulation(self, name: str) -> bool:

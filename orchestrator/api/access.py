@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from orchestrator.api.problems import Problem
-from orchestrator.errors import SpecError
+from orchestrator.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.api.services import Services
@@ -30,6 +32,7 @@ WHAT_SCOPES_ALLOW: Final[dict[str, str]] = {
 }
 COOKIE: Final = "stempilot_token"  # a page's way to carry a token; good for looking only
 SAFE_METHODS: Final = ("GET", "HEAD")
+AT_ONCE: Final = CapacityLimiter(8)  # threads of their own for what must not wait behind slow requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,11 @@ class Identity:
 LOCAL: Final = Identity("local", "local", frozenset(SCOPES))  # everybody, where there are no tokens
 
 
-async def identify(request: Request, services: Services) -> Identity | None:
-    """Who asks, None for nobody known: a bearer token, or for looking the page's cookie."""
+async def identify(request: Request, services: Services, *, at_once: bool = False) -> Identity | None:
+    """Who asks, None for nobody known: a bearer token, or for looking the page's cookie.
+
+    `at_once` waits for no other request; where the database does not answer, whom it knew before is known.
+    """
     if services.tokens is None:
         return LOCAL
     text = _bearer(request)
@@ -59,12 +65,19 @@ async def identify(request: Request, services: Services) -> Identity | None:
         return None
     if (known := services.tokens.remembered(text)) is not None:
         return known
-    return await run_in_threadpool(services.tokens.identify, text)
+    if not at_once:
+        return await run_in_threadpool(services.tokens.identify, text)
+    try:
+        return await to_thread.run_sync(services.tokens.identify, text, limiter=AT_ONCE)
+    except StorageError:
+        if (known := services.tokens.remembered(text, since_s=inf)) is not None:
+            return known
+        raise
 
 
-async def admit(request: Request, services: Services, scope: str) -> Identity:
+async def admit(request: Request, services: Services, scope: str, *, at_once: bool = False) -> Identity:
     """Who asks, allowed to do what needs `scope`. Raises Problem `unauthorized` or `forbidden`."""
-    identity = await identify(request, services)
+    identity = await identify(request, services, at_once=at_once)
     if identity is None:
         given = "authorization" in request.headers
         why = "the token is not known, expired or revoked" if given else "no token was given"

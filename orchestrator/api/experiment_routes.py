@@ -29,9 +29,10 @@ from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, 
 from orchestrator.api.services import Services
 from orchestrator.api.specs import SpecDesk
 from orchestrator.catalogue import folder, schema
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, SpecError
 from orchestrator.plain_json import plain, to_text
 from orchestrator.queue import STATUSES, QueueEntry
+from orchestrator.queue.submission import check_order
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["experiments"])
 NEEDED_BYTES: Final = 1 << 20
@@ -92,7 +93,11 @@ def validate(request: Request, body: SpecCheck) -> Response:
     specs: SpecDesk = request.app.state.specs
     try:
         submission = read_body(Submission, to_text(body.model_dump(mode="json")).encode())
+        now = services_of(request).catalogue.now()
+        check_order(submission.priority, submission.not_before, submission.not_after, now)
         specs.document_of(submission.spec)
+    except SpecError as error:
+        return json_answer({"valid": False, "errors": [{"detail": str(error)}]})
     except Problem as problem:
         if problem.status != 422:
             raise

@@ -60,7 +60,7 @@ class Guards:
 
     def _check_origin(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self._own_names_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._own_names_only and not is_loopback(_name_in(f"//{host}")):
             raise Problem(
                 "foreign-origin",
                 f"this service has no tokens and answers only to localhost and 127.0.0.1, not to {host[:100]!r}",
@@ -68,9 +68,25 @@ class Guards:
         if method in _SAFE:
             return
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and _place_in(origin) != host.lower()
         if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise Problem("foreign-origin", "pages of another site may not write here; send the request without one")
+
+
+def _name_in(url: str) -> str:
+    """The host a URL names, "" where it is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place_in(url: str) -> str | None:
+    """Host and port a URL names, None where it is none."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _check_length(headers: Headers, limit: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
 from instruments import InstrumentError
+from orchestrator.api.access import AT_ONCE
 from orchestrator.api.answers import json_answer, outward
 from orchestrator.api.models import Because, InstrumentFacts, InstrumentState, InstrumentStates, Stopped
 from orchestrator.api.problems import Problem
@@ -63,20 +65,22 @@ def status(request: Request, name: Name) -> Response:
 @router.post(
     "/instruments/{name}/stop",
     operation_id="stop_instrument",
-    **operation("instruments:control", {200: Stopped}, 404, 502, keyed=True),
+    **operation("instruments:control", {200: Stopped}, 404, 502, keyed=True, at_once=True),
 )
-def stop(request: Request, name: Name, body: Because | None = None) -> Response:
+async def stop(request: Request, name: Name, body: Because | None = None) -> Response:
     """Emergency stop: blank the beam now, start nothing more until somebody clears it. 502 if that is not confirmed."""
     _configured(services_of(request), name)
-    return _stop(request, name, body)
+    return await to_thread.run_sync(_stop, request, name, body, limiter=AT_ONCE)
 
 
 @router.post(
-    "/stop", operation_id="stop_everything", **operation("instruments:control", {200: Stopped}, 502, keyed=True)
+    "/stop",
+    operation_id="stop_everything",
+    **operation("instruments:control", {200: Stopped}, 502, keyed=True, at_once=True),
 )
-def stop_everything(request: Request, body: Because | None = None) -> Response:
-    """Emergency stop of every instrument."""
-    return _stop(request, None, body)
+async def stop_everything(request: Request, body: Because | None = None) -> Response:
+    """Emergency stop of every instrument. An Idempotency-Key is taken, and never keeps a stop from being done again."""
+    return await to_thread.run_sync(_stop, request, None, body, limiter=AT_ONCE)
 
 
 @router.post(

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from orchestrator.api.access import COOKIE, Identity, require, require_owner
+from orchestrator.api.experiment_routes import queue_facts
 from orchestrator.api.page_visits import (
     Form,
     PageDesk,
@@ -172,7 +173,10 @@ def write_report(request: Request, form: Sent, experiment_id: ExperimentId) -> R
     """Write the report of what there is, and show it."""
     services = desk_of(request).services
     require(form.identity, "experiments:write")
-    services.write_report(services.catalogue.experiment(experiment_id).id)
+    row = services.catalogue.experiment(experiment_id)
+    entry = queue_facts(services, row.id)
+    require_owner(form.identity, None if entry is None else entry["submitted_by"])
+    services.write_report(row.id)
     return RedirectResponse(f"/experiments/{experiment_id}/report", 303)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from instruments import InstrumentBusy, InstrumentError, Unsupported
@@ -119,8 +118,3 @@ _KIND_OF: Final[tuple[tuple[type[OrchestratorError], str], ...]] = (
     (StorageError, "unavailable"),
     (OrchestratorError, "internal"),
 )
-
-
-def instance_of(request: Request) -> str:
-    """The path that failed, without its query."""
-    return request.url.path

@@ -34,6 +34,11 @@ _IDEMPOTENCY_KEY: Final = {
     "description": "A new one for each intended write. The same key again gives the first answer again.",
     "schema": {"type": "string", "pattern": KEY_PATTERN},
 }
+_UNNEEDED_KEY: Final = {
+    **_IDEMPOTENCY_KEY,
+    "description": "Taken, and without effect: this is done whenever it is asked for.",
+    "schema": {"type": "string"},
+}
 
 _LOCATION: Final = {"description": "Where it is now.", "required": True, "schema": {"type": "string"}}
 _ETAG: Final = {
@@ -50,13 +55,15 @@ def operation(
     if_match: Literal["required", "optional"] | None = None,
     links: Mapping[str, Any] | None = None,
     keyed: bool = False,
+    at_once: bool = False,
     creates: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route: the scope it needs (None: anybody), its answers, the problems it may end in.
 
     `answers` maps a status to a model, or to an OpenAPI response object; the first is the usual one. `keyed` writes
-    take an Idempotency-Key; what `creates` says where in Location; `extra` is more of OpenAPI.
+    take an Idempotency-Key, which one that acts `at_once` does not wait for; what `creates` says where in Location;
+    `extra` is more of OpenAPI.
     """
     responses: dict[int | str, dict[str, Any]] = {
         status: _problem_response(status) for status in _problem_statuses(scope, if_match, keyed=keyed) | {*problems}
@@ -69,9 +76,10 @@ def operation(
         responses[usual]["headers"] = headers
     if links:
         responses[usual]["links"] = dict(links)
-    parameters = [*([_IDEMPOTENCY_KEY] if keyed else []), *([_if_match(if_match)] if if_match else [])]
+    key = _UNNEEDED_KEY if at_once else _IDEMPOTENCY_KEY
+    parameters = [*([key] if keyed else []), *([_if_match(if_match)] if if_match else [])]
     declared: dict[str, Any] = {
-        _NEEDS: {"scope": scope, "if_match": if_match, "keyed": keyed},
+        _NEEDS: {"scope": scope, "if_match": if_match, "keyed": keyed, "at_once": at_once},
         "security": [] if scope is None else [{"token": [scope]}],
         **({"parameters": parameters} if parameters else {}),
         **(extra or {}),
@@ -103,7 +111,9 @@ class StrictRoute(APIRoute):
         async def handle(request: Request) -> Response:
             services: Services = request.app.state.services
             scope = needs["scope"]
-            request.state.identity = LOCAL if scope is None else await admit(request, services, scope)
+            request.state.identity = (
+                LOCAL if scope is None else await admit(request, services, scope, at_once=needs["at_once"])
+            )
             self._check_query(request)
             request.state.if_version = _if_version(request, needs["if_match"])
             if not needs["keyed"]:
@@ -113,6 +123,8 @@ class StrictRoute(APIRoute):
                 request, model, data, is_required=bool(self.body_field and self.body_field.field_info.is_required())
             )
             request.state.data = data
+            if needs["at_once"]:  # whatever was answered before, and whether or not the answer can be kept
+                return await inner(_Parsed(request, body))
             replies: Replies = request.app.state.replies
             return await replies.once(request, data, lambda: inner(_Parsed(request, body)))
 

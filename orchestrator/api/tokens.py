@@ -123,12 +123,12 @@ class Tokens:
             raise NotFound(f"no token {token_id!r}; GET /api/v1/tokens lists them by id")
         return _token(row)
 
-    def remembered(self, text: str) -> Identity | None:
-        """Who sent this, if that was looked up a moment ago; never waits."""
+    def remembered(self, text: str, since_s: float | None = None) -> Identity | None:
+        """Who sent this, if that was looked up at most `since_s` (a moment) ago; never waits."""
         if (parts := _FORM.fullmatch(text)) is None:
             return None
         kept = self._remembered.get(parts[1])
-        if kept is None or time.monotonic() - kept[0] > _REMEMBERED_S:
+        if kept is None or time.monotonic() - kept[0] > (_REMEMBERED_S if since_s is None else since_s):
             return None
         return self._verified(kept[1], kept[2], parts[2])
 

@@ -106,7 +106,7 @@ def test_a_stream_goes_on_until_the_end(client: Client, open_api: Api) -> None:
         assert begun.wait(DEADLINE_S)
         client.release(own)
         with Catalogue.open(open_api.data, visitor=True) as beside:
-            beside.append(own, "note", {"said": "by another process"})
+            beside.append(own, "note", {"said": "by another process,\u2028 on two lines"})
             ExperimentQueue(beside).cancel(own)
         thread.join(DEADLINE_S)
         assert not thread.is_alive()

@@ -62,7 +62,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with tokens, with the whole check of specs, with experiments in several states."""
+    """A service with tokens, with the whole check of specs, with nothing in it yet."""
     service = serve(tmp_path_factory.mktemp("contract"), with_tokens=True)
     yield service
     service.catalogue.close()
@@ -121,8 +121,11 @@ def test_a_folder_is_served_again(guarded: Service) -> None:
     guarded.catalogue.database.check()
     again = serve(guarded.catalogue.data_folder, with_tokens=True)
     try:
+        client = guarded.client(guarded.token("admin"))
+        client.put(f"{V1}/files/{FILE_SHA256}/{FILE_NAME}", content=FILE_TEXT.encode())
+        own = submitted(client, reference=f"sha256:{FILE_SHA256}/{FILE_NAME}")
         entries = guarded.queue.entries(limit=500)
-        assert entries
+        assert own in [entry.id for entry in entries]
         assert entries == sorted(entries, key=lambda entry: (-entry.priority, entry.seq))
         shown = again.client(again.token("read")).get(f"{V1}/experiments?limit=500").json()["experiments"]
         assert {line["id"] for line in shown} == {entry.id for entry in entries}

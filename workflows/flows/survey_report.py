@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_survey_page(catalogue: Catalogue, survey_id: str) -> Path:
     row = catalogue.experiment(survey_id)
     page = render_survey(survey_on_page(catalogue, row))
     path = catalogue.data_folder / "experiments" / row.id / "report.html"
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8")

@@ -44,10 +44,6 @@ class Candidate:
         """Whether a new policy can be made of it for every run."""
         return isinstance(self.policy, str) or callable(self.policy)
 
-    def for_seed(self, seed: int) -> Candidate:
-        """This candidate with the options of one seed."""
-        return Candidate(self.policy, self.options_for(seed))
-
     def options_for(self, seed: int) -> Options:
         """Its options on the world of one seed."""
         return dict(self.options(seed) if callable(self.options) else self.options)

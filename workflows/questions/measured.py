@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import zipfile
 from collections.abc import Mapping
@@ -166,7 +167,7 @@ def _described(source: _Source, sites: LatticeSites, images: LatticeImages, cach
     if cache_folder is not None:
         path = _cache_path(source, cache_folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_bytes(features.to_bytes())
         temporary.replace(path)
     return features

@@ -196,7 +196,7 @@ def test_a_cookie_is_good_for_looking_only(guarded: Service) -> None:
 
 
 def test_without_tokens_only_this_machines_names_are_answered(service: Service, guarded: Service) -> None:
-    for host in ("evil.example", "evil.example:8765", "127.0.0.1.evil.example", "10.0.0.7", ""):
+    for host in ("evil.example", "evil.example:8765", "127.0.0.1.evil.example", "10.0.0.7", "", "[", "[::1"):
         answer = service.client().get(f"{V1}/health", headers={"Host": host})
         assert answer.status_code == 403, host
         assert answer.json()["type"].endswith("foreign-origin")
@@ -207,7 +207,7 @@ def test_without_tokens_only_this_machines_names_are_answered(service: Service, 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9"},
+    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9"}, {"Origin": "http://["},
      {"Sec-Fetch-Site": "cross-site"}],
 )  # fmt: skip
 def test_no_page_of_another_site_writes(service: Service, headers: dict[str, str]) -> None:

@@ -58,12 +58,13 @@ def test_the_same_key_gives_the_same_answer_and_one_experiment(service: Service)
 def test_a_key_belongs_to_one_request(service: Service) -> None:
     client = service.client()
     own = client.post(SUBMIT, json=submission(), headers=keyed("k1")).json()["id"]
-    for path, body in [("/experiments", submission(seed=1)), (f"/experiments/{own}/hold", {}), ("/stop", {})]:
+    for path, body in [("/experiments", submission(seed=1)), (f"/experiments/{own}/hold", {})]:
         answer = client.post(V1 + path, json=body, headers=keyed("k1"))
         assert (answer.status_code, answer.json()["type"]) == (422, "urn:stempilot:problem:key-reused")
     assert client.post(SUBMIT, json=submission(), headers=keyed("no spaces")).status_code == 422
     assert service.queue.entry(own).status == "queued"
-    assert service.desk.locks == {}
+    assert client.post(f"{V1}/stop", json={}, headers=keyed("k1")).status_code == 200
+    assert set(service.desk.locks) == {"replay", "simulated"}
 
 
 def test_a_key_whose_answer_is_worked_out_is_in_flight(data: Path) -> None:
@@ -125,7 +126,6 @@ def test_every_write_takes_a_key_and_repeats_its_answer(guarded: Service) -> Non
         ("PATCH", f"/experiments/{own}", {"json": {"priority": 4}}),
         ("POST", f"/experiments/{own}/hold", {}),
         ("POST", "/experiments:validate", {"json": submission()}),
-        ("POST", "/instruments/simulated/stop", {"json": {"reason": "smoke"}}),
         ("POST", "/instruments/simulated/clear", {}),
         ("DELETE", f"/experiments/{own}", {}),
     ]
@@ -320,3 +320,37 @@ def test_an_emergency_stop_is_confirmed_or_fails_loudly(service: Service) -> Non
     states = {state["name"]: state for state in client.get(f"{V1}/instruments").json()["instruments"]}
     assert (states["replay"]["reachable"], states["simulated"]["reachable"]) == (False, True)
     assert client.get(f"{V1}/instruments/replay").json()["problem"].startswith("replay does not answer")
+
+
+@pytest.mark.parametrize("path", ["/stop", "/instruments/simulated/stop"])
+def test_a_stop_is_never_only_remembered(service: Service, path: str) -> None:
+    """The same key twice, cleared in between: the instrument is stopped a second time."""
+    client = service.client()
+    for _ in range(2):
+        answer = client.post(V1 + path, json={"reason": "smoke"}, headers=keyed("stop"))
+        assert answer.status_code == 200
+        assert "idempotency-replayed" not in answer.headers
+        assert service.desk.locks["simulated"].endswith(": smoke")
+        assert client.post(f"{V1}/instruments/simulated/clear").status_code == 200
+        assert "simulated" not in service.desk.locks
+
+
+def test_a_stop_needs_no_database(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was known before may stop while the database does not answer; a stranger may not."""
+    token = guarded.token("instruments:control")
+    stranger = guarded.token("instruments:control", name="eve")
+    client = guarded.client(token)
+    assert client.post(f"{V1}/stop").status_code == 200
+    guarded.desk.locks.clear()
+
+    def fail(database: Database) -> None:
+        raise StorageError("the disk went away")
+
+    assert guarded.tokens is not None
+    monkeypatch.setattr("orchestrator.api.tokens._REMEMBERED_S", 0.0)
+    monkeypatch.setattr(Database, "reading", fail)
+    monkeypatch.setattr(Database, "writing", fail)
+    assert client.post(f"{V1}/stop", headers=keyed("k1")).status_code == 200
+    assert set(guarded.desk.locks) == {"replay", "simulated"}
+    assert guarded.client(stranger).post(f"{V1}/stop").status_code == 503
+    assert client.post(f"{V1}/instruments/simulated/clear").status_code == 503
