@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
 from instruments.dose_ledger import MAX_SIDE_NM, DoseLedger, first_pixel_nm, footprint
-from instruments.errors import CommandRefused, InstrumentBusy, Unsupported
+from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentBusy, Unsupported
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
 from instruments.microscope import Forecasting, Microscope, Outcome
@@ -81,6 +81,21 @@ class GuardedMicroscope:
         self._correct(command, charge, frame.electrons)
         return frame
 
+    def fetch(self, command: AcquireFrame) -> Frame:
+        """The frame of an exposure that the instrument says was made before a restart: debited, but not checked.
+
+        Its electrons are on the specimen already, so no limit may refuse it now. Raises AcquisitionFailed where it is
+        not handed over; the debit stays.
+        """
+        charge = worst_charge(command, self._capabilities)
+        self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
+        try:
+            frame = self.inner.acquire(command)
+        except (CommandRefused, Unsupported) as error:
+            raise AcquisitionFailed(f"exposed before the restart, but its frame is not handed over: {error}") from error
+        self._correct(command, charge, frame.electrons)
+        return frame
+
     def execute(self, command: Command) -> MicroscopeState:
         """Park, blank, unblank; exposing while parked is limited by the envelope and counted."""
         if isinstance(command, AcquireFrame):
@@ -103,6 +118,10 @@ class GuardedMicroscope:
         self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
         if read_back_electrons is not None:
             self._correct(command, charge, read_back_electrons)
+
+    def count_time_from(self, spent_s: float) -> None:
+        """After a restart: so much microscope time was spent before; the instrument's clock adds to it from now on."""
+        self.time_before_s = spent_s - self.inner.read_state().time_s
 
     def check(self, command: AcquireFrame) -> Charge:
         """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves."""

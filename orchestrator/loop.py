@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from instruments import (
@@ -31,6 +32,10 @@ from policies import Cost, GaveUp, Observation, Policy, Status, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 Adjustment = Callable[[Suggestion, AcquireFrame], AcquireFrame]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _as_it_is(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
@@ -107,13 +112,17 @@ class Control:
 
 @dataclass
 class Spent:
-    """Electrons (as the ledger counts them), microscope seconds and frames so far; exposures nobody has asked about."""
+    """Electrons (as the ledger counts them), microscope seconds and frames so far; exposures nobody has asked about.
+
+    `lost_since_frame` counts exposures after the last stored frame that brought none.
+    """
 
     electrons: float = 0.0
     instrument_time_s: float = 0.0
     frames: int = 0
     consecutive_refusals: int = 0
     unanswered: int = 0
+    lost_since_frame: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,7 @@ class Experiment:
     control: Control = field(default_factory=Control)
     spent: Spent = field(default_factory=Spent)
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _utc_now
     adjust: Adjustment = _as_it_is
 
     def __post_init__(self) -> None:
@@ -164,10 +174,19 @@ def run(experiment: Experiment) -> Ending:
     return ending
 
 
-def attempt(experiment: Experiment, suggestion: Suggestion, intent: Any, command: AcquireFrame) -> Observation:
-    """Expose once and see what came of it; a refusal, a loss or a silence is an observation too."""
+def attempt(
+    experiment: Experiment,
+    suggestion: Suggestion,
+    intent: Any,
+    command: AcquireFrame,
+    expose: Callable[[AcquireFrame], Frame] | None = None,
+) -> Observation:
+    """Expose once and see what came of it; a refusal, a loss or a silence is an observation too.
+
+    `expose` is how the frame is had; the microscope's `acquire` if it is not given.
+    """
     try:
-        frame = experiment.record.keep(intent, experiment.microscope.acquire(command))
+        frame = experiment.record.keep(intent, (expose or experiment.microscope.acquire)(command))
     except (CommandRefused, Unsupported, AcquisitionFailed, ResultUnknown) as error:
         return without_frame(experiment, suggestion, intent, error)
     return look(experiment, suggestion, intent, frame)
@@ -193,10 +212,10 @@ def extract(experiment: Experiment, frame: Frame) -> FeatureSet:
 
 def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, score: Score) -> Observation:
     """Add up what the frame cost and tell whoever listens; the observation for the policy."""
-    experiment.spent.consecutive_refusals = 0
+    experiment.spent.consecutive_refusals = experiment.spent.lost_since_frame = 0
     experiment.spent.frames += 1
     experiment.spent.electrons += facts.electrons
-    experiment.spent.instrument_time_s = facts.ended_s
+    experiment.spent.instrument_time_s += facts.ended_s - facts.started_s
     experiment.listen("scored", {"facts": facts, "score": score, "spent": experiment.spent})
     cost = Cost(electrons=facts.electrons, seconds=facts.ended_s - facts.started_s)
     return Observation(
@@ -216,6 +235,7 @@ def without_frame(experiment: Experiment, suggestion: Suggestion, intent: Any, e
 def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reason: str) -> Observation:
     """The observation of a suggestion that brought no frame."""
     experiment.spent.consecutive_refusals = experiment.spent.consecutive_refusals + 1 if status == "refused" else 0
+    experiment.spent.lost_since_frame += status != "refused"
     experiment.listen(status, {"point": suggestion.point, "reason": reason})
     return Observation(
         suggestion_id=suggestion.id,
@@ -228,18 +248,21 @@ def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reaso
 
 
 def ending_of(experiment: Experiment) -> Ending | None:
-    """Why the experiment is over, or None: a person, one being needed, the question, the budget, the policy."""
-    if (person := experiment.control.reason()) is not None:
-        return Ending(person, f"{person} by a person; the last frame is complete and stored")
+    """Why the experiment is over, or None: a person is needed, or wants it; the question, the budget, the policy."""
+    person = experiment.control.reason()
     if experiment.spent.unanswered and experiment.spec.stop.on_unknown == "ask":
         return Ending(
             "interrupted", "an exposure had no answer, its dose counts as spent; see to the instrument, then resume"
         )
+    if person is not None:
+        return Ending(person, f"{person} by a person; {standing(experiment.spent)}")
     if (answered := experiment.objective.stop_reason()) is not None:
         return Ending("completed", answered)
     limit_s = experiment.spec.stop.max_wall_time_s
     if limit_s is not None and experiment.clock() - experiment.started_at_s >= limit_s:
         return Ending("completed", f"stop.max_wall_time_s: {limit_s:g} s of wall time are over")
+    if (over := over_reason(experiment)) is not None:
+        return Ending("completed" if experiment.spent.frames else "cancelled", over)
     if (spent := budget_reason(experiment)) is not None:
         return Ending("completed", spent)
     if experiment.spent.consecutive_refusals >= experiment.spec.stop.max_consecutive_refusals:
@@ -250,6 +273,27 @@ def ending_of(experiment: Experiment) -> Ending | None:
     if stop := experiment.policy.should_stop():
         return Ending("failed" if isinstance(stop, GaveUp) else "completed", str(stop))
     return None
+
+
+def over_reason(experiment: Experiment) -> str | None:
+    """That the moment set for its end has come, or None."""
+    until = experiment.spec.stop.until
+    if until is None or experiment.now() < until:
+        return None
+    nothing = "" if experiment.spent.frames else " before the first frame"
+    return f"stop.until: {until.isoformat(timespec='seconds')} has come{nothing}"
+
+
+def standing(spent: Spent) -> str:
+    """What can be said of the last frame when a person ends the run.
+
+    >>> standing(Spent(frames=3)), standing(Spent(frames=3, lost_since_frame=1))
+    ('the last frame is complete and stored', 'the last exposure brought no frame; 3 frames are stored')
+    """
+    if spent.lost_since_frame:
+        stored = "1 frame is stored" if spent.frames == 1 else f"{spent.frames} frames are stored"
+        return f"the last exposure brought no frame; {stored}"
+    return "the last frame is complete and stored" if spent.frames else "no frame was taken yet"
 
 
 def budget_reason(experiment: Experiment) -> str | None:

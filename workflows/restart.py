@@ -5,7 +5,9 @@ Recorded decisions are taken as they are, never computed again. Neighbour: `sess
 
 from __future__ import annotations
 
-from instruments import Rebuildable
+from collections.abc import Callable
+
+from instruments import AcquireFrame, Frame, Rebuildable
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal, Past
 from orchestrator.loop import Experiment, account, attempt, look, missed
@@ -37,8 +39,9 @@ def rebuild_microscope(experiment: Experiment, steps: list[Past]) -> None:
     inner = experiment.microscope.inner
     if isinstance(inner, Rebuildable):
         inner.rebuild([step.intent.command for step in exposed])
-    elif exposed:
-        experiment.microscope.time_before_s = max(step.frame.ended_s for step in exposed if step.frame is not None)
+    else:  # its clock counts from when it was opened, which may have been before or after these frames
+        taken = [step.frame for step in exposed if step.frame is not None]
+        experiment.microscope.count_time_from(sum(frame.ended_s - frame.started_s for frame in taken))
 
 
 def taken_again(experiment: Experiment, step: Past) -> Observation | None:
@@ -72,4 +75,18 @@ def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
         experiment.record.mark(step.intent, "unknown", reason)
         experiment.spent.unanswered += 1
         return missed(experiment, step.suggestion, "unknown", reason)
-    return attempt(experiment, step.suggestion, step.intent, step.intent.command)
+    expose = _handed_over(experiment) if outcome == "delivered" else experiment.microscope.acquire
+    return attempt(experiment, step.suggestion, step.intent, step.intent.command, expose)
+
+
+def _handed_over(experiment: Experiment) -> Callable[[AcquireFrame], Frame]:
+    """Fetches a frame that was exposed before the restart; its time was spent then too."""
+    microscope = experiment.microscope
+
+    def fetch(command: AcquireFrame) -> Frame:
+        frame = microscope.fetch(command)
+        if not isinstance(microscope.inner, Rebuildable):
+            microscope.time_before_s += frame.ended_s - frame.started_s
+        return frame
+
+    return fetch

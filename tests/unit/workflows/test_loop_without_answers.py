@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def experiment_of(spec: ExperimentSpec, journal: Journal, raises: Callable[[int]
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Any:
-    with Catalogue.open(tmp_path / "data") as opened:
+def catalogue(catalogue_folder: Path) -> Any:
+    with Catalogue.open(catalogue_folder) as opened:
         yield opened
 
 
@@ -138,6 +139,62 @@ def test_who_wants_to_be_asked_is_asked_once(tmp_path: Path, catalogue: Catalogu
     assert again.microscope.ledger.electrons == pytest.approx(first.microscope.ledger.electrons)
     assert loop.run(again) == Ending("completed", "budget spent: 8 of 8 frames")
     assert statuses(catalogue, journal).count("unknown") == 1
+
+
+@pytest.mark.parametrize("wish", ["cancel", "pause", "interrupt"])
+def test_who_wants_to_be_asked_is_asked_also_when_a_person_ends_it(
+    tmp_path: Path, catalogue: Catalogue, wish: str
+) -> None:
+    spec = spec_of(tmp_path, on_unknown="ask")
+    experiment = experiment_of(
+        spec, journal_of(catalogue, spec), lambda asked: ResultUnknown("silence") if asked == 4 else None
+    )
+    experiment.listen = lambda kind, payload: getattr(experiment.control, wish).set() if kind == "unknown" else None
+    ending = loop.run(experiment)
+    assert (ending.status, ending.reason[:29]) == ("interrupted", "an exposure had no answer, it")
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "words"),
+    [
+        (1, AcquisitionFailed("asleep"), "interrupted by a person; the last exposure brought no frame; 0 frames are"),
+        (3, ResultUnknown("silence"), "interrupted by a person; the last exposure brought no frame; 2 frames are"),
+        (3, CommandRefused("no"), "interrupted by a person; the last frame is complete and stored"),
+        (1, CommandRefused("no"), "interrupted by a person; no frame was taken yet"),
+    ],
+)
+def test_what_is_said_of_the_last_frame_is_true(
+    tmp_path: Path, catalogue: Catalogue, at: int, error: Exception, words: str
+) -> None:
+    spec = spec_of(tmp_path)
+    experiment = experiment_of(spec, journal_of(catalogue, spec), lambda asked: error if asked == at else None)
+    experiment.listen = lambda kind, payload: (
+        experiment.control.interrupt.set() if kind in ("failed", "unknown", "refused") else None
+    )
+    ending = loop.run(experiment)
+    assert ending.status == "interrupted"
+    assert ending.reason.startswith(words)
+
+
+def test_the_moment_of_its_end_is_that_of_a_resumed_run_too(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Of one that is gone on with when the moment has passed not one frame more is taken."""
+    end = datetime(2026, 11, 21, 14, 0, tzinfo=UTC)
+    spec = spec_of(tmp_path, until=end.isoformat())
+    journal = journal_of(catalogue, spec)
+    first = experiment_of(spec, journal, lambda asked: None)
+    minutes = iter(range(1000))
+    first.now = lambda: end - timedelta(minutes=3) + timedelta(minutes=next(minutes))
+    ending = loop.run(first)
+    assert ending == Ending("completed", "stop.until: 2026-11-21T14:00:00+00:00 has come")
+    assert first.spent.frames == 3
+    again = experiment_of(spec, journal, lambda asked: None)
+    again.now = lambda: end + timedelta(minutes=1)
+    restore(again, Journal(catalogue, journal.experiment_id))
+    assert loop.run(again) == ending
+    assert again.spent.frames == 3
+    late = experiment_of(spec, journal_of(catalogue, spec), lambda asked: None)
+    late.now = again.now
+    assert loop.run(late) == Ending("cancelled", f"{ending.reason} before the first frame")
 
 
 def test_wall_time_ends_a_run_between_frames(tmp_path: Path, catalogue: Catalogue) -> None:

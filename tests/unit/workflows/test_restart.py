@@ -1,0 +1,185 @@
+"""What a restart makes of a real instrument: one that is not rebuilt, whose clock counts from when it was opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    Capabilities,
+    Command,
+    CommandRefused,
+    Frame,
+    Microscope,
+    MicroscopeState,
+    Outcome,
+    Rebuildable,
+)
+from orchestrator import loop
+from orchestrator.catalogue import Catalogue
+from orchestrator.journal import Journal
+from orchestrator.loop import Ending, Experiment
+from orchestrator.settings import InstrumentSettings
+from orchestrator.spec import ExperimentSpec
+from tests.unit.instruments.replay_files import write_record
+from workflows.assembly import join, make_policy, prepare
+from workflows.restart import restore
+
+SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
+FIELDS = {
+    "purpose": "field", "mode": "eds", "field_of_view_nm": 40.0, "dwell_time_us": 500.0,
+    "prelude": [{"purpose": "survey", "mode": "survey", "x_nm": 0.0, "y_nm": 0.0, "field_of_view_nm": 640.0,
+                 "dwell_time_us": 1.0}],
+}  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@dataclass
+class Real:
+    """A replay behind the six calls of a `Microscope` and no more; its clock may have run before it was loaded."""
+
+    inner: Microscope
+    clock_s: float = 0.0
+    dies_after: int | None = None
+    kept: Frame | None = None
+    asked: list[str] = field(default_factory=list)
+    refuses_again: bool = False
+
+    def capabilities(self) -> Capabilities:
+        return self.inner.capabilities().model_copy(update={"simulated": False})
+
+    def read_state(self) -> MicroscopeState:
+        state = self.inner.read_state()
+        return state.model_copy(update={"time_s": state.time_s + self.clock_s})
+
+    def execute(self, command: Command) -> MicroscopeState:
+        return self.inner.execute(command)
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        self.asked.append(command.action_id)
+        if self.kept is not None and self.kept.action_id == command.action_id:
+            if self.refuses_again:
+                raise CommandRefused("it was handed over already")
+            return self.kept
+        frame = self.inner.acquire(command)
+        self.kept = replace(frame, started_s=frame.started_s + self.clock_s, ended_s=frame.ended_s + self.clock_s)
+        if len(self.asked) == self.dies_after:
+            raise Killed
+        return self.kept
+
+    def outcome(self, action_id: str) -> Outcome:
+        return "delivered" if self.kept is not None and self.kept.action_id == action_id else "unknown"
+
+    def stop(self) -> None:
+        self.inner.stop()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
+    with Catalogue.open(tmp_path / "data") as opened:
+        yield opened
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ExperimentSpec:
+    record = write_record(tmp_path / "record.npz", 64)
+    return ExperimentSpec.from_yaml(SPEC, {"instrument.config.file": str(record), "budget.frames": 8})
+
+
+def opened(spec: ExperimentSpec) -> Microscope:
+    return prepare(spec, 1, InstrumentSettings(adapter="replay"), None).microscope
+
+
+def experiment_on(microscope: Microscope, spec: ExperimentSpec, journal: Journal) -> Experiment:
+    assert not isinstance(microscope, Rebuildable)
+    parts = replace(prepare(spec, 1, InstrumentSettings(adapter="replay"), None), microscope=microscope)
+    return join(parts, make_policy(parts, "random", FIELDS), journal, lambda kind, payload: None)
+
+
+def killed_at(spec: ExperimentSpec, catalogue: Catalogue, frames: int, clock_s: float = 0.0) -> tuple[str, Real]:
+    """An experiment whose process died when its last frame was exposed and not stored; the living instrument."""
+    document = spec.model_dump(mode="json")
+    own = catalogue.create_experiment(name="real", spec=document, seed=1, engine="local", options={})
+    microscope = Real(opened(spec), clock_s, dies_after=frames)
+    with pytest.raises(Killed):
+        loop.run(experiment_on(microscope, spec, Journal(catalogue, own)))
+    return own, microscope
+
+
+def undisturbed(spec: ExperimentSpec, catalogue: Catalogue) -> Experiment:
+    own = catalogue.create_experiment(name="calm", spec={}, seed=1, engine="local", options={})
+    experiment = experiment_on(Real(opened(spec)), spec, Journal(catalogue, own))
+    assert loop.run(experiment) == Ending("completed", "budget spent: 8 of 8 frames")
+    return experiment
+
+
+def now_s(experiment: Experiment) -> float:
+    return experiment.microscope.time_before_s + experiment.microscope.read_state().time_s
+
+
+@pytest.mark.parametrize("limit", ["electrons", "instrument_time_s"])
+def test_a_frame_that_was_exposed_is_fetched_however_little_is_left(
+    spec: ExperimentSpec, catalogue: Catalogue, limit: str
+) -> None:
+    """Its electrons are on the specimen and its time is over: no limit may refuse it, and both are counted."""
+    own, microscope = killed_at(spec, catalogue, 4)
+    assert microscope.kept is not None
+    again = experiment_on(microscope, spec, Journal(catalogue, own))
+    spent = sum(getattr(frame, limit) for frame in catalogue.frames(own)) if limit == "electrons" else now_s(again)
+    again.microscope.envelope = again.microscope.envelope.model_copy(update={f"max_{limit}": spent * 1.0001})
+    assert restore(again, Journal(catalogue, own)) == 4
+    assert [row.status for row in catalogue.decisions(own)] == ["done"] * 4
+    stored = catalogue.frames(own)
+    assert stored[-1].action_id == microscope.kept.action_id
+    assert again.microscope.ledger.electrons == pytest.approx(sum(frame.electrons for frame in stored))
+
+
+def test_what_was_exposed_and_is_not_handed_over_stays_debited(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+    own, microscope = killed_at(spec, catalogue, 4)
+    microscope.refuses_again = True
+    again = experiment_on(microscope, spec, Journal(catalogue, own))
+    restore(again, Journal(catalogue, own))
+    row = catalogue.decisions(own)[-1]
+    assert row.status == "failed"
+    assert "not handed over: it was handed over already" in (row.status_reason or "")
+    stored = sum(frame.electrons for frame in catalogue.frames(own))
+    assert again.microscope.ledger.electrons > 1.01 * stored
+    with pytest.raises(AcquisitionFailed):
+        again.microscope.fetch(microscope.kept.requested)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("case", ["living", "living for long", "opened again", "opened again, frame kept"])
+def test_microscope_time_is_counted_once_over_a_restart(spec: ExperimentSpec, catalogue: Catalogue, case: str) -> None:
+    """Of an instrument that lived on, and of one whose clock began again."""
+    calm = undisturbed(spec, catalogue)
+    own, microscope = killed_at(spec, catalogue, 4, clock_s=100.0 if case == "living for long" else 0.0)
+    if case.startswith("opened"):
+        microscope = Real(opened(spec), kept=microscope.kept if case.endswith("kept") else None)
+    microscope.dies_after = None
+    again = experiment_on(microscope, spec, Journal(catalogue, own))
+    restore(again, Journal(catalogue, own))
+    known = sum(frame.ended_s - frame.started_s for frame in catalogue.frames(own))
+    assert now_s(again) == pytest.approx(known, rel=1e-9)
+    assert again.spent.instrument_time_s == pytest.approx(known, rel=1e-9)
+    assert again.spent.frames == (3 if case == "opened again" else 4)
+    assert loop.run(again) == Ending("completed", "budget spent: 8 of 8 frames")
+    if case.startswith("living"):
+        assert again.spent.instrument_time_s == pytest.approx(calm.spent.instrument_time_s, rel=1e-9)
+    assert now_s(again) == pytest.approx(again.spent.instrument_time_s, rel=1e-9)
+
+
+def test_fetching_needs_no_rebuilt_instrument(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+    """The living one is asked for that action once, and for nothing it has done before."""
+    own, microscope = killed_at(spec, catalogue, 3)
+    before: list[Any] = list(microscope.asked)
+    restore(experiment_on(microscope, spec, Journal(catalogue, own)), Journal(catalogue, own))
+    assert microscope.asked == [*before, before[-1]]
