@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from instruments import Aberrations, SafetyEnvelope
 from instruments.models import Record
@@ -107,7 +107,10 @@ class Stop(Record):
     """Rules that end the experiment before its budget does."""
 
     max_consecutive_refusals: int = Field(default=10, ge=1, le=10_000)
-    max_wall_time_s: float | None = Field(default=None, gt=0)
+    max_wall_time_s: float | None = Field(default=None, gt=0, description="counted anew when it is gone on with")
+    until: AwareDatetime | None = Field(
+        default=None, description="no frame is begun after this moment, with a time zone; also when it is gone on with"
+    )
     on_unknown: Literal["skip", "ask"] = Field(
         default="skip", description="an exposure without an answer: go on without it, or stop and ask"
     )

@@ -14,11 +14,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from instruments.models import Record
 from orchestrator.errors import SpecError
-from orchestrator.spec import Budget, ExperimentSpec
+from orchestrator.spec import Budget, Calibration, ExperimentSpec
 from orchestrator.spec_file import apply_overrides, fault_lines, load_mapping, parse_spec
 
 SQUARE_LABEL = "square"
 OVERVIEW_NAME = "overview"
+_TOUCHING_NM = 1e-6  # areas side by side do not overlap by a rounding error
 
 
 class Square(Record):
@@ -119,7 +120,33 @@ class SurveySpec(Record):
             raise ValueError("template.search_space lacks x_nm or y_nm, so it cannot be moved from square to square")
         if self.sacrificial_offset_nm is not None and self.template.calibrate is None:
             raise ValueError("sacrificial_offset_nm is of no use: the template has no section calibrate")
+        for square in self.places:
+            self._check_sacrificial_area(square)
         return self
+
+    def _check_sacrificial_area(self, square: Square) -> None:
+        """A square's series may burn no other square; its own is checked with its experiment (`allow_overlap`)."""
+        calibrate = self._calibrate(square)
+        if calibrate is None:
+            return
+        half_nm = calibrate.field_of_view_nm / 2
+        for other in self.places:
+            sides = zip((calibrate.x_nm, calibrate.y_nm), other.bounds_nm, strict=True)
+            gap_nm = max(max(low - (at + half_nm), (at - half_nm) - high) for at, (low, high) in sides)
+            if other.name != square.name and gap_nm < -_TOUCHING_NM:
+                raise ValueError(
+                    f"square {square.name} calibrates on {calibrate.field_of_view_nm:g} nm at ({calibrate.x_nm:g}, "
+                    f"{calibrate.y_nm:g}) nm, which reaches {-gap_nm:.4g} nm into square {other.name}; change "
+                    "sacrificial_offset_nm (or calibrate.x_nm, y_nm of the template), or set the squares farther apart"
+                )
+
+    def _calibrate(self, square: Square) -> Calibration | None:
+        """The template's calibration, moved along with this square where the survey says so."""
+        calibrate = self.template.calibrate
+        if calibrate is None or self.sacrificial_offset_nm is None:
+            return calibrate
+        dx_nm, dy_nm = self.sacrificial_offset_nm
+        return calibrate.model_copy(update={"x_nm": square.x_nm + dx_nm, "y_nm": square.y_nm + dy_nm})
 
     @classmethod
     def from_yaml(cls, path: Path | str, overrides: dict[str, Any] | None = None) -> SurveySpec:
@@ -154,16 +181,12 @@ class SurveySpec(Record):
         space = {name: dict(variable) for name, variable in self.template.search_space.items()}
         for axis, (low, high) in zip(("x_nm", "y_nm"), square.bounds_nm, strict=True):
             space[axis] |= {"low": low, "high": high}
-        calibrate = self.template.calibrate
-        if calibrate is not None and self.sacrificial_offset_nm is not None:
-            dx_nm, dy_nm = self.sacrificial_offset_nm
-            calibrate = calibrate.model_copy(update={"x_nm": square.x_nm + dx_nm, "y_nm": square.y_nm + dy_nm})
         return self.template.model_copy(
             update={
                 "name": f"{self.name}: {square.name}"[:200],
                 "search_space": space,
                 "budget": budget,
-                "calibrate": calibrate,
+                "calibrate": self._calibrate(square),
                 "labels": {**self.template.labels, SQUARE_LABEL: square.name},
             }
         )

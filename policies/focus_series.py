@@ -1,6 +1,7 @@
 """The `focus_series` policy: a short defocus series, widened or exposed longer once, then frames on the slopes.
 
-It sees `best_defocus_nm`, `focus_width_nm` and nothing of images; who makes them is the caller's business.
+It sees `best_defocus_nm`, `focus_width_nm` and nothing of images; who makes them is the caller's business. A frame
+without any outcome was not measured: lost, refused, or nothing could be said of it.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ class _Step:
 class FocusSeries:
     """Finds the defocus of best contrast with few frames; a pure function of its observations.
 
-    `count` frames from `low_nm` to `high_nm`, always upwards (lenses have hysteresis). If the best lies outside, once
-    more frames on that side; if nothing was seen at all, once the same again with `dose_factor` times the dwell. Then
-    up to `refine_count` frames one curve width to either side of the best, where the sharpness is steepest, until its
-    standard error is `target_std_nm`. Gives up where even the second series shows no peak.
+    `count` frames from `low_nm` to `high_nm`. If the best lies outside, once as many more with the same step on that
+    side, within the space; if nothing was seen at all, once the same again with `dose_factor` times the dwell. Each
+    series goes upwards, also one on the lower side, which begins at its far end (lenses have hysteresis). Then up to
+    `refine_count` frames one curve width to the lower and the upper side of the best in turn, where the sharpness is
+    steepest, until its standard error is `target_std_nm`. Gives up where no peak lies within the defoci measured.
     """
 
     name = "focus_series"
@@ -167,7 +169,7 @@ class FocusSeries:
         step = (high - low) / (len(self.first) - 1)
         end, side = (self.bounds_nm[0], -1.0) if best[0] < low else (self.bounds_nm[1], 1.0)
         start = low if side < 0 else high
-        wider = [start + side * step * (number + 1) for number in range(len(self.first))]
+        wider = sorted(start + side * step * (number + 1) for number in range(len(self.first)))
         why = f"the best seems to be at {best[0]:.1f} nm, outside {low:g} to {high:g} nm: further on that side"
         return [_Step(value, 1.0, why) for value in wider if side * (end - value) >= -1e-9]
 
@@ -175,14 +177,14 @@ class FocusSeries:
         """Frames beside the peak, below and above in turn; words when they are done or there is no peak."""
         done = self.history.observations
         best = _best(done)
-        tried = [float(o.point[_DEFOCUS]) for o in done]
-        low, high = min(tried), max(tried)
         if best is None:
             return GaveUp(self._nothing(done))
+        tried = [float(o.point[_DEFOCUS]) for o in _measured(done)]
+        low, high = min(tried), max(tried)
         if not low <= best[0] <= high:
             return GaveUp(f"no focus found: the best is outside {low:g} to {high:g} nm of defocus")
         if number >= self.refine_count or best[1] <= self.target_std_nm:
-            return f"focus found at {best[0]:.2f} nm of defocus, standard error {best[1]:.2f} nm, {len(done)} frames"
+            return f"focus found at {best[0]:.2f} nm of defocus, standard error {best[1]:.2f} nm, {len(tried)} frames"
         width = _latest(done, "focus_width_nm")
         reach = width[0] if width is not None else (self.first[1] - self.first[0]) / 2
         side = -1.0 if number % 2 == 0 else 1.0
@@ -191,7 +193,9 @@ class FocusSeries:
         return _Step(wanted, dose_factor, f"{why}, known to {best[1]:.2f} nm")
 
     def _nothing(self, done: Sequence[Observation]) -> str:
-        tried = [float(o.point[_DEFOCUS]) for o in done]
+        tried = [float(o.point[_DEFOCUS]) for o in _measured(done)]
+        if not tried:
+            return f"no focus found: none of {len(done)} frames could be measured"
         return f"no focus found: nothing sharper than noise from {min(tried):g} to {max(tried):g} nm of defocus"
 
     def _point(self, step: _Step) -> Point:
@@ -201,11 +205,15 @@ class FocusSeries:
         return placed(self.space, point)
 
 
+def _measured(observations: Sequence[Observation]) -> list[Observation]:
+    return [o for o in observations if o.status == "done" and o.outcomes]
+
+
 def _best(observations: Sequence[Observation]) -> tuple[float, float] | None:
     return _latest(observations, "best_defocus_nm")
 
 
 def _latest(observations: Sequence[Observation], name: str) -> tuple[float, float] | None:
-    """The outcome as the latest finished frame gave it: an outcome that vanished again is not one."""
-    finished = [o for o in observations if o.status == "done"]
-    return finished[-1].outcomes.get(name) if finished else None
+    """The outcome as the latest measured frame gave it: an outcome that vanished again is not one."""
+    measured = _measured(observations)
+    return measured[-1].outcomes.get(name) if measured else None

@@ -50,6 +50,7 @@ from workflows.restart import restore
 
 _BYTES_PER_PX = 2.0
 _FRAME_OVERHEAD_BYTES = 200_000.0
+FIRST_INTERRUPT = "finishing this frame, then blanking and saving (Ctrl-C again aborts at once)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +107,21 @@ class Session:
     embeds_prefect: bool = True
     set_status: Callable[[str, str, str | None], None] | None = None
     policy_of: MakePolicy = make_policy
+    _under_way: Experiment | None = None
 
     @property
     def cache_folder(self) -> Path:
         """Where expensive, reproducible things are kept between runs."""
         return self.catalogue.data_folder / "cache"
+
+    def stop_now(self) -> None:
+        """Stop the microscope of the experiment under way, where there is one, and end its baselines; from any thread.
+
+        For who leaves at once: nothing is written.
+        """
+        if self._under_way is not None:
+            stop(self._under_way, self.say)
+        end_processes()
 
     def start(self, spec: ExperimentSpec, options: RunOptions) -> str:
         """Run a new experiment to its end; its id."""
@@ -197,7 +208,7 @@ class Session:
             curve(kind, payload)
             answers(kind, payload)
 
-        experiment = join(parts, policy, journal, listen, self.control)
+        experiment = self._under_way = join(parts, policy, journal, listen, self.control)
         return Run(parts, experiment, journal, engine, options, curve, answers)
 
     def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
@@ -216,7 +227,7 @@ class Session:
         own = run.journal.experiment_id
         self._set_status(own, "running", None)
         started = time.monotonic()
-        with interruptible(self.control, run.experiment, self.say):
+        with interruptible(self.control, self.stop_now, self.say):
             ending = self._ended(run, started)
             blank(run.experiment, run.journal)
             self._close(run, ending, started)
@@ -391,19 +402,25 @@ def bytes_needed(spec: ExperimentSpec) -> int:
 
 
 @contextmanager
-def interruptible(control: Control, experiment: Experiment, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C once finishes the frame, blanks and saves; twice stops the microscope and leaves at once."""
+def interruptible(
+    control: Control, stop_now: Callable[[], None], say: Callable[[str], None], first: str = FIRST_INTERRUPT
+) -> Iterator[None]:
+    """Ctrl-C once asks to end in order and says `first`; twice stops the microscope and leaves at once.
+
+    Only in the main thread; elsewhere the caller has its own way.
+    """
 
     def handle(number: int, frame: object) -> None:
         del number, frame
         if control.interrupt.is_set():
-            experiment.microscope.stop()
-            end_processes()
-            os._exit(130)
+            try:
+                stop_now()
+            finally:
+                os._exit(130)
         control.interrupt.set()
-        say("interrupted: finishing this frame, then blanking and saving (Ctrl-C again aborts at once)")
+        say(f"interrupted: {first}")
 
-    is_main = threading.current_thread() is threading.main_thread()  # elsewhere the caller has its own way
+    is_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
     try:
         yield

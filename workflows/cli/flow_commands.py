@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SpecError
-from orchestrator.loop import Control, Ending
+from orchestrator.loop import Ending
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
@@ -47,7 +45,7 @@ from workflows.prefect_engine import PrefectEngine
 from workflows.prefect_server import quiet_environment
 from workflows.reporting import write_report
 from workflows.roles import holder
-from workflows.session import RunOptions, Session
+from workflows.session import RunOptions, Session, interruptible
 from workflows.worker import prefect_url
 
 SeedOption = Annotated[int, typer.Option(min=0, help="of policy and, where the instrument is simulated, of the world")]
@@ -194,7 +192,7 @@ def _survey_here(
 
         runner = EmbeddedRunner(session, options, ended)
         survey = _begun(catalogue, plan, resume, runner, say)
-        with interruptible(session.control, say):
+        with interruptible(session.control, session.stop_now, say):
             if engine is Engine.LOCAL:
                 return survey.survey_id, survey.drive()
             return survey.survey_id, _driven_by_prefect(settings, survey, say)
@@ -213,23 +211,11 @@ def _driven_by_prefect(settings: Settings, survey: Survey, say: Callable[[str], 
         prefect.stop()
 
 
-@contextmanager
-def interruptible(control: Control, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C once finishes the frame and ends the survey so that it can go on; twice leaves at once."""
+_LEFT_TO_THE_QUEUE: Final = "squares in the queue go on; nothing more is submitted (`stempilot estop` stops the beam)"
 
-    def handle(number: int, frame: object) -> None:
-        del number, frame
-        if control.interrupt.is_set():
-            os._exit(130)
-        control.interrupt.set()
-        say("interrupted: finishing this frame, then blanking and saving (Ctrl-C again aborts at once)")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+def _nothing() -> None:
+    """The microscope is the workers'."""
 
 
 def _survey_in_queue(
@@ -242,7 +228,7 @@ def _survey_in_queue(
         survey = _begun(catalogue, plan, resume, runner, say)
         url = prefect_url(settings) if engine is Engine.PREFECT else None
         if url is None:
-            with interruptible(runner.control, say):
+            with interruptible(runner.control, _nothing, say, _LEFT_TO_THE_QUEUE):
                 return survey.survey_id, survey.drive()
         os.environ.update(quiet_environment(settings.data_folder / "prefect"))
         importlib.import_module("prefect")  # seconds, which the flow run's beginning would not wait for
@@ -251,7 +237,7 @@ def _survey_in_queue(
         shown = Shown(
             experiment_id=survey.survey_id, name=plan.name, instrument=plan.template.instrument.name, flow=SURVEY
         )
-        with interruptible(runner.control, say):
+        with interruptible(runner.control, _nothing, say, _LEFT_TO_THE_QUEUE):
             once = perform(survey.drive, shown, telling, url, lambda because: say(f"{because}; going on without it"))
             ending = once.result.result()
         wait_for_last_words()

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.spec import ExperimentSpec
 from workflows.evaluation.rehearsal import Rehearsal, rehearse
+from workflows.questions.calibrated import PURPOSE as CALIBRATE
 
 FULL_DOSE_E_PER_A2 = 2700.0
 FIELD_NM = 20.0
@@ -32,18 +33,30 @@ def dwell_for(dose_e_per_a2: float, pixel_nm: float, current_pa: float) -> float
 
 @dataclass(frozen=True, slots=True)
 class OurRun:
-    """What baselines are given of our run: its number of frames, its focus frames, and the defocus these settled on."""
+    """What baselines are given of our run: its number of frames, its focus frames, and the defocus these settled on.
+
+    `frames` are all of them, `calibration_frames` those of a series before it (section `calibrate`): every baseline
+    takes the same series before its plan, so its plan has the `measuring_frames`.
+    """
 
     frames: int
     focus_points: tuple[Mapping[str, Any], ...] = ()
     defocus_nm: float = 0.0
+    calibration_frames: int = 0
 
     @classmethod
     def of(cls, points: Sequence[Mapping[str, Any]]) -> OurRun:
         """From the points of our decisions, in order."""
         fields = [point for point in points if point.get("purpose") == "field"]
         focus = tuple(point for point in points if point.get("purpose") == "focus")
-        return cls(len(points), focus, float(fields[0].get("defocus_nm", 0.0)) if fields and focus else 0.0)
+        defocus_nm = float(fields[0].get("defocus_nm", 0.0)) if fields and focus else 0.0
+        series = sum(point.get("purpose") == CALIBRATE for point in points)
+        return cls(len(points), focus, defocus_nm, series)
+
+    @property
+    def measuring_frames(self) -> int:
+        """Those that were taken for the question."""
+        return self.frames - self.calibration_frames
 
 
 def census_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[str, Any]]:
@@ -73,7 +86,7 @@ def element_map_baselines(spec: ExperimentSpec, ours: OurRun) -> dict[str, dict[
     space = spec.search_space
     width_nm = float(space["x_nm"]["high"]) - float(space["x_nm"]["low"])
     cell_nm = float(space["field_of_view_nm"]["low"])
-    spectra = max(ours.frames - 1, 1)
+    spectra = max(ours.measuring_frames - 1, 1)  # one was the survey image
     common = {
         "purpose": "field",
         "mode": "eds",

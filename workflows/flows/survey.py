@@ -13,17 +13,26 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from orchestrator.catalogue import Catalogue, ExperimentRow
-from orchestrator.errors import Refused
+from orchestrator.errors import DataFolderBusy, Refused
 from orchestrator.loop import Ending
 from orchestrator.spec import Budget, ExperimentSpec
-from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, Square, SurveySpec
-from workflows.flows.survey_tables import SKIPPED, SquareRow, clean_fractions, square_rows
+from orchestrator.survey_spec import OVERVIEW_NAME, Square, SurveySpec
+from workflows.flows.survey_tables import (
+    SKIPPED,
+    SquareRow,
+    all_rows,
+    children_by_square,
+    overlooked,
+    square_rows,
+)
+from workflows.roles import RoleLock, holder
 
 ENDED: Final = ("completed", "failed", "cancelled", "refused")
 NEEDS_A_PERSON: Final = ("interrupted", "paused")
 OPTION: Final = "survey"
 STARTED: Final = "survey_started"
 RANKED: Final = "survey_ranked"
+NOT_MEASURED: Final = "not measured"
 
 
 class Runner(Protocol):
@@ -69,9 +78,10 @@ class Survey:
             engine="survey",
             options={OPTION: plan.model_dump(mode="json")},
         )
-        until = _end_of(plan, catalogue.now())
+        survey = cls(catalogue, survey_id, plan, runner, say)
+        until = survey.until
         catalogue.append(survey_id, STARTED, {"until": until.isoformat() if until is not None else None})
-        return cls(catalogue, survey_id, plan, runner, say)
+        return survey
 
     @classmethod
     def again(cls, catalogue: Catalogue, survey_id: str, runner: Runner, say: Callable[[str], None]) -> Survey:
@@ -84,17 +94,38 @@ class Survey:
         return cls(catalogue, row.id, SurveySpec.checked(dict(row.options[OPTION])), runner, say)
 
     def drive(self) -> Ending:
-        """Run it to its end; the ending is in the catalogue when this returns. One failed square ends nothing else."""
-        self.catalogue.set_status(self.survey_id, "running", None)
-        if (ending := self._look_over()) is None:
-            ending = self._squares(self._order())
-        rows = self.rows()
-        self.catalogue.append(
-            self.survey_id, "closed", {**_spent_by(rows), "status": ending.status, "reason": ending.reason,
-                                       "summary": {"squares": [row.to_dict() for row in rows]}},
-        )  # fmt: skip
-        self.catalogue.set_status(self.survey_id, ending.status, ending.reason)
+        """Run it to its end; the ending is in the catalogue when this returns. One failed square ends nothing else.
+
+        Raises DataFolderBusy while another process drives it: two would run the same square twice.
+        """
+        with self._alone():
+            self.catalogue.set_status(self.survey_id, "running", None)
+            if (ending := self._look_over()) is None:
+                ending = self._squares(self._order())
+            spent = _spent_by(all_rows(self.catalogue, self.survey_id))
+            squares = [row.to_dict() for row in self.rows()]
+            closed = {**spent, "status": ending.status, "reason": ending.reason, "summary": {"squares": squares}}
+            self.catalogue.append(self.survey_id, "closed", closed)
+            self.catalogue.set_status(self.survey_id, ending.status, ending.reason)
         return ending
+
+    def _alone(self) -> RoleLock:
+        """The right to drive this survey; it ends with this process."""
+        folder, role = self.catalogue.data_folder, f"survey-{self.survey_id}"
+        try:
+            return RoleLock(folder, role)
+        except DataFolderBusy as error:
+            raise DataFolderBusy(
+                f"survey {self.survey_id} is driven by process {holder(folder, role) or '(unknown)'} already; "
+                f"`stempilot show {self.survey_id}` tells how far it is, Ctrl-C there ends it so that it can go on here"
+            ) from error
+
+    @property
+    def until(self) -> datetime | None:
+        """The moment it ends at, fixed when it was begun: the earlier of the two that a plan may name."""
+        begun = self.catalogue.experiment(self.survey_id).created_at
+        ends = [self.plan.until, None if self.plan.for_s is None else begun + timedelta(seconds=self.plan.for_s)]
+        return min((end for end in ends if end is not None), default=None)
 
     def rows(self) -> list[SquareRow]:
         """What became of every square so far."""
@@ -108,8 +139,10 @@ class Survey:
             return None
         child = self._children().get(OVERVIEW_NAME)
         if child is None:
+            if (over := self._over()) is not None:
+                return Ending("failed", f"{over}; nothing was exposed")
             self.say(f"overview: one frame of each of {len(self.plan.places)} squares")
-            self.runner.submit(self.plan.overview_experiment(), self.survey_id, self._until())
+            self.runner.submit(self._timed(self.plan.overview_experiment()), self.survey_id, self.until)
         while (child := self._children()[OVERVIEW_NAME]).status not in ENDED:
             if (ending := self._stopped()) is not None:
                 return ending
@@ -128,21 +161,23 @@ class Survey:
         """The squares to look at, in their order; what the overview says of each is written down once."""
         if self.plan.overview is None:
             return list(self.plan.places)
-        clean = clean_fractions(self.catalogue, self._children()[OVERVIEW_NAME].id, self.plan)
+        seen = overlooked(self.catalogue, self._children()[OVERVIEW_NAME], self.plan)
+        clean = {name: one.clean_fraction for name, one in seen.items() if one.clean_fraction is not None}
+        unknown = {name: f"{NOT_MEASURED}: {one.why_not}" for name, one in seen.items() if one.clean_fraction is None}
         kept = [square for square in self.plan.places if clean.get(square.name, 0.0) >= self.plan.least_clean_fraction]
         if self.plan.order == "cleanest":
-            kept.sort(key=lambda square: -clean.get(square.name, 0.0))
+            kept.sort(key=lambda square: -clean.get(square.name, 0.0))  # those not measured last
         if not any(True for _ in self.catalogue.events(self.survey_id, kinds=(RANKED,))):
+            order = [square.name for square in kept]
             self.catalogue.append(
-                self.survey_id, RANKED, {"clean_fraction": clean, "order": [square.name for square in kept]}
+                self.survey_id, RANKED, {"clean_fraction": clean, "not_measured": unknown, "order": order}
             )
-            self.say(
-                "order: " + ", ".join(f"{square.name} ({clean.get(square.name, 0.0):.0%} clean)" for square in kept)
-            )
+            words = [f"{name} ({f'{clean[name]:.0%} clean' if name in clean else unknown[name]})" for name in order]
+            self.say("order: " + ", ".join(words))
+        least = f"below the {self.plan.least_clean_fraction:.0%} asked for"
         for square in self.plan.places:
             if square not in kept:
-                fraction = clean.get(square.name, 0.0)
-                self._skip(square, f"{fraction:.0%} clean, below the {self.plan.least_clean_fraction:.0%} asked for")
+                self._skip(square, unknown.get(square.name) or f"{clean[square.name]:.0%} clean, {least}")
         return kept
 
     # --- the squares
@@ -170,16 +205,14 @@ class Survey:
         for square in order:
             if square.name in children:
                 continue
-            until = self._until()
-            if until is not None and self.catalogue.now() >= until:
-                return f"the end at {until.isoformat(timespec='seconds')} has come"
+            if (over := self._over()) is not None:
+                return over
             budget = self._budget(square)
             if budget is None:
                 return None if is_busy else "the total budget cannot pay another square"
             if is_busy and not self.runner.takes_many:
                 return None
-            spec = self._timed(self.plan.square_experiment(square, budget), until)
-            self.runner.submit(spec, self.survey_id, until)
+            self.runner.submit(self._timed(self.plan.square_experiment(square, budget)), self.survey_id, self.until)
             is_busy = True
         return None
 
@@ -202,21 +235,17 @@ class Survey:
     def _left(self) -> dict[str, float | None]:
         """What is left of the total when all that is on its way spends all it may."""
         left: dict[str, float | None] = {}
-        rows = self.rows()
+        made = all_rows(self.catalogue, self.survey_id)
         for name in ("electrons", "instrument_time_s"):
             total = getattr(self.plan.total_budget, name)
-            begun = [row for row in rows if row.experiment_id is not None]
-            taken = sum(row.spent(name) if row.status in ENDED else row.most(name) for row in begun)
+            taken = sum(row.spent(name) if row.status in ENDED else row.most(name) for row in made)
             left[name] = None if total is None else total - taken
         return left
 
-    def _timed(self, spec: ExperimentSpec, until: datetime | None) -> ExperimentSpec:
-        """The last square ends with the survey too."""
-        if until is None:
-            return spec
-        left_s = max((until - self.catalogue.now()).total_seconds(), 1.0)
-        wall_s = min(left_s, spec.stop.max_wall_time_s or left_s)
-        return spec.model_copy(update={"stop": spec.stop.model_copy(update={"max_wall_time_s": wall_s})})
+    def _timed(self, spec: ExperimentSpec) -> ExperimentSpec:
+        """It ends with the survey, whenever and by whomever it is gone on with."""
+        ends = [end for end in (self.until, spec.stop.until) if end is not None]
+        return spec.model_copy(update={"stop": spec.stop.model_copy(update={"until": min(ends, default=None)})})
 
     def _ending(self, order: list[Square], stop: str | None) -> Ending:
         children = self._children()
@@ -229,13 +258,19 @@ class Survey:
         others = [f"{statuses.count(name)} {name}" for name in ENDED[1:] + NEEDS_A_PERSON if name in statuses]
         if missing:
             others.append(f"{len(missing)} not begun: {stop}")
-        skipped = len(self.plan.places) - len(order)
-        if skipped:
-            others.append(f"{skipped} left out as not clean enough")
+        others += self._left_out(order)
         reason = "; ".join([words, *others])
         if any(name in statuses for name in NEEDS_A_PERSON):
             return Ending("interrupted", f"{reason}; see to these, then `stempilot survey --resume {self.survey_id}`")
         return Ending("completed" if done or not order else "failed", reason)
+
+    def _left_out(self, order: list[Square]) -> list[str]:
+        """How many squares the overview kept out, by reason."""
+        why = {row.name: row.reason or "" for row in self.rows() if row.status == "left out"}
+        gone = [why.get(square.name, "") for square in self.plan.places if square not in order]
+        unknown = sum(reason.startswith(NOT_MEASURED) for reason in gone)
+        words = {"left out as not clean enough": len(gone) - unknown, "left out as not measured": unknown}
+        return [f"{count} {what}" for what, count in words.items() if count]
 
     # --- what is known
 
@@ -248,11 +283,11 @@ class Survey:
     def _children(self) -> dict[str, ExperimentRow]:
         return children_by_square(self.catalogue, self.survey_id)
 
-    def _until(self) -> datetime | None:
-        for event in self.catalogue.events(self.survey_id, kinds=(STARTED,)):
-            text = event.payload.get("until")
-            return datetime.fromisoformat(text) if text is not None else None
-        return None
+    def _over(self) -> str | None:
+        """That the end has come, in words, or None."""
+        if self.until is None or self.catalogue.now() < self.until:
+            return None
+        return f"the end at {self.until.isoformat(timespec='seconds')} has come"
 
     def _skip(self, square: Square, why: str) -> None:
         known = {event.payload["square"] for event in self.catalogue.events(self.survey_id, kinds=(SKIPPED,))}
@@ -264,21 +299,6 @@ class Survey:
         if line not in self._told:
             self._told.add(line)
             self.say(line)
-
-
-def children_by_square(catalogue: Catalogue, survey_id: str) -> dict[str, ExperimentRow]:
-    """The survey's experiments by the name of their square; the latest of each."""
-    return {
-        row.spec["labels"][SQUARE_LABEL]: row
-        for row in catalogue.children(survey_id)
-        if SQUARE_LABEL in row.spec.get("labels", {})
-    }
-
-
-def _end_of(plan: SurveySpec, now: datetime) -> datetime | None:
-    """The earlier of the two ends that a plan may name."""
-    ends = [end for end in (plan.until, None if plan.for_s is None else now + timedelta(seconds=plan.for_s)) if end]
-    return min(ends, default=None)
 
 
 def _spent_by(rows: list[SquareRow]) -> Mapping[str, float]:

@@ -12,7 +12,7 @@ from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import OrchestratorError
 from orchestrator.report.survey_page import SquareOnPage, SurveyOnPage, render_survey
 from orchestrator.survey_spec import OVERVIEW_NAME, SurveySpec
-from workflows.flows.survey_tables import SquareRow, square_rows
+from workflows.flows.survey_tables import SquareRow, all_rows, children_by_square, overlooked, square_rows
 
 SURVEY_OPTION = "survey"
 
@@ -41,8 +41,8 @@ def survey_on_page(catalogue: Catalogue, row: ExperimentRow) -> SurveyOnPage:
     """Everything the page shows."""
     plan = SurveySpec.checked(dict(row.options[SURVEY_OPTION]))
     rows = square_rows(catalogue, row.id, plan)
-    overview = next((one for one in rows if one.name == OVERVIEW_NAME), None)
-    images = _overview_images(catalogue, overview.experiment_id, plan) if overview and overview.experiment_id else {}
+    images = _overview_images(catalogue, row.id, plan)
+    made = all_rows(catalogue, row.id)
     return SurveyOnPage(
         name=row.name,
         id=row.id,
@@ -50,8 +50,8 @@ def survey_on_page(catalogue: Catalogue, row: ExperimentRow) -> SurveyOnPage:
         reason=row.reason,
         created_at=row.created_at.isoformat(timespec="seconds").replace("T", " "),
         squares=[_square(catalogue, one, images.get(one.name)) for one in rows if one.name != OVERVIEW_NAME],
-        electrons=sum(one.electrons for one in rows),
-        instrument_time_s=sum(one.instrument_time_s for one in rows),
+        electrons=sum(one.electrons for one in made),
+        instrument_time_s=sum(one.instrument_time_s for one in made),
         limits=plan.total_budget.model_dump(),
     )
 
@@ -65,17 +65,15 @@ def _square(catalogue: Catalogue, row: SquareRow, image: np.ndarray | None) -> S
 _SAME = frozenset(SquareRow.__dataclass_fields__) - {"dose_max_e_per_a2", "most_electrons", "most_instrument_time_s"}
 
 
-def _overview_images(catalogue: Catalogue, overview_id: str, plan: SurveySpec) -> dict[str, np.ndarray]:
+def _overview_images(catalogue: Catalogue, survey_id: str, plan: SurveySpec) -> dict[str, np.ndarray]:
     """Counts of the first detector of each square's overview frame, (rows, columns)."""
-    names = {(round(square.x_nm, 1), round(square.y_nm, 1)): square.name for square in plan.places}
+    overview = children_by_square(catalogue, survey_id).get(OVERVIEW_NAME)
+    if overview is None:
+        return {}
+    stored = {frame.id for frame in catalogue.frames(overview.id)}
     images: dict[str, np.ndarray] = {}
-    for stored in catalogue.frames(overview_id):
-        frame = catalogue.load_frame(stored.id)
-        command = frame.requested
-        x_nm, y_nm = (
-            command.stage.x_nm + command.scan.beam_shift_x_nm, command.stage.y_nm + command.scan.beam_shift_y_nm,
-        )  # fmt: skip
-        name = names.get((round(x_nm, 1), round(y_nm, 1)))
-        if name is not None:
+    for name, seen in overlooked(catalogue, overview, plan).items():
+        if seen.frame_id in stored:
+            frame = catalogue.load_frame(str(seen.frame_id))
             images[name] = frame.total(frame.mode.detectors[0].name).astype(float)
     return images

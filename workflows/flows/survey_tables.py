@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Final
 
-from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.catalogue import Catalogue, DecisionRow, ExperimentRow
 from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, SurveySpec
 from workflows.documents import spent_so_far
 
@@ -47,20 +48,35 @@ class SquareRow:
         return {name: value if value != float("inf") else None for name, value in asdict(self).items()}
 
 
+def children_by_square(catalogue: Catalogue, survey_id: str) -> dict[str, ExperimentRow]:
+    """The survey's experiments by the name of their square; the latest of each."""
+    return {row.spec["labels"][SQUARE_LABEL]: row for row in catalogue.children(survey_id) if _is_of_survey(row)}
+
+
+def all_rows(catalogue: Catalogue, survey_id: str) -> list[SquareRow]:
+    """Every experiment ever made for this survey, by whatever process, with what it has cost and may yet cost."""
+    return [
+        _row(catalogue, row.spec["labels"][SQUARE_LABEL], (None, None, None), row, None)
+        for row in catalogue.children(survey_id)
+        if _is_of_survey(row)
+    ]
+
+
+def _is_of_survey(row: ExperimentRow) -> bool:
+    return SQUARE_LABEL in row.spec.get("labels", {})
+
+
 def square_rows(catalogue: Catalogue, survey_id: str, plan: SurveySpec) -> list[SquareRow]:
     """The overview first (where there is one), then every square as listed."""
-    children = {
-        row.spec["labels"][SQUARE_LABEL]: row
-        for row in catalogue.children(survey_id)
-        if SQUARE_LABEL in row.spec.get("labels", {})
-    }
+    children = children_by_square(catalogue, survey_id)
     overview = children.get(OVERVIEW_NAME)
-    clean = clean_fractions(catalogue, overview.id, plan) if overview is not None else {}
+    known = overlooked(catalogue, overview, plan) if overview is not None else {}
     rows = [_row(catalogue, OVERVIEW_NAME, (None, None, None), overview, None)] if overview is not None else []
     why = {event.payload["square"]: event.payload["reason"] for event in catalogue.events(survey_id, kinds=(SKIPPED,))}
     for square in plan.places:
         place = (square.x_nm, square.y_nm, square.side_nm)
-        row = _row(catalogue, square.name, place, children.get(square.name), clean.get(square.name))
+        clean = known[square.name].clean_fraction if square.name in known else None
+        row = _row(catalogue, square.name, place, children.get(square.name), clean)
         left_out = row.experiment_id is None and square.name in why
         rows.append(replace(row, status="left out", reason=why[square.name]) if left_out else row)
     return rows
@@ -103,16 +119,35 @@ def _row(
     )
 
 
-def clean_fractions(catalogue: Catalogue, overview_id: str, plan: SurveySpec) -> dict[str, float]:
-    """Square name -> clean fraction as its overview frame says; squares whose frame tells nothing are left out."""
-    names = {(round(square.x_nm, 1), round(square.y_nm, 1)): square.name for square in plan.places}
-    points = {entry.id: entry.decision.point for entry in catalogue.decisions(overview_id)}
-    found: dict[str, float] = {}
-    for event in catalogue.events(overview_id, kinds=("observed",)):
-        point = points[event.payload["decision_id"]]
-        feature = event.payload["features"].get("clean_fraction") or {}
-        name = names.get((round(float(point["x_nm"]), 1), round(float(point["y_nm"]), 1)))
-        value = feature.get("value")
-        if name is not None and isinstance(value, int | float) and isfinite(value):
-            found[name] = float(value)
-    return found
+@dataclass(frozen=True, slots=True)
+class Overlooked:
+    """What the overview says of one square: how clean it is, from which frame; or why it says nothing."""
+
+    clean_fraction: float | None
+    frame_id: str | None
+    why_not: str | None = None
+
+
+def overlooked(catalogue: Catalogue, overview: ExperimentRow, plan: SurveySpec) -> dict[str, Overlooked]:
+    """Square name -> what the overview says of it. The n-th decision of the overview is that of the n-th square."""
+    decisions = {entry.decision.seq: entry for entry in catalogue.decisions(overview.id)}
+    events = catalogue.events(overview.id, kinds=("observed",))
+    features = {event.payload["decision_id"]: event.payload["features"] for event in events}
+    return {
+        square.name: _overlooked(decisions.get(seq), features, overview)
+        for seq, square in enumerate(plan.places, start=1)
+    }
+
+
+def _overlooked(decision: DecisionRow | None, features: Mapping[str, Any], overview: ExperimentRow) -> Overlooked:
+    if decision is None:
+        ending = f", {overview.reason}" if overview.reason else ""
+        return Overlooked(None, None, f"the overview has no frame of it ({overview.status}{ending})")
+    if decision.id not in features:
+        return Overlooked(None, decision.frame_id, f"its frame is {decision.status}: {decision.status_reason or '-'}")
+    told: Mapping[str, Any] = features[decision.id]
+    value = told.get("clean_fraction", {}).get("value")
+    if isinstance(value, int | float) and isfinite(value):
+        return Overlooked(float(value), decision.frame_id)
+    reasons = [feature["reason"] for feature in told.values() if feature.get("reason")]
+    return Overlooked(None, decision.frame_id, f"its frame tells nothing: {'; '.join(reasons) or 'no clean fraction'}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from instruments import AcquireFrame, Capabilities, Frame
+from instruments import AcquireFrame, Capabilities, Frame, Optics
 from orchestrator.errors import Refused, SpecError
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.features.sharpness import NAME as SHARPNESS
@@ -122,6 +122,19 @@ class Correction:
         step = self.calibration.resolution_nm
         return 0.0 if found is None else float(np.round(found / step) * step)
 
+    def added_to(self, command: AcquireFrame) -> AcquireFrame:
+        """The command that puts the lens where a defocus of 0 is the best contrast."""
+        return command.model_copy(update={"optics": _defocused(command.optics, self.offset_nm)})
+
+    def taken_off(self, frame: Frame) -> Frame:
+        """The frame with its defocus counted from the best contrast, as the question counts it; the image is shared."""
+        optics = _defocused(frame.state.optics, -self.offset_nm)
+        return replace(frame, state=frame.state.model_copy(update={"optics": optics}))
+
+
+def _defocused(optics: Optics, by_nm: float) -> Optics:
+    return optics.model_copy(update={"defocus_nm": optics.defocus_nm + by_nm})
+
 
 @dataclass
 class CalibratedPolicy:
@@ -163,22 +176,31 @@ class CalibratedPolicy:
         self.inner.restore(state["inner"])
 
     def _gave_up(self) -> GaveUp | None:
-        stop = self.series.should_stop()
-        if not isinstance(stop, GaveUp) or self.correction.calibration.on_failure == "uncorrected":
+        """Whatever the series says of its end: without a focus there is nothing to correct by."""
+        if self.correction.search.found_nm is not None or self.correction.calibration.on_failure == "uncorrected":
             return None
-        return GaveUp(f"calibration: {stop}; move calibrate.x_nm, y_nm, widen its range or raise its dwell_time_us")
+        return GaveUp(
+            f"calibration: {self.series.should_stop()}; move calibrate.x_nm, y_nm, widen its range or raise its "
+            "dwell_time_us"
+        )
 
 
 @dataclass
 class CalibratedExtraction:
-    """Sharpness of the series' frames, the question's features of all others."""
+    """Sharpness of the series' frames, the question's features of all others.
+
+    The question sees the frames of others as focused as they were: what was added to find the focus is no defocus.
+    """
 
     inner: Extraction
+    correction: Correction
     sharpness: SharpnessExtraction = field(default_factory=SharpnessExtraction)
 
     def extract(self, frame: Frame) -> FeatureSet:
         """Features of one frame."""
-        return (self.sharpness if frame.requested.purpose == PURPOSE else self.inner).extract(frame)
+        if frame.requested.purpose == PURPOSE:
+            return self.sharpness.extract(frame)
+        return self.inner.extract(self.correction.taken_off(frame))
 
     def remember(self, features: FeatureSet) -> None:
         """What the question wants to remember of its own frames."""
@@ -220,13 +242,12 @@ def calibrated(experiment: Experiment, seed: int) -> Experiment:
     def adjust(suggestion: Suggestion, command: AcquireFrame) -> AcquireFrame:
         if suggestion.point.get("purpose") == PURPOSE:
             return command
-        defocus_nm = command.optics.defocus_nm + correction.offset_nm
-        return command.model_copy(update={"optics": command.optics.model_copy(update={"defocus_nm": defocus_nm})})
+        return correction.added_to(command)
 
     return replace(
         experiment,
         policy=CalibratedPolicy(series_policy(calibration, seed), experiment.policy, correction),
-        extraction=CalibratedExtraction(experiment.extraction),
+        extraction=CalibratedExtraction(experiment.extraction, correction),
         objective=CalibratedObjective(experiment.objective, correction.search),
         adjust=adjust,
     )

@@ -45,17 +45,50 @@ def test_a_grid_lies_about_its_centre(tmp_path: Path) -> None:
 def test_a_square_is_the_template_moved(tmp_path: Path) -> None:
     calibrate = {"calibrate.x_nm": 900, "calibrate.y_nm": 0, "calibrate.mode": "maadf", "calibrate.dwell_time_us": 1,
                  "calibrate.probe_current_pa": 30}  # fmt: skip
-    plan = read(tmp_path, set=calibrate, sacrificial_offset_nm=[15.0, 0.0])
+    grid = {"rows": 2, "columns": 3, "side_nm": 20.0, "gap_nm": 10.0}
+    plan = read(tmp_path, set=calibrate, sacrificial_offset_nm=[15.0, 0.0], grid=grid)
     square = plan.places[5]
     spec = plan.square_experiment(square, Budget(electrons=1e7))
     assert spec.name == "s: B3"
     assert spec.labels["square"] == "B3"
-    assert spec.search_space["x_nm"] == {"low": 10.0, "high": 30.0, "resolution": 0.1}
-    assert spec.search_space["y_nm"]["low"] == 0.0
+    assert spec.search_space["x_nm"] == {"low": 20.0, "high": 40.0, "resolution": 0.1}
+    assert spec.search_space["y_nm"]["low"] == 5.0
     assert spec.budget == Budget(electrons=1e7)
     assert spec.calibrate is not None
-    assert (spec.calibrate.x_nm, spec.calibrate.y_nm) == (35.0, 10.0)
+    assert (spec.calibrate.x_nm, spec.calibrate.y_nm) == (45.0, 15.0)
     assert plan.template.search_space["x_nm"]["low"] == -30, "the template stays as it is"
+
+
+CALIBRATE = {"calibrate.x_nm": 900, "calibrate.y_nm": 0, "calibrate.mode": "maadf", "calibrate.dwell_time_us": 1,
+             "calibrate.probe_current_pa": 30, "calibrate.field_of_view_nm": 6}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"sacrificial_offset_nm": [15.0, 0.0]},
+            r"square A1 calibrates on 6 nm at \(-5, -10\) nm, which reaches 8 nm into square A2; change sacrificial",
+        ),
+        ({"sacrificial_offset_nm": [0.0, 11.5]}, r"square A1 .* reaches 4\.5 nm into square B1"),
+        (
+            {"set": {**CALIBRATE, "calibrate.x_nm": 31.0}},
+            r"square A1 .* at \(31, 0\) nm, which reaches 2 nm into .* A3",
+        ),
+    ],
+)
+def test_no_square_burns_its_neighbour(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        read(tmp_path, **{"set": CALIBRATE, **changes})
+
+
+def test_the_gap_between_squares_may_be_sacrificed(tmp_path: Path) -> None:
+    """All of it, and whatever is outside the grid; a square's own area is checked with its experiment."""
+    grid = {"rows": 1, "columns": 3, "side_nm": 20.1, "gap_nm": 6.0}
+    for offset_nm in ([13.05, 0.0], [0.0, 13.05], [0.0, 0.0]):
+        read(tmp_path, set=CALIBRATE, grid=grid, sacrificial_offset_nm=offset_nm)
+    with pytest.raises(SpecError, match=r"reaches 0\.1 nm into square A2"):
+        read(tmp_path, set=CALIBRATE, grid={**grid, "gap_nm": 5.9}, sacrificial_offset_nm=[13.05, 0.0])
 
 
 def test_the_overview_is_one_frame_a_square(tmp_path: Path) -> None:

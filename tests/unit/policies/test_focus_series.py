@@ -67,8 +67,8 @@ def test_the_slopes_until_the_error_is_small_or_there_were_enough() -> None:
     assert made[5].prediction == {"best_defocus_nm": (1.0, 0.6)}
 
 
-@pytest.mark.parametrize(("best_nm", "further"), [(11.0, [12.0, 16.0, 20.0]), (-11.0, [-12.0, -16.0, -20.0])])
-def test_once_further_on_the_side_of_the_best(best_nm: float, further: list[float]) -> None:
+@pytest.mark.parametrize(("best_nm", "further"), [(11.0, [12.0, 16.0, 20.0]), (-11.0, [-20.0, -16.0, -12.0])])
+def test_once_further_on_the_side_of_the_best_and_upwards(best_nm: float, further: list[float]) -> None:
     made, stop = run(series(), peak_at(best_nm, 0.2))
     assert defoci(made)[5:] == further
     assert "outside -8 to 8 nm" in made[5].reason["why"]
@@ -105,6 +105,23 @@ def test_a_refused_second_series_is_not_asked_for_again() -> None:
 def test_lost_frames_are_not_a_peak() -> None:
     _, stop = run(series(), lambda made: "failed")
     assert isinstance(stop, GaveUp)
+    assert stop == "no focus found: none of 10 frames could be measured"
+
+
+@pytest.mark.parametrize("lost", ["failed", "unknown", {}], ids=["failed", "unknown", "not measurable"])
+def test_a_peak_beside_the_frames_that_were_measured_is_no_focus(lost: str | dict[str, tuple[float, float]]) -> None:
+    """The frame at +8 nm was taken and lost, so nothing says that the sharpness falls again above +4 nm."""
+    seen = peak_at(6.0, 0.2)
+    made, stop = run(series(), lambda made: lost if len(made) == 5 else seen(made))
+    assert defoci(made) == [-8.0, -4.0, 0.0, 4.0, 8.0]
+    assert isinstance(stop, GaveUp)
+    assert stop == "no focus found: the best is outside -8 to 4 nm of defocus"
+
+
+def test_a_lost_last_frame_does_not_take_the_focus_away() -> None:
+    seen = peak_at(1.3, 0.2)
+    _, stop = run(series(), lambda made: {} if len(made) == 5 else seen(made))
+    assert stop == "focus found at 1.30 nm of defocus, standard error 0.20 nm, 4 frames"
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from instruments import Frame
 from orchestrator.errors import Refused, SpecError
+from orchestrator.features.feature_set import FeatureSet
 from orchestrator.objectives.focus import FocusSearch
 from orchestrator.spec import ExperimentSpec
 from policies import GaveUp, Observation, SearchSpace, Suggestion, create
+from tests.unit.orchestrator import microscope_frames as microscope
 from workflows.flows.calibrate import calibration_spec
 from workflows.questions.calibrated import (
     PURPOSE,
+    CalibratedExtraction,
     CalibratedPolicy,
     Correction,
     check_sacrificial_area,
@@ -122,6 +127,49 @@ def test_series_first_then_the_question_each_with_its_own_frames() -> None:
     again.restore(policy.snapshot())
     assert again.suggest() == policy.suggest()
     assert policy.suggest()[0].id == "raster-0-0001"
+
+
+class Looking:
+    """Notes the optics a question is shown, and what it is reminded of."""
+
+    def __init__(self) -> None:
+        self.seen_nm: list[float] = []
+
+    def extract(self, frame: Frame) -> FeatureSet:
+        self.seen_nm.append(frame.state.optics.defocus_nm)
+        return FeatureSet(extractor="looking", action_id=frame.action_id, values={}, arrays={})
+
+    def remember(self, features: FeatureSet) -> None:
+        raise AssertionError(features)
+
+
+def test_the_question_sees_the_defocus_that_was_there() -> None:
+    """2.5 nm were added to the command to be in focus: read back they are no defocus. The frame itself stays."""
+    search, inner = Found(3.4), Looking()
+    search.answer_nm = 2.3
+    correction = Correction(search, spec().calibrate or pytest.fail("no section"))
+    asked = microscope.command("a")
+    command = correction.added_to(asked)
+    assert command.optics == asked.optics.model_copy(update={"defocus_nm": asked.optics.defocus_nm + 2.5})
+    frame = microscope.frame(command)
+    read_back = frame.state.model_copy(update={"optics": command.optics})
+    CalibratedExtraction(inner, correction).extract(replace(frame, state=read_back))
+    assert inner.seen_nm == [asked.optics.defocus_nm]
+    assert read_back.optics == command.optics
+    series = replace(frame, requested=command.model_copy(update={"purpose": PURPOSE}))
+    sharp = CalibratedExtraction(inner, correction).extract(series)
+    assert sharp.values["commanded_defocus_nm"].value == command.optics.defocus_nm, "the series has nothing taken off"
+    assert len(inner.seen_nm) == 1
+
+
+def test_a_series_that_says_found_without_a_focus_has_given_up() -> None:
+    """The search knows which frames could be measured: where it has no focus there is nothing to correct by."""
+    policy = calibrated(None)
+    for _ in range(3):
+        (made,) = policy.suggest()
+        policy.ingest([seen(made, best_defocus_nm=(2.3, 0.1))])
+    assert not isinstance(policy.series.should_stop(), GaveUp)
+    assert isinstance(policy.should_stop(), GaveUp)
 
 
 def test_without_a_focus_it_stops_or_goes_on_uncorrected() -> None:
