@@ -6,10 +6,10 @@ service does it once. Documents come back as the service sends them.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,8 +22,9 @@ import numpy as np
 
 from orchestrator.catalogue.experiment_rows import LATEST
 from orchestrator.catalogue.uploads import PLACES
-from orchestrator.client_errors import LONGEST_WAIT_S, error_of, fault_words, is_worth_waiting
-from orchestrator.errors import DataFolderBusy, NotFound, SpecError, Unreachable
+from orchestrator.client_errors import error_of, fault_words, is_worth_waiting, wait_s
+from orchestrator.client_stream import STREAM_HEADERS, events_of
+from orchestrator.errors import DataFolderBusy, NotFound, SpecError, TooManyRequests, Unreachable
 from orchestrator.plain_json import plain
 from orchestrator.spec import ExperimentSpec
 
@@ -34,7 +35,6 @@ Action = Literal["hold", "release", "cancel", "pause", "resume"]
 
 _PREFIX: Final = "/api/v1"
 _TRIES: Final = 6
-_FIRST_WAIT_S: Final = 0.2
 _PAGE: Final = 200
 _STREAM_SILENCE_S: Final = 45.0  # three heartbeats
 
@@ -210,14 +210,16 @@ class Client:
         failures = 0
         while failures < _TRIES:
             try:
-                for event in self._stream(path, after):
-                    if event is None:
-                        return
-                    after, failures = event["seq"], 0
-                    yield event
-            except (httpx.TransportError, DataFolderBusy):
+                with self._stream(path, after) as answer:
+                    failures = 0  # it was answered well: what ends now is one stream, not the service
+                    for event in events_of(answer):
+                        if event is None:
+                            return
+                        after = event["seq"]
+                        yield event
+            except (httpx.TransportError, DataFolderBusy, TooManyRequests):
                 failures += 1
-                time.sleep(_wait_s(failures))
+            time.sleep(wait_s(max(1, failures)))
         raise Unreachable(f"{self.url} does not answer any more; the last event seen was {after}")
 
     def decisions(self, experiment_id: str) -> list[Document]:
@@ -322,27 +324,16 @@ class Client:
             params[asked] = page[answered]
         return found
 
-    def _stream(self, path: str, after: int) -> Iterator[Document | None]:
-        """Events of one connection, None behind the last one there will be."""
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+    @contextmanager
+    def _stream(self, path: str, after: int) -> Iterator[httpx.Response]:
+        """A good answer to one stream of events; it has none where all were seen. Raises as every other call."""
+        headers = {**STREAM_HEADERS, "Last-Event-ID": str(after)}
         timeout = httpx.Timeout(self._http.timeout.connect, read=_STREAM_SILENCE_S)
         with self._http.stream("GET", _PREFIX + path, headers=headers, timeout=timeout) as answer:
-            if answer.status_code == 204:
-                yield None
-                return
-            if answer.status_code != 200:
+            if answer.status_code not in (200, 204):
                 answer.read()
                 raise error_of(answer)
-            kind, data = "", ""
-            for line in _lines(answer):
-                field, _, value = line.partition(": ")
-                if field == "event":
-                    kind = value
-                elif field == "data":
-                    data = value
-                elif line == "" and data:
-                    yield None if kind == "end" else json.loads(data)
-                    kind, data = "", ""
+            yield answer
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         return self._send(method, path, **options).json()
@@ -369,27 +360,15 @@ class Client:
                     raise Unreachable(
                         f"{self.url} does not answer ({error}); is `stempilot serve` running there?"
                     ) from error
-                time.sleep(_wait_s(trial))
+                time.sleep(wait_s(trial))
                 continue
             if answer.is_success or answer.status_code in accepted:
                 return answer
             if trial == _TRIES or not is_worth_waiting(answer):
                 raise error_of(answer)
-            time.sleep(_wait_s(trial))
+            time.sleep(wait_s(trial, answer))
         raise AssertionError("the last trial returns or raises")
-
-
-def _wait_s(trial: int) -> float:
-    return min(_FIRST_WAIT_S * 2 ** (trial - 1), LONGEST_WAIT_S)
 
 
 def _named(detector: str | None) -> dict[str, str]:
     return {} if detector is None else {"detector": detector}
-
-
-def _lines(answer: httpx.Response) -> Iterator[str]:
-    """Lines of an event stream, which end at line feeds alone: a text may hold Unicode's other line ends."""
-    rest = ""
-    for text in answer.iter_text():
-        *lines, rest = (rest + text).split("\n")
-        yield from lines

@@ -22,9 +22,11 @@ from orchestrator.errors import (
     Refused,
     SpecError,
     StorageError,
+    TooManyRequests,
 )
 
 LONGEST_WAIT_S: Final = 5.0
+_FIRST_WAIT_S: Final = 0.2
 _ERRORS: Final[dict[str, type[Exception]]] = {
     "invalid": SpecError,
     "malformed": SpecError,
@@ -36,6 +38,7 @@ _ERRORS: Final[dict[str, type[Exception]]] = {
     "unauthorized": NotAllowed,
     "forbidden": NotAllowed,
     "foreign-origin": NotAllowed,
+    "too-many": TooManyRequests,
     "disk-full": DiskFull,
     "unavailable": DataFolderBusy,
     "damaged": StorageError,
@@ -55,7 +58,7 @@ def error_of(answer: httpx.Response) -> Exception:
     faults = problem.get("errors", [])
     if faults:
         detail = "\n  ".join([detail if len(faults) > 1 else "", *map(fault_words, faults)]).strip()
-    if kind in ("conflict", "in-flight"):
+    if kind in ("conflict", "in-flight", "cut-off"):
         return Conflict(
             detail, status=str(problem.get("current_status", "")), possible=tuple(problem.get("possible", ()))
         )
@@ -63,10 +66,18 @@ def error_of(answer: httpx.Response) -> Exception:
 
 
 def is_worth_waiting(answer: httpx.Response) -> bool:
-    """Whether the service says that it may answer soon: an answer under way, a database that is busy."""
-    if answer.status_code not in (409, 503):
+    """Whether the service says that it may answer soon: an answer under way, too much at once, a busy database."""
+    if answer.status_code not in (409, 429, 503):
         return False
-    return answer.headers.get("Retry-After", "").isdigit() and int(answer.headers["Retry-After"]) <= LONGEST_WAIT_S
+    told = answer.headers.get("Retry-After", "")
+    return told.isdigit() and int(told) <= LONGEST_WAIT_S
+
+
+def wait_s(trial: int, answer: httpx.Response | None = None) -> float:
+    """How long to wait after that many tries: ever longer, and never less than an answer said."""
+    told = answer.headers.get("Retry-After", "") if answer is not None else ""
+    own_s = min(_FIRST_WAIT_S * 2 ** (trial - 1), LONGEST_WAIT_S)
+    return max(own_s, float(told)) if told.isdigit() else own_s
 
 
 def fault_words(fault: Mapping[str, Any]) -> str:

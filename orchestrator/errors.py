@@ -11,6 +11,7 @@ OrchestratorError             1  the experiment ended without success
   Interrupted               130  by a person before the loop began; the beam is blanked, it can be resumed
   NotAllowed                  2  the service does not know the token, or the token may not do that
   Unreachable                 1  the service does not answer; nothing is known of what was asked last
+  TooManyRequests             1  the service was asked too often; wait as long as the message says, then go on
   NotFound                    5  no such experiment, frame, instrument or catalogue
   StorageError                6  the catalogue cannot take or give the data; what was acknowledged is safe
     DataFolderBusy            6  another process writes there; wait, or use another folder
@@ -86,6 +87,10 @@ class NotAllowed(OrchestratorError):
 
 class Unreachable(OrchestratorError):
     """The service does not answer; nothing is known of what was asked last."""
+
+
+class TooManyRequests(OrchestratorError):
+    """The service was asked too often; wait as long as the message says, then go on."""
 
 
 class NotFound(OrchestratorError):

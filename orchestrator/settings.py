@@ -39,6 +39,9 @@ class ServeSettings(Record):
     port: int = Field(default=8765, ge=0, le=65535, description="of API and page; 0: any free one")
     instruments: list[str] | None = Field(default=None, description="which to serve; None: every configured one")
     tokens: bool = Field(default=True, description="ask for tokens; without, only this machine may reach it")
+    writes_per_s: float = Field(
+        default=20.0, ge=0.0, le=1e6, description="of one token in the long run, 400 at once; 0: as many as it likes"
+    )
     prefect: bool = Field(default=True, description="show runs at a Prefect server")
     prefect_url: str | None = Field(
         default=None, description="http://.../api of one that runs already; none is started"

@@ -14,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from orchestrator.api.limits import Limits
 from orchestrator.api.problems import Problem
 from orchestrator.errors import SpecError, StorageError
 
@@ -76,10 +77,12 @@ async def identify(request: Request, services: Services, *, at_once: bool = Fals
 
 
 async def admit(request: Request, services: Services, scope: str, *, at_once: bool = False) -> Identity:
-    """Who asks, allowed to do what needs `scope`. Raises Problem `unauthorized` or `forbidden`."""
+    """Who asks, allowed to do what needs `scope`. Raises Problem `unauthorized`, `forbidden` or `too-many`."""
     identity = await identify(request, services, at_once=at_once)
     if identity is None:
         given = "authorization" in request.headers
+        if given and not at_once:
+            count_refusal(request)
         why = "the token is not known, expired or revoked" if given else "no token was given"
         challenge = 'Bearer realm="stempilot"' + (', error="invalid_token"' if given else "")
         raise Problem(
@@ -89,6 +92,23 @@ async def admit(request: Request, services: Services, scope: str, *, at_once: bo
         )
     require(identity, scope)
     return identity
+
+
+def check_write(request: Request, identity: Identity) -> None:
+    """Count one more write of whoever asks. Raises Problem `too-many`."""
+    limits: Limits = request.app.state.limits
+    limits.count_write(address_of(request) if identity is LOCAL else identity.token_id)
+
+
+def count_refusal(request: Request) -> None:
+    """Count one more token that opened nothing. Raises Problem `too-many`."""
+    limits: Limits = request.app.state.limits
+    limits.count_refusal(address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; "" where that cannot be said."""
+    return request.client.host if request.client is not None else ""
 
 
 def require(identity: Identity, scope: str) -> None:

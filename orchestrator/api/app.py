@@ -35,6 +35,7 @@ from orchestrator.api.answers import outward
 from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.guards import Guards
 from orchestrator.api.idempotency import Replies
+from orchestrator.api.limits import Limits
 from orchestrator.api.openapi import document_of
 from orchestrator.api.page_visits import PageDesk, problem_page
 from orchestrator.api.problems import Problem, problem_of
@@ -63,6 +64,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="stempilot", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
                   lifespan=_lifespan)  # fmt: skip
     app.state.services = services
+    app.state.limits = Limits(services.settings.serve.writes_per_s, services.catalogue.elapsed_s)
     app.state.replies = Replies(services.catalogue)
     app.state.specs = SpecDesk(services)
     app.state.event_feed = EventFeed(services.catalogue)
@@ -83,10 +85,12 @@ def create_app(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
     try:
         app.state.replies.forget_old()
-    except StorageError as error:
-        _log.warning("answers that nobody will ask for again stay for now: %s", error)
+        services.catalogue.uploads.forget_partial()
+    except (StorageError, OSError) as error:
+        _log.warning("what nobody will ask for again stays for now: %s", error)
     yield
 
 

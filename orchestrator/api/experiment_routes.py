@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.api.access import require_owner
 from orchestrator.api.answers import etag, json_answer
 from orchestrator.api.bodies import read_body
-from orchestrator.api.idempotency import Receipt
+from orchestrator.api.idempotency import with_answer
 from orchestrator.api.models import (
     ID_PATTERN,
     Because,
@@ -62,12 +62,6 @@ def submit(request: Request, body: Submission) -> Response:
     specs: SpecDesk = request.app.state.specs
     document = specs.document_of(body.spec)
     folder.check_room(services.catalogue.data_folder, NEEDED_BYTES)
-    receipt: Receipt | None = request.state.receipt
-
-    def answered(connection: Connection, entry: QueueEntry) -> None:
-        if receipt is not None:
-            receipt.write(connection, _created(entry), services.catalogue)
-
     entry = services.queue.submit(
         name=body.spec.name,
         spec=document,
@@ -78,7 +72,7 @@ def submit(request: Request, body: Submission) -> Response:
         not_after=body.not_after,
         hold=body.hold,
         submitted_by=identity.name,
-        also=answered,
+        also=with_answer(request, _created),
     )
     return _created(entry)
 
@@ -172,7 +166,11 @@ def change(request: Request, experiment_id: ExperimentId, body: Change) -> Respo
         key: value for key, value in given.items() if value is not None or key.startswith("not_")
     }
     changed = services_of(request).queue.change(
-        entry.id, by=identity_of(request).name, if_version=version_of(request), **changes
+        entry.id,
+        by=identity_of(request).name,
+        if_version=version_of(request),
+        also=with_answer(request, _standing),
+        **changes,
     )
     return _standing(changed)
 
@@ -185,8 +183,15 @@ def change(request: Request, experiment_id: ExperimentId, body: Change) -> Respo
 def remove(request: Request, experiment_id: ExperimentId) -> Response:
     """Remove an experiment that exposed nothing; one with frames is never removed."""
     entry = _allowed_entry(request, experiment_id)
-    services_of(request).queue.remove(entry.id, by=identity_of(request).name, if_version=version_of(request))
-    return Response(status_code=204)
+    gone = Response(status_code=204)
+    keep = with_answer(request, lambda answer: answer)
+    services_of(request).queue.remove(
+        entry.id,
+        by=identity_of(request).name,
+        if_version=version_of(request),
+        also=lambda connection: keep(connection, gone),
+    )
+    return gone
 
 
 def _action(name: str, what: str) -> None:
@@ -194,7 +199,14 @@ def _action(name: str, what: str) -> None:
         entry = _allowed_entry(request, experiment_id)
         command = getattr(services_of(request).queue, name)
         reason = body.reason if body is not None else None
-        return _standing(command(entry.id, by=identity_of(request).name, reason=reason, if_version=version_of(request)))
+        after = command(
+            entry.id,
+            by=identity_of(request).name,
+            reason=reason,
+            if_version=version_of(request),
+            also=with_answer(request, _standing),
+        )
+        return _standing(after)
 
     act.__doc__ = what
     router.post(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from orchestrator.api.answers import json_answer
 from orchestrator.api.examples import FILE_NAME, FILE_SHA256, FILE_TEXT
+from orchestrator.api.incoming import part_of
 from orchestrator.api.models import FileFacts
 from orchestrator.api.problems import Problem
 from orchestrator.api.ranges import bytes_answer
@@ -35,24 +35,18 @@ _CONTENT: Final[dict[int, Any]] = {
 @router.put(
     "/files/{sha256}/{name}",
     operation_id="upload_file",
-    **operation("experiments:write", {201: FileFacts, 200: FileFacts}, keyed=True, extra=_BODY),
+    **operation("experiments:write", {201: FileFacts, 200: FileFacts}, keyed=True, streamed=True, extra=_BODY),
 )
 def upload(request: Request, sha256: Sha256, name: FileName) -> Response:
     """Keep a file under its content's sha256; 201 when it is new, 200 when it was there, 422 when the hash differs."""
-    data: bytes = request.state.data
-    found = hashlib.sha256(data).hexdigest()
+    part = part_of(request)
+    found = part.sha256
     if found != sha256:
-        fault = {"parameter": "sha256", "in": "path", "detail": f"the {len(data)} bytes sent have sha256 {found}"}
+        fault = {"parameter": "sha256", "in": "path", "detail": f"the {part.size_bytes} bytes sent have sha256 {found}"}
         raise Problem("invalid", f"the body's sha256 is {found}, the path says {sha256}", errors=[fault])
-    uploads = services_of(request).catalogue.uploads
-    try:
-        uploads.path(sha256, name)
-        status = 200
-    except SpecError:
-        uploads.keep(name, data)
-        status = 201
-    facts = {"sha256": sha256, "name": name, "size_bytes": len(data), "reference": f"sha256:{sha256}/{name}"}
-    return json_answer(facts, status, {"Location": f"{PREFIX}/files/{sha256}/{name}"})
+    is_new = services_of(request).catalogue.uploads.take(part, name)
+    facts = {"sha256": sha256, "name": name, "size_bytes": part.size_bytes, "reference": f"sha256:{sha256}/{name}"}
+    return json_answer(facts, 201 if is_new else 200, {"Location": f"{PREFIX}/files/{sha256}/{name}"})
 
 
 @router.get(

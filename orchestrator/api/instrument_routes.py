@@ -86,7 +86,7 @@ async def stop_everything(request: Request, body: Because | None = None) -> Resp
 @router.post(
     "/instruments/{name}/clear",
     operation_id="clear_instrument",
-    **operation("instruments:control", {200: InstrumentState}, 404, 502, keyed=True),
+    **operation("instruments:control", {200: InstrumentState}, 404, 502, keyed=True, at_most_once=True),
 )
 def clear(request: Request, name: Name) -> Response:
     """Take an emergency stop back, after somebody has looked: experiments may start again."""

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from orchestrator.api.access import COOKIE, Identity, require, require_owner
+from orchestrator.api.access import COOKIE, Identity, count_refusal, require, require_owner
 from orchestrator.api.experiment_routes import queue_facts
 from orchestrator.api.page_visits import (
     Form,
@@ -223,6 +223,7 @@ def login(request: Request, fields: Annotated[dict[str, str], Depends(form_field
     if tokens is None:
         return RedirectResponse(back, 303)
     if tokens.identify(token) is None:
+        count_refusal(request)
         message = Message(kind="bad", text="That token is not known, expired or revoked.")
         return page(desk.dashboard.login_html(_with(visit_of(request, None), message), back), 401)
     answer = RedirectResponse(back, 303)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
+from functools import partial
+from hashlib import sha256
 from typing import Any, Final, Literal, get_args
 
 from fastapi.exceptions import RequestValidationError
@@ -17,9 +19,10 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orchestrator.api.access import LOCAL, Identity, admit
+from orchestrator.api.access import LOCAL, Identity, admit, check_write
 from orchestrator.api.bodies import parameter_faults, read_body
 from orchestrator.api.idempotency import KEY_PATTERN, Replies
+from orchestrator.api.incoming import received
 from orchestrator.api.problems import KINDS, MEDIA_TYPE, Problem
 from orchestrator.api.services import Services
 
@@ -56,14 +59,16 @@ def operation(
     links: Mapping[str, Any] | None = None,
     keyed: bool = False,
     at_once: bool = False,
+    at_most_once: bool = False,
+    streamed: bool = False,
     creates: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of a route: the scope it needs (None: anybody), its answers, the problems it may end in.
 
     `answers` maps a status to a model, or to an OpenAPI response object; the first is the usual one. `keyed` writes
-    take an Idempotency-Key, which one that acts `at_once` does not wait for; what `creates` says where in Location;
-    `extra` is more of OpenAPI.
+    take an Idempotency-Key, which one that acts `at_once` does not wait for; what is `at_most_once` is begun only once
+    a key; a `streamed` body is in a file; what `creates` says where in Location; `extra` is more of OpenAPI.
     """
     responses: dict[int | str, dict[str, Any]] = {
         status: _problem_response(status) for status in _problem_statuses(scope, if_match, keyed=keyed) | {*problems}
@@ -79,7 +84,14 @@ def operation(
     key = _UNNEEDED_KEY if at_once else _IDEMPOTENCY_KEY
     parameters = [*([key] if keyed else []), *([_if_match(if_match)] if if_match else [])]
     declared: dict[str, Any] = {
-        _NEEDS: {"scope": scope, "if_match": if_match, "keyed": keyed, "at_once": at_once},
+        _NEEDS: {
+            "scope": scope,
+            "if_match": if_match,
+            "keyed": keyed,
+            "at_once": at_once,
+            "at_most_once": at_most_once,
+            "streamed": streamed,
+        },
         "security": [] if scope is None else [{"token": [scope]}],
         **({"parameters": parameters} if parameters else {}),
         **(extra or {}),
@@ -91,7 +103,7 @@ def _problem_statuses(scope: str | None, if_match: str | None, *, keyed: bool) -
     """Statuses of the problems that every operation with such needs may end in."""
     statuses = {422, 500, 503}
     if scope is not None:
-        statuses |= {401, 403}
+        statuses |= {401, 403, 429}
     if keyed:
         statuses |= {400, 403, 409, 413, 415}
     if if_match is not None:
@@ -118,17 +130,27 @@ class StrictRoute(APIRoute):
             request.state.if_version = _if_version(request, needs["if_match"])
             if not needs["keyed"]:
                 return await inner(request)
-            data = await request.body() if request.url.path.startswith(PREFIX) else b""
+            if not needs["at_once"]:
+                check_write(request, request.state.identity)
+            if needs["streamed"]:
+                async with received(request, services.catalogue.uploads) as part:
+                    return await self._once(request, part.sha256, partial(inner, _Parsed(request, None)))
+            data = await request.body()
             body = _read(
                 request, model, data, is_required=bool(self.body_field and self.body_field.field_info.is_required())
             )
-            request.state.data = data
             if needs["at_once"]:  # whatever was answered before, and whether or not the answer can be kept
                 return await inner(_Parsed(request, body))
-            replies: Replies = request.app.state.replies
-            return await replies.once(request, data, lambda: inner(_Parsed(request, body)))
+            return await self._once(request, sha256(data).hexdigest(), partial(inner, _Parsed(request, body)))
 
         return handle
+
+    async def _once(
+        self, request: Request, body_sha256: str, answer: Callable[[], Coroutine[Any, Any, Response]]
+    ) -> Response:
+        replies: Replies = request.app.state.replies
+        at_most_once = (self.openapi_extra or {})[_NEEDS]["at_most_once"]
+        return await replies.once(request, body_sha256, answer, at_most_once=at_most_once)
 
     def _check_query(self, request: Request) -> None:
         names = [name for name, _ in request.query_params.multi_items()]

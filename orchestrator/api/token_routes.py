@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from orchestrator.api.answers import json_answer
-from orchestrator.api.idempotency import Receipt
+from orchestrator.api.idempotency import with_answer
 from orchestrator.api.models import FRAME_PATTERN, NewToken, TokenList, TokenMade
 from orchestrator.api.problems import Problem
 from orchestrator.api.route import PREFIX, StrictRoute, operation, services_of
@@ -25,14 +24,8 @@ TokenId = Annotated[str, Path(pattern=FRAME_PATTERN)]
 @router.post("/tokens", operation_id="create_token", **operation("admin", {201: TokenMade}, keyed=True, creates=True))
 def create(request: Request, body: NewToken) -> Response:
     """A new token. Its secret is in this answer and nowhere else: the same request again does not show it."""
-    receipt: Receipt | None = request.state.receipt
-    catalogue = services_of(request).catalogue
-
-    def answered(connection: Connection, token: Token) -> None:
-        if receipt is not None:
-            receipt.write(connection, _made(replace(token, secret=None)), catalogue)
-
-    return _made(_tokens(request).create(body.name, body.scopes, body.expires_at, also=answered))
+    also = with_answer(request, lambda token: _made(replace(token, secret=None)))
+    return _made(_tokens(request).create(body.name, body.scopes, body.expires_at, also=also))
 
 
 @router.get("/tokens", operation_id="list_tokens", **operation("admin", {200: TokenList}, 409))
@@ -48,7 +41,11 @@ def tokens(request: Request) -> Response:
 )
 def revoke(request: Request, token_id: TokenId) -> Response:
     """Make a token useless at once."""
-    _tokens(request).revoke(token_id)
+    return _revoked(_tokens(request).revoke(token_id, also=with_answer(request, _revoked)))
+
+
+def _revoked(token: Token) -> Response:
+    del token
     return Response(status_code=204)
 
 

@@ -110,17 +110,19 @@ class Tokens:
         with self._catalogue.database.reading() as connection:
             return [_token(row) for row in connection.execute(select(table).order_by(table.c.id)).mappings()]
 
-    def revoke(self, token_id: str) -> Token:
-        """Make a token useless at once; more than once is harmless. Raises NotFound."""
+    def revoke(self, token_id: str, also: Callable[[Connection, Token], None] | None = None) -> Token:
+        """Make a token useless at once; more than once is harmless. `also` joins its transaction. Raises NotFound."""
         table, now = schema.api_token, self._catalogue.now()
         good = (table.c.id == token_id) & table.c.revoked_at.is_(None)
         with self._catalogue.database.writing() as connection:
             connection.execute(update(table).where(good).values(revoked_at=now))
             row = connection.execute(select(table).where(table.c.id == token_id)).mappings().first()
+            if row is None:
+                raise NotFound(f"no token {token_id!r}; GET /api/v1/tokens lists them by id")
+            if also is not None:
+                also(connection, _token(row))
         with self._lock:
             self._remembered.clear()
-        if row is None:
-            raise NotFound(f"no token {token_id!r}; GET /api/v1/tokens lists them by id")
         return _token(row)
 
     def remembered(self, text: str, since_s: float | None = None) -> Identity | None:

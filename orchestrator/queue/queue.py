@@ -24,12 +24,14 @@ from orchestrator.queue.transitions import STATUSES, TRANSITIONS, WAITING, Actio
 from orchestrator.queue.waiting import ASKED_AGAIN_S, Surroundings
 
 LEASE_S = 10.0
+Also = Callable[[Connection, QueueEntry], None]  # written in the same transaction as what it is told of
 
 
 class ExperimentQueue:
     """The queue of one catalogue; an id may be whole, its unique beginning or `latest`, as for `Catalogue.experiment`.
 
-    Changes that name `if_version` raise PreconditionFailed where the entry was changed since.
+    Changes that name `if_version` raise PreconditionFailed where the entry was changed since. What `also` writes joins
+    the change's transaction: both are there or neither is.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -52,12 +54,12 @@ class ExperimentQueue:
         hold: bool = False,
         submitted_by: str | None = None,
         parent_id: str | None = None,
-        also: Callable[[Connection, QueueEntry], None] | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """A new experiment at the end of its priority class, durably there when this returns. Raises SpecError.
 
         It may start from `not_before` on; one not started by `not_after` is cancelled. `hold` keeps it from starting
-        until it is released. The greatest priority goes first. What `also` writes joins the transaction.
+        until it is released. The greatest priority goes first.
         """
         experiment = experiment_rows.new_row(
             name=name, status="held" if hold else "queued", spec=spec, seed=seed, options=options,
@@ -70,10 +72,7 @@ class ExperimentQueue:
                 connection, experiment, priority=priority, not_before=not_before, not_after=not_after,
                 submitted_by=submitted_by,
             )  # fmt: skip
-            entry = self._told(connection, experiment["id"])
-            if also is not None:
-                also(connection, entry)
-        return entry
+            return self._settled(connection, experiment["id"], also)
 
     def entry(self, experiment_id: str) -> QueueEntry:
         """One entry as it stands, with why it waits. Raises NotFound, also for an experiment run without the queue."""
@@ -101,37 +100,73 @@ class ExperimentQueue:
             return listing.with_reasons(connection, found, self._surroundings(connection))
 
     def hold(
-        self, experiment_id: str, *, by: str | None = None, reason: str | None = None, if_version: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """Keep a queued one from starting. Raises Conflict, PreconditionFailed, NotFound."""
-        return self._act("hold", experiment_id, by, reason, if_version)
+        return self._act("hold", experiment_id, by, reason, if_version, also)
 
     def release(
-        self, experiment_id: str, *, by: str | None = None, reason: str | None = None, if_version: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """Let a held one start in its turn. Raises Conflict, PreconditionFailed, NotFound."""
-        return self._act("release", experiment_id, by, reason, if_version)
+        return self._act("release", experiment_id, by, reason, if_version, also)
 
     def cancel(
-        self, experiment_id: str, *, by: str | None = None, reason: str | None = None, if_version: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """End it for good; a running one finishes its frame first. Raises Conflict, PreconditionFailed, NotFound."""
-        return self._act("cancel", experiment_id, by, reason, if_version)
+        return self._act("cancel", experiment_id, by, reason, if_version, also)
 
     def pause(
-        self, experiment_id: str, *, by: str | None = None, reason: str | None = None, if_version: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """Let a running one stop after its frame and free the instrument. Raises Conflict, PreconditionFailed."""
-        return self._act("pause", experiment_id, by, reason, if_version)
+        return self._act("pause", experiment_id, by, reason, if_version, also)
 
     def resume(
-        self, experiment_id: str, *, by: str | None = None, reason: str | None = None, if_version: int | None = None
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
     ) -> QueueEntry:
         """Put a paused, interrupted or failed one back in its old place, or unwish a pause. Raises Conflict."""
-        return self._act("resume", experiment_id, by, reason, if_version)
+        return self._act("resume", experiment_id, by, reason, if_version, also)
 
     def change(
-        self, experiment_id: str, *, by: str | None = None, if_version: int | None = None, **changes: Unpack[Changes]
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        if_version: int | None = None,
+        also: Also | None = None,
+        **changes: Unpack[Changes],
     ) -> QueueEntry:
         """Other `priority`, `not_before`, `not_after` or `labels` while it waits. Raises Conflict, SpecError."""
         with self._database.writing() as connection:
@@ -139,13 +174,22 @@ class ExperimentQueue:
             if entry["status"] not in WAITING:
                 raise conflict(entry["experiment_id"], entry["status"], "it can be changed while queued or held")
             submission.change(connection, entry, changes, by, self._catalogue.now())
-        return self.entry(entry["experiment_id"])
+            return self._settled(connection, entry["experiment_id"], also)
 
-    def remove(self, experiment_id: str, *, by: str | None = None, if_version: int | None = None) -> None:
+    def remove(
+        self,
+        experiment_id: str,
+        *,
+        by: str | None = None,
+        if_version: int | None = None,
+        also: Callable[[Connection], None] | None = None,
+    ) -> None:
         """Take it out of every list, as long as nothing was exposed for it; its journal stays. Raises Conflict."""
         with self._database.writing() as connection:
             entry = actions.locked_entry(connection, experiment_id, if_version)
             actions.remove(connection, entry, by, self._catalogue.now())
+            if also is not None:
+                also(connection)
 
     # --- workers: claim, renew, obey, finish
 
@@ -251,12 +295,25 @@ class ExperimentQueue:
     # --- inside
 
     def _act(
-        self, action: Action, experiment_id: str, by: str | None, reason: str | None, if_version: int | None
+        self,
+        action: Action,
+        experiment_id: str,
+        by: str | None,
+        reason: str | None,
+        if_version: int | None,
+        also: Also | None,
     ) -> QueueEntry:
         with self._database.writing() as connection:
             entry = actions.locked_entry(connection, experiment_id, if_version)
             actions.act(connection, action, entry, by, reason, self._catalogue.now())
-        return self.entry(entry["experiment_id"])
+            return self._settled(connection, entry["experiment_id"], also)
+
+    def _settled(self, connection: Connection, experiment_id: str, also: Also | None) -> QueueEntry:
+        """The entry as this transaction leaves it, shown to what joins the transaction."""
+        entry = self._told(connection, experiment_id)
+        if also is not None:
+            also(connection, entry)
+        return entry
 
     def _cancel_overdue(self) -> None:
         now = self._catalogue.now()

@@ -152,7 +152,7 @@ def test_lost_answers_are_asked_for_again_and_nothing_is_done_twice(open_api: Ap
 
 
 def test_nobody_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.client._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("orchestrator.client_errors._FIRST_WAIT_S", 0.001)
     with (
         Client(f"http://127.0.0.1:{free_port()}") as nobody,
         pytest.raises(Unreachable, match="is `stempilot serve` running there"),

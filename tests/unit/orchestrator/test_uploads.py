@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -17,8 +18,8 @@ DIGEST = sha256(DATA).hexdigest()
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path / "data", visitor=True) as opened:
+def catalogue(catalogue_folder: Path) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder, visitor=True) as opened:
         yield opened
 
 
@@ -73,4 +74,29 @@ def test_a_full_disk_leaves_nothing(catalogue: Catalogue, monkeypatch: pytest.Mo
     monkeypatch.setattr("orchestrator.catalogue.folder.free_bytes", lambda folder: 100)
     with pytest.raises(DiskFull, match="disk full: 100 bytes are free"):
         catalogue.uploads.keep("a.xyz", DATA)
-    assert list((catalogue.data_folder / "uploads" / DIGEST).iterdir()) == []
+    assert list((catalogue.data_folder / "uploads").iterdir()) == []
+
+
+def test_a_file_may_come_in_pieces_and_nothing_is_left_of_one_that_does_not_end(catalogue: Catalogue) -> None:
+    folder = catalogue.data_folder / "uploads"
+    whole, cut_off = catalogue.uploads.begin(), catalogue.uploads.begin(3)
+    for piece in (DATA[:5], DATA[5:]):
+        whole.write(piece)
+    cut_off.write(b"abc")
+    assert (whole.sha256, whole.size_bytes) == (DIGEST, len(DATA))
+    assert [catalogue.uploads.take(part, "a.xyz") for part in (whole, cut_off)] == [True, True]
+    again = catalogue.uploads.begin()
+    again.write(DATA)
+    assert catalogue.uploads.take(again, "a.xyz") is False
+    for part in (whole, cut_off, again, catalogue.uploads.begin()):
+        part.discard()
+    assert catalogue.uploads.path(DIGEST, "a.xyz").read_bytes() == DATA
+    assert [path for path in folder.iterdir() if path.is_file()] == []
+
+
+def test_what_a_crash_cut_off_goes_when_nobody_can_be_writing_it(catalogue: Catalogue) -> None:
+    left, coming = catalogue.uploads.begin(), catalogue.uploads.begin()
+    os.utime(left.path, (0, 0))
+    assert (catalogue.uploads.forget_partial(), left.path.exists(), coming.path.exists()) == (1, False, True)
+    for part in (left, coming):
+        part.discard()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from orchestrator.catalogue import folder
+from orchestrator.catalogue import folder, schema
 from orchestrator.catalogue.database import Database
 from orchestrator.errors import StorageError
 from orchestrator.queue import ACTIONS, STATUSES, TRANSITIONS, Claim, possible_actions
 from orchestrator.spec import ExperimentSpec
-from tests.unit.orchestrator.api.serving import V1, Service, serve, submission, submitted, with_frames
+from tests.unit.orchestrator.api.serving import STRUCTURE, V1, Service, serve, submission, submitted, with_frames
 
 SUBMIT = f"{V1}/experiments"
 ANY: dict[str, str] = {"If-Match": "*"}
@@ -97,21 +101,133 @@ def test_what_was_refused_may_be_tried_again_with_its_key(service: Service) -> N
     assert service.client().post(pause, headers=keyed("k1")).status_code == 202
 
 
-def test_effect_and_answer_are_one_transaction(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer cannot be kept: the experiment is not there either, and a second try makes one."""
-    service = serve(data, check=lambda spec: None)
-    client = service.client()
+def _changes(own: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Writes that are rows of the database and nothing else, in an order in which each changes something."""
+    return [
+        ("POST", "/experiments", {"json": submission()}),
+        ("PATCH", f"/experiments/{own}", {"json": {"priority": 4}}),
+        ("POST", f"/experiments/{own}/hold", {}),
+        ("POST", f"/experiments/{own}/release", {}),
+        ("POST", f"/experiments/{own}/cancel", {"json": {"reason": "enough"}}),
+        ("DELETE", f"/experiments/{own}", {}),
+    ]
 
-    def fail(*arguments: Any) -> None:
+
+def _stored(service: Service) -> list[list[Any]]:
+    """Every row that a write may touch."""
+    tables = (schema.experiment, schema.queue_entry, schema.event, schema.api_token, schema.idempotency)
+    with service.catalogue.database.reading() as connection:
+        return [list(connection.execute(select(table).order_by(*table.primary_key))) for table in tables]
+
+
+def test_effect_and_answer_are_one_transaction(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer cannot be kept: nothing was done either; the second try does it, the third is told of it."""
+    client, expires = guarded.client(guarded.token("admin")), guarded.catalogue.now() + timedelta(days=1)
+    other = client.post(
+        f"{V1}/tokens", json={"name": "bob", "scopes": ["read"], "expires_at": expires.isoformat()}
+    ).json()["id"]
+    token = {"json": {"name": "eve", "scopes": ["read"], "expires_at": expires.isoformat()}}
+    own = submitted(client)
+    writes = [*_changes(own), ("POST", "/tokens", token), ("DELETE", f"/tokens/{other}", {})]
+
+    def fail(response: Any) -> None:
+        raise StorageError("the disk went away")
+
+    for count, (method, path, options) in enumerate(writes):
+        send = partial(client.request, method, V1 + path, headers={**ANY, **keyed(f"k{count}")}, **options)
+        before = _stored(guarded)
+        with monkeypatch.context() as patch:
+            patch.setattr("orchestrator.api.idempotency._answer", fail)
+            assert send().status_code == 503, path
+        assert _stored(guarded) == before, path
+        done = send()
+        assert done.status_code < 300, done.text
+        after = _stored(guarded)
+        assert after != before
+        again = send()
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (done.status_code, "true")
+        assert _stored(guarded) == after
+
+
+@pytest.mark.parametrize("action", ["pause", "cancel", "resume"])
+def test_a_wish_and_its_answer_are_one_transaction(
+    service: Service, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    client, own = service.client(), submitted(service.client())
+    service.queue.claim("simulated", "worker")
+    if action == "resume":
+        service.queue.pause(own)
+    send = partial(client.post, f"{V1}/experiments/{own}/{action}", headers=keyed("k1"))
+    before = service.queue.entry(own)
+
+    def fail(response: Any) -> None:
         raise StorageError("the disk went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.api.idempotency.Receipt.write", fail)
-        assert client.post(SUBMIT, json=submission(), headers=keyed("k1")).status_code == 503
-        assert service.queue.entries() == []
-    assert client.post(SUBMIT, json=submission(), headers=keyed("k1")).status_code == 201
-    assert len(service.queue.entries()) == 1
-    service.catalogue.close()
+        patch.setattr("orchestrator.api.idempotency._answer", fail)
+        assert send().status_code == 503
+    assert service.queue.entry(own) == before
+    assert send().json()["wanted"] == (None if action == "resume" else action)
+
+
+def test_what_is_more_than_rows_repeats_harmlessly(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a check and a report are done, their answer is lost and not kept: the second try is as good."""
+    client, data = service.client(), STRUCTURE.read_bytes()
+    path = f"{V1}/files/{hashlib.sha256(data).hexdigest()}/{STRUCTURE.name}"
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.api.idempotency.Receipt.write", _lost)
+        assert client.put(path, content=data, headers=keyed("file")).status_code == 503
+        assert client.post(f"{SUBMIT}:validate", json=submission(), headers=keyed("check")).status_code == 503
+    again = client.put(path, content=data, headers=keyed("file"))
+    assert (again.status_code, again.json()["size_bytes"], client.get(path).content) == (200, len(data), data)
+    assert client.post(f"{SUBMIT}:validate", json=submission(), headers=keyed("check")).json()["valid"] is True
+    assert [path.name for path in (service.catalogue.data_folder / "uploads").iterdir()] == [path.split("/")[-2]]
+    with service.catalogue.database.reading() as connection:
+        assert len(list(connection.execute(select(schema.upload)))) == 1
+
+
+def _lost(*arguments: Any) -> None:
+    raise StorageError("the disk went away")
+
+
+def test_a_lock_is_not_taken_away_twice_by_one_request(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cleared, then the service died before it could say so; meanwhile somebody stopped the instrument again."""
+    client, clear = service.client(), f"{V1}/instruments/simulated/clear"
+    client.post(f"{V1}/instruments/simulated/stop", json={"reason": "smoke"})
+    service.desk.lost.add("simulated")
+    assert client.post(clear, headers=keyed("k1")).status_code == 502
+    service.desk.lost.clear()  # known to have failed, so the same key may try again
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.api.idempotency.Receipt.end", _lost)
+        assert client.post(clear, headers=keyed("k1")).status_code == 503
+    assert service.desk.locks == {}
+    client.post(f"{V1}/instruments/simulated/stop", json={"reason": "smoke again"})
+    again = client.post(clear, headers=keyed("k1"))
+    assert (again.status_code, again.json()["type"]) == (409, "urn:stempilot:problem:cut-off")
+    assert service.desk.locks == {"simulated": "local: smoke again"}
+    assert client.post(clear, headers=keyed("k2")).json()["locked"] is None
+    assert client.post(clear, headers=keyed("k2")).headers["idempotency-replayed"] == "true"
+
+
+def test_old_answers_go_while_the_service_runs(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few at a time, the oldest first, never one that may still be asked for."""
+    monkeypatch.setattr("orchestrator.api.idempotency.FORGOTTEN_EVERY", 3)
+    client, clock = service.client(), service.catalogue.now
+    check = partial(client.post, f"{SUBMIT}:validate", json=submission())
+
+    def kept() -> set[str]:
+        with service.catalogue.database.reading() as connection:
+            return set(connection.execute(select(schema.idempotency.c.key)).scalars())
+
+    for count in range(8):
+        assert check(headers=keyed(f"old-{count}")).status_code == 200
+    service.catalogue.now = lambda: clock() + timedelta(days=8)
+    assert check(headers=keyed("new-0")).status_code == 200
+    assert kept() == {"old-6", "old-7", "new-0"}
+    for count in range(1, 4):
+        assert check(headers=keyed(f"new-{count}")).status_code == 200
+    assert kept() == {f"new-{count}" for count in range(4)}
+    assert check(headers=keyed("new-0")).headers["idempotency-replayed"] == "true"
 
 
 def test_every_write_takes_a_key_and_repeats_its_answer(guarded: Service) -> None:
