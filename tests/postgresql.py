@@ -2,6 +2,9 @@
 
 `STEMPILOT_TEST_POSTGRES_URL` names a server where databases may be made. A throw-away one listens on a free port of
 the loopback interface, never waits for a disk and is gone afterwards. Where CI=true, its absence is a failure.
+
+Tests of what a catalogue does share one database at the newest schema, emptied between them; those of how a catalogue
+comes to be ask for a bare one.
 """
 
 from __future__ import annotations
@@ -21,11 +24,17 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from orchestrator.catalogue import Catalogue
 from orchestrator.catalogue.database import postgresql_url
 from orchestrator.catalogue.identifiers import new_id
+from orchestrator.catalogue.schema import metadata
 
 VARIABLE = "STEMPILOT_TEST_POSTGRES_URL"
 START_S = 120.0
+_END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 QUICK = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=100", "shared_buffers=16MB")
 
 
@@ -45,17 +54,59 @@ def postgresql_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def emptied_database(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmptiedDatabase]:
+    """One database at the newest schema, for one test after the other."""
+    with new_database(postgresql_server) as url:
+        Catalogue.open(tmp_path_factory.mktemp("schema"), url=url).close()
+        database = EmptiedDatabase(url)
+        yield database
+        database.close()
+
+
 @pytest.fixture
-def postgresql_database(postgresql_server: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped afterwards."""
+def postgresql_database(emptied_database: EmptiedDatabase) -> Iterator[str]:
+    """The URL of a PostgreSQL database at the newest schema, without a row."""
+    yield emptied_database.url
+    emptied_database.empty()
+
+
+@pytest.fixture
+def bare_postgresql_database(postgresql_server: str) -> Iterator[str]:
+    """The URL of a new PostgreSQL database without a table, dropped afterwards."""
     with new_database(postgresql_server) as url:
         yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str | None:
-    """None for SQLite in the data folder, then the URL of a new PostgreSQL database."""
+    """None for SQLite in the data folder, then the URL of a PostgreSQL database at the newest schema, without a row."""
     return None if request.param == "sqlite" else request.getfixturevalue("postgresql_database")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_database_url(request: pytest.FixtureRequest) -> str | None:
+    """None for SQLite in the data folder, then the URL of a PostgreSQL database without a table."""
+    return None if request.param == "sqlite" else request.getfixturevalue("bare_postgresql_database")
+
+
+class EmptiedDatabase:
+    """A database that keeps its tables and loses their rows; one connection stays open for that."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = create_engine(postgresql_url(url), isolation_level="AUTOCOMMIT")
+        self._tables = ", ".join(table.name for table in metadata.sorted_tables)
+
+    def empty(self) -> None:
+        """End whoever is still connected, then remove every row; numbers start again."""
+        with self._engine.connect() as connection:
+            connection.execute(text(_END_OTHERS))
+            connection.execute(text(f"TRUNCATE {self._tables} RESTART IDENTITY"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
 
 
 @contextmanager

@@ -83,11 +83,11 @@ def run_race(folder: Path, url: str | None) -> list[int]:
     return [os.waitpid(child, 0)[1] for child in children]
 
 
-def test_ten_processes_race_for_two_hundred_experiments(tmp_path: Path, database_url: str | None) -> None:
+def test_ten_processes_race_for_two_hundred_experiments(tmp_path: Path, bare_database_url: str | None) -> None:
     script = "import sys, json; from pathlib import Path; from tests.faults import test_queue_race as t; "
     script += "print(json.dumps(t.run_race(Path(sys.argv[1]), json.loads(sys.argv[2]))))"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, str(tmp_path), json.dumps(database_url)],
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path), json.dumps(bare_database_url)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -97,7 +97,7 @@ def test_ten_processes_race_for_two_hundred_experiments(tmp_path: Path, database
     for instrument in INSTRUMENTS:
         fences = [fence for _, name, fence, _ in claims if name == instrument]
         assert fences == list(range(1, len(fences) + 1))
-    with Catalogue.open(tmp_path / "data", url=database_url) as catalogue:
+    with Catalogue.open(tmp_path / "data", url=bare_database_url) as catalogue:
         queue = ExperimentQueue(catalogue)
         entries = queue.entries(limit=1000)
         assert {entry.status for entry in entries} == {"completed"}

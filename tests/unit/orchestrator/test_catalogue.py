@@ -24,8 +24,8 @@ SPEC = {
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, database_url: str | None) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path / "deep" / "data", url=database_url) as opened:
+def catalogue(catalogue_folder: Path, database_url: str | None) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder, url=database_url) as opened:
         yield opened
 
 

@@ -81,11 +81,11 @@ def old_catalogue(folder: Path, url: str | None) -> str:
     return own
 
 
-def test_the_content_of_an_old_catalogue_stays(tmp_path: Path, database_url: str | None) -> None:
-    own = old_catalogue(tmp_path / "data", database_url)
+def test_the_content_of_an_old_catalogue_stays(tmp_path: Path, bare_database_url: str | None) -> None:
+    own = old_catalogue(tmp_path / "data", bare_database_url)
     with pytest.raises(StorageError, match="has schema 0001, this stempilot reads 0002; open it once to write"):
-        Catalogue.open(tmp_path / "data", url=database_url, read_only=True)
-    with Catalogue.open(tmp_path / "data", url=database_url) as catalogue:
+        Catalogue.open(tmp_path / "data", url=bare_database_url, read_only=True)
+    with Catalogue.open(tmp_path / "data", url=bare_database_url) as catalogue:
         with catalogue.database.reading() as connection:
             assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
         row = catalogue.experiment(own)
@@ -114,10 +114,10 @@ def test_the_content_of_an_old_catalogue_stays(tmp_path: Path, database_url: str
             connection.execute(text("DELETE FROM event"))
 
 
-def test_the_way_down_and_up_again_keeps_it_too(tmp_path: Path, database_url: str | None) -> None:
-    own = old_catalogue(tmp_path / "data", database_url)
-    Catalogue.open(tmp_path / "data", url=database_url).close()
-    database = Database(tmp_path / "data", database_url, read_only=False)
+def test_the_way_down_and_up_again_keeps_it_too(tmp_path: Path, bare_database_url: str | None) -> None:
+    own = old_catalogue(tmp_path / "data", bare_database_url)
+    Catalogue.open(tmp_path / "data", url=bare_database_url).close()
+    database = Database(tmp_path / "data", bare_database_url, read_only=False)
     with database.writing() as connection:
         migrate(connection, "0001", down=True)
     with database.reading() as connection:
@@ -126,12 +126,12 @@ def test_the_way_down_and_up_again_keeps_it_too(tmp_path: Path, database_url: st
         }  # fmt: skip
         assert "removed_at" not in {column["name"] for column in inspect(connection).get_columns("experiment")}
     database.close()
-    with Catalogue.open(tmp_path / "data", url=database_url) as catalogue:
+    with Catalogue.open(tmp_path / "data", url=bare_database_url) as catalogue:
         assert len(list(catalogue.events(own))) == 5
         assert ExperimentQueue(catalogue).entries() == []
 
 
-def test_a_step_that_breaks_off_leaves_the_old_schema_whole(tmp_path: Path, database_url: str | None) -> None:
+def test_a_step_that_breaks_off_leaves_the_old_schema_whole(tmp_path: Path, bare_database_url: str | None) -> None:
     class PowerCut(Exception):
         pass
 
@@ -139,19 +139,19 @@ def test_a_step_that_breaks_off_leaves_the_old_schema_whole(tmp_path: Path, data
         if "CREATE TABLE upload" in statement:
             raise PowerCut
 
-    own = old_catalogue(tmp_path / "data", database_url)
+    own = old_catalogue(tmp_path / "data", bare_database_url)
     event.listen(Engine, "before_cursor_execute", cut)
     try:
         with pytest.raises(PowerCut):
-            Catalogue.open(tmp_path / "data", url=database_url)
+            Catalogue.open(tmp_path / "data", url=bare_database_url)
     finally:
         event.remove(Engine, "before_cursor_execute", cut)
-    database = Database(tmp_path / "data", database_url, read_only=False)
+    database = Database(tmp_path / "data", bare_database_url, read_only=False)
     with database.reading() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0001"
         assert "queue_entry" not in inspect(connection).get_table_names()
     database.close()
-    with Catalogue.open(tmp_path / "data", url=database_url) as catalogue:
+    with Catalogue.open(tmp_path / "data", url=bare_database_url) as catalogue:
         assert len(list(catalogue.events(own))) == 5
 
 

@@ -34,9 +34,9 @@ class Worker:
 
 
 @pytest.fixture
-def workers(tmp_path: Path, database_url: str | None) -> Iterator[tuple[Worker, Worker, Clock]]:
+def workers(catalogue_folder: Path, database_url: str | None) -> Iterator[tuple[Worker, Worker, Clock]]:
     clock = Clock()
-    first, second = (Worker(tmp_path, database_url, clock, name) for name in ("w1", "w2"))
+    first, second = (Worker(catalogue_folder, database_url, clock, name) for name in ("w1", "w2"))
     with first.catalogue, second.catalogue:
         yield first, second, clock
 

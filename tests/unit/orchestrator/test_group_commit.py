@@ -19,8 +19,8 @@ THREADS = 8
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path, shared=True, group_commit=True) as opened:
+def catalogue(catalogue_folder: Path) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder, shared=True, group_commit=True) as opened:
         yield opened
 
 

@@ -19,8 +19,8 @@ from tests.unit.orchestrator import microscope_frames as microscope
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path) as opened:
+def catalogue(catalogue_folder: Path) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder) as opened:
         yield opened
 
 

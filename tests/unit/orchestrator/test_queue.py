@@ -47,8 +47,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path, database_url: str | None, clock: Clock) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path / "data", url=database_url, now=clock) as opened:
+def catalogue(catalogue_folder: Path, database_url: str | None, clock: Clock) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder, url=database_url, now=clock) as opened:
         yield opened
 
 

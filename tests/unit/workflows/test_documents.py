@@ -58,8 +58,8 @@ def test_an_element_map_is_judged_by_its_held_out_half() -> None:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Any:
-    with Catalogue.open(tmp_path / "data") as opened:
+def catalogue(catalogue_folder: Path) -> Any:
+    with Catalogue.open(catalogue_folder) as opened:
         yield opened
 
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.catalogue import Catalogue
 from tests.unit.orchestrator.api.serving import Service, accept, serve
 
 
-@pytest.fixture(scope="session")
-def empty_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder whose database is at the newest schema: copying it is quicker than making it."""
-    folder = tmp_path_factory.mktemp("empty")
-    Catalogue.open(folder).close()
-    return folder
-
-
 @pytest.fixture
-def data(empty_catalogue: Path, tmp_path: Path) -> Path:
+def data(catalogue_folder: Path) -> Path:
     """An empty data folder of this test."""
-    return Path(shutil.copytree(empty_catalogue, tmp_path / "data"))
+    return catalogue_folder
 
 
 @pytest.fixture

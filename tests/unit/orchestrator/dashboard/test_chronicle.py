@@ -16,8 +16,8 @@ from tests.unit.orchestrator.dashboard.journals import intend, measured, started
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    with Catalogue.open(tmp_path / "data") as opened:
+def catalogue(catalogue_folder: Path) -> Iterator[Catalogue]:
+    with Catalogue.open(catalogue_folder) as opened:
         yield opened
 
 
