@@ -120,56 +120,25 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     return table
 
 
-@app.command()
-@explained
-def hold(
-    experiment: IdArgument,
-    reason: ReasonOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep a queued experiment from starting until it is released."""
-    _act("hold", experiment, reason, desk_of(server, data), as_json=as_json)
+def _action(action: Action, what: str) -> None:
+    """The command of that name: one thing a person may do with one experiment of the queue."""
+
+    def act(
+        experiment: IdArgument,
+        reason: ReasonOption = None,
+        server: ServerOption = None,
+        data: DataOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        tell_entry(desk_of(server, data).act(action, experiment, reason), as_json=as_json)
+
+    app.command(action, help=what)(explained(act))
 
 
-@app.command()
-@explained
-def release(
-    experiment: IdArgument,
-    reason: ReasonOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a held experiment start in its turn."""
-    _act("release", experiment, reason, desk_of(server, data), as_json=as_json)
-
-
-@app.command()
-@explained
-def cancel(
-    experiment: IdArgument,
-    reason: ReasonOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """End an experiment for good; a running one finishes its frame first."""
-    _act("cancel", experiment, reason, desk_of(server, data), as_json=as_json)
-
-
-@app.command()
-@explained
-def pause(
-    experiment: IdArgument,
-    reason: ReasonOption = None,
-    server: ServerOption = None,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a running experiment stop after its frame and free the instrument; `resume` goes on with it."""
-    _act("pause", experiment, reason, desk_of(server, data), as_json=as_json)
+_action("hold", "Keep a queued experiment from starting until it is released.")
+_action("release", "Let a held experiment start in its turn.")
+_action("cancel", "End an experiment for good; a running one finishes its frame first.")
+_action("pause", "Let a running experiment stop after its frame and free the instrument; `resume` goes on with it.")
 
 
 def _since(entry: dict[str, Any]) -> str:
@@ -177,10 +146,6 @@ def _since(entry: dict[str, Any]) -> str:
     if entry["status"] != "running" or entry["started_at"] is None:
         return ""
     return f"since {datetime.fromisoformat(entry['started_at']).astimezone():%H:%M}"
-
-
-def _act(action: Action, experiment: str, reason: str | None, desk: Desk, *, as_json: bool) -> None:
-    tell_entry(desk.act(action, experiment, reason), as_json=as_json)
 
 
 def tell_entry(entry: dict[str, Any], *, as_json: bool, follow: bool = False) -> None:
