@@ -18,6 +18,7 @@ QUEUE_CHANGED: Final = "queue_changed"
 WANTED: Final = "wanted"
 REMOVED: Final = "removed"
 BEAM_BLANKED: Final = "beam_blanked"
+BEAM_NOT_BLANKED: Final = "beam_not_blanked"
 INSTRUMENT_LOCKED: Final = "instrument_locked"
 INSTRUMENT_UNLOCKED: Final = "instrument_unlocked"
 

@@ -10,8 +10,8 @@ from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from workflows.assembly import join, make_policy, prepare, spec_of
+from workflows.looking_back import NoRecord
 from workflows.restart import taken_again
-from workflows.session import NoRecord
 
 
 def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: str) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import OpenInstrument, join, open_here, prepare, spec_of
 from workflows.flows.survey_report import is_survey, write_survey_page
+from workflows.looking_back import NoPolicy, NoRecord
 from workflows.restart import taken_again
-from workflows.session import NoPolicy, NoRecord
 
 
 def write_report(

@@ -5,31 +5,26 @@ Neighbours: `assembly` joins the parts, `restart` rebuilds an interrupted one, `
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault
+from instruments import InstrumentError
 from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
-from orchestrator.events import CONTEXT_SET
-from orchestrator.features.feature_set import FeatureSet
+from orchestrator.events import BEAM_BLANKED, CONTEXT_SET
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
-from orchestrator.objectives.objective import FrameFacts, Score
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
-from policies import Observation, Policy, Suggestion
+from policies import Policy
 from workflows.assembly import (
     MakePolicy,
     OpenInstrument,
@@ -37,20 +32,22 @@ from workflows.assembly import (
     check_first_frame,
     join,
     make_policy,
-    open_here,
     prepare,
     spec_of,
 )
+from workflows.beam import Beam, DarkOpening
+from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
 from workflows.evaluation.rehearsal import Curve, one_thread, truth_of, verdict_on
 from workflows.flows.names import flow_name
+from workflows.interrupting import interruptible
+from workflows.looking_back import NoRecord
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
 
 _BYTES_PER_PX = 2.0
 _FRAME_OVERHEAD_BYTES = 200_000.0
-FIRST_INTERRUPT = "finishing this frame, then blanking and saving (Ctrl-C again aborts at once)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +79,7 @@ class Run:
 
     parts: Parts
     experiment: Experiment
+    beam: Beam
     journal: Journal
     engine: PrefectEngine | None
     options: RunOptions
@@ -93,9 +91,9 @@ class Run:
 class Session:
     """One open data folder and the person watching it.
 
-    How a microscope is opened, who controls the loop, whether Prefect is embedded, how the last word about an
-    experiment is written and what a policy's name stands for are given: `stempilot run` and a worker differ in nothing
-    else.
+    How a microscope is opened (None: in this process, which then is its instrument), who controls the loop, whether
+    Prefect is embedded, how the last word about an experiment is written and what a policy's name stands for are given:
+    `stempilot run` and a worker differ in nothing else.
     """
 
     catalogue: Catalogue
@@ -103,11 +101,12 @@ class Session:
     listen: Callable[[str, Mapping[str, Any]], None]
     say: Callable[[str], None]
     control: Control = field(default_factory=Control)
-    open_instrument: OpenInstrument = open_here
+    open_instrument: OpenInstrument | None = None
     embeds_prefect: bool = True
     set_status: Callable[[str, str, str | None], None] | None = None
     policy_of: MakePolicy = make_policy
-    _under_way: Experiment | None = None
+    _under_way: Beam | None = None
+    _here: EmbeddedInstrument | None = None
 
     @property
     def cache_folder(self) -> Path:
@@ -120,21 +119,22 @@ class Session:
         For who leaves at once: nothing is written.
         """
         if self._under_way is not None:
-            stop(self._under_way, self.say)
+            self._under_way.halt()
         end_processes()
 
     def start(self, spec: ExperimentSpec, options: RunOptions) -> str:
         """Run a new experiment to its end; its id."""
         one_thread()
-        parts, policy = self._checked(spec, options)
-        experiment_id = self.catalogue.create_experiment(
-            name=spec.name,
-            spec=spec.model_dump(mode="json"),
-            seed=options.seed,
-            engine=options.engine,
-            options=options.to_dict(),
-        )
-        return self._begin(experiment_id, parts, policy, options)
+        with self._owning(spec.instrument.name) as opening:
+            parts, policy = self._checked(spec, options, opening)
+            experiment_id = self.catalogue.create_experiment(
+                name=spec.name,
+                spec=spec.model_dump(mode="json"),
+                seed=options.seed,
+                engine=options.engine,
+                options=options.to_dict(),
+            )
+            return self._begin(experiment_id, parts, policy, options, opening)
 
     def take(self, experiment_id: str) -> str:
         """Run an experiment that was submitted, or go on with it where it has begun; its id."""
@@ -142,9 +142,10 @@ class Session:
         row = self.catalogue.experiment(experiment_id)
         if any(self.catalogue.events(row.id, kinds=(CONTEXT_SET,))):
             return self.resume(row.id)
-        options = RunOptions.of(row)
-        parts, policy = self._checked(spec_of(self.catalogue, row), options)
-        return self._begin(row.id, parts, policy, options)
+        spec, options = spec_of(self.catalogue, row), RunOptions.of(row)
+        with self._owning(spec.instrument.name) as opening:
+            parts, policy = self._checked(spec, options, opening)
+            return self._begin(row.id, parts, policy, options, opening)
 
     def resume(self, experiment_id: str) -> str:
         """Go on with an interrupted or crashed experiment with the decisions it would have made; its id."""
@@ -152,52 +153,76 @@ class Session:
         row = self.catalogue.experiment(experiment_id)
         spec, options = spec_of(self.catalogue, row), RunOptions.of(row)
         engine = self._engine(options, start=False)
-        parts, policy = self._parts(spec, options)
-        report = self.catalogue.recover(row.id)
-        if not report.is_clean:
-            self.catalogue.append(row.id, "recovered", plain(report))
-        run = self._run_of(row.id, parts, policy, engine, options)
-        self._set_status(row.id, "running", None)
-        with self._resumable(row.id, run.experiment, "while it was put back to where it stood, beam blanked"):
-            restored = restore(run.experiment, run.journal)
-        self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
-        if engine is not None:
-            engine.start()
-        return self._drive(run)
+        with self._owning(spec.instrument.name) as opening:
+            parts, policy = self._parts(spec, options, opening)
+            report = self.catalogue.recover(row.id)
+            if not report.is_clean:
+                self.catalogue.append(row.id, "recovered", plain(report))
+            run = self._run_of(row.id, parts, policy, engine, options, opening)
+            self._set_status(row.id, "running", None)
+            with self._resumable(run, "while it was put back to where it stood"):
+                restored = restore(run.experiment, run.journal)
+            self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
+            if engine is not None:
+                engine.start()
+            return self._drive(run)
 
-    def _checked(self, spec: ExperimentSpec, options: RunOptions) -> tuple[Parts, Policy]:
+    @contextmanager
+    def _owning(self, name: str) -> Iterator[DarkOpening]:
+        """How the instrument is opened; while this lasts nobody else opens it in this data folder.
+
+        Raises DataFolderBusy where another process is this instrument, InstrumentFault where it is locked.
+        """
+        if self.open_instrument is not None:  # it lives elsewhere, and there a fence says whose it is
+            yield DarkOpening(self.open_instrument, self.say)
+            return
+        with EmbeddedInstrument(self.catalogue, name, self.control.interrupt.set) as self._here:
+            yield DarkOpening(self._here.open, self.say)
+
+    def _checked(self, spec: ExperimentSpec, options: RunOptions, opening: OpenInstrument) -> tuple[Parts, Policy]:
         """Parts and policy of an experiment that may start: its first frame can be paid, its frames have room."""
-        parts, policy = self._parts(spec, options)
+        parts, policy = self._parts(spec, options, opening)
         check_first_frame(join(parts, policy, NoRecord(), _ignore))
         self.catalogue.forecast(bytes_needed(spec))
         return parts, policy
 
-    def _parts(self, spec: ExperimentSpec, options: RunOptions) -> tuple[Parts, Policy]:
+    def _parts(self, spec: ExperimentSpec, options: RunOptions, opening: OpenInstrument) -> tuple[Parts, Policy]:
         settings = self.settings.instrument(spec.instrument.name)
-        parts = prepare(spec, options.seed, settings, self.cache_folder, self.open_instrument)
+        parts = prepare(spec, options.seed, settings, self.cache_folder, opening)
         return parts, self.policy_of(parts, spec.policy.name, spec.policy.options)
 
-    def _begin(self, experiment_id: str, parts: Parts, policy: Policy, options: RunOptions) -> str:
+    def _begin(
+        self, experiment_id: str, parts: Parts, policy: Policy, options: RunOptions, opening: DarkOpening
+    ) -> str:
         self.catalogue.begin(experiment_id, context_of(parts.spec))
         engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
-        run = self._run_of(experiment_id, parts, policy, engine, options)
+        run = self._run_of(experiment_id, parts, policy, engine, options, opening)
         self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
-        with self._resumable(experiment_id, run.experiment, "before the first frame, nothing was exposed"):
+        with self._resumable(run, "before the first frame, nothing was exposed"):
             parts.question.prepare()
         return self._drive(run)
 
     @contextmanager
-    def _resumable(self, experiment_id: str, experiment: Experiment, when: str) -> Iterator[None]:
+    def _resumable(self, run: Run, when: str) -> Iterator[None]:
         """Ctrl-C before the loop begins. Raises Interrupted, which says how to go on."""
         try:
             yield
         except KeyboardInterrupt as error:
-            stop(experiment, self.say)
-            self._set_status(experiment_id, "interrupted", f"interrupted by a person {when}")
-            raise Interrupted(f"interrupted {when}; go on with: stempilot resume {experiment_id}") from error
+            run.beam.stop()
+            own, ending = run.journal.experiment_id, Ending("interrupted", f"interrupted by a person {when}")
+            ending = run.beam.told_in(ending)
+            self._set_status(own, ending.status, ending.reason)
+            run.beam.raise_if_on()
+            raise Interrupted(f"interrupted {when}, beam blanked; go on with: stempilot resume {own}") from error
 
     def _run_of(
-        self, experiment_id: str, parts: Parts, policy: Policy, engine: PrefectEngine | None, options: RunOptions
+        self,
+        experiment_id: str,
+        parts: Parts,
+        policy: Policy,
+        engine: PrefectEngine | None,
+        options: RunOptions,
+        opening: DarkOpening,
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
         curve = Curve.over(parts.question, parts.spec.budget)
@@ -208,8 +233,11 @@ class Session:
             curve(kind, payload)
             answers(kind, payload)
 
-        experiment = self._under_way = join(parts, policy, journal, listen, self.control)
-        return Run(parts, experiment, journal, engine, options, curve, answers)
+        experiment = join(parts, policy, journal, listen, self.control)
+        beam = self._under_way = Beam(experiment.microscope, journal, self.say)
+        if opening.was_on:
+            journal.note(BEAM_BLANKED, {"instrument": parts.spec.instrument.name, "reason": "it was on at load"})
+        return Run(parts, experiment, beam, journal, engine, options, curve, answers)
 
     def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
         if options.engine != "prefect" or not self.embeds_prefect:
@@ -229,31 +257,41 @@ class Session:
         started = time.monotonic()
         with interruptible(self.control, self.stop_now, self.say):
             ending = self._ended(run, started)
-            blank(run.experiment, run.journal)
+            run.beam.blank()
+            ending = run.beam.told_in(ending)
             self._close(run, ending, started)
-            if ending.status == "completed":
+            if ending.status == "completed" and run.beam.not_blanked is None:
                 ending = self._evaluated(run, ending)
         self._set_status(own, ending.status, ending.reason)
+        run.beam.raise_if_on()
         return own
 
     def _ended(self, run: Run, started: float) -> Ending:
         """How the loop ended. After an instrument's fault that is written down, and the fault is raised."""
         try:
-            return self._loop(run)
+            ending = self._loop(run)
+            return ending if ending.status == "completed" else self._stopped_from_beside() or ending
         except InstrumentError as error:
-            stop(run.experiment, self.say)
-            ending = Ending("failed", f"instrument: {error}")
+            run.beam.stop()
+            if (stopped := self._stopped_from_beside()) is not None:
+                return stopped
+            ending = run.beam.told_in(Ending("failed", f"instrument: {error}"))
             self._close(run, ending, started)
             self._set_status(run.journal.experiment_id, ending.status, ending.reason)
             raise
         except (LeaseLost, InstrumentLost):
             raise  # the instrument is somebody else's now, or gone
         except BaseException:
-            stop(run.experiment, self.say)
+            run.beam.stop()
             raise
         finally:
             if run.engine is not None:
                 run.engine.stop()
+
+    def _stopped_from_beside(self) -> Ending | None:
+        """How a run here ends that somebody stopped by the stop line; None where nobody did."""
+        because = self._here.stopped_because if self._here is not None else None
+        return None if because is None else Ending("interrupted", because)
 
     def _loop(self, run: Run) -> Ending:
         if run.engine is not None:
@@ -330,67 +368,8 @@ def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
     return document
 
 
-class NoRecord:
-    """The record of an experiment that must expose nothing (a check before the start, a look back); it never writes."""
-
-    def intend(self, suggestion: Suggestion, command_of: Callable[[str], AcquireFrame]) -> NoReturn:
-        """Refuse. Raises InstrumentFault."""
-        raise InstrumentFault(f"suggestion {suggestion.id} may not be exposed: there is no journal to write it to")
-
-    def keep(self, intent: Any, frame: Frame) -> NoReturn:
-        """Refuse. Raises InstrumentFault."""
-        raise InstrumentFault(f"frame {frame.action_id} was exposed without a journal to keep it in")
-
-    def observe(self, intent: Any, facts: FrameFacts, features: FeatureSet, score: Score) -> NoReturn:
-        """Refuse. Raises InstrumentFault."""
-        raise InstrumentFault(f"frame {facts.action_id} was seen without a journal to write it to")
-
-    def mark(self, intent: Any, status: str, reason: str) -> NoReturn:
-        """Refuse. Raises InstrumentFault."""
-        raise InstrumentFault(f"there is no journal to write {status} ({reason}) to")
-
-
-class NoPolicy:
-    """The policy of an experiment that is only looked back at: nobody asks it, so it may be gone by now."""
-
-    def suggest(self, count: int = 1) -> list[Suggestion]:
-        """Nothing."""
-        del count
-        return []
-
-    def ingest(self, observations: Sequence[Observation]) -> None:
-        """Nothing is learned."""
-
-    def should_stop(self) -> str:
-        """It never goes on."""
-        return "this experiment is only looked at"
-
-    def snapshot(self) -> dict[str, Any]:
-        """No state."""
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """No state."""
-
-
 def _ignore(kind: str, payload: Mapping[str, Any]) -> None:
     del kind, payload
-
-
-def blank(experiment: Experiment, journal: Journal) -> None:
-    """Leave the beam blanked; a microscope that cannot answer is stopped instead."""
-    try:
-        experiment.microscope.execute(Blank(action_id=f"{journal.experiment_id}-blank"))
-    except InstrumentError:
-        experiment.microscope.stop()
-
-
-def stop(experiment: Experiment, say: Callable[[str], None]) -> None:
-    """Stop the microscope; one that does not confirm it is told of, so that what has to be written still is."""
-    try:
-        experiment.microscope.stop()
-    except InstrumentError as error:
-        say(f"the stop was not confirmed: {error}")
 
 
 def bytes_needed(spec: ExperimentSpec) -> int:
@@ -399,31 +378,3 @@ def bytes_needed(spec: ExperimentSpec) -> int:
     frames = spec.budget.frames or 500
     size = 512 * 512 * scan.subframe_count * 2 * _BYTES_PER_PX / 4 + _FRAME_OVERHEAD_BYTES
     return int(frames * size)
-
-
-@contextmanager
-def interruptible(
-    control: Control, stop_now: Callable[[], None], say: Callable[[str], None], first: str = FIRST_INTERRUPT
-) -> Iterator[None]:
-    """Ctrl-C once asks to end in order and says `first`; twice stops the microscope and leaves at once.
-
-    Only in the main thread; elsewhere the caller has its own way.
-    """
-
-    def handle(number: int, frame: object) -> None:
-        del number, frame
-        if control.interrupt.is_set():
-            try:
-                stop_now()
-            finally:
-                os._exit(130)
-        control.interrupt.set()
-        say(f"interrupted: {first}")
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

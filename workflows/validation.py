@@ -106,6 +106,6 @@ def _trial(spec: ExperimentSpec, instrument: InstrumentSettings) -> list[str]:
 
 
 def _unrecorded(parts: Parts, policy: policies.Policy) -> Experiment:
-    from workflows.session import NoRecord
+    from workflows.looking_back import NoRecord
 
     return join(parts, policy, NoRecord(), lambda kind, payload: None)

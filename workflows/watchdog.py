@@ -28,7 +28,6 @@ from workflows.roles import RoleLock, run_folder
 LOOK_EVERY_S: Final = 0.5
 AGAIN_S: Final = 5.0  # between attempts on an instrument that could not be blanked
 STOP_ANSWER_S: Final = 8.0
-BEAM_NOT_BLANKED: Final = "beam_not_blanked"
 _AT_ONCE: Final = 8
 log = logging.getLogger(__name__)
 
@@ -148,7 +147,7 @@ class Watchdog:
         if finding.is_blanked and self._queue.note_blanked(lease, finding.reason):
             return
         if lease.experiment_id is not None:
-            kind = events.BEAM_BLANKED if finding.is_blanked else BEAM_NOT_BLANKED
+            kind = events.BEAM_BLANKED if finding.is_blanked else events.BEAM_NOT_BLANKED
             told = {"instrument": lease.instrument, "fence": lease.fence, "holder": lease.holder}
             self.catalogue.append(lease.experiment_id, kind, {**told, "reason": finding.reason})
 

@@ -80,6 +80,7 @@ class AdapterThread:
         self._kept: Frame | None = None
         self._last_blanked: bool | None = None
         self.is_stopped = False
+        self.not_blanked: str | None = None
         self._stop_count = 0
         self._stopped_s = 0.0
         self.loaded: Loaded | None = None
@@ -90,7 +91,9 @@ class AdapterThread:
         """None: not known. A stopped beam is blanked, an exposure's is not."""
         if self.is_stopped:
             return True
-        return False if self.exposing is not None else self._last_blanked
+        if self.exposing is not None:
+            return False
+        return self._last_blanked if self.not_blanked is None else None
 
     @property
     def exposing(self) -> str | None:
@@ -155,20 +158,25 @@ class AdapterThread:
         if self.exposing is not None:
             self._stops.submit(self._stop_again, loaded.microscope)
         if not wait([stopping], timeout=STOP_DEADLINE_S).done:
-            return Stopped(
-                None,
+            return self._unconfirmed(
                 f"the adapter's stop has not come back in {STOP_DEADLINE_S:.0f} s: assume that the beam is on, blank "
                 "it at the instrument, and kill this process",
             )
         error = stopping.exception()
         if error is not None:
-            return Stopped(
-                None, f"the adapter could not stop: {type(error).__name__}: {error}; assume that the beam is on"
+            return self._unconfirmed(
+                f"the adapter could not stop: {type(error).__name__}: {error}; assume that the beam is on"
             )
         return Stopped(True, "beam blanked")
 
+    def _unconfirmed(self, message: str) -> Stopped:
+        """A stop that failed is remembered, until one is confirmed or the adapter itself says that it is dark."""
+        self.not_blanked = None if self.is_stopped else message  # it may have come back this very moment
+        return Stopped(self.is_stopped or None, "beam blanked" if self.is_stopped else message)
+
     def _stop(self, microscope: Microscope) -> None:
         microscope.stop()
+        self.not_blanked = None
         self.is_stopped = True
         self._stopped_s = time.monotonic()
 
@@ -195,8 +203,18 @@ class AdapterThread:
             self.is_stopped = True
             raise InstrumentFault("stopped while it was loaded; claim the instrument again to go on")
         self._last_blanked = None
-        self._last_blanked = self.microscope.read_state().beam_blanked
+        self._read_back(self.microscope.read_state())
         return is_living
+
+    def adopt(self, session_id: str, adapter: str, config: Mapping[str, Any], microscope: Microscope) -> None:
+        """Take a microscope that is called elsewhere, to stop it from here."""
+        self.loaded = Loaded(session_id, adapter, config, microscope, microscope.capabilities())
+
+    def _read_back(self, state: MicroscopeState) -> None:
+        """What the adapter itself says of its beam."""
+        self._last_blanked = state.beam_blanked
+        if state.beam_blanked:
+            self.not_blanked = None
 
     def _go_on(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> bool:
         loaded = self.loaded
@@ -225,14 +243,14 @@ class AdapterThread:
         with self._beam_unknown_after_errors():
             frame = self.microscope.acquire(command)
         self._kept = frame
-        self._last_blanked = frame.state.beam_blanked
+        self._read_back(frame.state)
         return frame
 
     def execute(self, command: Command) -> MicroscopeState:
         """Carry out a command without a frame."""
         with self._beam_unknown_after_errors():
             state = self.microscope.execute(command)
-        self._last_blanked = state.beam_blanked
+        self._read_back(state)
         return state
 
     def outcome(self, action_id: str) -> Outcome:

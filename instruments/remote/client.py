@@ -38,6 +38,10 @@ def connect(endpoint: Endpoint | Path, *, timeout_s: float = CONNECT_S) -> Remot
 
 def dial_command_line(endpoint: Endpoint, *, timeout_s: float = CONNECT_S) -> CommandLine:
     """A command line alone, for whoever puts something around it. Raises InstrumentFault."""
+    if endpoint.port == 0:
+        raise InstrumentFault(
+            f"instrument {endpoint.name!r} is in the hands of a run in process {endpoint.pid}; wait for its end"
+        )
     return CommandLine(endpoint, _dial(endpoint, endpoint.port, timeout_s))
 
 
@@ -244,7 +248,7 @@ class RemoteMicroscope:
         Raises InstrumentFault when the instrument does not confirm that its beam is blanked.
         """
         report = self.stop_line.blank("stopped by its owner", fence=self.fence)
-        if report.beam_blanked is None and not report.is_ignored:
+        if report.beam_blanked is not True and not report.is_ignored:
             raise InstrumentFault(f"instrument {report.name!r}: {report.message}")
 
     def ask(self, call: str, arguments: Mapping[str, Any], *, more_s: float = 0.0, moves: bool = False) -> Any:

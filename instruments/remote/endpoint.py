@@ -19,7 +19,7 @@ class Endpoint(Record):
     protocol: int
     name: str
     host: str
-    port: int = Field(gt=0, le=65535, description="the command line's")
+    port: int = Field(ge=0, le=65535, description="the command line's; 0: a run in that process has it alone")
     stop_port: int = Field(gt=0, le=65535)
     pid: int = Field(gt=0)
     started_at: datetime

@@ -42,12 +42,21 @@ def open_by_name(adapter: str, config: Mapping[str, Any]) -> Microscope:
 class InstrumentHost:
     """The process side. It starts empty; `load` opens an adapter in it, as a specimen is put into a microscope."""
 
-    def __init__(self, name: str, run_folder: Path, opener: Opener = open_by_name) -> None:
+    def __init__(
+        self,
+        name: str,
+        run_folder: Path,
+        opener: Opener = open_by_name,
+        *,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_stop` is told of every stop by the stop line, before the adapter is."""
         self.name = name
         self._path = endpoint_path(run_folder, name)
         self._ownership = Ownership(name, ownership_path(run_folder, name))
         self._adapter = AdapterThread(opener)
         self._calls = CommandCalls(name, self._adapter, self._ownership)
+        self._on_stop = on_stop
         self._started_at = datetime.now(UTC)
         self._owners: set[Connection] = set()
         self._answering = _Count()
@@ -55,15 +64,25 @@ class InstrumentHost:
 
     def start(self) -> Endpoint:
         """Listen, and write where; the endpoint."""
+        return self._listen(takes_commands=True)
+
+    def adopt(self, adapter: str, config: Mapping[str, Any], microscope: Microscope) -> Endpoint:
+        """Be the stop line alone of a microscope that a run in this process opened and commands by itself."""
+        self._adapter.adopt(f"a run in process {os.getpid()}", adapter, config, microscope)
+        return self._listen(takes_commands=False)
+
+    def _listen(self, *, takes_commands: bool) -> Endpoint:
         secret = secrets.token_hex(32)
-        command = ListeningLine(f"{self.name} command line", secret.encode(), self._serve_commands)
         stop = ListeningLine(f"{self.name} stop line", secret.encode(), self._serve_stops)
-        self._lines = [command, stop]
+        self._lines, port = [stop], 0
+        if takes_commands:
+            command = ListeningLine(f"{self.name} command line", secret.encode(), self._serve_commands)
+            self._lines, port = [command, stop], command.port
         endpoint = Endpoint(
             protocol=PROTOCOL,
             name=self.name,
             host=HOST,
-            port=command.port,
+            port=port,
             stop_port=stop.port,
             pid=os.getpid(),
             started_at=self._started_at,
@@ -80,10 +99,16 @@ class InstrumentHost:
         until_s = time.monotonic() + _LAST_ANSWERS_S
         while self._answering.count and time.monotonic() < until_s:
             time.sleep(0.02)
-        for line in self._lines:
-            line.close()
-        self._path.unlink(missing_ok=True)
+        self.leave()
         return bool(report.beam_blanked) or not had_adapter
+
+    def leave(self) -> None:
+        """Answer no more; the instrument stays as it is. More than once is harmless."""
+        if self._lines:
+            for line in self._lines:
+                line.close()
+            self._lines = []
+            self._path.unlink(missing_ok=True)
 
     def status(self) -> InstrumentStatus:
         """As this process knows it, without asking the adapter."""
@@ -103,6 +128,7 @@ class InstrumentHost:
             exposing=adapter.exposing,
             beam_blanked=adapter.beam_blanked,
             stopped=self._ownership.barred_because if adapter.is_stopped else None,
+            not_blanked=adapter.not_blanked,
             lock=self._ownership.lock,
         )
 
@@ -141,6 +167,8 @@ class InstrumentHost:
         return self.status()
 
     def _stop(self, reason: str, started_s: float) -> StopReport:
+        if self._on_stop is not None:
+            self._on_stop()
         was_exposing = self._adapter.exposing
         stopped = self._adapter.stop()
         took_s = time.monotonic() - started_s

@@ -33,6 +33,9 @@ class InstrumentStatus(Record):
     doing_since: datetime | None = None
     exposing: str | None = Field(default=None, description="action id of the exposure that runs")
     beam_blanked: bool | None = Field(default=None, description="None: not known; then assume that the beam is on")
+    not_blanked: str | None = Field(
+        default=None, description="why the last stop was not confirmed; None: it was, or there was none"
+    )
     stopped: str | None = Field(default=None, description="why it was blanked by the stop line; None: it was not")
     lock: Lock | None = None
 

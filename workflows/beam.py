@@ -1,0 +1,111 @@
+"""The beam of one session: dark before anything else is asked, dark at the end; what is not confirmed is said.
+
+Neighbours: `session` runs between the two, `attachment` asks an instrument's process the same once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope
+from orchestrator.errors import OrchestratorError
+from orchestrator.events import BEAM_NOT_BLANKED, STATUS_CHANGED
+from orchestrator.journal import Journal
+from orchestrator.loop import Ending
+from workflows.assembly import OpenInstrument
+
+
+@dataclass
+class DarkOpening:
+    """Opens an instrument; a beam that is on is taken off before anything else is asked of it."""
+
+    open_instrument: OpenInstrument
+    say: Callable[[str], None]
+    was_on: bool = False
+
+    def __call__(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
+        """The microscope, its beam blanked. Raises InstrumentFault where it cannot be."""
+        microscope = self.open_instrument(adapter, config)
+        if not microscope.read_state().beam_blanked:
+            self.was_on = True
+            self.say("the beam was on when the instrument was loaded; it is blanked first")
+            _make_dark(microscope)
+        return microscope
+
+
+def _make_dark(microscope: Microscope) -> None:
+    """Blank under an id that no command had before; stop what does not obey."""
+    name = microscope.capabilities().name
+    try:
+        if microscope.execute(Blank(action_id=f"blank-at-load-{uuid4().hex}")).beam_blanked:
+            return
+        because = "it says that its beam is on after the command to blank it"
+    except InstrumentError as error:
+        because = str(error)
+    microscope.stop()
+    raise InstrumentFault(
+        f"the beam of {name} was on when it was loaded and did not blank ({because}); it was stopped: look at the "
+        "instrument, then start the experiment again"
+    )
+
+
+@dataclass
+class Beam:
+    """The beam of one experiment. `not_blanked` is why it may be on after `blank` or `stop`; None: it is off."""
+
+    microscope: GuardedMicroscope
+    journal: Journal
+    say: Callable[[str], None]
+    not_blanked: str | None = None
+
+    def blank(self) -> None:
+        """Leave it blanked; a microscope that cannot answer, or answers that it is on, is stopped instead."""
+        own = self.journal.experiment_id
+        number = sum(1 for _ in self.journal.catalogue.events(own, kinds=(STATUS_CHANGED,)))  # grows with each session
+        try:
+            state = self.microscope.execute(Blank(action_id=f"{own}-blank-{number:04d}"))
+        except InstrumentError:
+            self.stop()
+            return
+        if not state.beam_blanked:
+            self.stop()
+
+    def stop(self) -> None:
+        """Interrupt and blank; where that is not confirmed, it is said and written down."""
+        self.halt()
+        if self.not_blanked is None:
+            return
+        told = {"instrument": self.microscope.capabilities().name, "reason": self.not_blanked}
+        try:
+            self.journal.note(BEAM_NOT_BLANKED, told)
+        except OrchestratorError as error:  # whoever stops has more to do than to write it down
+            self.say(f"it could not be written down: {error}")
+
+    def halt(self) -> None:
+        """Interrupt and blank; nothing is written, so from any thread and from the handler of a signal."""
+        try:
+            self.microscope.stop()
+        except InstrumentError as error:
+            self.not_blanked = str(error)
+            self.say(self.warning)
+        else:
+            self.not_blanked = None
+
+    @property
+    def warning(self) -> str:
+        """What a person must know and do."""
+        return f"THE BEAM MAY BE ON, the stop was not confirmed: {self.not_blanked}; blank it at the instrument"
+
+    def told_in(self, ending: Ending) -> Ending:
+        """The ending, with the warning where the beam may be on."""
+        if self.not_blanked is None:
+            return ending
+        return Ending(ending.status, f"{ending.reason}; {self.warning}")
+
+    def raise_if_on(self) -> None:
+        """Raises InstrumentFault where the beam may be on: a run does not end well with that."""
+        if self.not_blanked is not None:
+            raise InstrumentFault(self.warning)

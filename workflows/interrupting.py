@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM around a run in the main thread: once to end in order, twice to leave at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from orchestrator.loop import Control
+
+FIRST_INTERRUPT: Final = "finishing this frame, then blanking and saving (Ctrl-C again aborts at once)"
+
+
+@contextmanager
+def interruptible(
+    control: Control, stop_now: Callable[[], None], say: Callable[[str], None], first: str = FIRST_INTERRUPT
+) -> Iterator[None]:
+    """Ctrl-C once asks to end in order and says `first`; twice stops the microscope and leaves at once.
+
+    Only in the main thread; elsewhere the caller has its own way.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        del number, frame
+        if control.interrupt.is_set():
+            try:
+                stop_now()
+            finally:
+                os._exit(130)
+        control.interrupt.set()
+        say(f"interrupted: {first}")
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
