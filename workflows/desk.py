@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from instruments import InstrumentFault
 from orchestrator.catalogue import Catalogue
 from orchestrator.client import SERVER_VARIABLE, TOKEN_VARIABLE, Action, Client
 from orchestrator.errors import NotFound
@@ -58,7 +59,7 @@ class Desk(Protocol):
         ...
 
     def clear(self, instrument: str | None) -> list[dict[str, Any]]:
-        """Take the locks off, after a person has looked."""
+        """Take the locks off, after a person has looked; a line for each, which says what is still locked."""
         ...
 
 
@@ -155,18 +156,24 @@ class RemoteDesk:
         """Take the locks off."""
         with self._client() as client:
             names = [instrument] if instrument else [state["name"] for state in client.instruments()]
-            states = [client.clear(name) for name in names]
-        return [
-            {
-                "instrument": state["name"], "is_reached": state["reachable"], "beam_blanked": state["beam_blanked"],
-                "is_locked": state["locked"] is not None, "is_queue_locked": False,
-                "message": state["problem"] or "cleared",
-            }
-            for state in states
-        ]  # fmt: skip
+            return [_cleared(client, name) for name in names]
 
     def _client(self) -> Client:
         return Client(self.url, self.token)
+
+
+def _cleared(client: Client, name: str) -> dict[str, Any]:
+    """A line as `emergency_stop.clear` has it; one that stays locked does not keep the others from being cleared."""
+    try:
+        state, fault = client.clear(name), None
+    except InstrumentFault as error:
+        state, fault = client.instrument_status(name), str(error)
+    is_mute = fault is not None and not state["reachable"]
+    return {
+        "instrument": name, "is_reached": not is_mute, "beam_blanked": state["beam_blanked"],
+        "is_locked": is_mute or state["locked"] is not None, "is_queue_locked": state["queue_locked"] is not None,
+        "message": fault or state["problem"] or "cleared",
+    }  # fmt: skip
 
 
 def open_desk(settings: Settings, server: str | None, environment: Mapping[str, str]) -> Desk:

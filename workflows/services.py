@@ -87,7 +87,9 @@ class StopLineDesk:
         """Take the lock of an emergency stop away. Raises InstrumentFault where it is still there."""
         for line in clear(self.settings, name, by=by, queue=self.queue):
             if line.is_locked or line.is_queue_locked:
-                raise InstrumentFault(f"instrument {line.instrument!r} is still locked: {line.message}")
+                where = {"the instrument itself": line.is_locked, "the queue": line.is_queue_locked}
+                still = " and ".join(place for place, is_locked in where.items() if is_locked)
+                raise InstrumentFault(f"{line.instrument}: {still} is still locked: {line.message}; clear it again")
 
     def is_simulation(self, name: str) -> bool:
         """Whether it has no beam while nothing is loaded into it."""

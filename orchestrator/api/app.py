@@ -39,6 +39,7 @@ from orchestrator.api.limits import Limits
 from orchestrator.api.openapi import document_of
 from orchestrator.api.page_visits import PageDesk, problem_page
 from orchestrator.api.problems import Problem, problem_of
+from orchestrator.api.readiness import ReadinessDesk
 from orchestrator.api.route import parameters_problem
 from orchestrator.api.services import Services
 from orchestrator.api.specs import SpecDesk
@@ -70,6 +71,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.event_feed = EventFeed(services.catalogue)
     app.state.stream_count = 0
     app.state.pages = PageDesk(services)
+    app.state.readiness = ReadinessDesk(services, app.state.pages.dashboard.board.states)
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     app.state.openapi = cache(partial(document_of, app, services))  # made when it is first asked for

@@ -17,7 +17,7 @@ from orchestrator.api.models import Because, InstrumentFacts, InstrumentState, I
 from orchestrator.api.problems import Problem
 from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, services_of
 from orchestrator.api.services import Services
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, StorageError
 from orchestrator.plain_json import plain
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["instruments"])
@@ -97,14 +97,26 @@ def clear(request: Request, name: Name) -> Response:
 
 
 def state_of(services: Services, name: str) -> dict[str, Any]:
-    """An instrument as it is now; one that cannot be reached says why."""
+    """An instrument as it is now, and its lock in the queue; one that cannot be reached says why."""
     state: dict[str, Any] = {"name": name, "reachable": True, "problem": None}
+    state["queue_locked"] = _queue_lock(services, name)
     state |= {"beam_blanked": None, "exposing": None, "locked": None}
     try:
         answer = plain(services.instruments.status(name))
     except InstrumentError as error:
         return {**state, "reachable": False, "problem": outward(str(error), services)}
     return {**state, **answer, "name": name}
+
+
+def _queue_lock(services: Services, name: str) -> str | None:
+    """The queue's lock in words; an instrument is shown also where the database does not answer."""
+    try:
+        lease = services.queue.lease(name)
+    except StorageError as error:
+        return f"not known: {outward(str(error), services)}"
+    if lease is None or lease.locked_at is None:
+        return None
+    return f"{lease.locked_reason}, by {lease.locked_by} at {lease.locked_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _stop(request: Request, name: str | None, body: Because | None) -> Response:

@@ -43,7 +43,7 @@ class Health(Answer):
 
 
 class Readiness(Answer):
-    """Whether experiments can be taken, and each check in words."""
+    """Whether experiments can be taken, and each check in words; without names for those who show no token."""
 
     ready: bool
     checks: dict[str, str]
@@ -261,6 +261,9 @@ class InstrumentState(Answer):
     beam_blanked: bool | None = Field(description="null: not known; then assume that the beam is on")
     exposing: str | None = Field(description="action id of the exposure that runs")
     locked: str | None = Field(description="the emergency stop that a person has not cleared yet")
+    queue_locked: str | None = Field(
+        description="why the queue starts nothing on it: the same stop, as the queue has it"
+    )
 
 
 class InstrumentStates(Answer):

@@ -9,21 +9,17 @@ from typing import Annotated
 import swagger_ui_bundle
 from fastapi import APIRouter
 from fastapi import Path as InPath
-from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from instruments import InstrumentError
-from orchestrator.api.answers import json_answer, outward
+from orchestrator.api.answers import json_answer
 from orchestrator.api.models import Health, Readiness, Version, WhoAmI
 from orchestrator.api.problems import Problem
+from orchestrator.api.readiness import ReadinessDesk
 from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, services_of
-from orchestrator.catalogue import folder
-from orchestrator.errors import StorageError
 from orchestrator.versions import versions
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["service"])
-ENOUGH_BYTES = 64 << 20
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'"
@@ -45,24 +41,16 @@ async def health() -> Response:
 
 @router.get("/ready", **operation(None, {200: Readiness, 503: Readiness}))
 def ready(request: Request) -> Response:
-    """Whether experiments can be taken: database writable, room on the disk; says which instruments answer."""
-    services = services_of(request)
-    checks: dict[str, str] = {}
-    try:
-        with services.catalogue.database.writing() as connection:
-            connection.execute(select(1))
-        free = folder.check_room(services.catalogue.data_folder, ENOUGH_BYTES)
-        checks["storage"] = f"ok: {free + ENOUGH_BYTES} bytes free"
-    except StorageError as error:
-        checks["storage"] = f"failed: {outward(str(error), services)}"
-    for name in services.instruments.names():
-        try:
-            locked = services.instruments.status(name).get("locked")
-            checks[f"instrument {name}"] = f"locked: {locked}" if locked else "ok"
-        except InstrumentError as error:
-            checks[f"instrument {name}"] = f"failed: {outward(str(error), services)}"
-    is_ready = checks["storage"].startswith("ok")
-    return json_answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
+    """Whether experiments can be taken: database writable, room on the disk; at most two seconds old."""
+    found = _readiness(request).recent()
+    return json_answer({"ready": found.is_ready, "checks": found.words}, 200 if found.is_ready else 503)
+
+
+@router.get("/ready/details", **operation("read", {200: Readiness, 503: Readiness}))
+def ready_in_full(request: Request) -> Response:
+    """The same as it is now, with what is wrong: bytes that are free, each instrument by name, its lock's reason."""
+    found = _readiness(request).look()
+    return json_answer({"ready": found.is_ready, "checks": found.details}, 200 if found.is_ready else 503)
 
 
 @router.get("/version", **operation(None, {200: Version}))
@@ -104,6 +92,10 @@ async def documentation_file(name: Annotated[str, InPath(pattern=r"^[a-z-]{1,30}
     if name not in _ASSETS:
         raise Problem("not-found", f"no file {name!r} here; there are {', '.join(_ASSETS)}")
     return FileResponse(_assets() / name, media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"})
+
+
+def _readiness(request: Request) -> ReadinessDesk:
+    return request.app.state.readiness
 
 
 @cache

@@ -179,11 +179,21 @@ def estop(
     else:
         for stop in stops:
             print(_stop_line(stop))
-    is_done = all(stop["is_reached"] and (clear or stop["beam_blanked"]) for stop in stops)
+    is_done = all(stop["is_reached"] and (_is_free(stop) if clear else stop["beam_blanked"]) for stop in stops)
     raise typer.Exit(DONE if is_done else INSTRUMENT)
 
 
 def _stop_line(stop: dict[str, Any]) -> str:
     beam = {True: "beam blanked", False: "BEAM ON", None: "beam not confirmed"}[stop["beam_blanked"]]
-    lock = "locked" if stop["is_locked"] else "not locked"
+    lock = {
+        (True, True): "locked",
+        (True, False): "locked, though the queue is not",
+        (False, True): "not locked, though the queue is: nothing starts",
+        (False, False): "not locked",
+    }[stop["is_locked"], stop["is_queue_locked"]]
     return f"{stop['instrument']}: {beam}, {lock}; {stop['message']}"
+
+
+def _is_free(stop: dict[str, Any]) -> bool:
+    """Whether neither the instrument nor the queue is locked any more."""
+    return not stop["is_locked"] and not stop["is_queue_locked"]

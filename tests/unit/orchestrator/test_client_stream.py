@@ -31,7 +31,7 @@ class Broken(httpx.SyncByteStream):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.client.time.sleep", lambda wait_s: None)
+    monkeypatch.setattr("orchestrator.client.wait_s", lambda trial: 0.0)
 
 
 def test_lines_end_at_line_feeds_alone() -> None:

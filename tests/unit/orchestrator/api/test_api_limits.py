@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -94,7 +95,7 @@ def test_the_login_page_is_no_way_around_it(limited: Service) -> None:
 
 def test_the_client_waits_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("orchestrator.client.time.sleep", waited.append)
+    monkeypatch.setattr("orchestrator.client.time", SimpleNamespace(sleep=waited.append))
     told = {"type": "urn:stempilot:problem:too-many", "title": "", "status": 429, "detail": "come again in 3 s"}
     answers = [httpx.Response(429, json=told, headers={"Retry-After": "3"}), httpx.Response(200, json={"name": "anna"})]
     transport = httpx.MockTransport(lambda request: answers.pop(0))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from instruments import InstrumentFault
 from orchestrator.api.examples import FILE_NAME, FILE_SHA256, FILE_TEXT, SUBMISSION
 from orchestrator.api.problems import KINDS
+from orchestrator.catalogue import folder
 from tests.unit.orchestrator.api.serving import STRUCTURE, V1, Service, serve, submitted
 
 _METHODS = {"get", "put", "post", "patch", "delete", "head"}
@@ -60,15 +61,36 @@ def test_an_unforeseen_error_is_told_without_its_trace(service: Service, monkeyp
     assert "Traceback" not in answer.text
 
 
-def test_readiness_says_what_is_not_there(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = service.client()
-    assert client.get(f"{V1}/ready").json()["checks"]["instrument simulated"] == "ok"
-    service.desk.lost.add("simulated")
-    checks = client.get(f"{V1}/ready").json()["checks"]
-    assert checks["instrument simulated"].startswith("failed: simulated does not answer")
-    assert checks["storage"].startswith("ok: ")
-    with pytest.raises(InstrumentFault):
-        service.desk.status("simulated")
+def test_readiness_is_told_without_names_to_whoever_asks(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock's reason, no name, no number without a token; with one, all of it."""
+    nobody, anna, now_s = guarded.client(), guarded.client(guarded.token("read", "instruments:control")), [0.0]
+    guarded.catalogue.elapsed_s = lambda: now_s[0]
+    monkeypatch.setattr("orchestrator.dashboard.instrument_view._FRESH_S", 0.0)
+    anna.post(f"{V1}/instruments/simulated/stop", json={"reason": "Bob spilled the nitrogen"})
+    guarded.desk.lost.add("replay")
+    short = {"ready": True, "checks": {"storage": "ok", "instruments": "1 of 2 answer"}}
+    assert nobody.get(f"{V1}/ready").json() == short
+    assert nobody.get(f"{V1}/ready/details").status_code == 401
+    checks = anna.get(f"{V1}/ready/details").json()["checks"]
+    assert checks["instrument simulated"] == "locked: anna: Bob spilled the nitrogen"
+    assert checks["instrument replay"].startswith("failed: replay does not answer")
+    assert re.fullmatch(r"ok: \d+ bytes free", checks["storage"])
+    guarded.desk.lost.add("simulated")
+    now_s[0] = 1.9
+    assert nobody.get(f"{V1}/ready").json() == short
+    now_s[0] = 2.0
+    assert nobody.get(f"{V1}/ready").json()["checks"]["instruments"] == "0 of 2 answer"
+
+
+def test_readiness_is_looked_at_once_however_many_ask(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+    free_bytes = folder.free_bytes
+    monkeypatch.setattr(folder, "free_bytes", lambda place: looked.append(place) or free_bytes(place))
+    service.catalogue.elapsed_s = lambda: 0.0
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: service.client().get(f"{V1}/ready").json(), range(16)))
+    assert [answer["ready"] for answer in answers] == [True] * 16
+    assert len(looked) == 1
 
 
 def test_the_document_is_openapi_3_1_and_whole(service: Service, guarded: Service) -> None:

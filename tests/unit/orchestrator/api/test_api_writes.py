@@ -386,7 +386,8 @@ def test_a_full_disk_is_said_and_looking_goes_on(service: Service, monkeypatch: 
     assert "4096 bytes are free" in answer.json()["detail"]
     assert client.get(f"{V1}/experiments/{own}").status_code == 200
     ready = client.get(f"{V1}/ready")
-    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert (ready.status_code, ready.json()["checks"]["storage"]) == (503, "the disk is full")
+    assert "4096 bytes are free" in client.get(f"{V1}/ready/details").json()["checks"]["storage"]
     assert client.post(f"{V1}/stop").status_code == 200
 
 
