@@ -1,5 +1,7 @@
 """One claimed experiment in a worker's hands, from its claim to its report and its last status.
 
+The instrument is freed for others only once it has said that its beam is blanked.
+
 It is a `Session` like that of `stempilot run`, with the instrument in another process and the queue as its person.
 Neighbours: `worker` (which takes one job after another), `attachment`, `lease_keeper`.
 """
@@ -13,8 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from instruments import CommandRefused, ConfigurationError, InstrumentError, InstrumentFault
-from instruments.remote import StopLine, endpoint_path
+from instruments import CommandRefused, ConfigurationError, InstrumentError
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import (
     InstrumentLost,
@@ -25,6 +26,7 @@ from orchestrator.errors import (
     SpecError,
     StorageError,
 )
+from orchestrator.events import BEAM_BLANKED, BEAM_NOT_BLANKED
 from orchestrator.loop import Control, Ending
 from orchestrator.queue import Claim, ExperimentQueue
 from orchestrator.settings import Settings
@@ -34,11 +36,10 @@ from workflows.attachment import Attachment
 from workflows.flows.telling import Telling
 from workflows.progress import FrameLines, fraction_spent
 from workflows.reporting import write_report
-from workflows.roles import run_folder
 from workflows.session import Session
 
 _NOT_STARTED: Final = (SpecError, Refused, NotFound, PolicyError, ConfigurationError, CommandRefused)
-_STOPPED: Final = "its worker was stopped; the last frame is complete and stored"
+_BY_A_PERSON: Final = "interrupted by a person"
 log = logging.getLogger(__name__)
 
 
@@ -56,17 +57,19 @@ class Job:
     telling: Telling = field(default_factory=Telling)
     ending: Ending | None = None
     loss: InstrumentLost | None = None
+    attachment: Attachment = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attachment = Attachment(self.settings.data_folder, self.claim)
 
     def run(self) -> Ending:
         """How it ended, which is in the catalogue by then. Raises LeaseLost; anything it does not know stays unsaid."""
-        attachment = Attachment(self.settings.data_folder, self.claim)
         try:
-            self._session(attachment).take(self.claim.experiment_id)
+            self._session().take(self.claim.experiment_id)
         except LeaseLost:
             raise
         except InstrumentLost as error:
             self.loss = error
-            self._blank(str(error))
             self._finish("interrupted", f"the instrument was lost: {error}")
         except StorageError as error:
             self._finish("interrupted", str(error))
@@ -74,7 +77,7 @@ class Job:
             if self.ending is None:
                 self._finish("refused" if self._is_refusal(error) else "failed", str(error))
         finally:
-            attachment.close()
+            self.attachment.close()
         return self.ending or Ending("failed", "it ended without a word")
 
     def fail(self, error: BaseException) -> None:
@@ -82,7 +85,7 @@ class Job:
         if self.ending is None:
             self._finish("failed", f"a fault of stempilot, {type(error).__name__}: {error}; the worker's log has more")
 
-    def _session(self, attachment: Attachment) -> Session:
+    def _session(self) -> Session:
         row = self.catalogue.experiment(self.claim.experiment_id)
         budget = spec_of(self.catalogue, row).budget
         lines = FrameLines(self._tell)
@@ -95,8 +98,7 @@ class Job:
 
         def set_status(experiment_id: str, status: str, reason: str | None) -> None:
             if status != "running":  # which the claim wrote already
-                self._write_report(experiment_id, attachment)
-                self._finish(status, reason or status)
+                self._finish(status, reason or status, with_report=True)
 
         return Session(
             self.catalogue,
@@ -104,7 +106,7 @@ class Job:
             listen,
             self._tell,
             control=Control(interrupt=self.stop, wanted=self.wanted),
-            open_instrument=attachment.open,
+            open_instrument=self.attachment.open,
             embeds_prefect=False,
             set_status=set_status,
         )
@@ -113,24 +115,51 @@ class Job:
         self.say(line)
         self.telling.say(line)
 
-    def _finish(self, status: str, reason: str) -> None:
-        """The last status, and the instrument free again; a person's wish that came meanwhile is obeyed."""
+    def _finish(self, status: str, reason: str, *, with_report: bool = False) -> None:
+        """The last status, and the instrument free again; a person's wish that came meanwhile is obeyed.
+
+        An instrument whose beam may be on is not freed: its lease lapses, and then the watchdog acts.
+        """
+        not_blanked = self.attachment.leave_dark(reason)
+        if not_blanked is not None:
+            reason = self._warned(reason, not_blanked)
+        else:
+            self._note_late_blank(reason)
+        if not_blanked is None and with_report:
+            self._write_report(self.claim.experiment_id)
         if status == "interrupted":
             wish = self.queue.wanted(self.claim)
             status = {"cancel": "cancelled", "pause": "paused"}.get(wish or "", status)
             if self.stop.is_set() and self.loss is None:
-                reason = _STOPPED
-        self.queue.finish(self.claim, status, reason)
+                reason = f"its worker was stopped; {reason.removeprefix(_BY_A_PERSON).removeprefix('; ')}"
+        self.queue.finish(self.claim, status, reason, frees_instrument=not_blanked is None)
         self.ending = Ending(status, reason)
         self._tell(f"{status}: {reason}")
+
+    def _note_late_blank(self, reason: str) -> None:
+        if self.attachment.had_to_blank:
+            self._note_beam(BEAM_BLANKED, f"it was not known to be off at the end: {reason}")
+
+    def _note_beam(self, kind: str, reason: str) -> None:
+        claim = self.claim
+        told = {"instrument": claim.instrument, "fence": claim.fence, "holder": claim.holder, "reason": reason}
+        self.catalogue.append(claim.experiment_id, kind, told)
+
+    def _warned(self, reason: str, not_blanked: str) -> str:
+        """The reason with what a person must know of the beam, which is in the journal then."""
+        self._note_beam(BEAM_NOT_BLANKED, not_blanked)
+        return (
+            f"{reason}; THE BEAM OF {self.claim.instrument} MAY BE ON: {not_blanked}; look at the instrument, "
+            "the watchdog tries again until it is off, and nothing is started on it before"
+        )
 
     def _is_refusal(self, error: Exception) -> bool:
         """Whether nothing was ever asked of the microscope: then it could not even be started."""
         return isinstance(error, _NOT_STARTED) and not self.catalogue.decisions(self.claim.experiment_id)
 
-    def _write_report(self, experiment_id: str, attachment: Attachment) -> None:
+    def _write_report(self, experiment_id: str) -> None:
         """The report, if there is anything to report. Whatever goes wrong with it, the experiment is what it is."""
-        microscope = attachment.microscope
+        microscope = self.attachment.microscope
         if microscope is None or not self.catalogue.frames(experiment_id):
             return
         with ThreadPoolExecutor(1, "report") as executor:
@@ -143,11 +172,3 @@ class Job:
         else:
             log.warning("report of %s", experiment_id, exc_info=error)
             self._tell(f"no report: {error}")
-
-    def _blank(self, reason: str) -> None:
-        """The line may be lost and the instrument not: take its beam off, as long as nobody newer has it."""
-        path = endpoint_path(run_folder(self.settings.data_folder), self.claim.instrument)
-        try:
-            StopLine.of(path).blank(reason, fence=self.claim.fence)
-        except InstrumentFault as error:
-            self._tell(f"the beam could not be blanked from here: {error}")

@@ -210,7 +210,7 @@ class Session:
         except KeyboardInterrupt as error:
             run.beam.stop()
             own, ending = run.journal.experiment_id, Ending("interrupted", f"interrupted by a person {when}")
-            ending = run.beam.told_in(ending)
+            ending = self._warned(run, ending)
             self._set_status(own, ending.status, ending.reason)
             run.beam.raise_if_on()
             raise Interrupted(f"interrupted {when}, beam blanked; go on with: stempilot resume {own}") from error
@@ -258,7 +258,7 @@ class Session:
         with interruptible(self.control, self.stop_now, self.say):
             ending = self._ended(run, started)
             run.beam.blank()
-            ending = run.beam.told_in(ending)
+            ending = self._warned(run, ending)
             self._close(run, ending, started)
             if ending.status == "completed" and run.beam.not_blanked is None:
                 ending = self._evaluated(run, ending)
@@ -275,7 +275,7 @@ class Session:
             run.beam.stop()
             if (stopped := self._stopped_from_beside()) is not None:
                 return stopped
-            ending = run.beam.told_in(Ending("failed", f"instrument: {error}"))
+            ending = self._warned(run, Ending("failed", f"instrument: {error}"))
             self._close(run, ending, started)
             self._set_status(run.journal.experiment_id, ending.status, ending.reason)
             raise
@@ -287,6 +287,10 @@ class Session:
         finally:
             if run.engine is not None:
                 run.engine.stop()
+
+    def _warned(self, run: Run, ending: Ending) -> Ending:
+        """The ending, with a warning where the beam may be on; an instrument elsewhere is asked again by its owner."""
+        return run.beam.told_in(ending) if self.open_instrument is None else ending
 
     def _stopped_from_beside(self) -> Ending | None:
         """How a run here ends that somebody stopped by the stop line; None where nobody did."""

@@ -23,7 +23,7 @@ from orchestrator.errors import Conflict, LeaseLost, OrchestratorError, StorageE
 from orchestrator.loop import Ending
 from orchestrator.queue import Claim, ExperimentQueue
 from orchestrator.settings import Settings
-from workflows.attachment import absent_because
+from workflows.attachment import absent_because, beam_trouble
 from workflows.flows.experiment import Shown, perform, wait_for_last_words
 from workflows.flows.names import flow_name
 from workflows.flows.telling import Once
@@ -69,6 +69,8 @@ class Worker:
         because = absent_because(self.settings.data_folder, self.instrument)
         try:
             if because is None:
+                because = self._beam_trouble()
+            if because is None:
                 self.catalogue.forecast(0)
                 claim = self.queue.claim(self.instrument, self.holder, self.settings.lease_s)
                 self._say_once(None)
@@ -78,6 +80,13 @@ class Worker:
             self.stop.wait(_TRY_AGAIN_S)
         self._say_once(because)
         return None
+
+    def _beam_trouble(self) -> str | None:
+        """Why not to claim an instrument that was not freed, although its lease may have lapsed: its beam may be on."""
+        lease = self.queue.lease(self.instrument)
+        if lease is None or lease.holder is None:
+            return None
+        return beam_trouble(self.settings.data_folder, self.instrument)
 
     def _say_once(self, text: str | None) -> None:
         if text is not None and text != self._said:

@@ -240,8 +240,11 @@ class ExperimentQueue:
             )
         return row["wanted"]
 
-    def finish(self, claim: Claim, status: str, reason: str) -> QueueEntry:
-        """Write down how it ended and free the instrument. Raises LeaseLost; ValueError for a status that is no end."""
+    def finish(self, claim: Claim, status: str, reason: str, *, frees_instrument: bool = True) -> QueueEntry:
+        """Write down how it ended and free the instrument. Raises LeaseLost; ValueError for a status that is no end.
+
+        An instrument that is not freed stays the holder's until its lease lapses, which the watchdog acts on.
+        """
         if status not in TRANSITIONS["running"]:
             raise ValueError(f"status {status!r} is none of {', '.join(sorted(TRANSITIONS['running']))}")
         now = self._catalogue.now()
@@ -249,7 +252,8 @@ class ExperimentQueue:
             leasing.held_lease(connection, claim)
             entry = actions.locked_entry(connection, claim.experiment_id)
             actions.settle(connection, entry, status, reason, now)
-            leasing.let_go(connection, claim.instrument)
+            if frees_instrument:
+                leasing.let_go(connection, claim.instrument)
         return self.entry(claim.experiment_id)
 
     # --- instruments

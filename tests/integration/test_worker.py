@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from instruments.remote import InstrumentHost
+from instruments import AcquireFrame, Blank, Command, Frame, InstrumentFault, Microscope, MicroscopeState
+from instruments.remote import InstrumentHost, open_by_name
 from orchestrator.catalogue import Catalogue
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
@@ -17,30 +20,94 @@ from orchestrator.spec import ExperimentSpec
 from tests.unit.instruments.replay_files import write_record
 from workflows import job
 from workflows.roles import run_folder
+from workflows.watchdog import Watchdog
 from workflows.worker import Worker
 
 pytestmark = pytest.mark.slow
 SPEC = Path(__file__).resolve().parent / "specs" / "small_map.yaml"
 FRAMES = 4
+WAIT_S = 120.0
+
+
+@dataclass
+class Faults:
+    """What is broken at the instrument now, and what was asked of it."""
+
+    blanks: bool = True
+    stops: bool = True
+    is_on_at_load: bool = False
+    fails_at: int = 0
+    asked: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Faulty:
+    """A replay whose blanker and stop can be broken; a beam that was not blanked is on."""
+
+    inner: Any
+    faults: Faults
+    is_on: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def read_state(self) -> MicroscopeState:
+        return self.inner.read_state().model_copy(update={"beam_blanked": not self.is_on})
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        self.faults.asked.append(command.action_id)
+        self.is_on = not self.faults.blanks
+        if len(self.faults.asked) == self.faults.fails_at:
+            raise InstrumentFault("the scan generator is gone")
+        return self.inner.acquire(command)
+
+    def execute(self, command: Command) -> MicroscopeState:
+        self.faults.asked.append(command.action_id)
+        if isinstance(command, Blank) and self.faults.blanks:
+            self.is_on = False
+        return self.inner.execute(command).model_copy(update={"beam_blanked": not self.is_on})
+
+    def stop(self) -> None:
+        if not self.faults.stops:
+            raise OSError("the blanker's cable is out")
+        self.is_on = False
+        self.inner.stop()
 
 
 class Place:
     """A data folder with a queue, an instrument's process (here: threads) and a worker."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lease_s: float = 60.0) -> None:
         self.record = write_record(folder / "record.npz", 64)
         self.settings = Settings.model_validate(
-            {"data_folder": folder / "data", "serve": {"prefect": False}, "lease_s": 60.0}
+            {"data_folder": folder / "data", "serve": {"prefect": False}, "lease_s": lease_s}
         )
         self.catalogue = Catalogue.open(folder / "data", shared=True)
         self.queue = ExperimentQueue(self.catalogue)
         self.said: list[str] = []
+        self.faults = Faults()
         self.worker = Worker(self.catalogue, self.queue, self.settings, "replay", self.said.append)
         self.start_instrument()
 
     def start_instrument(self) -> None:
-        self.host = InstrumentHost("replay", run_folder(self.settings.data_folder))
+        self.host = InstrumentHost("replay", run_folder(self.settings.data_folder), self.open)
         self.host.start()
+
+    def open(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
+        return Faulty(open_by_name(adapter, config), self.faults, self.faults.is_on_at_load)
+
+    def events(self, experiment: str, *kinds: str) -> list[dict[str, Any]]:
+        return [event.payload for event in self.catalogue.events(experiment, kinds=kinds)]
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        end_s = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < end_s, f"waited in vain for {what}: {self.said}"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self.host.end("the test is over")
+        self.catalogue.close()
 
     def submit(self, priority: int = 0, **overrides: Any) -> str:
         changed = {"instrument.config.file": str(self.record), "budget.frames": FRAMES, **overrides}
@@ -70,8 +137,7 @@ class Place:
 def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
-    place.host.end("the test is over")
-    place.catalogue.close()
+    place.close()
 
 
 def test_it_takes_the_most_urgent_first_and_leaves_reports(place: Place) -> None:
@@ -159,7 +225,10 @@ def test_a_stopped_worker_leaves_it_interrupted(place: Place) -> None:
     place.worker.run()
     status, reason = place.status(own)
     assert status == "interrupted"
-    assert reason.startswith("its worker was stopped")
+    assert reason == "its worker was stopped; the last frame is complete and stored"
+    changes = place.events(own, "status_changed")
+    assert (changes[-1]["status"], changes[-1]["reason"]) == ("interrupted", reason)
+    assert place.events(own, "closed")[-1]["status"] == "interrupted"
     assert len(place.catalogue.frames(own)) == 2
     assert place.status(next_one)[0] == "queued"
 
@@ -172,3 +241,91 @@ def test_a_wish_is_obeyed_after_the_frame(place: Place, wish: str, status: str) 
     assert place.status(own)[0] == status
     assert f"{wish} asked for by anna" in place.status(own)[1]
     assert len(place.catalogue.frames(own)) == 2
+
+
+# --- the beam
+
+
+def beam_events(place: Place, own: str) -> list[str]:
+    kinds = ("beam_blanked", "beam_not_blanked")
+    return [event.kind for event in place.catalogue.events(own, kinds=kinds)]
+
+
+@pytest.mark.parametrize("fails_at", [0, 3], ids=["at the end of a run", "after a fault"])
+def test_an_instrument_whose_beam_may_be_on_is_not_freed(tmp_path: Path, fails_at: int) -> None:
+    """Its lease lapses, the watchdog blanks as soon as that works, and only then the next experiment starts."""
+    place = Place(tmp_path, lease_s=1.0)
+    place.faults = Faults(blanks=False, stops=False, fails_at=fails_at)
+    working = threading.Thread(target=place.worker.run)
+    watching = Catalogue.open(place.settings.data_folder, shared=True)
+    watchdog = Watchdog(watching, run_folder(place.settings.data_folder))
+    try:
+        own, next_one = place.submit(priority=1), place.submit()
+        working.start()
+        place.until(lambda: any(line.startswith("waits: the beam of replay may be on") for line in place.said), "it")
+        status, reason = place.status(own)
+        assert status == ("failed" if fails_at else "completed")
+        assert "THE BEAM OF replay MAY BE ON: the adapter could not stop: OSError: the blanker's cable is" in reason
+        assert set(beam_events(place, own)) == {"beam_not_blanked"}
+        assert any("THE BEAM OF replay MAY BE ON" in line for line in place.said)
+        lease = place.queue.lease("replay")
+        assert lease is not None
+        assert (lease.experiment_id, lease.holder) == (own, place.worker.holder), "it was not freed"
+        place.until(lambda: place.queue.lapsed(), "the lease to lapse")
+        watchdog.look()
+        assert place.status(next_one)[0] == "queued"
+        place.faults.stops = place.faults.blanks = True
+        place.until(lambda: (watchdog.look(), "beam_blanked" in beam_events(place, own))[1], "the watchdog")
+        place.until(lambda: place.status(next_one)[0] == "completed", "the next experiment")
+        assert beam_events(place, next_one) == []
+    finally:
+        place.worker.stop.set()
+        working.join()
+        watchdog.close()
+        watching.close()
+        place.close()
+
+
+def test_a_stop_that_comes_late_is_written_down_too(place: Place) -> None:
+    """The run's own command to blank fails; asked by its stop line the instrument obeys, and is free."""
+    place.faults.blanks = False
+    own = place.submit()
+    place.worker.run(until_idle=True)
+    assert place.status(own) == ("completed", f"budget spent: {FRAMES} of {FRAMES} frames")
+    lease = place.queue.lease("replay")
+    assert lease is not None
+    assert lease.holder is None
+
+
+def test_a_beam_that_is_on_when_an_experiment_is_loaded_is_blanked_first(place: Place) -> None:
+    place.faults.is_on_at_load = True
+    own = place.submit()
+    place.worker.run(until_idle=True)
+    assert place.status(own)[0] == "completed"
+    first, *frames, last = place.faults.asked
+    assert first.startswith("blank-at-load-")
+    assert all(action.startswith(f"{own}-a") for action in frames)
+    assert last.startswith(f"{own}-blank-")
+    assert place.events(own, "beam_blanked") == [{"instrument": "replay", "reason": "it was on at load"}]
+
+
+def test_what_does_not_blank_at_load_is_given_nothing_to_expose(place: Place) -> None:
+    place.faults.is_on_at_load, place.faults.blanks = True, False
+    own = place.submit()
+    place.worker.run(until_idle=True)
+    status, reason = place.status(own)
+    assert status == "failed"
+    assert "was on when it was loaded and did not blank (it says that its beam is on" in reason
+    assert len(place.faults.asked) == 1
+    assert place.queue.lease("replay").holder is None  # type: ignore[union-attr]
+
+
+def test_no_two_blanks_have_one_id(place: Place) -> None:
+    own = place.submit()
+    place.at_frame(2, lambda: place.queue.pause(own))
+    place.worker.run(until_idle=True)
+    place.queue.resume(own)
+    place.worker.run(until_idle=True)
+    assert place.status(own)[0] == "completed"
+    blanks = [action for action in place.faults.asked if "-blank-" in action]
+    assert len(blanks) == len(set(blanks)) == 2
