@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import yaml
 
 from orchestrator.catalogue import Catalogue
 from tests.faults import warm_start
-from tests.integration.harness import RASTER, data_folder, event_count, stempilot, without_ids
+from tests.integration.harness import RASTER, ROOT, acknowledged, data_folder, event_count, stempilot, without_ids
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -35,6 +38,58 @@ def squares_of(data: Path, survey_id: str) -> dict[str, dict[str, Any]]:
         children = [(row.spec["labels"]["square"], row.id) for row in catalogue.children(survey_id)]
     assert len({name for name, _ in children}) == len(children), "a square was run twice"
     return {name: stempilot("show", own, "--data", data, "--json").expect(0).document for name, own in children}
+
+
+# As `stempilot survey` does it with Prefect: the squares in a thread, signals in the main one. What the microscope is
+# told by a stop is printed; an exposure takes a while.
+IN_A_THREAD = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from workflows.assembly import open_here
+from workflows.cli import flow_commands, main
+from workflows.session import Session
+
+def watched(adapter, config):
+    microscope = open_here(adapter, {**config, "time_scale": 3000.0})
+    stop = microscope.stop
+    microscope.stop = lambda: (stop(), os.write(1, f"blanked: {microscope.read_state().beam_blanked}\\n".encode()))
+    acquire = microscope.acquire
+    microscope.acquire = lambda command: (os.write(1, b"exposing\\n"), acquire(command))[1]
+    return microscope
+
+flow_commands.Session = partial(Session, open_instrument=watched)
+flow_commands._driven_by_prefect = lambda settings, survey, say: ThreadPoolExecutor(1).submit(survey.drive).result()
+main()
+"""
+
+
+def test_a_second_interruption_stops_the_microscope(forward_model: Path, tmp_path: Path) -> None:
+    data = data_folder(tmp_path, forward_model)
+    arguments = ("survey", survey_file(tmp_path), "--data", data, "--where", "here")
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_THREAD, *map(str, arguments)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        said: list[str] = []
+
+        def hear(words: str) -> None:
+            for line in running.stdout or ():
+                said.append(line)
+                if words in line:
+                    return
+            raise AssertionError(said)
+
+        hear("exposing")
+        running.send_signal(signal.SIGINT)
+        hear("interrupted: finishing this frame")
+        assert not any("blanked" in line for line in said), "once waits for the frame"
+        running.send_signal(signal.SIGINT)
+        hear("blanked: True")
+        assert running.wait(120) == 130
+        assert running.stdout.read() == ""
+    assert acknowledged(data) == {}, "the frame was not waited for"
 
 
 def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
