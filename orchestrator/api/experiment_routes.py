@@ -27,12 +27,11 @@ from orchestrator.api.models import (
 from orchestrator.api.problems import Problem
 from orchestrator.api.route import PREFIX, StrictRoute, identity_of, operation, services_of, version_of
 from orchestrator.api.services import Services
-from orchestrator.api.specs import SpecDesk
+from orchestrator.api.specs import SpecDesk, order_fault
 from orchestrator.catalogue import folder, schema
 from orchestrator.errors import Conflict, NotFound, SpecError
 from orchestrator.plain_json import plain, to_text
 from orchestrator.queue import STATUSES, QueueEntry
-from orchestrator.queue.submission import check_order
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["experiments"])
 NEEDED_BYTES: Final = 1 << 20
@@ -60,7 +59,7 @@ def submit(request: Request, body: Submission) -> Response:
     """Put an experiment into the queue. When this answers 201, it survives a crash of everything."""
     services, identity = services_of(request), identity_of(request)
     specs: SpecDesk = request.app.state.specs
-    document = specs.document_of(body.spec)
+    document = specs.checked(body)
     folder.check_room(services.catalogue.data_folder, NEEDED_BYTES)
     entry = services.queue.submit(
         name=body.spec.name,
@@ -86,12 +85,7 @@ def validate(request: Request, body: SpecCheck) -> Response:
     """Whether submission would be accepted, with everything that is wrong; nothing is stored."""
     specs: SpecDesk = request.app.state.specs
     try:
-        submission = read_body(Submission, to_text(body.model_dump(mode="json")).encode())
-        now = services_of(request).catalogue.now()
-        check_order(submission.priority, submission.not_before, submission.not_after, now)
-        specs.document_of(submission.spec)
-    except SpecError as error:
-        return json_answer({"valid": False, "errors": [{"detail": str(error)}]})
+        specs.checked(read_body(Submission, to_text(body.model_dump(mode="json")).encode()))
     except Problem as problem:
         if problem.status != 422:
             raise
@@ -165,13 +159,16 @@ def change(request: Request, experiment_id: ExperimentId, body: Change) -> Respo
     changes: dict[str, Any] = {
         key: value for key, value in given.items() if value is not None or key.startswith("not_")
     }
-    changed = services_of(request).queue.change(
-        entry.id,
-        by=identity_of(request).name,
-        if_version=version_of(request),
-        also=with_answer(request, _standing),
-        **changes,
-    )
+    try:
+        changed = services_of(request).queue.change(
+            entry.id,
+            by=identity_of(request).name,
+            if_version=version_of(request),
+            also=with_answer(request, _standing),
+            **changes,
+        )
+    except SpecError as error:
+        raise Problem("invalid", str(error), errors=[order_fault(error)]) from error
     return _standing(changed)
 
 

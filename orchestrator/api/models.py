@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from instruments.models import Record
 from orchestrator.api.access import Scope
@@ -75,11 +84,13 @@ class Schedule(Record):
     hold: bool = False
     baselines: bool = Field(default=True, description="run the baselines afterwards where the truth is known")
 
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        if self.not_before is not None and self.not_after is not None and self.not_after <= self.not_before:
-            raise ValueError(f"not_after {self.not_after} is not later than not_before {self.not_before}; swap them")
-        return self
+    @field_validator("not_after")
+    @classmethod
+    def _window(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        not_before: datetime | None = info.data.get("not_before")
+        if value is not None and not_before is not None and value <= not_before:
+            raise ValueError(f"not_after {value} is not later than not_before {not_before}; swap them")
+        return value
 
 
 class Submission(Schedule):

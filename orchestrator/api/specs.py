@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from orchestrator.api.bodies import pointer
+from orchestrator.api.models import Submission
 from orchestrator.api.problems import Problem
 from orchestrator.api.services import Services
 from orchestrator.catalogue.uploads import PLACES
 from orchestrator.errors import Refused, SpecError
 from orchestrator.plain_json import to_text
+from orchestrator.queue.submission import check_order
 from orchestrator.spec import ExperimentSpec
 
 REFERENCE_PATTERN: Final = r"sha256:[0-9a-f]{64}/[^/\x00-\x1f]{1,160}"
@@ -32,6 +34,26 @@ class SpecDesk:
         self._services = services
         self._good: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def checked(self, submission: Submission) -> dict[str, Any]:
+        """The spec as it is stored, of a submission that can be taken. Raises Problem with every fault there is."""
+        late = self._order_faults(submission)
+        try:
+            document = self.document_of(submission.spec)
+        except Problem as problem:
+            problem.members["errors"] = [*late, *problem.members.get("errors", [])]
+            raise
+        if late:
+            raise Problem("invalid", _headline(late), errors=late)
+        return document
+
+    def _order_faults(self, submission: Submission) -> list[dict[str, Any]]:
+        now = self._services.catalogue.now()
+        try:
+            check_order(submission.priority, submission.not_before, submission.not_after, now)
+        except SpecError as error:
+            return [order_fault(error)]
+        return []
 
     def document_of(self, spec: ExperimentSpec) -> dict[str, Any]:
         """The spec as it is stored, files by their hashes. Raises Problem `invalid` or `refused`."""
@@ -94,6 +116,12 @@ def _texts(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _texts(item, (*place, index))
+
+
+def order_fault(error: SpecError) -> dict[str, Any]:
+    """What `check_order` found, with its pointer: the sentence begins with the field's name."""
+    field = str(error).partition(" ")[0]
+    return {"pointer": pointer((field,)), "detail": str(error)}
 
 
 def _fault(line: str) -> dict[str, Any]:

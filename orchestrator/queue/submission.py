@@ -80,6 +80,7 @@ def check_order(priority: int, not_before: datetime | None, not_after: datetime 
     if not_after is None:
         return
     if not_after <= now:
-        raise SpecError(f"not_after {not_after.isoformat()} is over: it is {now.isoformat()}; give a later time")
+        today = now.isoformat(timespec="seconds")
+        raise SpecError(f"not_after {not_after.isoformat()} is over: it is {today}; give a later time")
     if not_before is not None and not_after <= not_before:
         raise SpecError(f"not_after {not_after.isoformat()} is not later than not_before {not_before.isoformat()}")

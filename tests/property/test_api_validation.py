@@ -14,7 +14,7 @@ from tests.unit.orchestrator.api.serving import V1, Service, serve, submission, 
 
 _VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 10**6), st.floats(-10, 1e12, allow_nan=False), st.text(max_size=5),
-    st.just([]), st.just({}),
+    st.just([]), st.just({}), st.just("2020-01-01T00:00:00Z"), st.just("2199-01-01T00:00:00Z"), st.just(10**7),
 )  # fmt: skip
 # Places of a spec that decide at different depths: the form, the search space, names, the instrument, the first frame.
 _PLACES = (
@@ -23,7 +23,7 @@ _PLACES = (
     "spec.search_space.x_nm.low", "spec.search_space.dwell_time_us", "spec.objective.name",
     "spec.objective.options.determinable", "spec.policy.name", "spec.policy.options.field_of_view_nm",
     "spec.budget.electrons", "spec.budget.frames", "spec.safety.max_current_pa", "spec.stop", "spec.labels",
-    "spec.unknown", "seed", "priority", "hold",
+    "spec.unknown", "seed", "priority", "hold", "not_before", "not_after",
 )  # fmt: skip
 
 
@@ -31,6 +31,8 @@ _PLACES = (
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, dict[str, Any]]]:
     """A service with the whole check, and a submission it takes."""
     service = serve(tmp_path_factory.mktemp("validation"))
+    now = service.catalogue.now()
+    service.catalogue.now = lambda: now  # faults name the time
     yield service, submission(upload(service.client()))
     service.catalogue.close()
 
@@ -56,6 +58,11 @@ def _with(body: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 @example({"spec.policy.options.field_of_view_nm": 10**6})
 @example({"spec.safety.max_current_pa": 1e9})
 @example({"spec.instrument.config.width_nm": -1})
+@example({"priority": 10**7})
+@example({"not_after": "2020-01-01T00:00:00Z"})
+@example({"not_after": "2020-01-01T00:00:00Z", "spec.objective.name": "haruspicy"})
+@example({"not_before": "2199-01-01T00:00:00Z", "not_after": "2199-01-01T00:00:00Z"})
+@example({"not_before": "2199-01-01T00:00:00Z"})
 @example({"spec.labels": {"priority": "high"}, "priority": 5})
 def test_valid_if_and_only_if_taken(asked: tuple[Service, dict[str, Any]], changes: dict[str, Any]) -> None:
     service, body = asked

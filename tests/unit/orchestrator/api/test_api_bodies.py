@@ -79,17 +79,37 @@ def test_what_two_readers_take_differently_is_refused(
         ("sed", 1, "#/sed", "did you mean 'seed'?"),
         ("not_before", "2026-11-21T22:00:00", "#/not_before", "timezone"),
         ("not_before", "0001-01-01T00:00:00+23:00", "#/not_before", "between the years 2000 and 2200"),
+        ("not_after", "2020-01-01T00:00:00Z", "#/not_after", "is over: it is 20"),
+        ("not_after", "2026-11-21", "#/not_after", "got '2026-11-21'"),
+        ("priority", 2.5, "#/priority", "got 2.5"),
         ("spec.labels", {"a/b": 3}, "#/spec/labels/a~1b", "got 3"),
     ],
 )
 def test_every_fault_has_a_pointer_and_says_value_limit_and_unit(
     service: Service, path: str, value: Any, pointer: str, words: str
 ) -> None:
-    answer = service.client().post(SUBMIT, json=changed(path, value))
+    body, now = changed(path, value), service.catalogue.now()
+    service.catalogue.now = lambda: now
+    answer = service.client().post(SUBMIT, json=body)
     assert answer.status_code == 422, answer.text
     faults = {fault["pointer"]: fault["detail"] for fault in answer.json()["errors"]}
     assert list(faults) == [pointer]
     assert words in faults[pointer]
+    told = service.client().post(VALIDATE, json=body)  # says the same: what has not its form is 422 there too
+    assert told.status_code in (200, 422)
+    assert told.json()["errors"] == answer.json()["errors"]
+
+
+def test_a_window_is_at_fault_where_it_ends(service: Service) -> None:
+    body = {**submission(), "not_before": "2198-01-02T00:00:00Z", "not_after": "2198-01-01T00:00:00Z"}
+    own = service.client().post(SUBMIT, json=submission(not_before=body["not_before"])).json()["id"]
+    patched = service.client().patch(
+        f"{SUBMIT}/{own}", json={"not_after": body["not_after"]}, headers={"If-Match": "*"}
+    )
+    for answer in (service.client().post(SUBMIT, json=body), patched):
+        assert answer.status_code == 422
+        assert [fault["pointer"] for fault in answer.json()["errors"]] == ["#/not_after"]
+        assert "not later than not_before" in answer.json()["errors"][0]["detail"]
 
 
 def test_all_faults_are_named_at_once(service: Service) -> None:
@@ -101,6 +121,9 @@ def test_all_faults_are_named_at_once(service: Service) -> None:
         "#/spec/budget/frames",
         "#/priority",
     }
+    late = changed("spec.specimen.structure", "/etc/passwd")
+    answer = service.client().post(SUBMIT, json={**late, "not_after": "2020-01-01T00:00:00Z"})
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["#/not_after", "#/spec/specimen/structure"]
 
 
 def test_a_whole_number_may_be_written_with_a_point(service: Service) -> None:
