@@ -47,6 +47,7 @@ class Faulty:
     inner: Any
     faults: Faults
     is_on: bool = False
+    stop_error: Exception = field(default_factory=lambda: OSError("the blanker's cable is out"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -69,7 +70,7 @@ class Faulty:
 
     def stop(self) -> None:
         if not self.faults.stops:
-            raise OSError("the blanker's cable is out")
+            raise self.stop_error
         self.is_on = False
         self.inner.stop()
 
