@@ -1,0 +1,118 @@
+"""From single to plural scattering and back (Fourier-log), and the thickness from the zero-loss peak."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from numpy.typing import ArrayLike, NDArray
+
+from simulation.errors import InvalidParameter
+
+
+def zero_loss_peak(loss_ev: ArrayLike, fwhm_ev: float, electrons: float = 1.0) -> NDArray[np.float64]:
+    """A Gaussian zero-loss peak with that many electrons in all, in electrons per channel of an even axis."""
+    loss = _even(loss_ev)
+    if not fwhm_ev > 0:
+        raise InvalidParameter(f"fwhm_ev = {fwhm_ev} must be positive, in eV")
+    peak = np.exp(-4 * np.log(2) * (loss / fwhm_ev) ** 2)
+    return electrons * peak / peak.sum()
+
+
+def plural_spectrum(loss_ev: ArrayLike, single_per_ev: ArrayLike, zero_loss: ArrayLike) -> NDArray[np.float64]:
+    """What a spectrometer sees, electrons per channel, when single losses repeat independently.
+
+    `single_per_ev`: mean number of losses at each loss, for each eV and electron; its integral is thickness over mean
+    free path. `zero_loss`: the peak without a specimen, per channel. J(v) = Z(v) exp[S(v) - S(0)] in Fourier space
+    (Johnson, Spence, J. Phys. D 7 (1974) 771; Egerton, 3rd ed., section 4.1.1): Poisson numbers of losses,
+    none left out. The axis should reach ten or more multiples of the usual loss.
+    """
+    loss, single, peak = _checked(loss_ev, single_per_ev, zero_loss)
+    step, zero = loss[1] - loss[0], _zero_channel(loss)
+    size = _padded(len(loss))
+    losses = np.fft.fft(_from_zero(np.where(loss > 0, single, 0.0) * step, zero, size))
+    mean = np.sum(np.where(loss > 0, single, 0.0)) * step
+    seen = np.fft.ifft(np.fft.fft(_from_zero(peak, zero, size)) * np.exp(losses - mean))
+    return _to_axis(seen, zero, len(loss))
+
+
+def single_scattering(
+    loss_ev: ArrayLike, spectrum: ArrayLike, zero_loss: ArrayLike, resolution_ev: float
+) -> NDArray[np.float64]:
+    """Mean number of single losses for each eV and electron: the inverse of `plural_spectrum`, blurred.
+
+    ln[J(v) / Z(v)] times a Gaussian of full width `resolution_ev` at half maximum; `zero_loss` is the peak of this
+    spectrum (with the same electrons lost from it), so that its own losses cancel. Deconvolution needs the
+    resolution to be no finer than the peak's.
+    """
+    loss, values, peak = _checked(loss_ev, spectrum, zero_loss)
+    step, zero = loss[1] - loss[0], _zero_channel(loss)
+    size = _padded(len(loss))
+    seen, own = (np.fft.fft(_from_zero(each, zero, size)) for each in (values, peak))
+    sigma_ev = resolution_ev / (2 * np.sqrt(2 * np.log(2)))
+    blur = np.exp(-2 * (np.pi * np.fft.fftfreq(size, step) * sigma_ev) ** 2)
+    kept = (blur > 1e-8) & (np.abs(own) > 1e-12 * np.abs(own[0]))
+    ratio = np.where(kept, seen, 1.0) / np.where(kept, own, 1.0)
+    single_per_channel = np.fft.ifft(np.where(kept, np.log(ratio) * blur, 0))
+    return _to_axis(single_per_channel, zero, len(loss)) / step
+
+
+def thickness_over_mean_free_path(loss_ev: ArrayLike, spectrum: ArrayLike, zero_loss_end_ev: float) -> float:
+    """t / lambda = ln(all electrons / those of the zero-loss peak) (log-ratio method).
+
+    Egerton, 3rd ed., section 5.1. The peak is everything below `zero_loss_end_ev`.
+    """
+    loss, values = np.asarray(loss_ev, np.float64), np.asarray(spectrum, np.float64)
+    peak = float(values[loss < zero_loss_end_ev].sum())
+    if not peak > 0:
+        raise InvalidParameter(f"no electrons below {zero_loss_end_ev:g} eV; the spectrum needs its zero-loss peak")
+    return float(np.log(values.sum() / peak))
+
+
+def with_plural_losses(loss_ev: ArrayLike, edge_spectrum: ArrayLike, low_loss: ArrayLike) -> NDArray[np.float64]:
+    """A core-loss spectrum on its own even axis, smeared by a low-loss one with the same step that holds zero loss.
+
+    Convolution with the low-loss spectrum normalised to 1 (Egerton, 3rd ed., section 4.3.2).
+    `loss_ev` is the axis of the low losses. What would come from below the edge spectrum's first channel is missing.
+    """
+    loss = _even(loss_ev)
+    low, values = np.asarray(low_loss, np.float64), np.asarray(edge_spectrum, np.float64)
+    zero = _zero_channel(loss)
+    smeared = np.convolve(values, low / low.sum())
+    return smeared[zero : zero + len(values)]
+
+
+def _checked(loss_ev: ArrayLike, *spectra: ArrayLike) -> list[NDArray[np.float64]]:
+    arrays = [_even(loss_ev), *(np.asarray(each, np.float64) for each in spectra)]
+    if any(each.shape != arrays[0].shape for each in arrays):
+        raise InvalidParameter(f"spectra of shapes {[each.shape for each in arrays[1:]]} do not fit {arrays[0].shape}")
+    return arrays
+
+
+def _even(loss_ev: ArrayLike) -> NDArray[np.float64]:
+    loss = np.asarray(loss_ev, np.float64)
+    if loss.ndim != 1 or len(loss) < 2 or not np.allclose(np.diff(loss), loss[1] - loss[0], rtol=1e-6):
+        raise InvalidParameter("the axis of losses has to be one-dimensional with equal steps")
+    return loss
+
+
+def _zero_channel(loss_ev: NDArray[np.float64]) -> int:
+    zero = round(-loss_ev[0] / (loss_ev[1] - loss_ev[0]))
+    if not 0 <= zero < len(loss_ev):
+        raise InvalidParameter(f"the axis from {loss_ev[0]:g} to {loss_ev[-1]:g} eV does not hold zero loss")
+    return zero
+
+
+def _padded(count: int) -> int:
+    size = scipy.fft.next_fast_len(4 * count, True)
+    return size if size is not None else 4 * count
+
+
+def _from_zero(spectrum: NDArray[np.float64], zero: int, size: int) -> NDArray[np.float64]:
+    """Zero loss at index 0; what lies below it at the end."""
+    padded = np.zeros(size)
+    padded[: len(spectrum)] = spectrum
+    return np.roll(padded, -zero)
+
+
+def _to_axis(spectrum: NDArray[np.complex128], zero: int, count: int) -> NDArray[np.float64]:
+    return np.roll(spectrum.real, zero)[:count].astype(np.float64)
