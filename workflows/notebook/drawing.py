@@ -12,6 +12,7 @@ from orchestrator.errors import SpecError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
     from workflows.notebook.comparison import Comparison
     from workflows.notebook.trial import Trial
@@ -24,6 +25,8 @@ LABELS = {
     "false_discovery_rate": "false discovery rate",
     "score": "score of the objective",
 }
+UNKNOWN = "#bdbdbd"  # a place without a value; the one grey that a colour map used here has is much darker
+_TAN = "#cfa972"  # least of what is wanted (contamination); light enough for what is written over it
 _BACKGROUNDS = {"clean": "probability of being clean", "survey": "survey signal"}
 
 
@@ -74,24 +77,29 @@ def median_of(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 
 
 def draw_points(trial: Trial, axes: Axes | None) -> Axes:
-    """Fields in their order over what the survey showed."""
+    """Fields in their order over what the survey showed, white where most is; grey where it did not look."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     axes = trial.space.plot(trial.points, axes)
     known = [name for name, values in trial.maps.items() if values.ndim == 2 and np.isfinite(values).any()]
     name = next((name for name in _BACKGROUNDS if name in known), None)
     if name is not None:
-        _show_map(axes, trial, name, "Greys_r", _BACKGROUNDS[name])
+        tan_to_white = LinearSegmentedColormap.from_list("tan to white", [_TAN, "white"])
+        _show_map(axes, trial, name, tan_to_white, _BACKGROUNDS[name])
     axes.set_title(f"Where {trial.policy} looked, in order (seed {trial.seed})", loc="left", fontsize=10)
     return axes
 
 
 def draw_map(trial: Trial, name: str, axes: Axes | None) -> Axes:
-    """One map of the objective on its own grid."""
+    """One map of the objective on its own grid, grey where it has no value."""
+    from matplotlib import colormaps
+
     names = [known for known, values in trial.maps.items() if values.ndim == 2]
     if name not in names:
         raise KeyError(f"no map {name!r}; there are {', '.join(names) or 'none yet'}")
     axes = new_axes() if axes is None else axes
     label = "counts of one cell, full exposure" if name.startswith("rate_") else name.replace("_", " ")
-    _show_map(axes, trial, name, "cividis", label)
+    _show_map(axes, trial, name, colormaps["cividis"], label)
     axes.set_xlabel("x (nm)")
     axes.set_ylabel("y (nm)")
     x_nm = trial.maps["x_nm"]
@@ -100,7 +108,7 @@ def draw_map(trial: Trial, name: str, axes: Axes | None) -> Axes:
     return axes
 
 
-def _show_map(axes: Axes, trial: Trial, name: str, cmap: str, label: str) -> None:
+def _show_map(axes: Axes, trial: Trial, name: str, cmap: Colormap, label: str) -> None:
     values, x_nm, y_nm = (trial.maps[key] for key in (name, "x_nm", "y_nm"))
     half_x, half_y = (float(axis[1] - axis[0]) / 2 for axis in (x_nm, y_nm))
     low, high = np.nanpercentile(values, [0.5, 99.5]) if np.isfinite(values).any() else (0.0, 1.0)
@@ -108,7 +116,7 @@ def _show_map(axes: Axes, trial: Trial, name: str, cmap: str, label: str) -> Non
         values,
         origin="lower",
         interpolation="nearest",
-        cmap=cmap,
+        cmap=cmap.with_extremes(bad=UNKNOWN),
         vmin=float(low),
         vmax=float(max(high, low + 1e-9)),
         extent=(x_nm[0] - half_x, x_nm[-1] + half_x, y_nm[0] - half_y, y_nm[-1] + half_y),
@@ -118,6 +126,22 @@ def _show_map(axes: Axes, trial: Trial, name: str, cmap: str, label: str) -> Non
     figure = axes.get_figure()
     if figure is not None:
         figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    if not np.isfinite(values).all():
+        _explain_grey(axes, "not surveyed" if name in _BACKGROUNDS else "nothing known")
+
+
+def _explain_grey(axes: Axes, label: str) -> None:
+    """One more entry in the legend below the axes, which it begins where there is none."""
+    from matplotlib.patches import Patch
+
+    known = axes.get_legend()
+    handles = [] if known is None else [handle for handle in known.legend_handles if handle is not None]
+    labels = [] if known is None else [text.get_text() for text in known.get_texts()]
+    axes.legend(
+        [*handles, Patch(facecolor=UNKNOWN)], [*labels, label],
+        loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, frameon=False, fontsize=8.5, handletextpad=0.4,
+        columnspacing=1.2,
+    )  # fmt: skip
 
 
 def _finish(axes: Axes, measure: str, against: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from instruments import CommandRefused
 from orchestrator.errors import Refused, SpecError
@@ -17,7 +21,7 @@ from policies.conformance import LawBroken
 from tests.unit.instruments.replay_files import write_record
 from tests.unit.instruments.test_cards import tags
 from workflows.notebook import Candidate, Laboratory, Table
-from workflows.notebook.drawing import median_of
+from workflows.notebook.drawing import UNKNOWN, median_of
 from workflows.notebook.trial import Trial
 
 SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
@@ -199,6 +203,32 @@ def test_pictures_have_units_and_places(trial: Trial) -> None:
         trial.plot_map("rate_Xx")
     with pytest.raises(SpecError, match="explained_Fe_Ka"):
         trial.plot("recall")
+
+
+@pytest.mark.parametrize(("method", "name"), [("plot_points", "survey"), ("plot_map", "rate_Fe_Ka")])
+def test_where_nothing_is_known_is_grey_and_said_so(trial: Trial, method: str, name: str) -> None:
+    values = np.array(trial.maps[name], dtype=float)
+    rows, columns = values.shape
+    values[: rows // 2] = np.nan
+    half = replace(trial, maps={**trial.maps, name: values}, steps=())
+    axes = half.plot_points() if method == "plot_points" else half.plot_map(name)
+    legend = axes.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[-1] == ("not surveyed" if method == "plot_points" else "nothing known")
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1, :, :3]
+    grey = np.round(255 * np.array(to_rgb(UNKNOWN)))
+    x_nm, y_nm = (float(trial.maps[axis][number]) for axis, number in (("x_nm", columns // 2), ("y_nm", rows // 4)))
+    for y_there_nm, is_grey in ((y_nm, True), (-y_nm, False)):
+        column, row = axes.transData.transform((x_nm, y_there_nm)).astype(int)
+        assert np.array_equal(drawn[row, column], grey) == is_grey
+    whole = trial.plot_points().get_legend()
+    assert whole is not None
+    assert "not surveyed" not in [text.get_text() for text in whole.get_texts()]
 
 
 def test_the_median_staircase_covers_what_all_runs_cover() -> None:
