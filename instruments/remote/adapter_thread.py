@@ -62,6 +62,28 @@ class Doing:
     started_s: float
 
 
+@dataclass(slots=True)
+class Asked:
+    """One call for the adapter's thread; `started_s` is None until it begins there.
+
+    `overran` is told when a call runs longer than `deadline_s`, before it is stopped.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    action_id: str | None = None
+    deadline_s: float | None = None
+    overran: Callable[[str], object] = bool
+    started_s: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has run past its deadline."""
+        if self.started_s is None or self.deadline_s is None:
+            return False
+        return time.monotonic() >= self.started_s + self.deadline_s
+
+
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """What the adapter's own `stop` did, in words too."""
@@ -101,21 +123,13 @@ class AdapterThread:
         doing = self.doing
         return doing.action_id if doing is not None and doing.call == "acquire" else None
 
-    def call(
-        self,
-        doing: str,
-        call: Callable[[], Any],
-        *,
-        action_id: str | None,
-        wait_s: float,
-        is_wanted: Callable[[], bool],
-    ) -> Any:
-        """What `call` returns or raises, run in the adapter's thread once that is free.
+    def call(self, asked: Asked, *, wait_s: float, is_wanted: Callable[[], bool]) -> Any:
+        """What the call returns or raises, run in the adapter's thread once that is free.
 
         Raises InstrumentBusy when it has not begun after `wait_s`, or is not wanted any more; ResultUnknown when it was
-        stopped and does not come back.
+        stopped and does not come back, or when it ran past its deadline: then it is stopped from here.
         """
-        future = self._calls.submit(self._do, doing, action_id, call)
+        future = self._calls.submit(self._do, asked)
         until_s = time.monotonic() + wait_s
         while not wait([future], timeout=_LOOK_S).done:
             is_late = not is_wanted() or time.monotonic() >= until_s
@@ -123,19 +137,30 @@ class AdapterThread:
                 now = self.doing
                 what = f"{now.call} since {now.since:%H:%M:%S} UTC" if now else "another call"
                 raise InstrumentBusy(f"the instrument is busy with {what}; nothing moved, try again")
+            if asked.is_late:
+                raise self._stopped_late(asked)
             if self._does_not_come_back(future):
                 raise ResultUnknown(
-                    f"{doing} was stopped more than {STOP_GRACE_S:.0f} s ago and has not come back; its dose counts as "
-                    "spent; look at the instrument, then restart its process"
+                    f"{asked.name} was stopped more than {STOP_GRACE_S:.0f} s ago and has not come back; its dose "
+                    "counts as spent; look at the instrument, then restart its process"
                 )
         return _result_of(future)
 
-    def _do(self, doing: str, action_id: str | None, call: Callable[[], Any]) -> Any:
-        self.doing = Doing(doing, action_id, datetime.now(UTC), time.monotonic())
+    def _do(self, asked: Asked) -> Any:
+        asked.started_s = time.monotonic()
+        self.doing = Doing(asked.name, asked.action_id, datetime.now(UTC), asked.started_s)
         try:
-            return call()
+            return asked.call()
         finally:
             self.doing = None
+
+    def _stopped_late(self, asked: Asked) -> ResultUnknown:
+        """Stop a call that ran past its deadline, once; what its caller is told. Its frame, if it comes, is kept."""
+        what = f"{asked.name} {asked.action_id or ''}".strip()
+        reason = f"{what} was not done within its deadline of {asked.deadline_s:g} s"
+        asked.overran(reason)
+        stopped = self.stop()
+        return ResultUnknown(f"{reason} and was stopped: {stopped.message}; its dose counts as spent")
 
     def _does_not_come_back(self, future: Future[Any]) -> bool:
         doing, stopped_s = self.doing, self._stopped_s

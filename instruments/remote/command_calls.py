@@ -11,7 +11,7 @@ from instruments.commands import AcquireFrame, Blank, Park, Unblank
 from instruments.errors import InstrumentFault, Unsupported
 from instruments.microscope import Forecasting, HiddenTruth, Rebuildable
 from instruments.models import Record
-from instruments.remote.adapter_thread import AdapterThread
+from instruments.remote.adapter_thread import AdapterThread, Asked
 from instruments.remote.ownership import Ownership
 from instruments.remote.wire import WireError
 
@@ -49,15 +49,15 @@ class CommandCalls:
             self._ownership.take(request.fence)
         else:
             self._ownership.check(request.fence)
-        command = arguments.get("command")
-        action_id = command.action_id if request.call == "acquire" and isinstance(command, AcquireFrame) else None
-        return self._adapter.call(
+        asked = Asked(
             request.call,
             lambda: self._carry_out(request, arguments),
-            action_id=action_id,
-            wait_s=request.wait_s,
-            is_wanted=is_wanted,
+            overran=lambda reason: self._ownership.bar(reason, request.fence),
         )
+        command = arguments.get("command")
+        if isinstance(command, COMMANDS) and request.call in ("acquire", "execute"):
+            asked.action_id, asked.deadline_s = command.action_id, command.deadline_s
+        return self._adapter.call(asked, wait_s=request.wait_s, is_wanted=is_wanted)
 
     def _carry_out(self, request: Request, arguments: Mapping[str, Any]) -> Any:
         """In the adapter's thread, where the fence counts once more: the call may have waited for long."""

@@ -47,10 +47,14 @@ def installed_bench(folder: Path) -> Path:
     return folder
 
 
-def exposure(action_id: str, purpose: str = "frame", *, beam_on_s: float = 0.001) -> AcquireFrame:
+def exposure(
+    action_id: str, purpose: str = "frame", *, beam_on_s: float = 0.001, deadline_s: float = 3600.0
+) -> AcquireFrame:
     """A command; with `purpose` `expose` the beam is really on for `beam_on_s` of wall time."""
     scan = ScanPattern(field_of_view_nm=1.0, shape_px=(2, 5), dwell_time_us=beam_on_s * 1e5)
-    return AcquireFrame(action_id=action_id, deadline_s=60, optics=OPTICS, scan=scan, mode="dark", purpose=purpose)
+    return AcquireFrame(
+        action_id=action_id, deadline_s=deadline_s, optics=OPTICS, scan=scan, mode="dark", purpose=purpose
+    )
 
 
 def open_bench(**config: Any) -> BenchMicroscope:

@@ -125,7 +125,9 @@ def twin_frame(action_id: str, *, dwell_time_us: float = 1.0, **scan: Any) -> Ac
     """A small frame of the twin: 48 x 64 px, 2 sub-frames."""
     optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=31.5, probe_current_pa=30.0)
     pattern = ScanPattern(**{"field_of_view_nm": 4.0, "shape_px": (48, 64), "dwell_time_us": dwell_time_us, **scan})
-    return AcquireFrame(action_id=action_id, deadline_s=60, optics=optics, scan=pattern, mode="maadf", subframe_count=2)
+    return AcquireFrame(
+        action_id=action_id, deadline_s=3600, optics=optics, scan=pattern, mode="maadf", subframe_count=2
+    )
 
 
 def same(one: Any, two: Any) -> bool:

@@ -28,6 +28,7 @@ from instruments import (
     Microscope,
     Park,
     Rebuildable,
+    ResultUnknown,
     Unblank,
     Unsupported,
 )
@@ -294,6 +295,22 @@ def test_stop_while_it_exposes(bench: RunningHost) -> None:
         assert not after.is_living, "this adapter cannot go on after a stop: it was opened again"
         assert after.acquire(exposure("next")).action_id == "next"
         assert bench.status().stopped is None
+
+
+def test_a_command_past_its_deadline_is_stopped_and_its_frame_kept(bench: RunningHost) -> None:
+    command = exposure("late", "expose", beam_on_s=3000, deadline_s=0.5)
+    with bench.connected() as instrument:
+        microscope = instrument.load("late", "bench", {}, next(_fences))
+        with pytest.raises(ResultUnknown, match=r"acquire late was not done within its deadline of 0\.5 s and was"):
+            microscope.acquire(command)
+        status = bench.status()
+        assert status.beam_blanked is True
+        assert status.stopped == "acquire late was not done within its deadline of 0.5 s"
+        with pytest.raises(InstrumentFault, match="was blanked: acquire late was not done within"):
+            microscope.acquire(exposure("next"))
+        after = instrument.load("late", "bench", {}, next(_fences))
+        assert after.outcome("late") == "delivered"
+        assert after.acquire(command).action_id == "late"
 
 
 def test_an_emergency_stop_holds_until_it_is_cleared(bench: RunningHost, microscope: RemoteMicroscope) -> None:
