@@ -14,4 +14,9 @@ def count_electrons(image: np.ndarray, dose_e_per_px: float, rng: np.random.Gene
     highest = float(mean.max(initial=0.0))
     if highest > 60_000:
         raise ValueError(f"{highest:.0f} electrons on one pixel are beyond 60000; use more, shorter sub-frames")
-    return rng.poisson(mean).astype(np.uint16)
+    return poisson_electrons(image, dose_e_per_px, rng).astype(np.uint16)
+
+
+def poisson_electrons(image: np.ndarray, dose_e_per_px: float, rng: np.random.Generator) -> np.ndarray:
+    """The same without a limit, int64; `counting` makes raw counts of them."""
+    return rng.poisson(np.maximum(image, 0) * dose_e_per_px)

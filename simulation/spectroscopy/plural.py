@@ -78,7 +78,7 @@ def with_plural_losses(loss_ev: ArrayLike, edge_spectrum: ArrayLike, low_loss: A
     low, values = np.asarray(low_loss, np.float64), np.asarray(edge_spectrum, np.float64)
     zero = _zero_channel(loss)
     smeared = np.convolve(values, low / low.sum())
-    return smeared[zero : zero + len(values)]
+    return np.asarray(smeared[zero : zero + len(values)], dtype=np.float64)
 
 
 def _checked(loss_ev: ArrayLike, *spectra: ArrayLike) -> list[NDArray[np.float64]]:
