@@ -36,7 +36,7 @@ from workflows.attachment import Attachment
 from workflows.flows.telling import Telling
 from workflows.progress import FrameLines, fraction_spent
 from workflows.reporting import write_report
-from workflows.session import Session
+from workflows.session import RunOptions, Session
 
 _NOT_STARTED: Final = (SpecError, Refused, NotFound, PolicyError, ConfigurationError, CommandRefused)
 _BY_A_PERSON: Final = "interrupted by a person"
@@ -160,7 +160,8 @@ class Job:
     def _write_report(self, experiment_id: str) -> None:
         """The report, if there is anything to report. Whatever goes wrong with it, the experiment is what it is."""
         microscope = self.attachment.microscope
-        if microscope is None or not self.catalogue.frames(experiment_id):
+        wanted = RunOptions.of(self.catalogue.experiment(experiment_id)).report
+        if microscope is None or not wanted or not self.catalogue.frames(experiment_id):
             return
         with ThreadPoolExecutor(1, "report") as executor:
             writing = executor.submit(

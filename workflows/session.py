@@ -57,6 +57,7 @@ class RunOptions:
     seed: int = 0
     engine: str = "prefect"
     baselines: bool = True
+    report: bool = True
     settings_file: str | None = None
 
     @classmethod
@@ -69,7 +70,8 @@ class RunOptions:
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "seed": self.seed, "engine": self.engine, "baselines": self.baselines, "settings_file": self.settings_file,
+            "seed": self.seed, "engine": self.engine, "baselines": self.baselines, "report": self.report,
+            "settings_file": self.settings_file,
         }  # fmt: skip
 
 

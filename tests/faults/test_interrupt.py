@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FRAMES = 8
 # Frames of a quarter of a second of computing and more, so that a second Ctrl-C comes while one is being taken.
 OPTIONS = (
-    "--engine", "local", "--no-baselines", "--seed", "5", "--set", f"budget.frames={FRAMES}",
+    "--engine", "local", "--no-baselines", "--no-report", "--seed", "5", "--set", f"budget.frames={FRAMES}",
     "--set", "policy.options.field_of_view_nm=12", "--set", "policy.options.pixel_size_nm=0.04",
     "--set", "policy.options.dwell_time_us=4", "--set", "policy.options.probe_current_pa=10",
 )  # fmt: skip

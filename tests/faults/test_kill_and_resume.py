@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS, FRAMES = 20, 48
 # Fields overlap by a quarter, so that where four meet the dose limit refuses some: refusals are replayed as well.
 OPTIONS = (
-    "--engine", "local", "--no-baselines", "--seed", "11",
+    "--engine", "local", "--no-baselines", "--no-report", "--seed", "11",
     "--set", f"budget.frames={FRAMES}",
     "--set", "budget.electrons=1e9",
     "--set", "policy.options.step_nm=3",

@@ -36,8 +36,8 @@ def served(forward_model: Path, tmp_path: Path) -> Any:
 def test_each_process_killed_in_turn(served: Installation, forward_model: Path, tmp_path: Path) -> None:
     """The processes that live go on; those that died are started again; the result is that of an undisturbed run."""
     calm = data_folder(tmp_path, forward_model, "calm")
-    arguments = ("--data", calm, "--seed", SEED, "--no-baselines", "--engine", "local", "--json", *OPTIONS)
-    expected = stempilot("run", RASTER, *arguments).expect(0).document
+    quick = ("--no-baselines", "--no-report", "--engine", "local", "--json")
+    expected = stempilot("run", RASTER, "--data", calm, "--seed", SEED, *quick, *OPTIONS).expect(0).document
     own = served.submit("--instrument", "left", *OPTIONS)
     kept = killed_after(served, own, 2, "worker-left")
     kept |= killed_after(served, own, 6, "prefect")
@@ -129,7 +129,7 @@ def test_ctrl_c_while_baselines_run(forward_model: Path, tmp_path: Path) -> None
 def test_ctrl_c_while_a_run_is_put_back(forward_model: Path, tmp_path: Path) -> None:
     """Status 130 and how to go on, also before the loop has begun again."""
     data = data_folder(tmp_path, forward_model)
-    options = ("--no-baselines", "--engine", "local", "--set", "budget.frames=12", "--seed", "3")
+    options = ("--no-baselines", "--no-report", "--engine", "local", "--set", "budget.frames=12", "--seed", "3")
     running = process("run", RASTER, "--data", data, *options)
     until(lambda: event_count(data) > 20, "some frames")
     running.kill()

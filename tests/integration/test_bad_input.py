@@ -11,7 +11,7 @@ from orchestrator.catalogue import Catalogue, folder
 from tests.integration.harness import CENSUS, RASTER, acknowledged, stempilot
 
 STRUCTURE = RASTER.parents[3] / "examples" / "structures" / "WSe2.extxyz"
-QUICK = ("--engine", "local", "--no-baselines")
+QUICK = ("--engine", "local", "--no-baselines", "--no-report")
 
 
 def nothing_was_started(data: Path) -> bool:

@@ -19,7 +19,7 @@ AREA = (
     "--set", "calibrate.dwell_time_us=1", "--set", "calibrate.probe_current_pa=30",
     "--set", "instrument.config.contamination_nm=2",
 )  # fmt: skip
-RUN = ("--engine", "local", "--no-baselines", "--seed", "3", *AREA, "--set", "budget.frames=14")
+RUN = ("--engine", "local", "--no-baselines", "--no-report", "--seed", "3", *AREA, "--set", "budget.frames=14")
 
 
 def commanded_nm(data: Path, experiment_id: str) -> list[tuple[str, float, float]]:
@@ -73,7 +73,7 @@ def test_later_commands_carry_what_was_found(data: Path) -> None:
     assert stempilot("replay", "latest", "--data", data, "--json").expect(0).document["differences"] == []
     # The question's own decisions are those of a run that never focused.
     plain = stempilot(
-        "run", RASTER, "--data", data, "--engine", "local", "--no-baselines", "--seed", "3", "--json",
+        "run", RASTER, "--data", data, "--engine", "local", "--no-baselines", "--no-report", "--seed", "3", "--json",
         "--set", "instrument.config.contamination_nm=2", "--set", f"budget.frames={len(later)}",
     )  # fmt: skip
     points = [decision["point"] for decision in plain.expect(0).document["decisions"]]

@@ -113,10 +113,12 @@ def test_same_seed_same_run_other_seed_other_run(census_run: FinishedRun, forwar
         folders[name] = data_folder(tmp_path, forward_model, name)
         documents[name] = (
             stempilot(
-                "run", CENSUS, "--data", folders[name], "--seed", seed, "--engine", "local", "--no-baselines", "--json",
-                "--set", f"budget.frames={frames}",
+                "run", CENSUS, "--data", folders[name], "--seed", seed, "--engine", "local", "--no-baselines",
+                "--no-report", "--json", "--set", f"budget.frames={frames}",
             ).expect(0).document
         )  # fmt: skip
+    assert "report" not in documents["same"]
+    assert not list(folders["same"].rglob("report.html"))
     assert without_ids(documents["same"]) == without_ids(census_run.document)
     assert documents["same"]["truth"] == census_run.document["truth"]
     first, again = counts(census_run.data, census_run.id), counts(folders["same"], documents["same"]["id"])

@@ -56,6 +56,9 @@ def run(
         Engine, typer.Option(help="Prefect's ephemeral API, or the same loop without it")
     ] = Engine.PREFECT,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="do not run the baselines afterwards")] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="write no report; `stempilot report` does it whenever it is wanted")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value of the spec")
     ] = None,
@@ -77,6 +80,7 @@ def run(
         seed=seed,
         engine=engine.value,
         baselines=not no_baselines,
+        report=not no_report,
         settings_file=str(settings.resolve()) if settings is not None else None,
     )
     view = view_for(spec, Console(stderr=as_json), as_json=as_json)
@@ -144,7 +148,8 @@ def conclude(settings: Settings, experiment_id: str, view: View, *, as_json: boo
     """Write the report, print the answer, leave with the documented status."""
     with reading(settings) as catalogue:
         document = experiment_document(catalogue, experiment_id)
-        report = write_report(catalogue, settings, experiment_id) if document["frames"] else None
+        wanted = document["frames"] and RunOptions.of(catalogue.experiment(experiment_id)).report
+        report = write_report(catalogue, settings, experiment_id) if wanted else None
     if as_json:
         print(json.dumps(document | ({"report": str(report)} if report else {})))
     else:
