@@ -1,7 +1,8 @@
 """`stempilot watchdog`: blanks the beam of an instrument whose worker was not heard of for the length of its lease.
 
 It does not depend on the worker: it reads the leases in the database and speaks to the instrument by its stop line.
-The beam is off one lease, plus 1 s, plus the instrument's own stop latency after the worker's last sign of life.
+The beam is off one lease, plus 1 s, plus the instrument's own stop latency after the worker's last sign of life. While
+the database is silent the leases it told last are watched: nobody can be seen to renew one then, so they lapse.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.errors import DataFolderBusy, NotFound, StorageError
 from orchestrator.queue import ExperimentQueue, InstrumentLease
 from orchestrator.settings import Settings
+from workflows.lease_reader import LeaseReader
 from workflows.roles import RoleLock, run_folder
 
 LOOK_EVERY_S: Final = 0.5
@@ -45,36 +47,41 @@ class Finding:
 class Watchdog:
     """Looks at all leases. Instruments are asked side by side, and what was done is written down beside that.
 
-    So neither an instrument that does not answer nor a database that is busy holds up the next look.
+    So neither an instrument that does not answer nor a database that is busy or silent holds up the next look.
+    `trouble` is what it has with the database.
     """
 
     catalogue: Catalogue
     run_folder: Path
+    queue: ExperimentQueue | None = None
+    trouble: str | None = None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "stop"))
     _pen: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
     _writing: Future[None] | None = None
     _asked: dict[str, Future[Finding | None]] = field(default_factory=dict[str, "Future[Finding | None]"])
     _unwritten: list[Finding] = field(default_factory=list[Finding])
     _failed_s: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
-    _trouble: str | None = None
 
     def __post_init__(self) -> None:
-        self._queue = ExperimentQueue(self.catalogue)
+        self._queue = self.queue or ExperimentQueue(self.catalogue)
+        self._reader = LeaseReader(self._queue.leases)
 
     def look(self) -> None:
         """Once: ask every instrument whose lease has lapsed, blank where its beam may be on, write down what was done.
 
-        A database that cannot be read or written now is tried again the next time; what was done is not forgotten.
+        A database that cannot be read or written now is tried again the next time; what was read is known meanwhile,
+        and what was done is not forgotten.
         """
-        trouble = None
-        try:
-            lapsed = self._queue.lapsed()
-        except StorageError as error:
-            trouble, lapsed = f"the database cannot be read, looking again: {error}", []
-        for lease in lapsed:
+        for lease in self._lapsed():
             self._see_to(lease)
         self._collect()
-        self._say(trouble or self._write_down())
+        unread = self._reader.trouble
+        if unread is not None:
+            unread = f"the database cannot be read, going by the leases it told last: {unread}"
+        self._say(unread or self._write_down())
+
+    def _lapsed(self) -> list[InstrumentLease]:
+        return self._queue.lapsed(among=self._reader.leases())
 
     def close(self) -> None:
         """Wait for no answer."""
@@ -100,11 +107,7 @@ class Watchdog:
 
     def _still_lapsed(self, lease: InstrumentLease) -> bool:
         """Asked just before the stop; an unreadable database does not save a lease that was seen to lapse."""
-        try:
-            lapsed = self._queue.lapsed()
-        except StorageError:
-            return True
-        return any((other.instrument, other.fence) == (lease.instrument, lease.fence) for other in lapsed)
+        return any((other.instrument, other.fence) == (lease.instrument, lease.fence) for other in self._lapsed())
 
     def _collect(self) -> None:
         for name, future in list(self._asked.items()):
@@ -152,9 +155,9 @@ class Watchdog:
             self.catalogue.append(lease.experiment_id, kind, {**told, "reason": finding.reason})
 
     def _say(self, trouble: str | None) -> None:
-        if trouble is not None and trouble != self._trouble:
+        if trouble is not None and trouble != self.trouble:
             log.warning("%s", trouble)
-        self._trouble = trouble
+        self.trouble = trouble
 
 
 def because(lease: InstrumentLease) -> str:

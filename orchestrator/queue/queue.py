@@ -279,10 +279,16 @@ class ExperimentQueue:
             found = listing.leases(connection)
         return [found[name] for name in sorted(found)]
 
-    def lapsed(self, now: datetime | None = None) -> list[InstrumentLease]:
-        """Leases that were not renewed in time. Ask again and again: see `LeaseWatch` for what a moved clock does."""
+    def lapsed(
+        self, now: datetime | None = None, *, among: Sequence[InstrumentLease] | None = None
+    ) -> list[InstrumentLease]:
+        """Leases that were not renewed in time, of all or of those that were read before (`among`: nothing is read).
+
+        Ask again and again: see `LeaseWatch` for what a moved clock does.
+        """
         now, elapsed_s = now or self._catalogue.now(), self._catalogue.elapsed_s()
-        return [lease for lease in self.leases() if self._watch.has_lapsed(lease, now, elapsed_s)]
+        found = self.leases() if among is None else among
+        return [lease for lease in found if self._watch.has_lapsed(lease, now, elapsed_s)]
 
     def note_blanked(self, lease: InstrumentLease, reason: str) -> bool:
         """Write down that the beam was blanked because this lease lapsed; False where it is in other hands by now."""
