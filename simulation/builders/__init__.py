@@ -6,8 +6,10 @@ with the list of what was placed. `simulation.simulate` takes the atoms as they 
 
 from simulation.builders.amorphous import amorphous_film
 from simulation.builders.crystals import CRYSTALS, crystal
+from simulation.builders.dynamics import Evolving, NucleationAndGrowth, ReactionFront, ReductionFront
 from simulation.builders.frameworks import FRAMEWORKS, framework
 from simulation.builders.grain_boundaries import Bicrystal, layer_tilt_boundary, tilt_boundary
+from simulation.builders.landscape import Landscape, LandscapeConfig, Overview
 from simulation.builders.layers import LAYERS, STACKINGS, bilayer, commensurate_twists, monolayer, twisted_bilayer
 from simulation.builders.limits import areal_density_per_nm2, mass_density_g_per_cm3
 from simulation.builders.nanoparticles import SHAPES, core_shell, nanoparticle, on_film
@@ -34,8 +36,15 @@ __all__ = [
     "Bicrystal",
     "DefectSite",
     "Defective",
+    "Evolving",
+    "Landscape",
+    "LandscapeConfig",
+    "NucleationAndGrowth",
+    "Overview",
     "Planar",
     "PointDefect",
+    "ReactionFront",
+    "ReductionFront",
     "amorphous_film",
     "areal_density_per_nm2",
     "bilayer",

@@ -26,13 +26,13 @@ from simulation.builders.limits import (
 )
 from simulation.errors import InvalidParameter
 
-ROUNDS = 6
+ROUNDS = 4
 CARBON_DENSITY_G_PER_CM3 = 2.0
 """Evaporated amorphous carbon: an assumption, between the 1.8 and 2.2 that are usual for such films."""
 CARBON_DISTANCE_NM = 0.13
 MOST_PACKED_FRACTION = 0.25
 """Share of the volume in spheres of the least distance; random addition saturates at 0.384 and slows down before."""
-_OVERSAMPLING = 4.0
+_OVERSAMPLING = 1.4
 
 
 def spaced(
@@ -83,7 +83,7 @@ def candidate_density(atoms_per_nm3: float, distance_nm: float) -> float:
         )
     rate = _OVERSAMPLING * atoms_per_nm3
     while rate * kept_fraction(round(rate * distance_nm**3, 6)) < 1.05 * atoms_per_nm3:
-        rate *= 1.5
+        rate *= 1.2
     return rate
 
 

@@ -34,7 +34,7 @@ FRAMEWORKS: dict[str, CrystalData] = {
             ("O", 0.1103, 0.1103, 0.3431),
         ),
         1.42,  # 14.2 T atoms per nm3
-        "idealised SiO2 framework LTA: Baerlocher, McCusker and Olson, Atlas of Zeolite Framework Types, 6th ed. (2007)",
+        "idealised SiO2 framework LTA: Baerlocher, McCusker and Olson, Atlas of Zeolite Framework Types, 2007",
     ),
     "FAU": CrystalData(
         227,
