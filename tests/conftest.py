@@ -30,7 +30,7 @@ settings.register_profile("house", deadline=None, derandomize=True, database=Non
 settings.load_profile("house")
 
 _TESTS = Path(__file__).parent
-_ORDER = ("unit", "property", "integration", "browser", "faults")
+_ORDER = ("unit", "property", "reference", "integration", "browser", "faults")
 
 
 def _rank(item: pytest.Item) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from policies import SearchSpace, create
+from tests.reference.policies.test_census import SIZE_NM
 from tests.unit.policies.test_bayesian import MIXED, PLANE, best_of, mixed_hill, two_hills
-from tests.unit.policies.test_census import SIZE_NM
 from tests.unit.policies.toy_world import ToyWorld, context, play, space
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.house.test_imports import imported
+from tests.integration.test_imports import imported
 
 
 def test_prefect_server_starts_with_the_pinned_fastapi() -> None:

@@ -33,7 +33,7 @@ from simulation.microscope import SimulatedMicroscope, open_simulated
 from simulation.world.clock import Drift
 from simulation.world.config import SimulatedConfig
 
-STRUCTURE = str(Path(__file__).resolve().parents[3] / "examples" / "structures" / "WSe2.extxyz")
+STRUCTURE = str(Path(__file__).resolve().parents[2] / "examples" / "structures" / "WSe2.extxyz")
 
 
 @pytest.fixture(scope="module")

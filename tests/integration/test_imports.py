@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("instruments", "simulation", "policies", "orchestrator", "workflows")
 LOWER = {"instruments": 5, "simulation": 10, "policies": 20}
 ABOVE = ("prefect", "fastapi", "starlette", "cupy")

@@ -14,7 +14,7 @@ from simulation.lattice_images import Defect, LatticeImages
 from simulation.specimens import read_structure
 from tests.unit.orchestrator.features.gaussian_lattice import A_NM, Column, Exposure, GaussianLattice, Specimen, expose
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 SPECIES = ("V_Se", "Mo_W")
 HIDDEN = Aberrations(
     c12_nm=1, phi12_deg=40, c21_nm=30, phi21_deg=200, c23_nm=30, phi23_deg=15, c30_nm=1000
