@@ -67,7 +67,7 @@ def spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
     return {
         "electrons": ledger.electrons,
         "dose_max_e_per_a2": ledger.max_e_per_a2,
-        "instrument_time_s": max((frame.ended_s for frame in stored), default=0.0),
+        "instrument_time_s": sum((frame.ended_s - frame.started_s for frame in stored), 0.0),
     }
 
 

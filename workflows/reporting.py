@@ -130,7 +130,7 @@ def _spending(
             ledger.add_frame(step.intent.command, frames[step.frame.id].electrons)
     return Spending(
         electrons=closed.get("electrons", ledger.electrons),
-        instrument_time_s=max((frame.ended_s for frame in frames.values()), default=0.0),
+        instrument_time_s=sum((frame.ended_s - frame.started_s for frame in frames.values()), 0.0),
         dose_max_e_per_a2=closed.get("dose_max_e_per_a2", ledger.max_e_per_a2),
         limit_electrons=spec.budget.electrons,
         limit_instrument_time_s=spec.budget.instrument_time_s,
@@ -140,10 +140,12 @@ def _spending(
 
 def _decisions(steps: list[Past]) -> tuple[ReportDecision, ...]:
     decisions: list[ReportDecision] = []
-    electrons = 0.0
+    electrons = seconds = 0.0
     for step in steps:
         decision = step.intent.decision
-        electrons += step.frame.electrons if step.frame is not None else 0.0
+        if step.frame is not None:
+            electrons += step.frame.electrons
+            seconds += step.frame.ended_s - step.frame.started_s
         decisions.append(
             ReportDecision(
                 seq=decision.seq,
@@ -157,7 +159,7 @@ def _decisions(steps: list[Past]) -> tuple[ReportDecision, ...]:
                 status_reason=step.reason,
                 score=step.observation.payload["score"]["value"] if step.observation is not None else None,
                 electrons=electrons,
-                instrument_time_s=step.frame.ended_s if step.frame is not None else None,
+                instrument_time_s=seconds if step.frame is not None else None,
                 frame_id=step.frame.id if step.frame is not None else None,
             )
         )

@@ -79,8 +79,8 @@ class Chronicle:
 
     @property
     def instrument_time_s(self) -> float:
-        """Microscope time at the end of the last frame."""
-        return max((step.ended_s or 0.0 for step in self.steps), default=0.0)
+        """Microscope time that all frames took, moves included."""
+        return sum(((step.ended_s or 0.0) - (step.started_s or 0.0) for step in self.steps), 0.0)
 
     @property
     def unanswered_count(self) -> int:

@@ -51,7 +51,7 @@ def test_what_was_spent_is_what_the_catalogue_counts(catalogue: Catalogue) -> No
     chronicles = Chronicles(catalogue)
     told, frames = chronicles.of(own), catalogue.frames(own)
     assert told.electrons == pytest.approx(sum(frame.electrons for frame in frames))
-    assert told.instrument_time_s == max(frame.ended_s for frame in frames)
+    assert told.instrument_time_s == pytest.approx(sum(frame.ended_s - frame.started_s for frame in frames))
     assert chronicles.dose_max_e_per_a2(own) == pytest.approx(ledger.max_e_per_a2)
 
 
