@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from math import isinf
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -68,11 +69,17 @@ def read_json(data: bytes) -> Any:
 
 def body_faults(error: ValidationError, model: type[BaseModel]) -> list[dict[str, Any]]:
     """One entry a fault: a JSON Pointer into the body, and the same words the command line uses."""
-    known = model.model_json_schema()
+    known = _schema_of(model)
     return [
         {"pointer": pointer(fault["loc"]), "detail": fault_line(fault, known)[:_LONGEST_DETAIL]}
         for fault in error.errors(include_url=False)[:_MOST_FAULTS]
     ]
+
+
+@cache
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What the model says of its fields; working it out takes longer than everything else about a refusal."""
+    return model.model_json_schema()
 
 
 def parameter_faults(faults: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -48,10 +48,12 @@ class Allowance:
 class Limits:
     """What one service counts."""
 
-    def __init__(self, writes_per_s: float, elapsed_s: Callable[[], float]) -> None:
+    def __init__(
+        self, writes_per_s: float, elapsed_s: Callable[[], float], refusals_per_s: float = REFUSALS_PER_S
+    ) -> None:
         self._writes_per_s = writes_per_s
         self._writes = Allowance(WRITES_AT_ONCE, writes_per_s, elapsed_s)
-        self._refusals = Allowance(REFUSALS_AT_ONCE, REFUSALS_PER_S, elapsed_s)
+        self._refusals = Allowance(REFUSALS_AT_ONCE, refusals_per_s, elapsed_s)
 
     def count_write(self, who: str) -> None:
         """One more write. Raises Problem `too-many`."""

@@ -35,11 +35,24 @@ def document_of(app: FastAPI, services: Services) -> dict[str, Any]:
         components["securitySchemes"] = {"token": _SCHEME}
     for path in document["paths"].values():
         for operation in (path[method] for method in _METHODS if method in path):
+            _without_null(operation)
             operation["summary"] = operation["description"].split(". ")[0].split("; ")[0].rstrip(".")
             if services.tokens is None:
                 operation.pop("security", None)
                 operation["responses"].pop("401", None)
     return document
+
+
+def _without_null(operation: dict[str, Any]) -> None:
+    """What may be left out is not therefore `null`: no parameter can be, and no body here is."""
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    for holder in [*operation.get("parameters", []), body]:
+        schema: dict[str, Any] = holder.get("schema", {})
+        kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+        if len(kinds) > 1:
+            schema["anyOf"] = kinds
+        elif kinds:
+            schema |= kinds[0]
 
 
 def _tags(routes: list[StrictRoute]) -> list[str]:

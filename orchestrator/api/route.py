@@ -29,7 +29,7 @@ from orchestrator.api.services import Services
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 PREFIX: Final = "/api/v1"
 _NEEDS: Final = "x-needs"  # read from the document's own declaration, and left there for readers
-ETAG_PATTERN: Final = r'^("[0-9]{1,18}"|\*)$'
+_VERSION: Final = '^"[0-9]{1,18}"$'
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -47,7 +47,7 @@ _LOCATION: Final = {"description": "Where it is now.", "required": True, "schema
 _ETAG: Final = {
     "description": "Its version, for If-Match.",
     "required": True,
-    "schema": {"type": "string", "pattern": '^"[0-9]{1,18}"$'},
+    "schema": {"type": "string", "pattern": _VERSION},
 }
 
 
@@ -235,7 +235,7 @@ def _if_version(request: Request, wanted: str | None) -> int | None:
                 "precondition-required", "read it first, then send its ETag as If-Match; `*` means whatever it is now"
             )
         return None
-    if re.fullmatch(ETAG_PATTERN, text) is None:
+    if text != "*" and re.match(_VERSION, text) is None:
         fault = {"parameter": "If-Match", "in": "header", "detail": f"{text[:50]!r} is neither an ETag of ours nor *"}
         raise Problem("invalid", 'If-Match is the ETag that was read, such as "3", or *', errors=[fault])
     return None if text == "*" else int(text.strip('"'))
@@ -247,7 +247,7 @@ def _if_match(wanted: str) -> dict[str, Any]:
         "in": "header",
         "required": wanted == "required",
         "description": "The ETag that was read; 412 when it has changed since.",
-        "schema": {"type": "string", "pattern": ETAG_PATTERN},
+        "schema": {"type": "string", "anyOf": [{"const": "*"}, {"pattern": _VERSION}]},
     }
 
 
