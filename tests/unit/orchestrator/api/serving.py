@@ -89,10 +89,16 @@ class Service:
         return TestClient(self.app, base_url=URL, headers=headers, raise_server_exceptions=False)
 
 
-def serve(data: Path, *, with_tokens: bool = False, check: Callable[[ExperimentSpec], None] | None = None) -> Service:
-    """A service over a new or old data folder; `check` replaces the whole check of a spec."""
+def serve(
+    data: Path,
+    *,
+    with_tokens: bool = False,
+    check: Callable[[ExperimentSpec], None] | None = None,
+    url: str | None = None,
+) -> Service:
+    """A service over a new or old data folder; `check` replaces the whole check of a spec, `url` names a database."""
     settings = Settings.load(data, environment={})
-    catalogue = Catalogue.open(data, shared=True, group_commit=True)
+    catalogue = Catalogue.open(data, url=url, shared=True, group_commit=True)
     queue, desk = ExperimentQueue(catalogue), TwoInstruments()
     tokens = Tokens.open(catalogue) if with_tokens else None
     services = Services(
