@@ -6,8 +6,9 @@ Neighbours: `session` runs between the two, `attachment` asks an instrument's pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope
@@ -16,6 +17,8 @@ from orchestrator.events import BEAM_NOT_BLANKED, STATUS_CHANGED
 from orchestrator.journal import Journal
 from orchestrator.loop import Ending
 from workflows.assembly import OpenInstrument
+
+STOP_S: Final = 20.0  # longer than an instrument elsewhere takes to say that its own stop does not come back
 
 
 @dataclass
@@ -45,11 +48,25 @@ def _make_dark(microscope: Microscope) -> None:
         because = "it says that its beam is on after the command to blank it"
     except InstrumentError as error:
         because = str(error)
-    microscope.stop()
+    trouble = _trouble_of_stop(microscope)
+    stopped = "it was stopped" if trouble is None else f"THE BEAM MAY BE ON, the stop was not confirmed: {trouble}"
     raise InstrumentFault(
-        f"the beam of {name} was on when it was loaded and did not blank ({because}); it was stopped: look at the "
+        f"the beam of {name} was on when it was loaded and did not blank ({because}); {stopped}: look at the "
         "instrument, then start the experiment again"
     )
+
+
+def _trouble_of_stop(microscope: Microscope) -> str | None:
+    """None once the microscope's stop came back, else why it did not: an adapter may raise what it likes, or hang."""
+    pool = ThreadPoolExecutor(1, "stop")
+    stopping = pool.submit(microscope.stop)
+    pool.shutdown(wait=False)
+    if not wait([stopping], timeout=STOP_S).done:
+        return f"the microscope's stop has not come back in {STOP_S:.0f} s"
+    error = stopping.exception()
+    if error is None or isinstance(error, InstrumentError):
+        return None if error is None else str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -86,13 +103,9 @@ class Beam:
 
     def halt(self) -> None:
         """Interrupt and blank; nothing is written, so from any thread and from the handler of a signal."""
-        try:
-            self.microscope.stop()
-        except InstrumentError as error:
-            self.not_blanked = str(error)
+        self.not_blanked = _trouble_of_stop(self.microscope)
+        if self.not_blanked is not None:
             self.say(self.warning)
-        else:
-            self.not_blanked = None
 
     @property
     def warning(self) -> str:
