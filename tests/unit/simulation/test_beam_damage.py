@@ -54,7 +54,7 @@ def test_excitation_falls_with_speed_and_sums_over_strength():
 
 
 def test_excitation_of_hydrogen_is_near_the_born_approximation():
-    """1s to 2p: 4 pi a0^2 (Ry / T) M^2 {ln[2 c m c^2 / Ry * b^2 / (1 - b^2)] - b^2}, M^2 = 0.5549, c = 0.4079 (Inokuti)."""
+    """1s to 2p: 4 pi a0^2 (Ry / T) M^2 {ln[2 c m c^2 / Ry * b^2 / (1 - b^2)] - b^2}, M^2 = 0.5549, c = 0.4079."""
     beta2 = 1 - (1 + 100e3 / 510998.95) ** -2
     logarithm = np.log(2 * 0.4079 * 510998.95 / 13.6057 * beta2 / (1 - beta2)) - beta2
     born = 4 * np.pi * 0.0529177**2 * 1e10 * 13.6057 / (510998.95 * beta2 / 2) * 0.5549 * logarithm
