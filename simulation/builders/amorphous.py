@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import ceil, log
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ CARBON_DENSITY_G_PER_CM3 = 2.0
 CARBON_DISTANCE_NM = 0.13
 MOST_PACKED_FRACTION = 0.25
 """Share of the volume in spheres of the least distance; random addition saturates at 0.384 and slows down before."""
-_OVERSAMPLING = 1.4
+_OVERSAMPLING, _SPARE, _STEP = 1.4, 1.05, 1.2
 
 
 def spaced(
@@ -72,8 +73,8 @@ def kept_fraction(candidates_per_volume: float) -> float:
     return float(spaced(points, rng.random(20_000), 1.0, np.full(3, side)).mean())
 
 
-def candidate_density(atoms_per_nm3: float, distance_nm: float) -> float:
-    """How many random candidates per nm3 it takes, so that more than `atoms_per_nm3` of them are kept."""
+def candidates_for(atoms_per_nm3: float, distance_nm: float) -> tuple[float, float]:
+    """How many random candidates per nm3 it takes to keep more than `atoms_per_nm3`, and the share that is kept."""
     packed = atoms_per_nm3 * np.pi / 6 * distance_nm**3
     if packed > MOST_PACKED_FRACTION:
         most = MOST_PACKED_FRACTION / (np.pi / 6 * distance_nm**3)
@@ -81,10 +82,11 @@ def candidate_density(atoms_per_nm3: float, distance_nm: float) -> float:
             f"{atoms_per_nm3:.1f} atoms per nm3 cannot keep {distance_nm} nm from each other (at most {most:.1f} per"
             " nm3); lower the density or the least distance"
         )
-    rate = _OVERSAMPLING * atoms_per_nm3
-    while rate * kept_fraction(round(rate * distance_nm**3, 6)) < 1.05 * atoms_per_nm3:
-        rate *= 1.2
-    return rate
+    wanted = atoms_per_nm3 * distance_nm**3
+    step = ceil(log(_OVERSAMPLING * wanted, _STEP))  # a ladder of rates, so that each is measured once
+    while _STEP**step * kept_fraction(_STEP**step) < _SPARE * wanted:
+        step += 1
+    return _STEP**step / distance_nm**3, kept_fraction(_STEP**step)
 
 
 def atoms_per_nm3(density_g_per_cm3: float, composition: Mapping[str, float]) -> float:
@@ -125,7 +127,8 @@ def amorphous_film(
     wanted = round(per_nm3 * float(np.prod(sides)))
     rng = np.random.default_rng([seed, 3])
     box = sides + np.array([0.0, 0.0, 2 * vacuum_nm])
-    points = _points(sides, box, candidate_density(per_nm3, least_distance_nm), wanted, least_distance_nm, rng)
+    rate, _ = candidates_for(per_nm3, least_distance_nm)
+    points = _points(sides, box, rate, wanted, least_distance_nm, rng)
     numbers = _species(shares, len(points), rng)
     depth = 10 * (thickness_nm + 2 * vacuum_nm)
     positions = 10 * points + (0, 0, 10 * vacuum_nm)

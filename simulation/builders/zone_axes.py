@@ -87,6 +87,8 @@ def centrings(unit: Any) -> NDArray[np.float64]:
     starts = scaled[numbers == rarest]
     found = []
     for shift in starts - starts[0]:
+        if tree.query(np.mod(scaled[:4] + shift, 1.0))[0].max() > _SAME_SITE:
+            continue  # most fail at once
         distances, images = tree.query(np.mod(scaled + shift, 1.0))
         if np.all(distances < _SAME_SITE) and np.array_equal(numbers[images], numbers):
             found.append(np.mod(np.round(shift * 24) / 24, 1.0))

@@ -14,8 +14,7 @@ from simulation.builders.amorphous import (
     CARBON_DISTANCE_NM,
     ROUNDS,
     atoms_per_nm3,
-    candidate_density,
-    kept_fraction,
+    candidates_for,
     spaced,
 )
 from simulation.builders.crystals import crystal
@@ -65,8 +64,7 @@ class Landscape:
         self._particle_lattice = Lattice.of(crystal(config.particle_material))
         carbon = atoms_per_nm3(CARBON_DENSITY_G_PER_CM3, {"C": 1.0})
         self._carbon_per_nm3 = carbon
-        self._candidates_per_nm3 = candidate_density(carbon, CARBON_DISTANCE_NM)
-        kept = kept_fraction(round(self._candidates_per_nm3 * CARBON_DISTANCE_NM**3, 6))
+        self._candidates_per_nm3, kept = candidates_for(carbon, CARBON_DISTANCE_NM)
         self._thinning = carbon / (self._candidates_per_nm3 * kept)
         flake_nm = layer_thickness_angstrom(config.flake_material, config.flake_layers_max_count) / 10
         self._support_nm = _FACE_NM + config.particle_diameter_max_nm + _GAP_NM + flake_nm + _GAP_NM
@@ -163,7 +161,8 @@ class Landscape:
         if self._particles.per_nm2 * field[2] * field[3] > _MEAN_PARTICLES_BEYOND:
             low, high = config.particle_diameter_min_nm, config.particle_diameter_max_nm
             mean_cube = (low + high) * (low**2 + high**2) / 4
-            return np.where(held, self._particles.per_nm2 * np.pi / 6 * mean_cube, 0.0)
+            mean_nm = float(self._particles.per_nm2 * np.pi / 6 * mean_cube)
+            return np.where(held, mean_nm, 0.0)
         found = np.zeros(held.shape)
         for particle in self.particles(*field):
             radius = particle.radius_nm
@@ -186,7 +185,7 @@ class Landscape:
             there = 1.0 - self.config.flake_vacancy_fraction * (symbol == data.sites[-1][0])
             found[symbol] = found.get(symbol, 0.0) + layers * per_site * sites * there
         lattice = self._particle_lattice
-        cell_nm3 = abs(np.linalg.det(lattice.cell_angstrom)) / 1000
+        cell_nm3 = float(abs(np.linalg.det(lattice.cell_angstrom))) / 1000
         for number in np.unique(lattice.numbers):
             symbol, count = chemical_symbols[number], int((lattice.numbers == number).sum())
             found[symbol] = found.get(symbol, 0.0) + particle_nm * count / cell_nm3
