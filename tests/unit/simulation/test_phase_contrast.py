@@ -148,7 +148,7 @@ def test_segments_see_the_shift_of_a_disc(rotation_deg):
 
 def test_many_small_segments_see_the_centre_of_mass(strong):
     _, patterns, y_mrad, x_mrad = strong
-    detector = SegmentedDetector(0, 74, ring_count=24, segment_count=36)
+    detector = SegmentedDetector(0, 74, ring_count=16, segment_count=16)
     few = SegmentedDetector(0, 74, ring_count=1, segment_count=4)
     whole = centre_of_mass(patterns, y_mrad, x_mrad).x_mrad
     errors = [
