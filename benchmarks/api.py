@@ -3,8 +3,8 @@
     python benchmarks/api.py --seconds 10 --out benchmarks/results/api.json
 
 The service runs in a process of its own on a new data folder (SQLite, synchronous FULL, group commit), every
-submission with an Idempotency-Key and a spec whose check is remembered. Client and service share the machine:
-ratios to `ping` (GET /health, which looks at nothing) say more than rates.
+submission with an Idempotency-Key and a spec whose check is remembered; writes are not limited. Client and service
+share the machine: ratios to `ping` (GET /health, which looks at nothing) say more than rates.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator import settings
 from orchestrator.api.examples import FILE_NAME, FILE_TEXT, SUBMISSION
 from orchestrator.client import Client
 from orchestrator.errors import Unreachable
@@ -107,6 +108,7 @@ def measure(seconds: float) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = int(sock.getsockname()[1])
     with tempfile.TemporaryDirectory() as name:
+        (Path(name) / settings.FILE_NAME).write_text("[serve]\nwrites_per_s = 0\n")  # one client is all there is
         process = start(Path(name), port)
         try:
             with Client(f"http://127.0.0.1:{port}") as client:

@@ -8,7 +8,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import date
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pydantic import BaseModel
@@ -44,5 +44,11 @@ def plain(value: Any) -> Any:
 
 
 def to_text(value: Any) -> str:
-    """Compact JSON text of a value; floats keep every bit."""
-    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON text of a value, as `plain` has it; floats keep every bit. Keys are texts or numbers."""
+    try:
+        return _ENCODER.encode(value)  # most values are plain already, and this looks at them in C
+    except (TypeError, ValueError):  # a number that is not finite, or a key that is no JSON key
+        return _ENCODER.encode(plain(value))
+
+
+_ENCODER: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=plain)

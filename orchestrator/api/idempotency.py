@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, delete, insert, select, update
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,6 +33,8 @@ KEPT_FOR: Final = timedelta(days=7)
 FORGOTTEN_EVERY: Final = 100  # kept answers; each time at most twice as many old ones go, so that they cannot pile up
 _KEPT_HEADERS: Final = ("location", "etag", "content-type")
 _TABLE: Final = schema.idempotency
+_INSERT: Final = insert(_TABLE)
+_FIND: Final = select(_TABLE).where(_TABLE.c.token_id == bindparam("token_id"), _TABLE.c.key == bindparam("key"))
 
 
 @dataclass(slots=True)
@@ -48,12 +50,12 @@ class Receipt:
 
     def write(self, connection: Connection, response: Response, catalogue: Catalogue) -> None:
         """Keep the answer; it lasts if and only if the transaction does."""
-        connection.execute(insert(_TABLE).values(**self._row(catalogue), **_answer(response)))
+        connection.execute(_INSERT, {**self._row(catalogue), **_answer(response)})
         self.is_written = True
 
     def begin(self, connection: Connection, catalogue: Catalogue) -> None:
         """Write down that it is begun; `end` or `drop` follows, unless this process dies."""
-        connection.execute(insert(_TABLE).values(**self._row(catalogue)))
+        connection.execute(_INSERT, self._row(catalogue))
 
     def end(self, connection: Connection, response: Response) -> None:
         """Keep the answer of what was begun."""
@@ -171,7 +173,7 @@ class Replies:
 
     def _kept(self, receipt: Receipt) -> Response | None:
         with self._catalogue.database.reading() as connection:
-            row = connection.execute(select(_TABLE).where(receipt.same())).mappings().first()
+            row = connection.execute(_FIND, {"token_id": receipt.token_id, "key": receipt.key}).mappings().first()
         return None if row is None else _again(row, receipt)
 
     def _keep(self, receipt: Receipt, response: Response) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,13 @@ def test_a_decision_keeps_a_suggestion_whatever_its_numbers() -> None:
 
 def test_plain_refuses_what_has_no_json_form() -> None:
     assert to_text({"é": (1, np.int8(2), Path("a/b"))}) == '{"é":[1,2,"a/b"]}'
+    numbers = {"a": [np.nan, np.inf, 0.1, np.float32(0.1)], "b": np.float64(0.1), "c": np.arange(3)}
+    for value in (
+        numbers,
+        {np.int64(3): {1, 2}},
+        [True, None, {"when": date(2026, 11, 21)}],
+    ):  # written without a copy where that is possible, and no differently
+        assert json.loads(to_text(value)) == plain(value)
     for value in (b"bytes", object(), 1j):
         with pytest.raises(TypeError, match=f"{type(value).__name__} has no JSON form"):
             plain({"value": value})
