@@ -18,7 +18,9 @@ from orchestrator.objectives.focus_fit import FocusFit, fit_focus
 from orchestrator.objectives.objective import FrameFacts, Score
 
 LEAST_FRAMES = 3
-_SKEW_FRACTION = 0.05  # of the curve's width: it is not quite symmetric (aberrations left over); on the twin 4 to 6 %
+_SKEW_FRACTION = (
+    0.02  # of the curve's width: it is not quite a Gaussian (aberrations left over); the twin's are 1 to 1.5 %
+)
 _CURVE_POINTS = 161
 
 
@@ -26,7 +28,8 @@ class FocusSearch:
     """Objective `focus`: the defocus of best contrast with its standard error, from all frames of a series together.
 
     `width_nm` is the standard deviation of the sharpness curve to expect of the optics (`focus_fit.expected_width_nm`),
-    `step_nm` that of the lens. The standard error holds counting noise, that step, and 5 % of the curve's width.
+    `step_nm` that of the lens. The standard error is that of the focus as it will be set: it holds counting noise, what
+    rounding to that step leaves, and 2 % of the curve's width.
     """
 
     def __init__(self, width_nm: float, step_nm: float = 0.0) -> None:
