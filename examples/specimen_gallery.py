@@ -26,7 +26,7 @@ from simulation.builders import (
 
 OPTICS = Optics(beam_energy_ev=100e3, semi_convergence_angle_mrad=25)
 DETECTOR = AnnularDetector(45, 72)
-SIDE_PX = 60
+SIDE_PX = 50
 SIDE_NM = 4.0
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "assets" / "specimens.png"
 
@@ -35,7 +35,7 @@ def haadf(atoms: Any, x_nm: float = 0.0, y_nm: float = 0.0) -> np.ndarray:
     """A coarse image of 4 nm from (x, y) on, by PRISM."""
     scan = GridScan(x_nm=x_nm, y_nm=y_nm, width_nm=SIDE_NM, height_nm=SIDE_NM, shape_px=(SIDE_PX, SIDE_PX))
     images = simulate(
-        atoms, OPTICS, scan, {"haadf": DETECTOR}, method="prism", interpolation=3, sampling_nm=0.0165,
+        atoms, OPTICS, scan, {"haadf": DETECTOR}, method="prism", interpolation=4, sampling_nm=0.0165,
         slice_thickness_nm=0.4, coherence=Coherence(source_size_nm=0.07),
     )  # fmt: skip
     return np.asarray(images["haadf"])

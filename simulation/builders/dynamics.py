@@ -7,6 +7,7 @@ their moment of change, drawn once, so that what has changed stays changed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -180,7 +181,7 @@ class ReductionFront:
         kept[oxygens[gone]] = False
         return atoms[kept]
 
-    @property
+    @cached_property
     def _history(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """For every oxygen the time it leaves (infinite if never) and the two cations it reduces, all different."""
         from scipy.spatial import cKDTree

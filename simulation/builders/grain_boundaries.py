@@ -77,7 +77,7 @@ def tilt_boundary(
     repeats = (ceil(width_nm * 10 / grain.lengths[0] - 1e-9), 1, max(1, round(thickness_nm * 10 / grain.lengths[2])))
     made.info.update(unit.info)
     reference = np.asarray(_reference(along), dtype=np.float64)
-    return _finished(made, repeats, vacuum_nm, sigma, _fold(2 * _angle_deg(reference, h), reference, along), odd)
+    return _finished(made, repeats, vacuum_nm, sigma, _fold(2 * _angle_deg(reference, h), along), odd)
 
 
 def layer_tilt_boundary(
@@ -220,8 +220,9 @@ def _angle_deg(one: ArrayLike, other: ArrayLike) -> float:
     return degrees(np.arccos(np.clip(u @ v / np.linalg.norm(u) / np.linalg.norm(v), -1, 1)))
 
 
-def _fold(angle_deg: float, reference: NDArray[np.float64], axis: NDArray[np.int64]) -> float:
-    """The angle as 0 to 180 degrees, or 0 to 90 about a four-fold axis."""
-    period = 90.0 if int(np.count_nonzero(axis)) == 1 else 360.0
-    folded = angle_deg % period
-    return min(folded, period - folded) if period == 360.0 else folded
+def _fold(angle_deg: float, axis: NDArray[np.int64]) -> float:
+    """The angle within what symmetry about the axis leaves: below 90 degrees about <1 0 0>, up to 60 about <1 1 1>."""
+    if int(np.count_nonzero(axis)) == 1:
+        return angle_deg % 90.0
+    period = 120.0 if len(set(np.abs(axis).tolist())) == 1 else 360.0
+    return min(angle_deg % period, -angle_deg % period)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
 
-from simulation import InvalidParameter, InvalidSpecimen
+from instruments import Optics
+from simulation import AnnularDetector, InvalidParameter, InvalidSpecimen, PointScan, simulate
 from simulation.builders import (
     SHAPES,
     PointDefect,
@@ -190,6 +191,7 @@ def test_stacking_faults_keep_twelve_neighbours(fault, fault_count, planes):
         ("Au", (2, 1, 0), (0, 0, 1), 5, 53.13),
         ("Al", (1, 1, 3), (1, -1, 0), 11, 50.48),
         ("Cu", (1, 1, 1), (1, -1, 0), 3, 109.47),
+        ("Cu", (1, 2, -3), (1, 1, 1), 7, 21.79),
     ],
 )
 def test_tilt_boundaries_have_their_sigma_and_angle(material, plane, axis, sigma, angle_deg):
@@ -251,3 +253,16 @@ def test_graphene_boundaries_bond_every_atom_three_times(m, n, sigma, angle_deg)
 def test_what_cannot_be_built_is_refused_in_words(layer, build, error, message):
     with pytest.raises(error, match=message):
         build(layer)
+
+
+def test_a_built_vacancy_is_dark_in_a_simulated_image():
+    layer = monolayer("MoS2", width_nm=1.2, height_nm=1.0)
+    empty, full = np.flatnonzero(layer.symbols == "S")[[0, -1]]
+    made = with_defects(layer, [(PointDefect("column_vacancy", "S"), int(empty))])
+    columns = PointScan(layer.positions[[empty, full], :2] / 10)
+    optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30)
+    images = simulate(
+        made.atoms, optics, columns, {"haadf": AnnularDetector(50, 80)}, method="multislice", sampling_nm=0.02
+    )
+    dark, bright = np.asarray(images["haadf"])
+    assert dark < 0.3 * bright
