@@ -73,7 +73,7 @@ def critical_dose_e_per_a2(yield_per_100ev: float, stopping_power_ev_per_nm: flo
     """Dose after which 1 / e of the sites are left, if each 100 eV left in the specimen break `yield_per_100ev`.
 
     1 / sigma with sigma = G / 100 eV * S / n, the radiation-chemical G value (Egerton, Li, Malac, Micron 35 (2004)
-    399, section 4). G falls with temperature and in conductors is nearly 0.
+    399). G falls with temperature and in conductors is nearly 0.
     """
     _positive(
         yield_per_100ev=yield_per_100ev, stopping_power_ev_per_nm=stopping_power_ev_per_nm, sites_per_nm3=sites_per_nm3

@@ -33,10 +33,10 @@ def electrons_per_pixel(probe_current_pa: float, dwell_time_us: float) -> float:
 def dose_e_per_a2(electrons_e_per_px: float, pixel_nm: tuple[float, float]) -> float:
     """Electrons per square angstrom of a raster whose pixels are (y, x) apart.
 
-    >>> dose_e_per_a2(100.0, (0.02, 0.02))
-    2500.0
+    >>> round(dose_e_per_a2(100.0, (0.02, 0.02)))
+    2500
     """
-    return round(electrons_e_per_px / (pixel_nm[0] * pixel_nm[1] * 100), 9)
+    return electrons_e_per_px / (pixel_nm[0] * pixel_nm[1] * 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

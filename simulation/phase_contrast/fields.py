@@ -28,7 +28,7 @@ def centre_of_mass(patterns: Array, y_mrad: ArrayLike, x_mrad: ArrayLike) -> Vec
 
     sum(theta I) / sum(I). For a phase object exp(i phi) and a detector that catches everything this is
     lambda / (2 pi) times grad phi convolved with the probe's intensity, exactly and at any strength of phi
-    (Lazic, Bosch, Lazar, Ultramicroscopy 160 (2016) 265, eq. 15). A pattern without electrons has no centre: NaN.
+    (Lazic, Bosch, Lazar, Ultramicroscopy 160 (2016) 265). A pattern without electrons has no centre: NaN.
     """
     xp = array_namespace(patterns)
     rows, columns = axis_like(patterns, y_mrad, -2), axis_like(patterns, x_mrad, -1)

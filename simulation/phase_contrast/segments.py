@@ -39,7 +39,7 @@ def disc_shift_from_segments(
 def centre_of_mass_from_segments(signals: Array, detector: SegmentedDetector) -> VectorField:
     """The centre of mass with every electron put at the centroid of its segment, signals (..., ring, segment).
 
-    The usual approximation behind iDPC (Lazic, Bosch, Lazar, Ultramicroscopy 160 (2016) 265, section 4); it tends
+    The usual approximation behind iDPC (Lazic, Bosch, Lazar, Ultramicroscopy 160 (2016) 265); it tends
     to the centre of mass as segments get many and small. Centroid radius 2 (o^3 - i^3) / 3 (o^2 - i^2) times
     sin(w/2) / (w/2) for a segment of angular width w.
     """

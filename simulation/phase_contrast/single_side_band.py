@@ -34,7 +34,8 @@ def single_side_band(
     exactly one of the two products is not zero are used, with the aberrations divided out and weighted by least squares
     (Pennycook et al., Ultramicroscopy 151 (2015) 160). Frequencies beyond twice the aperture, or with fewer than
     `least_overlap_px` pixels, stay 0. Valid while the phase is well below 1 rad and the scan is periodic or empty
-    at its edges; no detector pixel may be wider than the aperture's radius.
+    at its edges; no detector pixel may be wider than the aperture's radius. The transform of all
+    patterns is held in memory at once.
     """
     if patterns.ndim != 4:
         raise InvalidParameter(

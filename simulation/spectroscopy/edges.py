@@ -61,10 +61,10 @@ class Edge:
     def oscillator_strength_per_ev(self, loss_ev: ArrayLike, squared_momentum_bohr: ArrayLike) -> NDArray[np.float64]:
         """df/dE for the filled shell at momentum transfer (q a0)^2; 0 below the edge. Arrays broadcast.
 
-        Hydrogenic with a screened charge. Beside tabulated photoabsorption (Chantler, J. Phys. Chem. Ref. Data 29
-        (2000) 597): K of C and O 10 to 15 % above the table just beyond the edge and 10 % below at three times its
-        energy, Si to Cu within 6 %; L within 20 % from 20 eV beyond the edge on. White lines and near-edge structure
-        are not in it: L edges begin as a saw tooth, up to 50 % off.
+        Hydrogenic with a screened charge. Beside tabulated photoabsorption (Chantler, J. Phys. Chem. Ref. Data 24
+        (1995) 71 and 29 (2000) 597): K of C and O 10 to 15 % above the table just beyond the edge and 10 % below at
+        3.5 times its energy, Si to Cu within 6 %; L within 20 % beyond the first tens of eV, which are off by up to
+        40 %. White lines and near-edge structure are not in it.
         """
         loss, momentum = np.broadcast_arrays(np.asarray(loss_ev, np.float64), np.asarray(squared_momentum_bohr, float))
         scale = self.effective_charge**2

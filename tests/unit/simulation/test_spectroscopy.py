@@ -266,6 +266,7 @@ def test_fluorescence_yields_and_counts():
     # Krause, J. Phys. Chem. Ref. Data 8 (1979) 307: K of Si 0.050, Fe 0.340, Cu 0.440, Mo 0.765
     for element, value in (("Si", 0.050), ("Fe", 0.340), ("Cu", 0.440), ("Mo", 0.765)):
         assert fluorescence_yield(element, "K") == pytest.approx(value, rel=0.05)
+    assert fluorescence_yield("Cu", "L") == pytest.approx(0.011, rel=0.15)  # L3, the same table
     assert solid_angle_sr(180) == pytest.approx(4 * np.pi)
     options = {"electrons": 1e9, "atoms_per_nm2": 20.0, "detector_efficiency": 0.5}
     part = counted_xrays(edge("Si", "K"), 80e3, solid_angle_sr=0.7, **options)
