@@ -150,7 +150,8 @@ on_defects.plot(axes=left)
 on_defects.plot(against="instrument_time_s", axes=right);
 
 # %% [markdown]
-# Why the curves differ: where ours looked, and where the raster did, on the same world. White is clean specimen.
+# Why the curves differ: where ours looked, and where the raster did, on the same world. White is clean specimen, tan is dirt, and
+# grey is what no survey frame has shown.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.2), layout="constrained")
@@ -168,7 +169,7 @@ on_defects.trial("raster", SEEDS[0]).plot_points(axes=right);
 
 # %%
 RECORD = Path(os.environ.get("STEMPILOT_REAL_DATA", "no-such-folder")) / "replay" / "idp_tilt0_maps.npz"
-SPECTRA = 36
+SPECTRA = 25
 on_maps = None
 if RECORD.is_file():
     maps = Laboratory(
