@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import yaml
 from orchestrator.client import Client
 from orchestrator.errors import OrchestratorError, Unreachable
 from orchestrator.spec import ExperimentSpec
+from workflows.prefect_server import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -241,13 +241,6 @@ def _answers(client: Client) -> bool:
         return bool(client.version())
     except Unreachable:
         return False
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.catalogue.database import postgresql_url
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.catalogue.schema import metadata
+from workflows.prefect_server import free_port
 
 VARIABLE = "STEMPILOT_TEST_POSTGRES_URL"
 START_S = 120.0
@@ -141,7 +141,7 @@ def throw_away_server(programs: Path, settings: tuple[str, ...] = QUICK) -> Iter
         ]
         made = subprocess.run([*as_user, *initdb], cwd=folder, capture_output=True, text=True, check=False)
         assert made.returncode == 0, f"initdb: {made.stdout}{made.stderr}"
-        port = _free_port()
+        port = free_port()
         place = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}")
         options = [part for setting in (*settings, *place) for part in ("-c", setting)]
         with log.open("wb") as output:
@@ -176,12 +176,6 @@ def _as_unprivileged(folder: Path) -> list[str]:
         return []
     shutil.chown(folder, 65534, 65534)
     return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from instruments.remote import InstrumentStatus, StopLine, endpoint_path
 from orchestrator.catalogue import Catalogue
@@ -17,11 +15,11 @@ from orchestrator.queue import ExperimentQueue, QueueEntry
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from tests.integration import harness
+from tests.waiting import DEADLINE_S, until
+from workflows.emergency_stop import clear
 from workflows.roles import run_folder
 from workflows.serve import stop_everything
 
-DEADLINE_S = 180.0
-T = TypeVar("T")
 # Exposures take ten times as long as they would, so that a person (and a test) can look at one.
 SETTINGS = """
 [instruments.simulated]
@@ -33,16 +31,6 @@ tokens = false
 prefect = false
 instruments = ["simulated"]
 """
-
-
-def until(condition: Callable[[], T | None], what: str) -> T:
-    """What `condition` gives once it is neither None nor False."""
-    end_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end_s:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
 
 
 @dataclass
@@ -72,10 +60,13 @@ class Served:
         return StopLine.of(endpoint_path(run_folder(self.data), "simulated")).status()
 
     def empty(self) -> None:
-        """Cancel what is left."""
+        """Cancel what is left, and take off the lock of an emergency stop, for the tests that follow."""
         for entry in self.queue.entries(statuses=("queued", "held", "running", "paused", "interrupted")):
             self.queue.cancel(entry.id)
         until(lambda: not self.queue.entries(statuses=("running",)), "an empty queue")
+        lease = self.queue.lease("simulated")
+        if self.instrument().lock is not None or (lease is not None and lease.is_locked):
+            clear(self.settings, None, by="a test", queue=self.queue)
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.served import DEADLINE_S, Served, served, until
+from tests.browser.served import Served, served
 from tests.integration import harness
+from tests.waiting import until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-WAIT_MS = 1000 * DEADLINE_S
+WAIT_MS = 180_000
 VIOLATIONS = """
     window.violations = [];
     document.addEventListener("securitypolicyviolation", (one) => window.violations.push(one.violatedDirective));

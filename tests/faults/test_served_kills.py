@@ -19,8 +19,8 @@ from tests.integration.served import (
     configured,
     counts,
     installation,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FRAMES = 24

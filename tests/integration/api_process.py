@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from tests.integration.harness import CONSOLE, ROOT
+from workflows.prefect_server import free_port
 
 DEADLINE_S = 180.0
 
@@ -91,11 +91,6 @@ class Api:
         if self.process is not None and self.listener is not None:
             self.process.wait()
             self.listener.join()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from instruments import AcquireFrame, Frame, InstrumentFault, Optics, ScanPattern
 from instruments.remote import InstrumentStatus, RemoteInstrument, StopLine, connect, endpoint_path
+from tests import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURE = str(ROOT / "examples" / "structures" / "WSe2.extxyz")
@@ -33,15 +33,7 @@ WATCHDOG = START + "from workflows.watchdog import run_watchdog as run\nrun(sett
 
 def until(condition: Callable[[], T | None], what: str) -> T:
     """What `condition` gives once it is neither None nor False; its InstrumentFaults are waited out."""
-    end_s, fault = time.monotonic() + DEADLINE_S, None
-    while time.monotonic() < end_s:
-        try:
-            if found := condition():
-                return found
-        except InstrumentFault as error:
-            fault = error
-        time.sleep(0.02)
-    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}; {fault}")
+    return waiting.until(condition, what, every_s=0.02, waits_out=InstrumentFault)
 
 
 @dataclass

@@ -7,39 +7,28 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 
 from orchestrator.catalogue import Catalogue
+from orchestrator.queue import ExperimentQueue
 from tests.integration.harness import CONSOLE, RASTER, ROOT, journal, stempilot
+from tests.waiting import DEADLINE_S, until
 from workflows.roles import holder
 
-DEADLINE_S = 600.0
 SEED, FRAMES = 5, 8
 LEASE_S = 5.0
 # Frames that keep the beam on for some tenths of a second on the wall's clock, so that one can meet them on the way.
 SMALL = (
     "--seed", SEED, "--no-baselines", "--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_scale=8",
 )  # fmt: skip
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T | None], what: str, every_s: float = 0.05) -> T:
-    """What `condition` gives once it is neither None nor False; looking is not for nothing, so not too often."""
-    end_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end_s:
-        if found := condition():
-            return found
-        time.sleep(every_s)
-    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
 
 
 def configured(data: Path, *instruments: str) -> Path:
@@ -165,6 +154,13 @@ class Installation:
         """What Prefect's server knows of it."""
         body = {"flow_runs": {"name": {"any_": [f"experiment-{experiment}"]}}, "limit": 20}
         return httpx.post(f"{self.prefect_url}/flow_runs/filter", json=body, trust_env=False).json()
+
+    def unlock(self) -> None:
+        """Take off the locks of emergency stops, where there are any, for the tests that follow."""
+        with Catalogue.open(self.data, read_only=True) as catalogue:
+            is_locked = any(lease.is_locked for lease in ExperimentQueue(catalogue).leases())
+        if is_locked:
+            stempilot("estop", "--clear", "--data", self.data).expect(0)
 
     def end(self) -> str:
         """Ctrl-C; what it said, once it has ended."""

@@ -19,8 +19,9 @@ from orchestrator.client import Client
 from orchestrator.errors import Conflict, NotAllowed, NotFound, PreconditionFailed, SpecError, Unreachable
 from orchestrator.queue import ExperimentQueue
 from orchestrator.spec import ExperimentSpec
-from tests.integration.api_process import DEADLINE_S, Api, free_port, served
+from tests.integration.api_process import DEADLINE_S, Api, served
 from tests.integration.harness import SPECS
+from workflows.prefect_server import free_port
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from deploy.smoke_deploy import Place, drive, free_port, installed
+from deploy.smoke_deploy import Place, drive, installed
 from tests.integration import harness
 from tests.integration.network_trace import Reached, reached, tracer
 from tests.postgresql import new_database
+from workflows.prefect_server import free_port
 
 pytestmark = pytest.mark.slow
 

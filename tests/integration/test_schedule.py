@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SpecError
 from orchestrator.queue import ExperimentQueue
 from tests.integration.harness import RASTER, process, stempilot
+from tests.waiting import DEADLINE_S, until
 from workflows.flows.schedule import Order, schedule_of
 from workflows.flows.scheduler import Submitter
 from workflows.prefect_server import FACTS_FILE, unreachable_because
-
-DEADLINE_S = 600.0
 
 
 @pytest.fixture
@@ -52,15 +50,6 @@ def test_when_is_checked() -> None:
     ):
         with pytest.raises(SpecError, match=words):
             schedule_of(*arguments)
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    end_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end_s:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"waited {DEADLINE_S:.0f} s in vain for {what}")
 
 
 def server_url(data: Path) -> str | None:

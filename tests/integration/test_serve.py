@@ -19,8 +19,8 @@ from tests.integration.served import (
     configured,
     counts,
     installation,
-    until,
 )
+from tests.waiting import until
 from workflows.prefect_server import unreachable_because
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -34,9 +34,10 @@ def house(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def served(house: Installation) -> Installation:
-    """It serves, also after a test that ended it: tests come in any order."""
-    return house if house.is_serving else house.serve()
+def served(house: Installation) -> Iterator[Installation]:
+    """It serves, also after a test that ended it, and no instrument is locked: tests come in any order."""
+    yield house if house.is_serving else house.serve()
+    house.unlock()
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestrator.settings import Settings
+from tests.waiting import until
 from workflows import supervisor
 from workflows.roles import holder
 from workflows.supervisor import Role, Supervisor, roles_of
@@ -51,19 +50,12 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Role:
     return Role(name="watchdog", arguments=("watchdog",), purpose="sleeps", ends=0)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
-
-
 def test_started_adopted_started_again_and_stopped(tmp_path: Path, program: Role) -> None:
     data, said = tmp_path / "data", list[str]()
     data.mkdir()
     first = Supervisor(settings_of(data), [program], said.append)
     first.look()
-    until(lambda: holder(data, "watchdog") is not None)
+    until(lambda: holder(data, "watchdog") is not None, "a watchdog")
     pid = holder(data, "watchdog")
     assert pid is not None
     second = Supervisor(settings_of(data), [program], said.append)
@@ -74,7 +66,7 @@ def test_started_adopted_started_again_and_stopped(tmp_path: Path, program: Role
         assert first.children[0].process is not None
         first.children[0].process.wait()
         second.look()
-        until(lambda: holder(data, "watchdog") not in (None, pid))
+        until(lambda: holder(data, "watchdog") not in (None, pid), "another watchdog")
         assert f"watchdog (process {pid}) is gone; starting it again" in said[-1]
     finally:
         second.stop(lambda: False, 120)
