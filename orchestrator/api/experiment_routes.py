@@ -180,15 +180,14 @@ def change(request: Request, experiment_id: ExperimentId, body: Change) -> Respo
 def remove(request: Request, experiment_id: ExperimentId) -> Response:
     """Remove an experiment that exposed nothing; one with frames is never removed."""
     entry = _allowed_entry(request, experiment_id)
-    gone = Response(status_code=204)
-    keep = with_answer(request, lambda answer: answer)
+    keep = with_answer(request, _gone)
     services_of(request).queue.remove(
         entry.id,
         by=identity_of(request).name,
         if_version=version_of(request),
-        also=lambda connection: keep(connection, gone),
+        also=lambda connection: keep(connection, entry),
     )
-    return gone
+    return _gone(entry)
 
 
 def _action(name: str, what: str) -> None:
@@ -243,6 +242,11 @@ def _allowed_entry(request: Request, experiment_id: str) -> QueueEntry:
         ) from None
     require_owner(identity_of(request), entry.submitted_by)
     return entry
+
+
+def _gone(entry: QueueEntry) -> Response:
+    del entry
+    return Response(status_code=204)
 
 
 def _created(entry: QueueEntry) -> Response:

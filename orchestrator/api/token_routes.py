@@ -24,7 +24,7 @@ TokenId = Annotated[str, Path(pattern=FRAME_PATTERN)]
 @router.post("/tokens", operation_id="create_token", **operation("admin", {201: TokenMade}, keyed=True, creates=True))
 def create(request: Request, body: NewToken) -> Response:
     """A new token. Its secret is in this answer and nowhere else: the same request again does not show it."""
-    also = with_answer(request, lambda token: _made(replace(token, secret=None)))
+    also = with_answer(request, _made_before)
     return _made(_tokens(request).create(body.name, body.scopes, body.expires_at, also=also))
 
 
@@ -51,6 +51,10 @@ def _revoked(token: Token) -> Response:
 
 def _made(token: Token) -> Response:
     return json_answer({**_facts(token), "secret": token.secret}, 201, {"Location": f"{PREFIX}/tokens/{token.id}"})
+
+
+def _made_before(token: Token) -> Response:
+    return _made(replace(token, secret=None))
 
 
 def _facts(token: Token) -> dict[str, object]:
