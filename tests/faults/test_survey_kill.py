@@ -103,7 +103,7 @@ def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
     assert stempilot("report", expected["id"], "--data", calm).expect(0).stdout.strip() == expected["report"]
     theirs = squares_of(calm, expected["id"])
     ends = {"overview": 13, "first square": 22}  # events of the journal after which it is in the next one
-    said = tmp_path / "said"
+    said, survey_id = tmp_path / "said", ""
     child = warm_start.start(said, "survey", path, "--data", data, *here)
     for after in ends.values():
         until = time.monotonic() + 600

@@ -46,7 +46,9 @@ def bench_focus(seeds: int, settings: Settings, say: Callable[[str], None], prog
     summary = {place: _summary([row for row in rows if row["place"] == place]) for place in PLACES}
     for place, numbers in summary.items():
         say(f"{place}: " + ", ".join(f"{name} {_short(value)}" for name, value in numbers.items()))
-    return {"benchmark": "focus", "versions": versions(), "seeds": seeds, "summary": summary, "runs": rows}
+    result = {"benchmark": "focus", "versions": versions(), "seeds": seeds, "summary": summary, "runs": rows}
+    say(table(result))
+    return result
 
 
 def focus_once(seed: int, place: str, cache_folder: Any) -> dict[str, Any]:
@@ -160,10 +162,10 @@ def best_contrast_nm(twin: SimulatedMicroscope, spec: ExperimentSpec, point: Map
         image = twin.noiseless(command.action_id, 0)["maadf"].astype(float)
         totals.append(twin.truth()["actions"][command.action_id]["true_defocus_nm"])
         sharpness.append(ring_power(image * 1e9, command.scan.pixel_size_nm, limit_per_nm).power.sum())
-    return _top_of_cubic(np.array(totals), np.log(sharpness))
+    return top_of_cubic(np.array(totals), np.log(sharpness))
 
 
-def _top_of_cubic(x: np.ndarray, y: np.ndarray) -> float:
+def top_of_cubic(x: np.ndarray, y: np.ndarray) -> float:
     """Where a cubic through the points has its maximum."""
     middle = float(x.mean())
     cubic = np.polynomial.Polynomial.fit(x - middle, y, 3, domain=[])
@@ -189,6 +191,32 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "median_electrons": median(row["electrons"] for row in rows),
         "median_time_s": median(row["instrument_time_s"] for row in rows),
     }
+
+
+_COLUMNS = (
+    "sacrificial area", "found", "rms error as set", "worst", "rms of stated error", "rms error as found",
+    "sharpest frame, rms", "dose", "electrons", "microscope time",
+)  # fmt: skip
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The summary as the table in `docs/flows.md`."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    for place, numbers in result["summary"].items():
+        cells = [
+            f"{place}, {_FIELD_NM[place]:g} nm, {_CURRENT_PA[place]:g} pA",
+            f"{numbers['found']} of {numbers['seeds']}",
+            f"{numbers['rms_error_as_set_nm']:.2f} nm",
+            f"{numbers['worst_error_as_set_nm']:.2f} nm",
+            f"{numbers['rms_of_stated_std_nm']:.2f} nm",
+            f"{numbers['rms_error_nm']:.2f} nm",
+            f"{numbers['rms_sharpest_frame_nm']:.2f} nm",
+            f"{numbers['median_dose_e_per_a2']:,.0f} e/Å²",
+            f"{numbers['median_electrons']:.2g}",
+            f"{numbers['median_time_s']:.2g} s",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _rms(values: list[float]) -> float | None:
