@@ -124,7 +124,11 @@ def counted_image(axis: Any) -> None:
     haadf = {"haadf": AnnularDetector(80, 160)}
     images = simulate(atoms, optics, visited, haadf, sampling_nm=0.0125)
     chain = DetectorChain(
-        quantum_efficiency=0.8, gain_counts_per_e=12, gain_spread_fraction=0.4, offset_counts=40, read_noise_counts=6
+        quantum_efficiency=0.8,
+        gain_counts_per_electron=12,
+        gain_spread_fraction=0.4,
+        offset_counts=40,
+        read_noise_counts=6,
     )
     electrons = electrons_per_pixel(optics.probe_current_pa, 20)
     counts = raw_counts(images["haadf"].values.reshape(scan.shape_px), electrons, chain, rng)

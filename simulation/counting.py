@@ -43,14 +43,14 @@ def dose_e_per_a2(electrons_e_per_px: float, pixel_nm: tuple[float, float]) -> f
 class DetectorChain:
     """What lies between electrons and stored counts; the default counts every electron once.
 
-    `quantum_efficiency`: share of electrons that are registered. `gain_counts_per_e`, `gain_spread_fraction`: mean
-    counts of a registered electron, and their standard deviation over that mean (0: all alike; an exponential
+    `quantum_efficiency`: share of electrons that are registered. `gain_counts_per_electron`, `gain_spread_fraction`:
+    mean counts of a registered electron, and their standard deviation over that mean (0: all alike; an exponential
     pulse height has 1). `offset_counts` and `read_noise_counts` (rms) are added to each pixel. Counts are rounded to
     whole numbers and end at `saturation_counts`.
     """
 
     quantum_efficiency: float = 1.0
-    gain_counts_per_e: float = 1.0
+    gain_counts_per_electron: float = 1.0
     gain_spread_fraction: float = 0.0
     offset_counts: float = 0.0
     read_noise_counts: float = 0.0
@@ -60,10 +60,11 @@ class DetectorChain:
         """Refuse what no detector does."""
         if not 0 <= self.quantum_efficiency <= 1:
             raise InvalidParameter(f"quantum_efficiency = {self.quantum_efficiency} must lie between 0 and 1")
-        others = (self.gain_counts_per_e, self.gain_spread_fraction, self.read_noise_counts)
+        others = (self.gain_counts_per_electron, self.gain_spread_fraction, self.read_noise_counts)
         if not all(isfinite(value) and value >= 0 for value in others) or not isfinite(self.offset_counts):
             raise InvalidParameter(
-                f"gain_counts_per_e, gain_spread_fraction and read_noise_counts = {others} must be finite, 0 or more"
+                f"gain_counts_per_electron, gain_spread_fraction and read_noise_counts = {others} must be finite,"
+                " 0 or more"
             )
         if not 1 <= self.saturation_counts < 2**32:
             raise InvalidParameter(f"saturation_counts = {self.saturation_counts} must lie between 1 and 2^32 - 1")
@@ -79,10 +80,10 @@ def raw_counts(
     A negative image reads as 0; a negative sum of offset and noise is stored as 0.
     """
     electrons = poisson_electrons(image, electrons_e_per_px * chain.quantum_efficiency, rng)
-    counts = electrons * chain.gain_counts_per_e + chain.offset_counts
+    counts = electrons * chain.gain_counts_per_electron + chain.offset_counts
     if chain.gain_spread_fraction > 0:
         shape = np.maximum(electrons, 0) / chain.gain_spread_fraction**2
-        scale = chain.gain_counts_per_e * chain.gain_spread_fraction**2
+        scale = chain.gain_counts_per_electron * chain.gain_spread_fraction**2
         counts = rng.gamma(shape, 1.0) * scale + chain.offset_counts
     if chain.read_noise_counts > 0:
         counts = counts + rng.normal(0.0, chain.read_noise_counts, electrons.shape)

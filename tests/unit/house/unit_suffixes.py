@@ -9,9 +9,9 @@ from pathlib import Path
 
 SUFFIXES = (
     # lengths, areas, densities
-    "nm", "nm2", "per_nm", "per_nm2", "nm_per_px", "nm_per_s", "nm_per_min", "px", "per_px",
+    "nm", "nm2", "nm3", "per_nm", "per_nm2", "per_nm3", "nm_per_px", "nm_per_s", "nm_per_min", "px", "per_px",
     # angles; energies; currents; voltages; detector geometry
-    "mrad", "deg", "ev", "pa", "mm",
+    "mrad", "deg", "sr", "ev", "per_100ev", "pa", "mm",
     # time
     "us", "s", "per_s", "hz",
     # dose
@@ -79,6 +79,7 @@ NOUNS = {
     "score": "of the objective, which documents it",
     "share": "ratio",
     "sigma": "standard deviation of a logarithm or in the unit of the value beside it",
+    "strength": "of an oscillator: the number of electrons that answer as free ones would",
     "std": "in the unit of the outcome it describes",
     "threshold": "in the unit of what is compared",
     "tolerance": "relative",

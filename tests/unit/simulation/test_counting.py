@@ -34,7 +34,11 @@ def test_a_perfect_chain_counts_the_same_electrons_as_the_simulated_microscope()
 def test_mean_and_variance_of_a_real_chain():
     """Mean = g n q + offset; variance = g^2 n q (1 + spread^2) + read noise^2 + 1/12 of rounding."""
     chain = DetectorChain(
-        quantum_efficiency=0.6, gain_counts_per_e=20, gain_spread_fraction=0.5, offset_counts=100, read_noise_counts=7
+        quantum_efficiency=0.6,
+        gain_counts_per_electron=20,
+        gain_spread_fraction=0.5,
+        offset_counts=100,
+        read_noise_counts=7,
     )
     counts = raw_counts(EVEN, 80.0, chain, np.random.default_rng(1)).astype(float)
     registered = 0.2 * 80 * 0.6
@@ -43,7 +47,7 @@ def test_mean_and_variance_of_a_real_chain():
 
 
 def test_saturation_and_the_dark():
-    chain = DetectorChain(gain_counts_per_e=10, saturation_counts=255)
+    chain = DetectorChain(gain_counts_per_electron=10, saturation_counts=255)
     assert raw_counts(EVEN, 1e4, chain, np.random.default_rng(1)).max() == 255
     dark = raw_counts(-EVEN, 1e4, DetectorChain(gain_spread_fraction=1, read_noise_counts=3), np.random.default_rng(1))
     assert dark.min() == 0
