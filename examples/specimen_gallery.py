@@ -60,15 +60,23 @@ def structures() -> dict[str, tuple[Any, float, float]]:
     }
 
 
+def edge_of_a_flake(landscape: Landscape) -> np.ndarray:
+    """The middle of the side of a flake that lies on the film."""
+    edges = [
+        np.array([flake.x_nm, flake.y_nm]) + flake.normals[0] * flake.distances_nm[0]
+        for flake in landscape.flakes(-6e3, -6e3, 12e3, 12e3)
+    ]
+    return next(edge for edge in edges if landscape.terrain.has_film(edge[:1], edge[1:])[0])
+
+
 def main() -> None:
     """Compute every image, then draw."""
     from matplotlib.figure import Figure
 
     images = {name: haadf(atoms, x_nm, y_nm) for name, (atoms, x_nm, y_nm) in structures().items()}
-    landscape = Landscape(LandscapeConfig(seed=5, film_thickness_nm=3, particles_per_um2=8000, flakes_per_um2=0.3))
-    overview = landscape.overview(-20_000, -20_000, 40_000, 40_000, (240, 240))
-    flake = landscape.flakes(700, 700, 1200, 1200)[0]
-    x_nm, y_nm = np.array([flake.x_nm, flake.y_nm]) + flake.normals[0] * flake.distances_nm[0] - 2.3
+    landscape = Landscape(LandscapeConfig(seed=8, film_thickness_nm=3, particles_per_um2=8000, flakes_per_um2=0.3))
+    overview = landscape.overview(-30_000, -30_000, 60_000, 60_000, (240, 240))
+    x_nm, y_nm = edge_of_a_flake(landscape) - 2.3
     images["Landscape: 4 nm at a flake's edge"] = haadf(landscape.atoms(float(x_nm), float(y_nm), 4.6, 4.6), 0.3, 0.3)
     figure = Figure(figsize=(10, 5.4), dpi=72, layout="constrained")
     axes = figure.subplots(2, 4).ravel()
@@ -79,8 +87,8 @@ def main() -> None:
         axis.set_yticks([])
     parts = overview.thickness_nm
     shown = np.where(parts["bar"] > 0, np.nan, parts["film"] + parts["contamination"] + 3 * parts["flake"])
-    axes[7].imshow(shown, cmap="viridis", origin="lower", extent=(-20, 20, -20, 20))
-    axes[7].set_title("Landscape: thickness, 40 um", fontsize=9)
+    axes[7].imshow(shown, cmap="viridis", origin="lower", extent=(-30, 30, -30, 30))
+    axes[7].set_title("Landscape: thickness, 60 um", fontsize=9)
     axes[7].set_xticks([])
     axes[7].set_yticks([])
     figure.savefig(OUTPUT)

@@ -178,17 +178,18 @@ class Landscape:
         from ase.data import chemical_symbols
 
         data = LAYERS[self.config.flake_material]
-        found = {"C": carbon_nm * self._carbon_per_nm3}
+        nothing: NDArray[np.float64] = np.zeros(carbon_nm.shape)
+        found: dict[str, NDArray[np.float64]] = {"C": carbon_nm * self._carbon_per_nm3}
         per_site = 200.0 / (sqrt(3) * data.a_angstrom**2)
         for symbol in sorted({site[0] for site in data.sites}):
             sites = [site[0] for site in data.sites].count(symbol)
             there = 1.0 - self.config.flake_vacancy_fraction * (symbol == data.sites[-1][0])
-            found[symbol] = found.get(symbol, 0.0) + layers * per_site * sites * there
+            found[symbol] = found.get(symbol, nothing) + layers.astype(np.float64) * (per_site * sites * there)
         lattice = self._particle_lattice
         cell_nm3 = float(abs(np.linalg.det(lattice.cell_angstrom))) / 1000
         for number in np.unique(lattice.numbers):
             symbol, count = chemical_symbols[number], int((lattice.numbers == number).sum())
-            found[symbol] = found.get(symbol, 0.0) + particle_nm * count / cell_nm3
+            found[symbol] = found.get(symbol, nothing) + particle_nm * (count / cell_nm3)
         return found
 
     def _carbon(self, x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> Atomic:
