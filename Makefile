@@ -22,9 +22,10 @@ run: .venv/installed
 serve: .venv/installed
 	$(BIN)/stempilot serve
 
-# Unit tests come first (tests/conftest.py keeps that order), then the rest.
+# Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
+# installation its tests share is started once.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -31,19 +31,28 @@ settings.load_profile("house")
 
 _TESTS = Path(__file__).parent
 _ORDER = ("unit", "property", "reference", "integration", "browser", "faults")
+# A file goes to one process whole: these take longest, and come first of what is no unit test, not last and alone.
+_LONGEST = (
+    "integration/test_serve.py", "faults/test_kill_and_resume.py", "integration/test_notebooks.py",
+    "browser/test_page.py", "faults/test_served_kills.py", "faults/test_queue_race.py",
+    "integration/test_engines_and_questions.py", "integration/test_deployment_runs.py", "property/test_api_contract.py",
+)  # fmt: skip
 
 
-def _rank(item: pytest.Item) -> int:
+def _rank(item: pytest.Item) -> tuple[int, int]:
     try:
-        room = item.path.relative_to(_TESTS).parts[0]
+        path = item.path.relative_to(_TESTS)
     except ValueError:
-        return 0  # a doctest of a package
-    return _ORDER.index(room) if room in _ORDER else len(_ORDER)
+        return 0, 0  # a doctest of a package
+    if path.as_posix() in _LONGEST:
+        return 1, _LONGEST.index(path.as_posix())
+    room = path.parts[0]
+    return (_ORDER.index(room) if room in _ORDER else len(_ORDER)), len(_LONGEST)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first; within a room the random order stays."""
+    """Quick tests first, then the longest files; within a room the random order stays."""
     items.sort(key=_rank)
 
 
