@@ -1,6 +1,6 @@
 """What the REST API takes: requests per second and latencies over 16 connections, as JSON.
 
-    python benchmarks/api.py --seconds 10 --out benchmarks/results/api.json
+    python -m benchmarks.api --seconds 10 --out benchmarks/results/api.json
 
 The service runs in a process of its own on a new data folder (SQLite, synchronous FULL, group commit), every
 submission with an Idempotency-Key and a spec whose check is remembered; writes are not limited. Client and service
