@@ -18,9 +18,7 @@ from orchestrator.objectives.focus_fit import FocusFit, fit_focus
 from orchestrator.objectives.objective import FrameFacts, Score
 
 LEAST_FRAMES = 3
-_SKEW_FRACTION = (
-    0.02  # of the curve's width: it is not quite a Gaussian (aberrations left over); the twin's are 1 to 1.5 %
-)
+_SKEW_FRACTION = 0.02  # of the curve's width: it is not quite a Gaussian (aberrations left over)
 _CURVE_POINTS = 161
 
 

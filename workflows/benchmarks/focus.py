@@ -145,7 +145,7 @@ def _clean_spot(world: Any) -> tuple[float, float]:
 def best_contrast_nm(twin: SimulatedMicroscope, spec: ExperimentSpec, point: Mapping[str, Any]) -> float:
     """Total defocus at which the noiseless image of this area is sharpest, by exposing it again at twenty-one defoci.
 
-    Scan jitter alone changes the sharpness of a frame by about 3 %, as much as 0.8 nm of defocus does near the best; so
+    Scan jitter alone changes the sharpness of a frame by a few per cent, as 1 nm of defocus does near the best; so
     all of these frames are needed, by a cubic through the logarithm. Only for looking behind the curtain after a run.
     """
     optics = spec.instrument.optics
