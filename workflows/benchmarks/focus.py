@@ -169,7 +169,8 @@ def top_of_cubic(x: np.ndarray, y: np.ndarray) -> float:
     """Where a cubic through the points has its maximum."""
     middle = float(x.mean())
     cubic = np.polynomial.Polynomial.fit(x - middle, y, 3, domain=[])
-    tops = [root.real for root in cubic.deriv().roots() if abs(root.imag) < 1e-9 and cubic.deriv(2)(root.real) < 0]
+    roots = [root.real for root in cubic.deriv().roots() if abs(root.imag) < 1e-9]
+    tops = [root for root in roots if cubic.deriv(2)(root) < 0 and x.min() <= middle + root <= x.max()]
     if not tops:
         raise SpecError(f"sharpness has no maximum from {x.min():.1f} to {x.max():.1f} nm of defocus")
     return middle + min(tops, key=abs)
