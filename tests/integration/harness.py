@@ -8,7 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +64,10 @@ def stempilot(*arguments: object) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """The command line in a process of its own, started."""
+def process(*arguments: object, wrap: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process of its own, started; `wrap` goes before it, a tracer say."""
     return subprocess.Popen(
-        [sys.executable, "-c", CONSOLE, *map(str, arguments)],
+        [*wrap, sys.executable, "-c", CONSOLE, *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ class Reached:
 
 
 @cache
-def _forbidden() -> str:
+def why_not_traced() -> str:
     """Why nothing can be traced here, or nothing."""
     if shutil.which("strace") is None:
         return "strace is not installed"
@@ -45,9 +45,16 @@ def _forbidden() -> str:
 
 def tracer(output: Path) -> list[str]:
     """What to put before a command so that its calls go to `output`; skips the test where that is not possible."""
-    if because := _forbidden():
+    if because := why_not_traced():
         pytest.skip(because)
     return ["strace", "-f", "--seccomp-bpf", "-e", f"trace={','.join(CALLS)}", "-e", "signal=none", "-o", str(output)]
+
+
+def abroad(output: Path) -> set[Reached]:
+    """Those of a trace that are not on this machine."""
+    found = reached(output)
+    print(sorted(found))
+    return {each for each in found if not each.is_here}
 
 
 def reached(output: Path) -> set[Reached]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from deploy.smoke_deploy import Place, drive, installed
 from tests.integration import harness
-from tests.integration.network_trace import Reached, reached, tracer
+from tests.integration.network_trace import Reached, abroad, reached, tracer
 from tests.postgresql import new_database
 from workflows.prefect_server import free_port
 
@@ -36,12 +35,6 @@ def leave():
         except OSError: pass
 thread = threading.Thread(target=leave); thread.start(); thread.join()
 """
-
-
-def abroad(output: Path) -> set[Reached]:
-    found = reached(output)
-    print(sorted(found))
-    return {each for each in found if not each.is_here}
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +75,6 @@ def test_a_served_installation_speaks_to_this_machine_alone(smoke: tuple[dict[st
     for file in files:
         assert abroad(file) == set(), file.name
     assert any(each.family == "AF_INET" and each.port for file in files for each in reached(file))
-
-
-def test_an_embedded_run_speaks_to_this_machine_alone(data: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "workflows.cli", "run", str(harness.RASTER), "--data", str(data), "--engine", "prefect",
-        "--no-baselines", "--json", "--set", "budget.frames=2",
-    ]  # fmt: skip
-    ran = subprocess.run([*tracer(tmp_path / "trace"), *command], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["engine"] == "prefect"
-    assert abroad(tmp_path / "trace") == set()
-    assert any(each.family == "AF_INET" and each.port for each in reached(tmp_path / "trace"))
 
 
 def test_a_planted_connection_is_seen(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,63 @@ from tests.integration.harness import (
     MAP,
     RASTER,
     ROOT,
+    Outcome,
     console,
     data_folder,
     environment,
     stempilot,
     without_ids,
 )
+from tests.integration.network_trace import abroad, reached, tracer, why_not_traced
 from tests.unit.instruments.replay_files import write_record
 
 pytestmark = pytest.mark.slow
 
 
-def test_prefect_makes_the_same_decisions(forward_model: Path, tmp_path: Path) -> None:
+RUN = ("run", RASTER, "--no-baselines", "--no-report", "--seed", 2, "--set", "budget.frames=6")
+
+
+@dataclass(frozen=True)
+class ByPrefect:
+    """A run with Prefect: its data folder, how it ended, the trace of whom it spoke to (None: nothing is traced)."""
+
+    data: Path
+    outcome: Outcome
+    trace: Path | None
+
+
+@pytest.fixture(scope="module")
+def by_prefect(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -> ByPrefect:
     """A process of its own, no network but loopback: proxies lead nowhere, so anything else would fail and be said."""
-    documents: dict[str, dict[str, Any]] = {}
+    folder = tmp_path_factory.mktemp("prefect")
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     offline = environment(**nowhere, NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
-    for engine in ("prefect", "local"):
-        data = data_folder(tmp_path, forward_model, engine)
-        said = console(
-            "run", RASTER, "--data", data, "--engine", engine, "--no-baselines", "--no-report", "--seed", 2,
-            "--set", "budget.frames=6", env=offline,
-        ).expect(0)  # fmt: skip
+    data, trace = data_folder(folder, forward_model), folder / "trace"
+    wrap = [] if why_not_traced() else tracer(trace)
+    outcome = console(*RUN, "--data", data, "--engine", "prefect", wrap=wrap, env=offline)
+    return ByPrefect(data, outcome.expect(0), trace if wrap else None)
+
+
+def test_prefect_makes_the_same_decisions(by_prefect: ByPrefect, data: Path) -> None:
+    by_hand = stempilot(*RUN, "--data", data, "--engine", "local").expect(0)
+    documents: dict[str, dict[str, Any]] = {}
+    for engine, said, folder in (("prefect", by_prefect.outcome, by_prefect.data), ("local", by_hand, data)):
         assert said.stderr == ""
         ours = ("preparing", "frame ", "Small raster", "completed", "spent", "  ", "against", "dose ledger")
         assert [line for line in said.stdout.splitlines() if not line.startswith(ours)] == []
-        documents[engine] = stempilot("show", "latest", "--data", data, "--json").expect(0).document
+        documents[engine] = stempilot("show", "latest", "--data", folder, "--json").expect(0).document
         assert documents[engine]["engine"] == engine
-        with Catalogue.open(data, read_only=True) as catalogue:
+        with Catalogue.open(folder, read_only=True) as catalogue:
             assert list(catalogue.events(documents[engine]["id"], kinds=("engine_changed",))) == []
     assert without_ids(documents["prefect"]) == without_ids(documents["local"])
     assert documents["prefect"]["truth"] == documents["local"]["truth"]
+
+
+def test_an_embedded_run_speaks_to_this_machine_alone(by_prefect: ByPrefect) -> None:
+    if by_prefect.trace is None:
+        pytest.skip(why_not_traced())
+    assert abroad(by_prefect.trace) == set()
+    assert any(each.family == "AF_INET" and each.port for each in reached(by_prefect.trace))
 
 
 def test_an_error_before_the_start_is_quiet_with_prefect(forward_model: Path, tmp_path: Path) -> None:
@@ -78,9 +105,9 @@ def test_baselines_run_on_the_same_world_and_budget(data: Path) -> None:
 def test_element_map_of_a_replayed_record(tmp_path: Path) -> None:
     record = write_record(tmp_path / "record.npz", 64)
     documents = []
-    for name in ("one", "two"):
+    for name, options in (("one", ()), ("two", ("--no-baselines", "--no-report"))):
         outcome = stempilot(
-            "run", MAP, "--data", tmp_path / name, "--engine", "local", "--seed", 1, "--json",
+            "run", MAP, "--data", tmp_path / name, "--engine", "local", "--seed", 1, "--json", *options,
             "--set", f"instrument.config.file={record}",
         )  # fmt: skip
         documents.append(outcome.expect(0).document)
