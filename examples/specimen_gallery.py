@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def edge_of_a_flake(landscape: Landscape) -> np.ndarray:
 def main() -> None:
     """Compute every image, then draw."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     images = {name: haadf(atoms, x_nm, y_nm) for name, (atoms, x_nm, y_nm) in structures().items()}
     landscape = Landscape(LandscapeConfig(seed=8, film_thickness_nm=3, particles_per_um2=8000, flakes_per_um2=0.3))
@@ -81,7 +83,7 @@ def main() -> None:
     figure = Figure(figsize=(10, 5.4), dpi=72, layout="constrained")
     axes = figure.subplots(2, 4).ravel()
     for axis, (name, image) in zip(axes, images.items(), strict=False):
-        axis.imshow(image, cmap="gray", origin="lower", extent=(0, SIDE_NM, 0, SIDE_NM))
+        axis.imshow(image, cmap="gray", interpolation="bicubic", origin="lower", extent=(0, SIDE_NM, 0, SIDE_NM))
         axis.set_title(name, fontsize=9)
         axis.set_xticks([0, SIDE_NM], ["0", "4 nm"], fontsize=8)
         axis.set_yticks([])
@@ -91,7 +93,9 @@ def main() -> None:
     axes[7].set_title("Landscape: thickness, 60 um", fontsize=9)
     axes[7].set_xticks([])
     axes[7].set_yticks([])
-    figure.savefig(OUTPUT)
+    drawn = BytesIO()
+    figure.savefig(drawn)
+    Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(OUTPUT, optimize=True)
 
 
 if __name__ == "__main__":
