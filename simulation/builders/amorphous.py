@@ -37,12 +37,12 @@ _OVERSAMPLING, _SPARE, _STEP = 1.4, 1.05, 1.2
 
 
 def spaced(
-    points: NDArray[np.float64], marks: NDArray[np.float64], distance: float, box: NDArray[np.float64] | None = None
+    points: NDArray[np.float64], marks: NDArray[np.float64], distance_nm: float, box: NDArray[np.float64] | None = None
 ) -> NDArray[np.bool_]:
-    """Which of the points are kept so that no two are nearer than `distance`; periodic in `box` where one is given."""
+    """Which of the points are kept so that no two are nearer than the distance; periodic in `box` if one is given."""
     from scipy.spatial import cKDTree
 
-    pairs = cKDTree(points, boxsize=box).query_pairs(distance, output_type="ndarray")
+    pairs = cKDTree(points, boxsize=box).query_pairs(distance_nm, output_type="ndarray")
     later = np.where(marks[pairs[:, 0]] < marks[pairs[:, 1]], pairs[:, 1], pairs[:, 0])
     earlier = pairs.sum(axis=1) - later
     kept, undecided = np.zeros(len(points), dtype=bool), np.ones(len(points), dtype=bool)
@@ -62,12 +62,12 @@ def spaced(
 
 
 @lru_cache(maxsize=64)
-def kept_fraction(candidates_per_volume: float) -> float:
+def kept_fraction(candidate_count: float) -> float:
     """Share of random candidates that `spaced` keeps, their number being per cube of the least distance; measured.
 
     A periodic cube of about 20,000 candidates from a fixed seed: the same number on every machine, good to 1 %.
     """
-    side = (20_000 / candidates_per_volume) ** (1 / 3)
+    side = (20_000 / candidate_count) ** (1 / 3)
     rng = np.random.default_rng([20, 26])
     points = rng.random((20_000, 3)) * side
     return float(spaced(points, rng.random(20_000), 1.0, np.full(3, side)).mean())

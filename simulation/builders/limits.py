@@ -31,11 +31,11 @@ def positive(name: str, value: float, unit: str) -> float:
     return float(value)
 
 
-def within(name: str, value: float, least: float, most: float, unit: str) -> float:
-    """`value` as a float, refused outside `least` to `most` (both allowed)."""
-    if not (isfinite(value) and least <= value <= most):
+def within(name: str, value: float, low: float, high: float, unit: str) -> float:
+    """`value` as a float, refused outside `low` to `high` (both allowed)."""
+    if not (isfinite(value) and low <= value <= high):
         raise InvalidParameter(
-            f"{name} = {value} {unit} is outside {least:g} to {most:g} {unit}; choose a value between them"
+            f"{name} = {value} {unit} is outside {low:g} to {high:g} {unit}; choose a value between them"
         )
     return float(value)
 

@@ -26,7 +26,7 @@ class Flake:
     layer_count: int
     normals: NDArray[np.float64]
     distances_nm: NDArray[np.float64]
-    mark: float
+    mark_fraction: float
 
     def outside_nm(self, x_nm: NDArray[np.float64], y_nm: NDArray[np.float64]) -> NDArray[np.float64]:
         """How far points lie outside the nearest side; negative inside."""
@@ -42,7 +42,7 @@ class Particle:
     y_nm: float
     radius_nm: float
     rotation: NDArray[np.float64]
-    mark: float
+    mark_fraction: float
 
 
 Thing = TypeVar("Thing", Flake, Particle)
@@ -128,7 +128,7 @@ def _hard_core(things: list[Thing], largest_radius_nm: float) -> NDArray[np.bool
         return kept
     centres = np.array([(thing.x_nm, thing.y_nm) for thing in things])
     radii = np.array([thing.radius_nm for thing in things])
-    marks = np.array([thing.mark for thing in things])
+    marks = np.array([thing.mark_fraction for thing in things])
     pairs = cKDTree(centres).query_pairs(2 * largest_radius_nm + _GAP_NM, output_type="ndarray")
     first, second = pairs[:, 0], pairs[:, 1]
     apart = np.linalg.norm(centres[first] - centres[second], axis=1)

@@ -26,10 +26,10 @@ def generator_at(seed: int, purpose: Purpose, *tile: int) -> np.random.Generator
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, int(purpose), *keys])))
 
 
-def tiles(low: NDArray[np.float64], high: NDArray[np.float64], side: float) -> Iterator[tuple[int, ...]]:
+def tiles(low: NDArray[np.float64], high: NDArray[np.float64], side_nm: float) -> Iterator[tuple[int, ...]]:
     """Indices of all tiles of that side that meet the box from `low` to `high`, in any number of dimensions."""
-    first = np.floor(np.asarray(low) / side).astype(int)
-    counts = np.floor(np.asarray(high) / side).astype(int) - first + 1
+    first = np.floor(np.asarray(low) / side_nm).astype(int)
+    counts = np.floor(np.asarray(high) / side_nm).astype(int) - first + 1
     for index in np.ndindex(*counts):
         yield tuple(int(start + step) for start, step in zip(first, index, strict=True))
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 SUFFIXES = (
     # lengths, areas, densities
-    "nm", "nm2", "nm3", "per_nm", "per_nm2", "per_nm3", "nm_per_px", "nm_per_s", "nm_per_min", "px", "per_px",
+    "nm", "nm2", "nm3", "per_nm", "per_nm2", "per_nm3", "per_um2", "nm_per_px", "nm_per_s", "nm_per_min",
+    "px", "per_px", "g_per_cm3",
     # angles; energies; currents; voltages; detector geometry
     "mrad", "deg", "sr", "ev", "per_100ev", "pa", "mm",
     # time
