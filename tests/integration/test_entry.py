@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from sysconfig import get_path
 
 import pytest
 import typer
@@ -23,6 +25,13 @@ def test_every_command_is_loaded_from_the_room_that_has_it() -> None:
 
 def _name(command: typer.models.CommandInfo) -> str:
     return command.name or command.callback.__name__.replace("_", "-")
+
+
+def test_the_command_answers(tmp_path: Path) -> None:
+    command = Path(get_path("scripts")) / "stempilot"
+    done = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout
 
 
 @pytest.mark.parametrize("word", ["watchdog", "instrument-host", "prefect-server"])

@@ -24,7 +24,7 @@ from workflows.notebook import Candidate, Laboratory, Table
 from workflows.notebook.drawing import UNKNOWN, median_of
 from workflows.notebook.trial import Trial
 
-SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
+SPEC = Path(__file__).parent / "specs" / "small_map.yaml"
 SURVEY = {"purpose": "survey", "mode": "survey", "x_nm": 0, "y_nm": 0, "field_of_view_nm": 640, "dwell_time_us": 1}
 CELL = {"purpose": "field", "mode": "eds", "field_of_view_nm": 40, "dwell_time_us": 1000, "prelude": [SURVEY]}
 

@@ -21,7 +21,7 @@ from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import join, make_policy, prepare
 from workflows.restart import restore
 
-SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
+SPEC = Path(__file__).parent / "specs" / "small_map.yaml"
 
 
 @dataclass

@@ -31,7 +31,7 @@ from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import join, make_policy, prepare
 from workflows.restart import restore
 
-SPEC = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_map.yaml"
+SPEC = Path(__file__).parent / "specs" / "small_map.yaml"
 FIELDS = {
     "purpose": "field", "mode": "eds", "field_of_view_nm": 40.0, "dwell_time_us": 500.0,
     "prelude": [{"purpose": "survey", "mode": "survey", "x_nm": 0.0, "y_nm": 0.0, "field_of_view_nm": 640.0,

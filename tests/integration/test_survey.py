@@ -25,7 +25,7 @@ from workflows.flows.survey import Survey
 from workflows.flows.survey_report import survey_on_page, write_survey_page
 from workflows.roles import RoleLock
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "integration" / "specs" / "small_raster.yaml"
+TEMPLATE = Path(__file__).parent / "specs" / "small_raster.yaml"
 OVERVIEW = {"mode": "maadf", "probe_current_pa": 10.0}
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
