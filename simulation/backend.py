@@ -28,7 +28,10 @@ _GPU_BATCH_BYTES = 1024 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An array-API namespace with a device, its two-dimensional FFTs, and how much to batch."""
+    """An array-API namespace with a device, its FFTs, and how much to batch.
+
+    `fft(array, count, axis)` pads with zeros to `count` along the axis.
+    """
 
     name: str
     xp: Any
@@ -38,6 +41,7 @@ class Backend:
     fft2: Callable[[Array], Array]
     ifft2: Callable[[Array], Array]
     irfft2: Callable[[Array, tuple[int, int]], Array]
+    fft: Callable[[Array, int, int], Array]
     _asarray: Callable[[NDArray[Any]], Array]
     _to_numpy: Callable[[Array], NDArray[Any]]
 
@@ -100,6 +104,7 @@ def _torch(device_name: str, batch_bytes: int, memory_bytes: int) -> Backend:
         fft2=torch.fft.fft2,
         ifft2=torch.fft.ifft2,
         irfft2=lambda array, shape: torch.fft.irfft2(array, s=shape),
+        fft=lambda array, count, axis: torch.fft.fft(array, n=count, dim=axis),
         _asarray=lambda array: torch.tensor(array, device=device),
         _to_numpy=lambda array: array.detach().cpu().numpy(),
     )
@@ -115,6 +120,7 @@ def _numpy() -> Backend:
         fft2=lambda array: scipy.fft.fft2(array),
         ifft2=lambda array: scipy.fft.ifft2(array),
         irfft2=lambda array, shape: scipy.fft.irfft2(array, s=shape),
+        fft=lambda array, count, axis: scipy.fft.fft(array, n=count, axis=axis),
         _asarray=lambda array: np.array(array),
         _to_numpy=lambda array: np.asarray(array),
     )
@@ -135,6 +141,7 @@ def _cupy() -> Backend:
         fft2=cupy.fft.fft2,
         ifft2=cupy.fft.ifft2,
         irfft2=lambda array, shape: cupy.fft.irfft2(array, s=shape),
+        fft=lambda array, count, axis: cupy.fft.fft(array, n=count, axis=axis),
         _asarray=cupy.asarray,
         _to_numpy=cupy.asnumpy,
     )

@@ -153,6 +153,18 @@ class _Angles:
         return channel[:, None] == np.arange(detector.ring_count * detector.segment_count)[None, :]
 
 
+def has_pixels(detectors: Mapping[str, Detector]) -> bool:
+    """Whether any of them records diffraction patterns."""
+    return any(isinstance(detector, PixelatedDetector) for detector in detectors.values())
+
+
+def channel_masks(
+    detector: AnnularDetector | SegmentedDetector, grid: WaveGrid, wavelength_angstrom: float
+) -> NDArray[np.bool_]:
+    """Which of a grid's pixels each channel of a detector counts, (pixels, channels)."""
+    return _Angles(grid, wavelength_angstrom).masks(detector)
+
+
 def detector_shape(detector: Detector) -> tuple[int, ...]:
     """Trailing shape of the signal of a detector whose size does not depend on the grid."""
     return (detector.ring_count, detector.segment_count) if isinstance(detector, SegmentedDetector) else ()

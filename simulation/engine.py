@@ -15,10 +15,25 @@ from numpy.typing import ArrayLike, NDArray
 from instruments.optics import Coherence, Optics
 from simulation.backend import backend
 from simulation.coherence import SourceBlur, focal_nodes
-from simulation.detectors import AnnularDetector, Detector, DetectorBank, PixelatedDetector, check_detectors
+from simulation.detectors import (
+    AnnularDetector,
+    Detector,
+    DetectorBank,
+    PixelatedDetector,
+    check_detectors,
+    has_pixels,
+)
 from simulation.electron import wavelength_angstrom
-from simulation.errors import InvalidParameter
-from simulation.method_choice import CHECK_POINT_COUNT, INTERPOLATIONS, Candidate, Workload, candidates, check_method
+from simulation.errors import InvalidParameter, MethodUnavailable
+from simulation.method_choice import (
+    CHECK_POINT_COUNT,
+    INTERPOLATIONS,
+    Candidate,
+    Workload,
+    candidates,
+    check_method,
+    windows,
+)
 from simulation.multislice import step_count
 from simulation.phonons import FrozenPhonons, Phonons, configurations
 from simulation.potential import PotentialModel
@@ -29,10 +44,13 @@ from simulation.slices import slice_count, slices_of
 from simulation.sources import Source, Sources
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
+from simulation.windowed import smallest_side_nm
 
 Signals = dict[str, NDArray[np.float64]]
 """Detector signals (points, *detector shape) by name, fractions of the incident beam."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
+_WINDOW_ERROR_MARGIN = 1.5
+_LARGEST_WINDOW_STEP = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,22 +214,53 @@ class Simulator:
         self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> _Measurement:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
-        if self._method != "auto":
-            candidate = Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)
-            return self._measure_by(candidate, nodes, points, detectors)
-        *approximate, exact = self._candidates(nodes[0][0], len(points) * len(nodes))
-        for candidate in approximate:
-            measured = self._measure_by(candidate, nodes, points, detectors)
-            if measured.error_estimate.ratio <= self._accuracy:
-                return measured
-        return self._measure_by(exact, nodes, points, detectors)
+        if self._method in ("auto", "windowed"):
+            return self._first_good(nodes, points, detectors)
+        candidate = Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)
+        return self._measure_by(candidate, nodes, points, detectors)
 
-    def _candidates(self, optics: Optics, probe_count: int) -> list[Candidate]:
-        """Approximate methods worth trying, then the cheapest exact one."""
+    def _first_good(
+        self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> _Measurement:
+        """Of what is tried the first within the accuracy asked for, else the last.
+
+        Errors of windows fall at least as fast as their side grows: sides that cannot do are left out.
+        """
+        measured, smallest_px = None, 0.0
+        tried = self._candidates(nodes[0][0], len(points) * len(nodes), detectors)
+        for candidate in tried:
+            if candidate.window_px is not None and candidate is not tried[-1] and candidate.window_px[0] < smallest_px:
+                continue
+            measured = self._measure_by(candidate, nodes, points, detectors)
+            ratio = measured.error_estimate.ratio
+            if ratio <= self._accuracy:
+                break
+            if candidate.window_px is not None:
+                smallest_px = candidate.window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
+        if measured is None:
+            raise MethodUnavailable(
+                f"no window that holds the probe goes twice into this cell of {self._specimen.cell_angstrom} angstrom;"
+                " repeat the cell, reduce the defocus, or use method='multislice' or 'prism'"
+            )
+        return measured
+
+    def _candidates(self, optics: Optics, probe_count: int, detectors: Mapping[str, Detector]) -> list[Candidate]:
+        """Approximate methods worth trying, then the cheapest exact one; windows alone if they were asked for."""
         specimens = self._sources.specimens
+        if self._method == "windowed" and has_pixels(detectors):
+            raise MethodUnavailable("windows do not resolve diffraction patterns; use method='multislice' or 'prism'")
         steps = step_count(slices_of(specimens[0], self._slice_thickness_nm).order)
-        memory_bytes = self._on.memory_bytes // len(specimens)
-        workload = Workload(self.grid, optics, max(1, steps), probe_count, memory_bytes)
+        workload = Workload(
+            self.grid,
+            optics,
+            max(1, steps),
+            probe_count,
+            self._on.memory_bytes // len(specimens),
+            self._sources.crystal(0) if len(specimens) == 1 and self._method == "auto" else None,
+            None if has_pixels(detectors) else smallest_side_nm(optics, self.grid, self._specimen.cell_angstrom[2]),
+        )
+        if self._method == "windowed":
+            return windows(workload)
         kept = frozenset(
             factor for factor in INTERPOLATIONS if self._sources.kept_matrix(0, optics, factor) is not None
         )
@@ -250,15 +299,34 @@ class Simulator:
         detectors: Mapping[str, Detector],
     ) -> Signals:
         """One configuration, averaged over the focal spread."""
-        source = self._sources.source(candidate, configuration, nodes[0][0])
-        bank = self._bank(source, nodes[0][0], detectors)
         total: Signals = {}
         for optics, weight in nodes:
-            parts = [bank.measure(intensity) for _, intensity in source.intensities(optics, points)]
+            values = self._exposed(candidate, configuration, optics, points, detectors)
             for name in detectors:
-                values = np.concatenate([self._on.to_numpy(part[name]) for part in parts]).astype(np.float64)
-                total[name] = total.get(name, 0.0) + weight * values
+                total[name] = total.get(name, 0.0) + weight * values[name]
         return total
+
+    def _exposed(
+        self,
+        candidate: Candidate,
+        configuration: int,
+        optics: Optics,
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+    ) -> Signals:
+        """One configuration at one focus."""
+        direct = None
+        if not has_pixels(detectors):
+            direct = self._sources.signal_source(candidate, configuration, optics)
+        if direct is not None:
+            return direct.signals(optics, points, detectors)
+        source = self._sources.source(candidate, configuration, optics)
+        bank = self._bank(source, optics, detectors)
+        parts = [bank.measure(intensity) for _, intensity in source.intensities(optics, points)]
+        return {
+            name: np.concatenate([self._on.to_numpy(part[name]) for part in parts]).astype(np.float64)
+            for name in detectors
+        }
 
     def _bank(self, source: Source, optics: Optics, detectors: Mapping[str, Detector]) -> DetectorBank:
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
@@ -284,11 +352,12 @@ class Simulator:
     ) -> _ErrorEstimate:
         """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
 
-        Patterns on a coarser diffraction grid are compared through rings. With a method asked for by name the
-        estimate is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics.
+        Patterns on a coarser diffraction grid are compared through rings. With PRISM asked for by name the estimate
+        is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics. Of windows
+        the difference is stated with a margin, because few probes may miss the worst.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
-        if self._method != "auto" and key in self._known_errors:
+        if self._method == "prism" and key in self._known_errors:
             return self._known_errors[key]
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
@@ -298,13 +367,15 @@ class Simulator:
         own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
         ratios = [np.sqrt(np.mean((own[name] - reference[name]) ** 2)) / spreads[name] for name in compared]
-        self._known_errors[key] = _ErrorEstimate(float(max(ratios)), optics)
+        margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
+        self._known_errors[key] = _ErrorEstimate(margin * float(max(ratios)), optics)
         return self._known_errors[key]
 
     def _attributes(self, optics: Optics, coherence: Coherence, measured: _Measurement) -> dict[str, Any]:
         return {
             "method": measured.candidate.method,
             "interpolation": measured.candidate.interpolation,
+            "window_px": list(measured.candidate.window_px or self.grid.shape_px),
             "error_estimate": measured.error_estimate.ratio,
             "error_estimate_optics": measured.error_estimate.optics.model_dump_json(),
             "phonon_standard_error": measured.phonon_standard_error,

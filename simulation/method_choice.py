@@ -1,17 +1,18 @@
-"""Which method images a specimen most cheaply: predicted work of multislice and of PRISM at each interpolation."""
+"""Which method images a specimen most cheaply: the predicted work of each method that could."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2
+from math import ceil, log2
 
 from instruments.optics import Optics
+from simulation.bloch_matrix import Crystal
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.prism import Layout, scattering_matrix_bytes
-from simulation.wave_grid import WaveGrid
+from simulation.wave_grid import WaveGrid, fft_friendly
 
-METHODS = ("auto", "multislice", "prism")
-LATER_METHODS = ("windowed", "periodic", "incoherent")
+METHODS = ("auto", "multislice", "prism", "periodic", "windowed")
+LATER_METHODS = ("incoherent",)
 INTERPOLATIONS = (1, 2, 4)
 """Interpolations of PRISM that `auto` considers."""
 CHECK_POINT_COUNT = 12
@@ -22,6 +23,8 @@ _MEMORY_SHARE = 0.3
 _WORTH_APPROXIMATING = 0.6
 _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
+_WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+_TAIL_TRANSFORMS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Workload:
     step_count: int
     probe_count: int
     memory_bytes: int
+    crystal: Crystal | None = None
+    smallest_window_nm: float | None = None
+    """None where windows will not do, because a detector has pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,12 @@ class Candidate:
     method: str
     interpolation: int
     work_flops: float
+    window_px: tuple[int, int] | None = None
 
     @property
     def is_exact(self) -> bool:
         """Whether the result is that of multislice up to rounding."""
-        return self.method == "multislice" or self.interpolation == 1
+        return self.method in ("multislice", "periodic") or (self.method == "prism" and self.interpolation == 1)
 
 
 def check_method(method: str, interpolation: int, accuracy: float) -> None:
@@ -73,10 +80,36 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
             continue
         candidate = Candidate("prism", interpolation, _prism_flops(workload, interpolation, kept_interpolations))
         (exact if interpolation == 1 else approximate).append(candidate)
+    if workload.crystal is not None:
+        exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
+    approximate += windows(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
     limit = _WORTH_APPROXIMATING * exact[0].work_flops - CHECK_POINT_COUNT * _propagation_flops(workload)
     worth = [candidate for candidate in approximate if candidate.work_flops < limit]
     return [*sorted(worth, key=lambda candidate: candidate.work_flops), *exact]
+
+
+def windows(workload: Workload) -> list[Candidate]:
+    """Windows that go into the grid, smallest first."""
+    if workload.smallest_window_nm is None:
+        return []
+    shapes = [window_shape(workload.grid, step * workload.smallest_window_nm) for step in _WINDOW_SIDE_STEPS]
+    return [
+        Candidate("windowed", 1, _windowed_flops(workload, shape), shape)
+        for shape in dict.fromkeys(shapes)
+        if fits(workload.grid, shape)
+    ]
+
+
+def window_shape(grid: WaveGrid, side_nm: float) -> tuple[int, int]:
+    """Even FFT-friendly pixel counts that span at least `side_nm`."""
+    rows, columns = (2 * fft_friendly(max(8, ceil(side_nm * 10 / sampling / 2))) for sampling in grid.sampling_angstrom)
+    return rows, columns
+
+
+def fits(grid: WaveGrid, shape_px: tuple[int, int]) -> bool:
+    """Whether two windows side by side go into the grid, so that distances in one are not ambiguous."""
+    return all(2 * own <= whole for own, whole in zip(shape_px, grid.shape_px, strict=True))
 
 
 def _fits(workload: Workload, interpolation: int) -> bool:
@@ -93,6 +126,23 @@ def _propagation_flops(workload: Workload) -> float:
     """One wave through the specimen: two Fourier transforms a step, and the last."""
     pixels = workload.grid.shape_px[0] * workload.grid.shape_px[1]
     return workload.step_count * pixels * (2 * 5 * log2(pixels) + _ELEMENTWISE_FLOPS)
+
+
+def _periodic_flops(workload: Workload, crystal: Crystal) -> float:
+    """The plane waves of the aperture on one unit cell; symmetry saves about as much as it has operations."""
+    beam_count = len(Layout.of(workload.grid, 1).beams(workload.optics)) / len(crystal.operations)
+    rows, columns = crystal.unit_grid.shape_px
+    each = workload.step_count * rows * columns * (10 * log2(rows * columns) + _ELEMENTWISE_FLOPS)
+    return beam_count * each + workload.probe_count * 8e3
+
+
+def _windowed_flops(workload: Workload, shape_px: tuple[int, int]) -> float:
+    """Windows of every probe, and the maps of what they leave out."""
+    own, whole = shape_px[0] * shape_px[1], workload.grid.shape_px[0] * workload.grid.shape_px[1]
+    steps = max(1, workload.step_count - 1) * own * (2 * 5 * log2(own) + _ELEMENTWISE_FLOPS)
+    detecting = 4 * own * (5 * log2(4 * own) + _ELEMENTWISE_FLOPS)
+    tails = _TAIL_TRANSFORMS * workload.step_count * whole * 5 * log2(whole)
+    return workload.probe_count * (steps + detecting) + tails
 
 
 def _prism_flops(workload: Workload, interpolation: int, kept: frozenset[int]) -> float:

@@ -144,14 +144,22 @@ class Propagator:
     P = exp(-i pi lambda dz k^2 - 2 pi i dz (kx tan tilt_x + ky tan tilt_y)).
     """
 
-    def __init__(self, optics: Optics, grid: WaveGrid, thickness_angstrom: float, on: Backend) -> None:
-        """`optics` gives the wavelength and the tilt of the beam."""
+    def __init__(
+        self,
+        optics: Optics,
+        grid: WaveGrid,
+        thickness_angstrom: float,
+        on: Backend,
+        offset_per_angstrom: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """`optics` gives the wavelength and the tilt of the beam; `offset_per_angstrom` (y, x) is added to k."""
         ky, kx = grid.frequencies_per_angstrom()
+        ky, kx = ky + offset_per_angstrom[0], kx + offset_per_angstrom[1]
         tilt_x, tilt_y = tan(optics.tilt_x_mrad * 1e-3), tan(optics.tilt_y_mrad * 1e-3)
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
         path = np.pi * wavelength * (ky**2 + kx**2) + 2 * np.pi * (kx * tilt_x + ky * tilt_y)
         self._phase: NDArray[np.float64] = -thickness_angstrom * path
-        self._aperture = grid.antialias_aperture()
+        self._aperture = grid.antialias_aperture(offset_per_angstrom)
         self._on = on
         self._powers: dict[int, Array] = {}
 

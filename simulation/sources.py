@@ -1,8 +1,8 @@
-"""Where diffraction intensities come from: every probe propagated, or summed from a kept scattering matrix."""
+"""Where signals come from: every probe propagated, whole or in a window, or summed from a kept scattering matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
+from simulation.bloch_matrix import BlochMatrix, Crystal
+from simulation.detectors import Detector
+from simulation.errors import MethodUnavailable
 from simulation.method_choice import Candidate
 from simulation.multislice import Propagator, Transmissions, propagate, transmissions
 from simulation.potential import PotentialModel
@@ -17,8 +20,11 @@ from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
+from simulation.windowed import WindowedSource
 
 _KEPT_MEMORY_SHARE = 0.4
+_BLOCH = 0
+"""In the place of PRISM's interpolation."""
 
 
 class Source(Protocol):
@@ -30,6 +36,16 @@ class Source(Protocol):
 
     def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
         """Batches of (n, pixels), each with the index of its first point; they sum to 1 in vacuum."""
+        ...
+
+
+class SignalSource(Protocol):
+    """What turns probe positions into the signals of detectors with channels, without intensities between."""
+
+    def signals(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, NDArray[np.float64]]:
+        """(points, *detector shape) by name, fractions of the incident beam."""
         ...
 
 
@@ -72,10 +88,13 @@ class Sources:
         self._model = model
         self._on = on
         self._limit_bytes = int(_KEPT_MEMORY_SHARE * on.memory_bytes)
-        self._kept: dict[tuple[Any, ...], Transmissions | ScatteringMatrix] = {}
+        self._kept: dict[tuple[Any, ...], _Kept] = {}
+        self._crystals: dict[int, Crystal | None] = {}
 
     def source(self, candidate: Candidate, configuration: int, optics: Optics) -> Source:
-        """The source for a method, of configuration number `configuration`."""
+        """The source of intensities for a method, of configuration number `configuration`."""
+        if candidate.method == "periodic":
+            return self.bloch_matrix(configuration, optics)
         if candidate.method == "multislice":
             return MultisliceSource(self._transmissions(configuration, optics.beam_energy_ev), self._grid, self._on)
         matrix = self.kept_matrix(configuration, optics, candidate.interpolation)
@@ -84,6 +103,48 @@ class Sources:
             specimen = self._transmissions(configuration, optics.beam_energy_ev)
             matrix = ScatteringMatrix(optics, specimen, self._grid, candidate.interpolation, self._on)
             self._keep(_matrix_key(configuration, optics, candidate.interpolation), matrix)
+        return matrix
+
+    def signal_source(self, candidate: Candidate, configuration: int, optics: Optics) -> SignalSource | None:
+        """The source of signals of a method that has one."""
+        if candidate.method == "periodic":
+            return self.bloch_matrix(configuration, optics)
+        if candidate.window_px is None:
+            return None
+        specimen = self._transmissions(configuration, optics.beam_energy_ev)
+        return WindowedSource(specimen, self._grid, candidate.window_px, self._on)
+
+    def crystal(self, configuration: int) -> Crystal | None:
+        """How a configuration repeats; None where it does not."""
+        if configuration not in self._crystals:
+            same_pixels = self._model.placement == "bilinear" or self._model.projection == "finite"
+            specimen = self.specimens[configuration]
+            self._crystals[configuration] = Crystal.of(specimen, self._grid, same_pixels=same_pixels)
+        return self._crystals[configuration]
+
+    def kept_bloch_matrix(self, configuration: int, optics: Optics) -> BlochMatrix | None:
+        """A Bloch-wise scattering matrix that can image with these optics without propagating, if there is one."""
+        kept = self._kept.get(_matrix_key(configuration, optics, _BLOCH))
+        if not isinstance(kept, BlochMatrix):
+            return None
+        return kept if kept.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad else None
+
+    def bloch_matrix(self, configuration: int, optics: Optics) -> BlochMatrix:
+        """The Bloch-wise scattering matrix of a perfect crystal. Raises MethodUnavailable where nothing repeats."""
+        matrix = self.kept_bloch_matrix(configuration, optics)
+        if matrix is not None:
+            return matrix
+        crystal = self.crystal(configuration)
+        if crystal is None:
+            raise MethodUnavailable(
+                "method 'periodic' needs a crystal that repeats within the cell, without phonons or defects;"
+                " repeat the unit cell (atoms * (n, m, 1)), or use method='multislice'"
+            )
+        unit = transmissions(
+            crystal.unit, crystal.unit_grid, self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
+        )
+        matrix = BlochMatrix(optics, unit, crystal, self._grid, self._on)
+        self._keep(_matrix_key(configuration, optics, _BLOCH), matrix)
         return matrix
 
     def kept_matrix(self, configuration: int, optics: Optics, interpolation: int) -> ScatteringMatrix | None:
@@ -103,7 +164,7 @@ class Sources:
         self._keep(key, made)
         return made
 
-    def _keep(self, key: tuple[Any, ...], thing: Transmissions | ScatteringMatrix) -> None:
+    def _keep(self, key: tuple[Any, ...], thing: _Kept) -> None:
         self._kept.pop(key, None)
         if thing.bytes_count > self._limit_bytes:
             return
@@ -112,6 +173,9 @@ class Sources:
         ):
             del self._kept[next(iter(self._kept))]
         self._kept[key] = thing
+
+
+_Kept = Transmissions | ScatteringMatrix | BlochMatrix
 
 
 def _matrix_key(configuration: int, optics: Optics, interpolation: int) -> tuple[Any, ...]:

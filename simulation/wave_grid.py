@@ -19,10 +19,14 @@ _PIXEL_LIMIT = 2**15
 
 @dataclass(frozen=True, slots=True)
 class WaveGrid:
-    """`shape_px` pixels over the periodic `extent_angstrom`, both (y, x)."""
+    """`shape_px` pixels over the periodic `extent_angstrom`, both (y, x).
+
+    `band_sampling_angstrom`: the pixel whose antialias aperture holds here; None for the coarser side of its own.
+    """
 
     shape_px: tuple[int, int]
     extent_angstrom: tuple[float, float]
+    band_sampling_angstrom: float | None = None
 
     @classmethod
     def for_cell(
@@ -48,7 +52,11 @@ class WaveGrid:
     @property
     def cutoff_per_angstrom(self) -> float:
         """Spatial frequency beyond which no wave exists (antialiasing)."""
-        return ANTIALIAS_FRACTION / (2 * max(self.sampling_angstrom))
+        return ANTIALIAS_FRACTION / (2 * self._band_sampling)
+
+    @property
+    def _band_sampling(self) -> float:
+        return max(self.sampling_angstrom) if self.band_sampling_angstrom is None else self.band_sampling_angstrom
 
     def cutoff_mrad(self, wavelength_angstrom: float) -> float:
         """The same as an angle."""
@@ -65,13 +73,30 @@ class WaveGrid:
         ky, kx = self.frequencies_per_angstrom()
         return ky**2 + kx**2
 
-    def antialias_aperture(self) -> NDArray[np.float64]:
-        """1 inside, 0 beyond the cutoff, a raised cosine between; (rows, columns) in FFT order."""
-        k = np.sqrt(self.squared_frequencies())
-        width = _TAPER_CYCLES_PER_PIXEL / max(self.sampling_angstrom)
+    def antialias_aperture(self, offset_per_angstrom: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float64]:
+        """1 inside, 0 beyond the cutoff, a raised cosine between; (rows, columns) in FFT order.
+
+        `offset_per_angstrom` (y, x) is added to every frequency: for waves that are periodic but for a plane wave.
+        """
+        ky, kx = self.frequencies_per_angstrom()
+        k = np.hypot(ky + offset_per_angstrom[0], kx + offset_per_angstrom[1])
+        width = _TAPER_CYCLES_PER_PIXEL / self._band_sampling
         start = self.cutoff_per_angstrom - width
         taper = 0.5 * (1 + np.cos(np.pi * np.clip((k - start) / width, 0, 1)))
         return np.where(k > self.cutoff_per_angstrom, 0.0, taper)
+
+    def part(self, parts: tuple[int, int]) -> WaveGrid:
+        """The smallest FFT-friendly grid of 1/parts (y, x) of the extent that holds products of waves of this band.
+
+        Where the pixels of this grid can be divided, those of the part are the same.
+        """
+        shape = []
+        for count, extent, share in zip(self.shape_px, self.extent_angstrom, parts, strict=True):
+            needed = steps_across(extent / share, self._band_sampling)
+            divides = count % share == 0 and fft_friendly(count // share) == count // share
+            shape.append(count // share if divides else fft_friendly(max(4, needed)))
+        extent = self.extent_angstrom[0] / parts[0], self.extent_angstrom[1] / parts[1]
+        return WaveGrid((shape[0], shape[1]), extent, self._band_sampling)
 
     def finer(self, factor: int) -> WaveGrid:
         """The same extent with `factor` times the pixels a side."""

@@ -60,8 +60,8 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (MethodUnavailable, "unknown method 'magic'; choose one of auto, multislice, prism", {"method": "magic"}),
         (
             MethodUnavailable,
-            "'windowed' is not available; choose one of auto, multislice, prism",
-            {"method": "windowed"},
+            "'incoherent' is not available; choose one of auto, multislice, prism, periodic, windowed",
+            {"method": "incoherent"},
         ),
         (InvalidSpecimen, "give at least one", {"phonons": []}),
         (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),

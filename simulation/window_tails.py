@@ -1,0 +1,75 @@
+"""What a window leaves out, to first and second order: the probe's tails outside it, scattered once.
+
+With u = t - 1 of a slice and psi = in + out the incident wave there, in and outside the window, a detector M lacks
+2 Re sum of u out conj(M psi) + u in conj(M out), interference with the unscattered wave, and |sqrt(M) (u out)|^2. These
+are correlations of the slice with a kernel around the probe, so maps over the whole grid take a few Fourier transforms.
+The last is taken as local: the intensity outside, times what each place scatters from the aperture's plane waves into
+the detector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.backend import Backend
+from simulation.multislice import Itinerary, Propagator, Transmissions
+from simulation.wave_grid import WaveGrid
+
+
+def tail_maps(
+    spectrum: NDArray[np.complex128],
+    masks: NDArray[np.float64],
+    specimen: Transmissions,
+    propagator: Propagator,
+    shape_px: tuple[int, int],
+    on: Backend,
+) -> NDArray[np.float32]:
+    """Signals missing from windows of `shape_px` centred on every pixel, (channels, rows, columns).
+
+    `spectrum`: the incident wave at the first atoms, centred on the origin, in Fourier space (sum of squares 1);
+    `masks`: (channels, rows, columns), FFT order; `propagator`: the whole grid's.
+    """
+    grid, xp = specimen.grid, on.xp
+    outside = on.asarray(_outside(grid, shape_px).astype(np.float32))
+    pixels = grid.shape_px[0] * grid.shape_px[1]
+    incident = on.asarray(spectrum.astype(np.complex64))
+    mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(np.float32)) for mask in masks]
+    filters = [on.asarray(mask.astype(np.float32)) for mask in masks]
+    total: list[Any] = [0.0 for _ in masks]
+    for number, (crossed, index) in enumerate(Itinerary.of(specimen.order).steps):
+        if number:
+            incident = incident * propagator.through(crossed)
+        wave = on.ifft2(incident) * pixels
+        tail = wave * outside
+        tail_spectrum = on.fft2(tail)
+        scattered = on.fft2(specimen.functions[index] - 1)
+        for channel, (mask, mix) in enumerate(zip(filters, mixed, strict=True)):
+            seen = xp.conj(on.ifft2(incident * mask) * pixels)
+            seen_tail = xp.conj(on.ifft2(tail_spectrum * mask))
+            first = scattered * on.ifft2(tail * seen + (wave - tail) * seen_tail)
+            local = on.ifft2(scattered * mix)
+            strength = xp.real(local) ** 2 + xp.imag(local) ** 2
+            power = xp.real(tail) ** 2 + xp.imag(tail) ** 2
+            total[channel] = total[channel] + 2 * first + on.fft2(strength + 0j) * on.ifft2(power + 0j)
+    empty = np.zeros(grid.shape_px, dtype=np.float32)
+    return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
+
+
+def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
+    """Pixels, counted from the probe, that are not in its window."""
+    inside = []
+    for count, own in zip(grid.shape_px, shape_px, strict=True):
+        steps = np.arange(count)
+        steps = np.where(steps >= (count + 1) // 2, steps - count, steps)
+        inside.append((steps >= -(own // 2)) & (steps < own - own // 2))
+    return ~(inside[0][:, None] & inside[1][None, :])
+
+
+def _seen_from_aperture(mask: NDArray[np.float64], spectrum: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Square root of the share of the aperture's plane waves that a scattering vector brings onto the detector."""
+    weights = np.abs(spectrum) ** 2
+    share = np.fft.ifft2(np.fft.fft2(mask) * np.conj(np.fft.fft2(weights))).real / weights.sum()
+    return np.sqrt(np.clip(share, 0.0, None))

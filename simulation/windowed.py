@@ -1,0 +1,239 @@
+"""Images of thin specimens from windows: what a probe costs does not depend on the field of view.
+
+A probe meets only the atoms near it, so it is propagated on a window cut from the whole grid's transmission
+functions. Three things keep that close to multislice on the whole grid:
+
+- the incident wave is the whole grid's, summed at the window's pixels from its few plane waves, lead-in included;
+- a detector's mask M(K) of the whole grid is folded onto the diffraction grid of a window twice as large: its Fourier
+  transform, cut to the distances that two points of the window can have, counts a wave that fills the window exactly
+  (sum of M |psi|^2 is the double sum of conj(psi(r)) psi(r') m(r - r'));
+- what detectors see of the probe in vacuum is added, whole grid minus window.
+
+What happens outside the window is added to second order (`window_tails`). Valid where the probe stays in the window:
+thin specimens, small defocus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.backend import Array, Backend
+from simulation.detectors import Detector, PixelatedDetector, channel_masks, detector_shape
+from simulation.electron import wavelength_angstrom
+from simulation.errors import MethodUnavailable
+from simulation.method_choice import fits
+from simulation.multislice import Itinerary, Propagator, Transmissions
+from simulation.probe import probe_spectrum
+from simulation.wave_grid import WaveGrid
+from simulation.window_tails import tail_maps
+
+_SAME_OFFSET_DECIMALS = 6
+_POINTS_PER_BATCH_BYTES = 4
+_SHARE_INSIDE = 0.94
+_PLACES_PER_PIXEL = 8
+"""Along each axis: how finely the vacuum's windows follow the probe between pixels."""
+
+
+def smallest_side_nm(optics: Optics, grid: WaveGrid, depth_angstrom: float) -> float:
+    """Side of the square that holds most of the probe at the entrance and at the exit of the specimen."""
+    spectrum = probe_spectrum(optics, grid)
+    k2 = grid.squared_frequencies()
+    wavelength = wavelength_angstrom(optics.beam_energy_ev)
+    side = 0.0
+    for depth in (0.0, depth_angstrom):
+        wave = np.fft.ifft2(spectrum * np.exp(-1j * np.pi * wavelength * depth * k2))
+        power = np.abs(wave) ** 2
+        for axis, sampling in enumerate(grid.sampling_angstrom):
+            along = power.sum(axis=1 - axis)
+            steps = np.abs(np.fft.fftfreq(len(along), 1 / len(along)))
+            order = np.argsort(steps, kind="stable")
+            inside = np.cumsum(along[order]) / along.sum()
+            side = max(side, 2 * steps[order][np.searchsorted(inside, _SHARE_INSIDE)] * sampling / 10)
+    return side
+
+
+@dataclass(frozen=True, slots=True)
+class _Beams:
+    """Plane waves of the incident wave: frequencies present along y and x, and their amplitudes (y, x)."""
+
+    ky: NDArray[np.float64]
+    kx: NDArray[np.float64]
+    amplitudes: NDArray[np.complex128]
+
+
+class WindowedSource:
+    """Signals of probes, each propagated through a window of one specimen's transmission functions."""
+
+    def __init__(self, specimen: Transmissions, grid: WaveGrid, shape_px: tuple[int, int], on: Backend) -> None:
+        """`shape_px` is the window's; the grid must be twice as large."""
+        if not fits(grid, shape_px):
+            raise MethodUnavailable(
+                f"a window of {shape_px} pixels needs a wave grid of twice that a side, and this one has"
+                f" {grid.shape_px}; use method='multislice' or 'prism' for such a small cell"
+            )
+        self.grid, self.shape_px = grid, shape_px
+        self._specimen, self._on = specimen, on
+        rows, columns = shape_px
+        dy, dx = grid.sampling_angstrom
+        self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx))
+        self._itinerary = Itinerary.of(specimen.order)
+        self._padded = [self._wrapped(specimen.functions[i]) for i in range(specimen.functions.shape[0])]
+
+    @property
+    def bytes_count(self) -> int:
+        """Memory of the transmission functions with their margins."""
+        return 8 * sum(int(np.prod(part.shape)) for part in self._padded)
+
+    def signals(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Signals (points, *detector shape) of detectors with channels, fractions of the incident beam."""
+        spectrum = self._incident(optics)
+        masks, shapes = self._masks(optics, detectors)
+        folded, columns = self._folded(masks)
+        propagator = Propagator(optics, self._window, self._specimen.thickness_angstrom, self._on)
+        beams = _beams_of(spectrum, self.grid)
+        values = np.empty((len(points_angstrom), len(masks)))
+        offsets, which, corners = self._places(points_angstrom)
+        count = self._on.batch_count(8 * self.shape_px[0] * self.shape_px[1] * _POINTS_PER_BATCH_BYTES)
+        for start in range(0, len(points_angstrom), count):
+            stop = min(start + count, len(points_angstrom))
+            used, own = np.unique(which[start:stop], return_inverse=True)
+            probes = self._probes(beams, offsets[used])
+            waves = probes[self._on.asarray(own)] if len(used) > 1 else self._on.xp.tile(probes, (stop - start, 1, 1))
+            values[start:stop] = self._measured(waves, corners[start:stop], propagator, folded, columns)
+        places, nearest = self._coarse(offsets)
+        in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
+        values += np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks) - in_vacuum[nearest[which]]
+        values += self._tails(spectrum, masks, optics, corners)
+        edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())])
+        return {
+            name: values[:, edges[i] : edges[i + 1]].reshape(len(values), *shape)
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+
+    def _tails(
+        self,
+        spectrum: NDArray[np.complex128],
+        masks: NDArray[np.float64],
+        optics: Optics,
+        corners: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """What the windows left out, (points, channels)."""
+        whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
+        maps = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
+        centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
+        return maps[:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
+
+    def _wrapped(self, function: Array) -> Array:
+        """The function continued by a window, so that every window is one piece of it."""
+        xp, (rows, columns) = self._on.xp, self.shape_px
+        wide = xp.concat([function, function[:, :columns]], axis=1)
+        return xp.concat([wide, wide[:rows]], axis=0)
+
+    def _incident(self, optics: Optics) -> NDArray[np.complex128]:
+        """The probe centred on the origin, in Fourier space of the whole grid, where it meets the first atoms."""
+        spectrum = probe_spectrum(optics, self.grid)
+        lead_in = self._itinerary.steps[0][0] if self._itinerary.steps else self._itinerary.trailing
+        if not lead_in:
+            return spectrum
+        propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
+        return spectrum * self._on.to_numpy(propagator.through(lead_in))
+
+    def _masks(
+        self, optics: Optics, detectors: Mapping[str, Detector]
+    ) -> tuple[NDArray[np.float64], dict[str, tuple[int, ...]]]:
+        """(channels, rows, columns) on the whole grid, with what the antialias aperture takes after the last atoms."""
+        wavelength = wavelength_angstrom(optics.beam_energy_ev)
+        trailing = self._itinerary.trailing if self._itinerary.steps else 0
+        taper = self.grid.antialias_aperture() ** (2 * trailing)
+        found: list[NDArray[np.float64]] = []
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, detector in detectors.items():
+            if isinstance(detector, PixelatedDetector):
+                raise MethodUnavailable(
+                    f"detector {name!r} has pixels, which windows do not resolve; use method='multislice' or 'prism'"
+                )
+            channels = channel_masks(detector, self.grid, wavelength).T.reshape(-1, *self.grid.shape_px)
+            found.append(channels * taper)
+            shapes[name] = detector_shape(detector)
+        return np.concatenate(found), shapes
+
+    def _folded(self, masks: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it they need."""
+        rows, columns = self.shape_px
+        lags = np.fft.ifft2(masks)
+        row_lags, column_lags = (np.fft.fftfreq(2 * n, 1 / (2 * n)).astype(int) for n in (rows, columns))
+        cut = lags[:, row_lags[:, None] % self.grid.shape_px[0], column_lags[None, :] % self.grid.shape_px[1]]
+        cut[:, rows, :] = 0.0
+        cut[:, :, columns] = 0.0
+        folded = np.fft.fft2(cut).real / (4.0 * rows * columns * np.prod(self.grid.shape_px))
+        kx = np.fft.fftfreq(2 * columns, self.grid.sampling_angstrom[1])
+        margin = 1 / (columns * self.grid.sampling_angstrom[1])
+        kept = np.flatnonzero(np.abs(kx) <= self.grid.cutoff_per_angstrom + margin)
+        flat = folded[:, :, kept].reshape(len(masks), -1).T
+        return self._on.asarray(flat.astype(np.float32)), self._on.asarray(kept)
+
+    def _places(
+        self, points_angstrom: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Distinct offsets (x, y) from the pixels in angstrom, which each point has, and its window's corner."""
+        dy, dx = self.grid.sampling_angstrom
+        pixel = np.column_stack([points_angstrom[:, 1] / dy, points_angstrom[:, 0] / dx])
+        whole = np.floor(pixel + 0.5).astype(np.int64)
+        rest = np.round(pixel - whole, _SAME_OFFSET_DECIMALS) + 0.0
+        distinct, which = np.unique(rest, axis=0, return_inverse=True)
+        corners = np.mod(whole - np.array(self.shape_px) // 2, self.grid.shape_px)
+        return np.column_stack([distinct[:, 1] * dx, distinct[:, 0] * dy]), which.ravel(), corners
+
+    def _coarse(self, offsets_angstrom: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """A few places within a pixel, (x, y), and which of them is nearest to each offset."""
+        step = np.array(self.grid.sampling_angstrom[::-1]) / _PLACES_PER_PIXEL
+        rounded, nearest = np.unique(np.round(offsets_angstrom / step), axis=0, return_inverse=True)
+        return rounded * step, nearest.ravel()
+
+    def _probes(self, beams: _Beams, offsets_angstrom: NDArray[np.float64]) -> Array:
+        """Incident waves at the window's pixels, (offsets, rows, columns), centred on its middle plus an offset."""
+        on = self._on
+        dy, dx = self.grid.sampling_angstrom
+        y, x = ((np.arange(n) - n // 2)[:, None] * step for n, step in zip(self.shape_px, (dy, dx), strict=True))
+        along_y = on.asarray(np.exp(2j * np.pi * y * beams.ky).astype(np.complex64))
+        along_x = on.asarray(np.exp(2j * np.pi * beams.kx[:, None] * x.T).astype(np.complex64))
+        offset_x, offset_y = offsets_angstrom[:, 0, None, None], offsets_angstrom[:, 1, None, None]
+        turn = np.exp(-2j * np.pi * (offset_y * beams.ky[:, None] + offset_x * beams.kx[None, :]))
+        amplitudes = on.asarray((beams.amplitudes * turn).astype(np.complex64))
+        return on.xp.matmul(on.xp.matmul(along_y, amplitudes), along_x)
+
+    def _measured(
+        self,
+        waves: Array,
+        corners: NDArray[np.int64] | None,
+        propagator: Propagator,
+        folded: Array,
+        columns: Array,
+    ) -> NDArray[np.float64]:
+        """(waves, channels); without corners in vacuum. `waves` is overwritten."""
+        on, (height, width) = self._on, self.shape_px
+        for number, (crossed, index) in enumerate(self._itinerary.steps):
+            if number:
+                waves = on.ifft2(on.fft2(waves) * propagator.through(crossed))
+            if corners is not None:
+                function = self._padded[index]
+                for i, (row, column) in enumerate(corners.tolist()):
+                    waves[i] *= function[row : row + height, column : column + width]
+        half = on.xp.take(on.fft(waves, 2 * width, -1), columns, axis=2)
+        spectra = on.fft(half, 2 * height, -2)
+        intensity = on.xp.real(spectra) ** 2 + on.xp.imag(spectra) ** 2
+        flat = on.xp.reshape(intensity, (intensity.shape[0], -1))
+        return on.to_numpy(on.xp.matmul(flat, folded)).astype(np.float64)
+
+
+def _beams_of(spectrum: NDArray[np.complex128], grid: WaveGrid) -> _Beams:
+    ky, kx = grid.frequencies_per_angstrom()
+    rows, columns = np.flatnonzero(np.abs(spectrum).max(axis=1)), np.flatnonzero(np.abs(spectrum).max(axis=0))
+    return _Beams(ky[rows, 0], kx[0, columns], spectrum[np.ix_(rows, columns)])

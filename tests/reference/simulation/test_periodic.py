@@ -1,0 +1,134 @@
+"""Perfect crystals imaged from one unit cell: the same numbers as multislice of the whole cell."""
+
+import ase
+import numpy as np
+import pytest
+
+from instruments.optics import Aberrations, Optics
+from simulation import (
+    AnnularDetector,
+    FrozenPhonons,
+    GridScan,
+    MethodUnavailable,
+    PixelatedDetector,
+    PointScan,
+    SegmentedDetector,
+    Simulator,
+    simulate,
+)
+from simulation.crystal_symmetry import lateral_repeats, part_of, symmetries
+from simulation.specimens import Specimen
+from tests.unit.simulation.reference_cases import case, rms_over_std
+
+OPTICS = Optics(
+    beam_energy_ev=100e3,
+    semi_convergence_angle_mrad=25,
+    defocus_nm=4,
+    aberrations=Aberrations(c12_nm=3, phi12_deg=20, c21_nm=40, phi21_deg=50, c30_nm=5e3),
+)
+DETECTORS = {"adf": AnnularDetector(40, 70), "abf": AnnularDetector(10, 25), "dpc": SegmentedDetector(10, 30, 2, 4)}
+SCAN = GridScan(0.03, -0.11, 0.39, 0.4, (5, 4))
+SETTINGS = {"sampling_nm": 0.02, "slice_thickness_nm": 0.2, "device": "cpu"}
+
+
+def crystal(repeats=(3, 3, 2), width=3.9, height=3.9, shift=(0.37, 1.1, 0.3)):
+    """Three species; shifted, so that no mirror runs through the origin."""
+    places = [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0)]
+    cell = ase.Atoms("SrTiO", scaled_positions=places, cell=(width, height, 3.9), pbc=True)
+    cell.positions += shift
+    cell.wrap()
+    return cell * repeats
+
+
+def low_crystal():
+    """No symmetry but its translations."""
+    cell = ase.Atoms(
+        "WSeO", positions=[(0.3, 0.5, 0.4), (1.9, 1.1, 1.7), (2.3, 3.0, 0.4)], cell=(3.9, 4.3, 2.1), pbc=True
+    )
+    return cell * (3, 2, 1)
+
+
+@pytest.mark.parametrize("atoms", [crystal(), crystal((2, 3, 1), 3.9, 4.4), low_crystal()], ids=["4mm", "2mm", "1"])
+@pytest.mark.parametrize("placement", ["exact", "bilinear"])
+def test_it_equals_multislice(atoms, placement):
+    settings = SETTINGS | {"placement": placement, "grid_shape_px": (60, 60)}
+    ours, reference = (
+        simulate(atoms, OPTICS, SCAN, DETECTORS, method=method, **settings) for method in ("periodic", "multislice")
+    )
+    assert ours.attrs["method"] == "periodic"
+    assert ours.attrs["error_estimate"] == 0
+    for name in DETECTORS:
+        assert rms_over_std(ours[name], reference[name]) < 1e-4, name
+
+
+def test_the_reference_arrays_are_met():
+    sto = case("03")
+    ours = simulate(sto.atoms, sto.optics, sto.scan, sto.detectors, method="periodic", **sto.settings)
+    for name in sto.detectors:
+        assert rms_over_std(ours[name], sto.image(name)) < 1e-3, name
+
+
+def test_pixels_of_the_whole_cell_need_not_be_those_of_the_unit():
+    """61 pixels over three cells: the unit has a grid of its own, and the band limit of the whole."""
+    settings = SETTINGS | {"grid_shape_px": (61, 61)}
+    ours, reference = (
+        simulate(crystal(), OPTICS, SCAN, DETECTORS, method=method, **settings) for method in ("periodic", "multislice")
+    )
+    for name in DETECTORS:
+        assert rms_over_std(ours[name], reference[name]) < 2e-3, name
+
+
+def test_patterns_and_a_tilted_beam():
+    tilted = OPTICS.model_copy(update={"tilt_x_mrad": 8.0, "tilt_y_mrad": -3.0})
+    scan, detectors = (
+        PointScan([[0.1, 0.2], [0.55, 0.3]]),
+        {"cbed": PixelatedDetector(), "adf": AnnularDetector(30, 60)},
+    )
+    ours, reference = (
+        simulate(crystal(), tilted, scan, detectors, method=method, **SETTINGS) for method in ("periodic", "multislice")
+    )
+    for name in detectors:
+        assert rms_over_std(ours[name], reference[name]) < 1e-4, name
+
+
+def test_another_image_propagates_nothing(monkeypatch):
+    simulator = Simulator(crystal(), method="periodic", **SETTINGS)
+    simulator.image(OPTICS, SCAN, DETECTORS)
+    monkeypatch.setattr("simulation.bloch_matrix.propagate", None)
+    changed = OPTICS.model_copy(update={"defocus_nm": -6.0, "aberrations": Aberrations(c12_nm=5)})
+    again = simulator.image(changed, SCAN, {"other": AnnularDetector(20, 50)})
+    monkeypatch.undo()
+    fresh = simulate(crystal(), changed, SCAN, {"other": AnnularDetector(20, 50)}, method="multislice", **SETTINGS)
+    assert rms_over_std(again["other"], fresh["other"]) < 1e-4
+
+
+def test_auto_takes_it_where_it_can():
+    wide = GridScan(0, 0, 1.17, 1.17, (16, 16))
+    images = simulate(crystal((3, 3, 6)), OPTICS, wide, {"adf": AnnularDetector(40, 70)}, **SETTINGS)
+    assert images.attrs["method"] == "periodic"
+    flawed = crystal((3, 3, 6))
+    del flawed[7]
+    images = simulate(flawed, OPTICS, wide, {"adf": AnnularDetector(40, 70)}, **SETTINGS)
+    assert images.attrs["method"] != "periodic"
+
+
+def test_what_does_not_repeat_is_refused():
+    flawed = crystal()
+    del flawed[4]
+    for atoms, phonons in ((flawed, None), (crystal(), FrozenPhonons(1, 0.005))):
+        with pytest.raises(MethodUnavailable, match="needs a crystal that repeats"):
+            simulate(atoms, OPTICS, SCAN, DETECTORS, method="periodic", phonons=phonons, **SETTINGS)
+
+
+def test_repeats_and_symmetries_are_found():
+    specimen = Specimen.of(crystal((4, 6, 2)))
+    assert lateral_repeats(specimen) == (6, 4)
+    unit = part_of(specimen, (6, 4))
+    np.testing.assert_allclose(unit.cell_angstrom, (3.9, 3.9, 7.8))
+    assert len(unit.numbers) == 6
+    assert len(symmetries(unit)) == 8
+    assert len(symmetries(part_of(Specimen.of(crystal((2, 2, 1), 3.9, 4.4)), (2, 2)))) == 4
+    assert len(symmetries(part_of(Specimen.of(low_crystal()), (2, 3)))) == 1
+    moved = crystal()
+    moved.positions[5] += (0.0, 0.0, 0.4)
+    assert lateral_repeats(Specimen.of(moved)) == (1, 1)
