@@ -123,12 +123,13 @@ class Client:
         not_after: datetime | None = None,
         hold: bool = False,
         baselines: bool = True,
+        report: bool = True,
         key: str | None = None,
     ) -> Document:
         """Put an experiment into the queue, its files first; its entry. The same `key` again gives the same entry."""
         schedule = {
             "seed": seed, "priority": priority, "not_before": not_before, "not_after": not_after, "hold": hold,
-            "baselines": baselines,
+            "baselines": baselines, "report": report,
         }  # fmt: skip
         body = {"spec": self.with_uploads(spec), **plain(schedule)}
         return self._json("POST", "/experiments", json=body, key=key)

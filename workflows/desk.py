@@ -134,7 +134,8 @@ class RemoteDesk:
     def submit(self, spec: ExperimentSpec, options: RunOptions, when: When) -> dict[str, Any]:
         """Checked there, its files uploaded, then durably in the queue."""
         with self._client() as client:
-            return client.submit(spec, seed=options.seed, baselines=options.baselines, **asdict(when))
+            told = {"seed": options.seed, "baselines": options.baselines, "report": options.report}
+            return client.submit(spec, **told, **asdict(when))
 
     def entries(self, statuses: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
         """Entries in the order of execution."""

@@ -65,7 +65,7 @@ def submit(request: Request, body: Submission) -> Response:
         name=body.spec.name,
         spec=document,
         seed=body.seed,
-        options={"baselines": body.baselines},
+        options={"baselines": body.baselines, "report": body.report},
         priority=body.priority,
         not_before=body.not_before,
         not_after=body.not_after,

@@ -83,6 +83,7 @@ class Schedule(Record):
     not_after: Moment | None = Field(default=None, description="cancelled if it still waits then")
     hold: bool = False
     baselines: bool = Field(default=True, description="run the baselines afterwards where the truth is known")
+    report: bool = Field(default=True, description="write the report afterwards; it can also be asked for later")
 
     @field_validator("not_after")
     @classmethod

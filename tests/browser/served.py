@@ -46,10 +46,10 @@ class Served:
     def queue(self) -> ExperimentQueue:
         return ExperimentQueue(self.catalogue)
 
-    def submit(self, name: str, *, frames: int = 18, **more: object) -> QueueEntry:
-        """A small census in the queue."""
+    def submit(self, name: str, *, frames: int = 18, report: bool = False, **more: object) -> QueueEntry:
+        """A small census in the queue, with its report afterwards or without."""
         spec = ExperimentSpec.from_yaml(harness.CENSUS, {"name": name, "budget.frames": frames})
-        options = {"engine": "local", "baselines": False}
+        options = {"engine": "local", "baselines": False, "report": report}
         return self.queue.submit(name=name, spec=spec.model_dump(mode="json"), seed=3, options=options, **more)
 
     def status_of(self, entry: QueueEntry) -> str:

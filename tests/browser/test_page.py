@@ -93,7 +93,7 @@ def test_from_queue_to_report_without_loading_again(page, site: Served) -> None:
     held = site.submit("Must wait", hold=True)
     page.goto(site.url)
     page.evaluate("window.stayed = true")
-    entry = site.submit("From queue to report", frames=8)
+    entry = site.submit("From queue to report", frames=8, report=True)
     card = page.locator("article.running")
     expect(card).to_contain_text("From queue to report")
     expect(card).to_contain_text("survey tile")

@@ -111,8 +111,9 @@ class Installation:
         until(lambda: holder(self.data, role) != pid, f"the end of {role}")
         return pid
 
-    def submit(self, *options: object, spec: Path = RASTER) -> str:
-        """A new experiment in the queue; its id."""
+    def submit(self, *options: object, spec: Path = RASTER, report: bool = False) -> str:
+        """A new experiment in the queue, with its report afterwards or without; its id."""
+        options = options if report else (*options, "--no-report")
         entry = stempilot("submit", spec, "--data", self.data, *SMALL, *options, "--json").expect(0).document
         return str(entry["id"])
 

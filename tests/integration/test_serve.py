@@ -44,7 +44,7 @@ def served(house: Installation) -> Iterator[Installation]:
 def undisturbed(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The same experiment by `stempilot run`."""
     data = data_folder(tmp_path_factory.mktemp("calm"), forward_model)
-    run = stempilot("run", RASTER, "--data", data, *SMALL, "--engine", "local", "--json")
+    run = stempilot("run", RASTER, "--data", data, *SMALL, "--engine", "local", "--no-report", "--json")
     return data, run.expect(0).document
 
 
@@ -68,7 +68,7 @@ def test_it_says_where_things_are_and_shows_the_first_token_once(served: Install
 def test_from_the_queue_to_the_report_as_by_run(served: Installation, undisturbed: tuple[Path, dict[str, Any]]) -> None:
     calm, expected = undisturbed
     until(lambda: unreachable_because(served.prefect_url) is None, "Prefect's server")
-    own = served.submit(*on("left"))
+    own = served.submit(*on("left"), report=True)
     assert served.reaches(own, "completed")["reason"] == expected["reason"]
     document = served.document(own)
     assert without_ids(document) == without_ids(expected)
@@ -201,12 +201,15 @@ def test_from_another_machine(served: Installation, tmp_path: Path, monkeypatch:
         away.setenv("STEMPILOT_SERVER", served.url)
         away.setenv("STEMPILOT_TOKEN", made["secret"])
         away.setenv("STEMPILOT_DATA", str(tmp_path / "none"))
-        submitted = stempilot("submit", RASTER, *SMALL, *on("right"), "--set", "budget.frames=2", "--json")
+        submitted = stempilot(
+            "submit", RASTER, *SMALL, *on("right"), "--no-report", "--set", "budget.frames=2", "--json"
+        )
         own = submitted.expect(0).document["id"]
         listed = stempilot("queue", "--all", "--json").expect(0).document["entries"]
     assert own in [entry["id"] for entry in listed]
     assert served.entry(own)["submitted_by"] == "anna"
     served.reaches(own, "completed")
+    assert not (served.data / "experiments" / own / "report.html").exists(), "none was wanted"
     stempilot("resume", own, "--server", served.url, "--data", tmp_path / "none").complains(2, "token")
     assert not (tmp_path / "none").exists()
 

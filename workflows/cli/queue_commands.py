@@ -52,6 +52,9 @@ def submit(
     seed: Annotated[int, typer.Option(min=0, help="of policy and, where it is simulated, world")] = 0,
     instrument: Annotated[str | None, typer.Option(help="another configured instrument than the spec's")] = None,
     no_baselines: Annotated[bool, typer.Option("--no-baselines", help="do not run the baselines afterwards")] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="write no report; `stempilot report` does it whenever it is wanted")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value of the spec")
     ] = None,
@@ -72,7 +75,9 @@ def submit(
         not_after=moment_of(not_after, now) if not_after else None,
         hold=hold,
     )
-    entry = desk_of(server, data, settings).submit(spec, RunOptions(seed=seed, baselines=not no_baselines), when)
+    entry = desk_of(server, data, settings).submit(
+        spec, RunOptions(seed=seed, baselines=not no_baselines, report=not no_report), when
+    )
     tell_entry(entry, as_json=as_json, follow=True)
 
 
