@@ -83,18 +83,18 @@ class ExactTransmission:
 
     def _smooth_form(self, number: int) -> Array:
         if number not in self._smooth_forms:
-            values = self._forms(number).smooth(self._half.k_per_angstrom) / self._pixel_area
-            self._smooth_forms[number] = self._on.asarray(values.astype(np.float32))
+            forms = self._forms(number)
+            self._smooth_forms[number] = self._half.radial(lambda k: forms.smooth(k) / self._pixel_area, np.float32)
         return self._smooth_forms[number]
 
     def _core_form(self, number: int) -> Array:
         if number not in self._core_forms:
-            values = self._forms(number).core(self._full.k_per_angstrom) / self._pixel_area
-            self._core_forms[number] = self._on.asarray(values.astype(np.complex64))
+            forms = self._forms(number)
+            self._core_forms[number] = self._full.radial(lambda k: forms.core(k) / self._pixel_area, np.complex64)
         return self._core_forms[number]
 
     def _forms(self, number: int) -> _Forms:
-        largest = float(np.max(self._full.k_per_angstrom))
+        largest = float(np.hypot(np.abs(self._full.ky_per_angstrom).max(), np.abs(self._full.kx_per_angstrom).max()))
         return _forms(number, self._parametrization, self._interaction, self._smoothing_per_angstrom, largest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ class StructureFactor:
     def k_per_angstrom(self) -> NDArray[np.float64]:
         """|k| on the plane."""
         return np.hypot(self.ky_per_angstrom[:, None], self.kx_per_angstrom[None, :])
+
+    def radial(self, function: Callable[[NDArray[np.float64]], NDArray[Any]], kind: type[np.generic]) -> Array:
+        """A function of |k| on the plane, worked out where ky and kx are not negative and mirrored."""
+        ky, rows = np.unique(np.abs(self.ky_per_angstrom), return_inverse=True)
+        kx, columns = np.unique(np.abs(self.kx_per_angstrom), return_inverse=True)
+        quarter = self._on.asarray(function(np.hypot(ky[:, None], kx[None, :])).astype(kind))
+        taken = self._on.xp.take(quarter, self._on.asarray(rows), axis=0)
+        return self._on.xp.take(taken, self._on.asarray(columns), axis=1)
 
     def of(self, xy_angstrom: NDArray[np.float64]) -> Array:
         """The sum over atoms at (n, 2) of (x, y), complex64; real at Nyquist, so that a real function stays real."""

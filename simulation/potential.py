@@ -99,12 +99,14 @@ class PotentialSynthesizer:
         """Projected scattering factor per pixel area on the half spectrum, float32."""
         if number not in self._form_factors:
             dy, dx = self.grid.sampling_angstrom
-            k = self._structure.k_per_angstrom
-            factor = projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy)
+            factor = self._structure.radial(
+                lambda k: projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy), np.float32
+            )
             if self._model.placement == "bilinear":
                 ky, kx = self._structure.ky_per_angstrom[:, None], self._structure.kx_per_angstrom[None, :]
-                factor = factor / np.sinc(np.hypot(ky * dy, kx * dx) / np.pi)
-            self._form_factors[number] = self._on.asarray(factor.astype(np.float32))
+                spread = np.sinc(np.hypot(ky * dy, kx * dx) / np.pi)
+                factor = factor / self._on.asarray(spread.astype(np.float32))
+            self._form_factors[number] = factor
         return self._form_factors[number]
 
     def _structure_factor(self, xy_angstrom: NDArray[np.float64]) -> Array:
