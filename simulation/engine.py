@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ Signals = dict[str, NDArray[np.float64]]
 _MULTISLICE = Candidate("multislice", 1, 0.0)
 _WINDOW_ERROR_MARGIN = 1.5
 _LARGEST_WINDOW_STEP = 2.0
+_INCOHERENT_GRID_ANGSTROM = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Simulator:
         self._model = PotentialModel(parametrization, placement, projection)
         self._specimen = Specimen.of(atoms)
         width, height, depth = self._specimen.cell_angstrom
+        if method == "incoherent":  # no wave spans the field: the grid says how finely the probe is drawn
+            width, height = (min(side, _INCOHERENT_GRID_ANGSTROM) for side in (width, height))
         self.grid = WaveGrid.for_cell(width, height, sampling_nm, grid_shape_px)
         self.slice_count = slice_count(depth, slice_thickness_nm)
         self._slice_thickness_nm = slice_thickness_nm
@@ -285,8 +289,8 @@ class Simulator:
             variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
             deviation = max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in detectors)
         optics = nodes[len(nodes) // 2][0]
-        error = _ErrorEstimate(0.0, optics)
-        if not candidate.is_exact:
+        error = _ErrorEstimate(nan if candidate.method == "incoherent" else 0.0, optics)
+        if not (candidate.is_exact or candidate.method == "incoherent"):
             error = self._error_estimate(candidate, optics, points, detectors, mean)
         return _Measurement(candidate, mean, error, deviation)
 
@@ -318,6 +322,8 @@ class Simulator:
         direct = None
         if not has_pixels(detectors):
             direct = self._sources.signal_source(candidate, configuration, optics)
+        elif candidate.method == "incoherent":
+            raise MethodUnavailable("method 'incoherent' knows no diffraction patterns; use 'multislice' or 'prism'")
         if direct is not None:
             return direct.signals(optics, points, detectors)
         source = self._sources.source(candidate, configuration, optics)

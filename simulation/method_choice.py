@@ -11,8 +11,7 @@ from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.prism import Layout, scattering_matrix_bytes
 from simulation.wave_grid import WaveGrid, fft_friendly
 
-METHODS = ("auto", "multislice", "prism", "periodic", "windowed")
-LATER_METHODS = ("incoherent",)
+METHODS = ("auto", "multislice", "prism", "periodic", "windowed", "incoherent")
 INTERPOLATIONS = (1, 2, 4)
 """Interpolations of PRISM that `auto` considers."""
 CHECK_POINT_COUNT = 12
@@ -57,9 +56,7 @@ class Candidate:
 
 
 def check_method(method: str, interpolation: int, accuracy: float) -> None:
-    """Refuse what this package does not know, or does not offer yet."""
-    if method in LATER_METHODS:
-        raise MethodUnavailable(f"method {method!r} is not available; choose one of {', '.join(METHODS)}")
+    """Refuse what this package does not know."""
     if method not in METHODS:
         raise MethodUnavailable(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     if interpolation < 1 or interpolation != int(interpolation):

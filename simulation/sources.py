@@ -13,6 +13,7 @@ from simulation.backend import Array, Backend
 from simulation.bloch_matrix import BlochMatrix, Crystal
 from simulation.detectors import Detector
 from simulation.errors import MethodUnavailable
+from simulation.incoherent import IncoherentSource
 from simulation.method_choice import Candidate
 from simulation.multislice import Propagator, Transmissions, propagate, transmissions
 from simulation.potential import PotentialModel
@@ -109,6 +110,9 @@ class Sources:
         """The source of signals of a method that has one."""
         if candidate.method == "periodic":
             return self.bloch_matrix(configuration, optics)
+        if candidate.method == "incoherent":
+            sampling_nm = max(self._grid.sampling_angstrom) / 10
+            return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm)
         if candidate.window_px is None:
             return None
         specimen = self._transmissions(configuration, optics.beam_energy_ev)

@@ -58,10 +58,11 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (InvalidParameter, "no rms displacement for Au", {"phonons": FrozenPhonons(2, {"Si": 0.01})}),
         (InvalidParameter, "unknown device 'tpu'", {"device": "tpu"}),
         (MethodUnavailable, "unknown method 'magic'; choose one of auto, multislice, prism", {"method": "magic"}),
+        (MethodUnavailable, "knows no diffraction", {"method": "incoherent", "detectors": {"x": PixelatedDetector()}}),
         (
             MethodUnavailable,
-            "'incoherent' is not available; choose one of auto, multislice, prism, periodic, windowed",
-            {"method": "incoherent"},
+            "within the aperture of 25",
+            {"method": "incoherent", "detectors": {"x": AnnularDetector(9, 40)}},
         ),
         (InvalidSpecimen, "give at least one", {"phonons": []}),
         (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),
