@@ -1,0 +1,69 @@
+"""The specimens, optics and scans that `benchmarks.simulation` images, written to files that every program reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+from ase.build import mx2
+
+from simulation.specimens import orthogonal_cell
+
+_STO_ANGSTROM = 3.905
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is imaged. Lengths in angstrom, angles in mrad; the scan's corners are (x, y)."""
+
+    name: str
+    energy_ev: float
+    semi_angle_mrad: float
+    gpts: int
+    slice_angstrom: float
+    detectors: dict[str, tuple[float, float]]
+    scan_start: tuple[float, float]
+    scan_end: tuple[float, float]
+    probes_a_side: int
+    defocus_angstrom: float = 0.0
+    c12_angstrom: float = 0.0
+
+    def write(self, folder: Path, atoms: ase.Atoms) -> Path:
+        """The case and its structure, for another process."""
+        ase.io.write(folder / f"{self.name}.extxyz", atoms)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        return path
+
+
+def strontium_titanate() -> tuple[Case, ase.Atoms]:
+    """20 nm of SrTiO3, 5 x 5 cells, one of them scanned."""
+    a = _STO_ANGSTROM
+    places = [(0, 0, 0), (0.5, 0.5, 0.5), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)]
+    unit = ase.Atoms("SrTiO3", scaled_positions=places, cell=(a, a, a), pbc=True)
+    unit.positions += (0, 0, a / 4)
+    case = Case("srtio3_20nm", 200e3, 30, 400, a / 2, {"haadf": (80, 160), "abf": (11, 30)}, (7.81, 7.81),
+                (7.81 + a, 7.81 + a), 16)  # fmt: skip
+    return case, unit * (5, 5, 51)
+
+
+def molybdenum_disulphide(cells: tuple[int, int], gpts: int, probes_a_side: int) -> tuple[Case, ase.Atoms]:
+    """A layer with one tungsten dopant and one sulphur vacancy, all of it scanned."""
+    layer = orthogonal_cell(mx2("MoS2", kind="2H", a=3.18, thickness=3.19, vacuum=3.0)) * (*cells, 1)
+    metals, sulphur = np.flatnonzero(layer.numbers == 42), np.flatnonzero(layer.numbers == 16)
+    layer.numbers[metals[len(metals) // 2]] = 74
+    del layer[int(sulphur[len(sulphur) // 4])]
+    width, height, depth = layer.cell.lengths().tolist()
+    name = f"mos2_{width / 10:.0f}nm"
+    case = Case(name, 60e3, 30, gpts, depth / 10, {"haadf": (80, 160), "abf": (15, 30)}, (0, 0), (width, height),
+                probes_a_side)  # fmt: skip
+    return case, layer
+
+
+def refocused(case: Case) -> Case:
+    """The same specimen under other optics."""
+    return replace(case, name=case.name + "_again", defocus_angstrom=80.0, c12_angstrom=25.0)

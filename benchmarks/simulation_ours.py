@@ -1,0 +1,64 @@
+"""stempilot images one case in a process of its own: `-m benchmarks.simulation_ours CASE.json METHOD PROBES OUT.npz`.
+
+A second case file, given last, is imaged with what was kept of the first; its cost is printed as `again_...`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+
+from instruments.optics import Aberrations, Optics
+from simulation import AnnularDetector, GridScan, Simulator
+from simulation.backend import backend
+
+
+def main() -> None:
+    """Prints CPU-seconds, wall seconds and memory as JSON; images go to OUT."""
+    path, method, probes, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    case = json.loads(path.read_text(encoding="utf-8"))
+    name, _, accuracy = method.partition(":")
+    name, _, placement = name.partition("-")
+    backend("cpu")  # imports torch, as the peer's imports are before its clock
+    atoms = ase.io.read(path.with_suffix(".extxyz"))
+    start_cpu, start = time.process_time(), time.perf_counter()
+    simulator = Simulator(
+        atoms, method=name.rstrip("124"), interpolation=int(name[-1]) if name[-1] in "124" else 1,
+        grid_shape_px=(case["gpts"], case["gpts"]), slice_thickness_nm=case["slice_angstrom"] / 10,
+        placement=placement or "exact", accuracy=float(accuracy or 0.01), device="cpu",
+    )  # fmt: skip
+    images = simulator.image(*_exposure(case, probes))
+    used: dict[str, Any] = {"cpu_s": time.process_time() - start_cpu, "wall_s": time.perf_counter() - start}
+    used |= {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    used |= {"method": images.attrs["method"], "window_px": images.attrs["window_px"]}
+    used |= {"error_estimate": images.attrs["error_estimate"]}
+    if len(sys.argv) > 5:
+        other = json.loads(Path(sys.argv[5]).read_text(encoding="utf-8"))
+        start_cpu, start = time.process_time(), time.perf_counter()
+        images = simulator.image(*_exposure(other, probes))
+        used |= {"again_cpu_s": time.process_time() - start_cpu, "again_wall_s": time.perf_counter() - start}
+    np.savez(out, **{name: np.asarray(images[name]) for name in case["detectors"]})
+    print(json.dumps(used))
+
+
+def _exposure(case: dict[str, Any], probes: int) -> tuple[Optics, GridScan, dict[str, AnnularDetector]]:
+    (x0, y0), (x1, y1) = case["scan_start"], case["scan_end"]
+    optics = Optics(
+        beam_energy_ev=case["energy_ev"],
+        semi_convergence_angle_mrad=case["semi_angle_mrad"],
+        defocus_nm=case["defocus_angstrom"] / 10,
+        aberrations=Aberrations(c12_nm=case["c12_angstrom"] / 10),
+    )
+    scan = GridScan(x0 / 10, y0 / 10, (x1 - x0) / 10, (y1 - y0) / 10, (probes, probes))
+    return optics, scan, {name: AnnularDetector(*ring) for name, ring in case["detectors"].items()}
+
+
+if __name__ == "__main__":
+    main()
