@@ -120,17 +120,18 @@ class SurveySpec(Record):
             raise ValueError("template.search_space lacks x_nm or y_nm, so it cannot be moved from square to square")
         if self.sacrificial_offset_nm is not None and self.template.calibrate is None:
             raise ValueError("sacrificial_offset_nm is of no use: the template has no section calibrate")
-        for square in self.places:
-            self._check_sacrificial_area(square)
+        places = self.places
+        for square in places:
+            self._check_sacrificial_area(square, places)
         return self
 
-    def _check_sacrificial_area(self, square: Square) -> None:
+    def _check_sacrificial_area(self, square: Square, places: tuple[Square, ...]) -> None:
         """A square's series may burn no other square; its own is checked with its experiment (`allow_overlap`)."""
         calibrate = self._calibrate(square)
         if calibrate is None:
             return
         half_nm = calibrate.field_of_view_nm / 2
-        for other in self.places:
+        for other in places:
             sides = zip((calibrate.x_nm, calibrate.y_nm), other.bounds_nm, strict=True)
             gap_nm = max(max(low - (at + half_nm), (at - half_nm) - high) for at, (low, high) in sides)
             if other.name != square.name and gap_nm < -_TOUCHING_NM:

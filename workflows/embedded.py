@@ -18,11 +18,15 @@ from workflows.assembly import open_here
 from workflows.roles import RoleLock, run_folder
 
 
+class InstrumentLocked(InstrumentFault):
+    """An emergency stop holds: nothing was asked of the instrument, and nothing will be until it is cleared."""
+
+
 @dataclass
 class EmbeddedInstrument:
     """The role of an instrument's process, for as long as a run has it; a context manager around the run.
 
-    Raises DataFolderBusy where another process has it, InstrumentFault where an emergency stop holds. `on_stop` is
+    Raises DataFolderBusy where another process has it, InstrumentLocked where an emergency stop holds. `on_stop` is
     called when one comes during the run.
     """
 
@@ -43,9 +47,13 @@ class EmbeddedInstrument:
         return self
 
     def open(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
-        """The microscope in this process; from now on its stop line answers."""
+        """The microscope in this process; from now on its stop line answers. Raises InstrumentLocked as at the start.
+
+        A stop that came while it was opened found no stop line, and is in the queue alone.
+        """
         microscope = open_here(adapter, config)
         self._host.adopt(adapter, config, microscope)
+        self._refuse_locked()
         return microscope
 
     @property
@@ -66,7 +74,7 @@ class EmbeddedInstrument:
             by = f" by {lease.locked_by}" if lease.locked_by else ""
             because = f"{lease.locked_reason}{by}; after a look at the instrument: stempilot estop {self.name} --clear"
         if because is not None:
-            raise InstrumentFault(f"instrument {self.name!r} is locked, nothing was started: {because}")
+            raise InstrumentLocked(f"instrument {self.name!r} is locked, nothing was started: {because}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -206,16 +206,35 @@ class Session:
 
     @contextmanager
     def _resumable(self, run: Run, when: str) -> Iterator[None]:
-        """Ctrl-C before the loop begins. Raises Interrupted, which says how to go on."""
+        """What comes before the loop: Ctrl-C ends it in order, and whatever else does, the beam is stopped.
+
+        Raises Interrupted, which says how to go on; an instrument's fault after it was written down.
+        """
+        own = run.journal.experiment_id
         try:
             yield
         except KeyboardInterrupt as error:
             run.beam.stop()
-            own, ending = run.journal.experiment_id, Ending("interrupted", f"interrupted by a person {when}")
-            ending = self._warned(run, ending)
-            self._set_status(own, ending.status, ending.reason)
+            self._end(run, Ending("interrupted", f"interrupted by a person {when}"))
             run.beam.raise_if_on()
             raise Interrupted(f"interrupted {when}, beam blanked; go on with: stempilot resume {own}") from error
+        except InstrumentError as error:  # an exposure that was in flight is finished here too
+            run.beam.stop()
+            stopped = self._stopped_from_beside()
+            self._end(run, stopped or Ending("failed", f"instrument: {error}"))
+            run.beam.raise_if_on()
+            if stopped is not None:
+                raise Interrupted(stopped.reason) from error
+            raise
+        except (LeaseLost, InstrumentLost):
+            raise  # the instrument is somebody else's now, or gone
+        except BaseException:
+            run.beam.stop()
+            raise
+
+    def _end(self, run: Run, ending: Ending) -> None:
+        ending = self._warned(run, ending)
+        self._set_status(run.journal.experiment_id, ending.status, ending.reason)
 
     def _run_of(
         self,

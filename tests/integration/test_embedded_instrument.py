@@ -20,6 +20,7 @@ from tests.integration.test_worker import Faults, Faulty
 from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import open_here
 from workflows.emergency_stop import clear, emergency_stop
+from workflows.flows.survey_runners import EmbeddedRunner
 from workflows.roles import RoleLock, holder, run_folder
 from workflows.session import RunOptions, Session
 
@@ -99,6 +100,67 @@ def test_a_locked_instrument_is_not_started_on(place: Place) -> None:
     place.run().complains(4, "'replay' is locked", "otto", "no water", "stempilot estop replay --clear")
     clear(place.settings, "replay", by="anna")
     place.run("--json").expect(0)
+
+
+def test_a_lock_that_comes_while_the_instrument_is_opened_holds(
+    place: Place, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stop line is not there yet, so the queue alone knows of it."""
+
+    def open_slowly(adapter: str, config: Mapping[str, Any]) -> Microscope:
+        ExperimentQueue(catalogue).lock_instrument("replay", "otto", "no water")
+        return open_here(adapter, config)
+
+    monkeypatch.setattr("workflows.embedded.open_here", open_slowly)
+    with pytest.raises(InstrumentFault, match="'replay' is locked, nothing was started: no water by otto"):
+        place.session(catalogue).start(place.spec, OPTIONS)
+    assert not catalogue.experiments()
+    assert not place.endpoint.exists()
+    assert holder(place.settings.data_folder, "instrument-replay") is None
+
+
+def test_a_locked_instrument_costs_a_survey_no_square(place: Place, catalogue: Catalogue) -> None:
+    ended: list[str] = []
+    runner = EmbeddedRunner(place.session(catalogue), OPTIONS, ended.append)
+    survey = catalogue.create_experiment(
+        name="s", spec=place.spec.model_dump(mode="json"), seed=1, engine="", options={}
+    )
+    own = runner.submit(place.spec, survey, None)
+    emergency_stop(place.settings, "replay", by="anna", reason="smoke")
+    with pytest.raises(InstrumentFault, match="'replay' is locked, nothing was started"):
+        runner.attend([own])
+    assert catalogue.experiment(own).status == "running", "neither refused nor failed: it can be begun later"
+    clear(place.settings, "replay", by="anna")
+    runner.attend([own])
+    assert (catalogue.experiment(own).status, ended) == ("completed", [own])
+
+
+def test_a_fault_while_a_run_is_put_back_leaves_the_beam_off(
+    place: Place, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exposure that was in flight is made then: a fault in it is as good as one in the loop."""
+    faults, opened = Faults(fails_at=3), list[Faulty]()
+
+    def open_faulty(adapter: str, config: Mapping[str, Any]) -> Microscope:
+        opened.append(Faulty(open_here(adapter, config), faults))
+        return opened[-1]
+
+    monkeypatch.setattr("workflows.embedded.open_here", open_faulty)
+    with pytest.raises(InstrumentFault, match="scan generator"):
+        place.session(catalogue).start(place.spec, OPTIONS)
+    (row,) = catalogue.experiments()
+    faults.asked.clear()
+    faults.fails_at, faults.blanks = 1, False
+    with pytest.raises(InstrumentFault, match="scan generator"):
+        place.session(catalogue).resume(row.id)
+    assert len(faults.asked) == 1, "the frame that was in flight"
+    assert not opened[-1].is_on
+    again = catalogue.experiment(row.id)
+    assert (again.status, again.reason) == ("failed", "instrument: the scan generator is gone")
+    faults.fails_at, faults.blanks = 0, True
+    place.session(catalogue).resume(row.id)
+    assert catalogue.experiment(row.id).status == "completed"
+    assert len(catalogue.frames(row.id)) == FRAMES
 
 
 def test_one_process_for_one_instrument(place: Place, catalogue: Catalogue) -> None:

@@ -123,12 +123,17 @@ def baseline_plans(main: Rehearsal, ours: OurRun) -> list[Rehearsal]:
     build = BASELINES.get(main.spec.objective.name)
     if build is None:
         return []
-    spec = main.spec
+    spec = _at_any_time(main.spec)
     if spec.objective.name == "element_map":
         objective = spec.objective.model_copy(update={"options": {**spec.objective.options, "target_error": 1e-6}})
         budget = spec.budget.model_copy(update={"frames": ours.frames})
         spec = spec.model_copy(update={"budget": budget, "objective": objective})
     return [replace(main, spec=spec, policy=name, options=options) for name, options in build(main.spec, ours).items()]
+
+
+def _at_any_time(spec: ExperimentSpec) -> ExperimentSpec:
+    """Without the moment our run had to end at: it may be over, and would end a baseline before its budget does."""
+    return spec.model_copy(update={"stop": spec.stop.model_copy(update={"until": None})})
 
 
 class BaselinesStopped(Exception):

@@ -15,6 +15,7 @@ from orchestrator.loop import Control
 from orchestrator.queue import ExperimentQueue
 from orchestrator.spec import ExperimentSpec
 from policies import PolicyError
+from workflows.embedded import InstrumentLocked
 from workflows.session import RunOptions, Session
 from workflows.submission import with_uploads
 
@@ -37,7 +38,7 @@ class EmbeddedRunner:
 
     def submit(self, spec: ExperimentSpec, parent_id: str, until: datetime | None) -> str:
         """The row of a child, not begun yet."""
-        del until  # the spec's wall time says it
+        del until  # the spec's stop.until says it
         return self.session.catalogue.create_experiment(
             name=spec.name,
             spec=spec.model_dump(mode="json"),
@@ -55,8 +56,8 @@ class EmbeddedRunner:
             try:
                 self.session.take(experiment_id)
                 self.ended(experiment_id)
-            except StorageError:
-                raise  # the next square could not be kept either
+            except (StorageError, InstrumentLocked):
+                raise  # the next square could not be kept, or not be begun, either
             except (OrchestratorError, InstrumentError, PolicyError) as error:
                 self._end(experiment_id, error)
 

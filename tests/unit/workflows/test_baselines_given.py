@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,16 @@ def test_a_calibration_is_no_measurement(series: int) -> None:
     width_nm = space["x_nm"]["high"] - space["x_nm"]["low"] + space["field_of_view_nm"]["low"]
     assert plans["raster"].options["step_nm"] == pytest.approx(width_nm / 4)
     assert {plan.spec.budget.frames for plan in plans.values()} == {17 + series}, "their own series is paid from it"
+
+
+def test_the_end_of_our_run_is_none_of_a_baselines() -> None:
+    """It is over when they begin: they would end before their first frame."""
+    spec = ExperimentSpec.from_yaml(SPEC)
+    stop = spec.stop.model_copy(update={"until": datetime(2026, 1, 1, tzinfo=UTC), "max_consecutive_refusals": 7})
+    main = Rehearsal(
+        spec=spec.model_copy(update={"stop": stop}), seed=0, settings=InstrumentSettings(adapter="replay"),
+        cache_folder=None, policy="mapping",
+    )  # fmt: skip
+    plans = baseline_plans(main, OurRun.of([SURVEY, FIELD]))
+    assert plans
+    assert {(plan.spec.stop.until, plan.spec.stop.max_consecutive_refusals) for plan in plans} == {(None, 7)}
