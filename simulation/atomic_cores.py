@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial import KDTree
-from scipy.special import j0
+from scipy.special import j0, roots_legendre
 
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter
@@ -117,7 +117,7 @@ def _core_potential(
     number: int, parametrization: str, smoothing_per_angstrom: float, radii: NDArray[np.float64], reach: float
 ) -> NDArray[np.float64]:
     """The potential less its Gaussian smoothing, brought to zero between half the reach and the reach; V*angstrom."""
-    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_COUNT)
+    nodes, weights = roots_legendre(_QUADRATURE_COUNT)
     k = 3 * smoothing_per_angstrom * (nodes + 1)
     low_pass = np.exp(-((k / smoothing_per_angstrom) ** 2))
     integrand = projected_scattering_factor(number, k, parametrization) * low_pass * 2 * np.pi * k

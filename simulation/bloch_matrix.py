@@ -32,10 +32,12 @@ from simulation.electron import wavelength_angstrom
 from simulation.errors import MethodUnavailable
 from simulation.multislice import Propagator, Transmissions, propagate
 from simulation.probe import aperture_function, probe_spectrum
+from simulation.slices import owners
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
 _POINTS_PER_BLOCK = 8192
+_KINDS_PER_SLICE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,25 @@ class Crystal:
     operations: tuple[Symmetry, ...]
 
     @classmethod
-    def of(cls, specimen: Specimen, grid: WaveGrid, *, same_pixels: bool = False) -> Crystal | None:
-        """The smallest unit, None where nothing repeats.
+    def of(
+        cls, specimen: Specimen, grid: WaveGrid, slice_thickness_nm: float, *, same_pixels: bool = False
+    ) -> Crystal | None:
+        """The smallest unit, None where nothing repeats; atoms of unlike slices are unlike.
 
         `same_pixels`: atoms are put on pixels, so that parts divide the pixels, and no mirror holds between them.
         """
-        repeats = lateral_repeats(specimen)
+        kinds = specimen.numbers + _KINDS_PER_SLICE * owners(specimen, slice_thickness_nm)
+        sorted_out = Specimen(kinds, specimen.positions_angstrom, specimen.cell_angstrom)
+        repeats = lateral_repeats(sorted_out)
         if same_pixels:
             repeats = _dividing(repeats, grid.shape_px)
         if repeats == (1, 1):
             return None
-        unit = part_of(specimen, repeats)
-        width, height, _ = specimen.cell_angstrom
-        is_square = repeats[0] == repeats[1] and abs(width - height) < 1e-3 * min(width, height) / max(repeats)
-        found = (IDENTITY,) if same_pixels else symmetries(unit)
-        operations = tuple(each for each in found if is_square or not each.exchanges_axes)
-        return cls(repeats, unit, grid.part(repeats), operations)
+        part = part_of(sorted_out, repeats)
+        unit = Specimen(part.numbers % _KINDS_PER_SLICE, part.positions_angstrom, part.cell_angstrom)
+        found = (IDENTITY,) if same_pixels else symmetries(part)
+        operations = tuple(each for each in found if repeats[0] == repeats[1] or not each.exchanges_axes)
+        return cls(repeats, unit, grid.part(repeats, same_pixels=same_pixels), operations)
 
 
 def _dividing(repeats: tuple[int, int], shape_px: tuple[int, int]) -> tuple[int, int]:
@@ -272,7 +277,10 @@ def _signed_remainder(vector: NDArray[np.int64], repeats: NDArray[np.int64]) -> 
 def _representatives(
     beams: NDArray[np.int64], operations: tuple[Symmetry, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each beam the one it is turned from, and which operation turns that one into it."""
+    """For each beam the one it is turned from, and which operation turns that one into it.
+
+    Operations that hold within a tolerance need not be a group: what is turned from a turned beam stays itself.
+    """
     known = {tuple(beam): index for index, beam in enumerate(beams.tolist())}
     sources, turns = np.arange(len(beams)), np.zeros(len(beams), dtype=np.int64)
     for number, operation in enumerate(operations):
@@ -280,4 +288,6 @@ def _representatives(
         candidates = np.array([known.get(tuple(origin), len(beams)) for origin in origins.tolist()])
         better = candidates < sources
         sources[better], turns[better] = candidates[better], number
+    itself = sources[sources] != sources
+    sources[itself], turns[itself] = np.flatnonzero(itself), 0
     return sources, turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from simulation.coherence import is_period
 from simulation.specimens import Specimen
 
 _SAME_PLACE_ANGSTROM = 1e-3
+_SQUARE_WITHIN_FRACTION = 1e-6
+_FIRST_LOOKED_AT_COUNT = 8
 _AXIS_X, _AXIS_Y = 0, 1
 
 
@@ -63,10 +66,12 @@ def _repeats(specimen: Specimen, axis: int, largest: int) -> int:
             prime = rest
         if rest % prime:
             prime += 1
-            continue
-        rest //= prime
-        if is_period(specimen, axis, specimen.cell_angstrom[axis] / (repeats * prime)):
+        elif is_period(specimen, axis, specimen.cell_angstrom[axis] / (repeats * prime)):
+            rest //= prime
             repeats *= prime
+        else:
+            while rest % prime == 0:
+                rest //= prime
     return repeats
 
 
@@ -75,47 +80,81 @@ def part_of(specimen: Specimen, parts: tuple[int, int]) -> Specimen:
     width, height, depth = specimen.cell_angstrom
     box = np.array([width / parts[1], height / parts[0], depth])
     folded = np.mod(np.mod(specimen.positions_angstrom, box), box)
-    pairs = KDTree(folded, boxsize=box).query_pairs(_SAME_PLACE_ANGSTROM, output_type="ndarray")
-    kept = np.ones(len(folded), dtype=bool)
-    same = specimen.numbers[pairs[:, 0]] == specimen.numbers[pairs[:, 1]]
-    kept[pairs[same].max(axis=1)] = False
+    kept = np.zeros(len(folded), dtype=bool)
+    for number in np.unique(specimen.numbers):
+        own = np.flatnonzero(specimen.numbers == number)
+        kept[own[_distinct(folded[own], box)]] = True
     return Specimen(specimen.numbers[kept], folded[kept], (float(box[0]), float(box[1]), depth))
+
+
+def _distinct(points: NDArray[np.float64], box: NDArray[np.float64]) -> list[int]:
+    """The first point at each place; pairs are not listed, for thousands of units have millions of them."""
+    tree = KDTree(points, boxsize=box)
+    taken = np.zeros(len(points), dtype=bool)
+    first: list[int] = []
+    for index in range(len(points)):
+        if not taken[index]:
+            taken[tree.query_ball_point(points[index], _SAME_PLACE_ANGSTROM)] = True
+            first.append(index)
+    return first
 
 
 def symmetries(specimen: Specimen) -> tuple[Symmetry, ...]:
     """Operations of the rectangle (of the square, if the cell is one) with shifts; the identity comes first."""
     width, height, _ = specimen.cell_angstrom
-    is_square = abs(width - height) < _SAME_PLACE_ANGSTROM
+    places = _Places.of(specimen)
     found = [IDENTITY]
-    for matrix in _OPERATIONS[1 : 8 if is_square else 4]:
-        shift = _shift_for(specimen, np.array(matrix, dtype=float))
+    for matrix in _OPERATIONS[1 : 8 if is_square(width, height) else 4]:
+        shift = _shift_for(specimen, places, np.array(matrix, dtype=float))
         if shift is not None:
             found.append(Symmetry(matrix, shift))
     return tuple(found)
 
 
-def _shift_for(specimen: Specimen, matrix: NDArray[np.float64]) -> tuple[float, float] | None:
-    """A shift with which the turned specimen falls onto itself."""
-    if len(specimen.numbers) == 0:
+def is_square(width_angstrom: float, height_angstrom: float) -> bool:
+    """Whether axes can be exchanged: sides so equal that plane waves of high order stay in phase across the cell."""
+    return abs(width_angstrom - height_angstrom) < _SQUARE_WITHIN_FRACTION * width_angstrom
+
+
+def _shift_for(specimen: Specimen, places: _Places, matrix: NDArray[np.float64]) -> tuple[float, float] | None:
+    """A shift with which the turned specimen falls onto itself.
+
+    It brings one atom of the rarest kind onto another; most such shifts fail for the first few atoms.
+    """
+    count = len(specimen.numbers)
+    if count == 0:
         return (0.0, 0.0)
     turned = specimen.positions_angstrom.copy()
     turned[:, :2] = turned[:, :2] @ matrix.T
     numbers, counts = np.unique(specimen.numbers, return_counts=True)
     rarest = np.flatnonzero(specimen.numbers == numbers[np.argmin(counts)])
-    for other in rarest:
-        shift = specimen.positions_angstrom[other, :2] - turned[rarest[0], :2]
-        if _coincide(specimen, turned + np.append(shift, 0.0)):
+    shifts = np.zeros((len(rarest), 3))
+    shifts[:, :2] = specimen.positions_angstrom[rarest, :2] - turned[rarest[0], :2]
+    for index in np.unique(np.linspace(0, count - 1, _FIRST_LOOKED_AT_COUNT).astype(int)).tolist():
+        shifts = shifts[places.hold(int(specimen.numbers[index]), turned[index] + shifts)]
+    for shift in shifts:
+        moved = turned + shift
+        if all(places.hold(number, moved[specimen.numbers == number]).all() for number in numbers.tolist()):
             return float(shift[0]), float(shift[1])
     return None
 
 
-def _coincide(specimen: Specimen, moved: NDArray[np.float64]) -> bool:
-    box = np.asarray(specimen.cell_angstrom)
-    for number in np.unique(specimen.numbers):
-        own = specimen.numbers == number
-        places = np.mod(np.mod(specimen.positions_angstrom[own], box), box)
-        tree = KDTree(places, boxsize=box)
-        wanted = np.mod(np.mod(moved[own], box), box)
-        if not np.isfinite(tree.query(wanted, distance_upper_bound=_SAME_PLACE_ANGSTROM)[0]).all():
-            return False
-    return True
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where atoms of each number are, in the periodic cell."""
+
+    trees: dict[int, KDTree]
+    box_angstrom: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, specimen: Specimen) -> Self:
+        box = np.asarray(specimen.cell_angstrom)
+        wrapped = np.mod(np.mod(specimen.positions_angstrom, box), box)
+        numbers = np.unique(specimen.numbers).tolist()
+        return cls({each: KDTree(wrapped[specimen.numbers == each], boxsize=box) for each in numbers}, box)
+
+    def hold(self, number: int, points_angstrom: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """At which points an atom of that number is."""
+        wrapped = np.mod(np.mod(points_angstrom, self.box_angstrom), self.box_angstrom)
+        distances, _ = self.trees[number].query(wrapped, distance_upper_bound=_SAME_PLACE_ANGSTROM)
+        return np.isfinite(distances)

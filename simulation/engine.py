@@ -52,6 +52,8 @@ Signals = dict[str, NDArray[np.float64]]
 _MULTISLICE = Candidate("multislice", 1, 0.0)
 _WINDOW_ERROR_MARGIN = 1.5
 _LARGEST_WINDOW_STEP = 2.0
+_HOPELESS = 1.5
+"""Error on the check probes alone, over the accuracy asked for, from which on a window is not tried on the others."""
 _INCOHERENT_GRID_ANGSTROM = 40.0
 
 
@@ -164,6 +166,7 @@ class Simulator:
         specimens = configurations(self._specimen, phonons, seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
         self._known_errors: dict[tuple[float, float, float], _ErrorEstimate] = {}
+        self._known_reference: tuple[Any, Signals] | None = None
 
     def image(
         self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector], *, coherence: Coherence | None = None
@@ -233,14 +236,16 @@ class Simulator:
         measured, smallest_px = None, 0.0
         tried = self._candidates(nodes[0][0], len(points) * len(nodes), detectors)
         for candidate in tried:
-            if candidate.window_px is not None and candidate is not tried[-1] and candidate.window_px[0] < smallest_px:
-                continue
-            measured = self._measure_by(candidate, nodes, points, detectors)
-            ratio = measured.error_estimate.ratio
-            if ratio <= self._accuracy:
-                break
-            if candidate.window_px is not None:
+            if candidate.window_px is not None and candidate is not tried[-1]:
+                if candidate.window_px[0] < smallest_px:
+                    continue
+                ratio = self._error_estimate(candidate, nodes[len(nodes) // 2][0], points, detectors, {}).ratio
                 smallest_px = candidate.window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
+                if ratio > _HOPELESS * self._accuracy:
+                    continue
+            measured = self._measure_by(candidate, nodes, points, detectors)
+            if measured.error_estimate.ratio <= self._accuracy:
+                break
         if measured is None:
             raise MethodUnavailable(
                 f"no window that holds the probe goes twice into this cell of {self._specimen.cell_angstrom} angstrom;"
@@ -369,13 +374,20 @@ class Simulator:
         compared = compared or _rings(optics)
         count = min(CHECK_POINT_COUNT, len(points))
         chosen = points[np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)]
-        reference = self._signals(_MULTISLICE, 0, [(optics, 1.0)], chosen, compared)
+        reference = self._reference(optics, chosen, compared)
         own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
         ratios = [np.sqrt(np.mean((own[name] - reference[name]) ** 2)) / spreads[name] for name in compared]
         margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
         self._known_errors[key] = _ErrorEstimate(margin * float(max(ratios)), optics)
         return self._known_errors[key]
+
+    def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
+        """Multislice at the check probes; the last ones are kept."""
+        key = (optics, points.tobytes(), tuple(detectors.items()))
+        if self._known_reference is None or self._known_reference[0] != key:
+            self._known_reference = (key, self._signals(_MULTISLICE, 0, [(optics, 1.0)], points, detectors))
+        return self._known_reference[1]
 
     def _attributes(self, optics: Optics, coherence: Coherence, measured: _Measurement) -> dict[str, Any]:
         return {

@@ -46,9 +46,7 @@ def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:
     """Each atom belongs as a whole to the slice that starts at or before its z."""
     depth = specimen.cell_angstrom[2]
     count = slice_count(depth, slice_thickness_nm)
-    thickness = depth / count
-    z = specimen.positions_angstrom[:, 2]
-    owner = np.floor((z + _BOUNDARY_TOLERANCE_ANGSTROM) / thickness).astype(int) % count
+    owner = owners(specimen, slice_thickness_nm)
     distinct: list[AtomSlice] = []
     known: dict[bytes, int] = {}
     order: list[int] = []
@@ -62,7 +60,15 @@ def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:
             known[key] = len(distinct)
             distinct.append(atoms)
         order.append(known[key])
-    return Slices(tuple(distinct), tuple(order), thickness)
+    return Slices(tuple(distinct), tuple(order), depth / count)
+
+
+def owners(specimen: Specimen, slice_thickness_nm: float) -> NDArray[np.int64]:
+    """The slice of each atom, counted from the entrance."""
+    depth = specimen.cell_angstrom[2]
+    count = slice_count(depth, slice_thickness_nm)
+    z = specimen.positions_angstrom[:, 2] + _BOUNDARY_TOLERANCE_ANGSTROM
+    return np.floor(z / (depth / count)).astype(np.int64) % count
 
 
 def _canonical(numbers: NDArray[np.int64], xy_angstrom: NDArray[np.float64]) -> tuple[AtomSlice, bytes]:

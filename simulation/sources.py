@@ -115,15 +115,23 @@ class Sources:
             return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm)
         if candidate.window_px is None:
             return None
+        key = ("windowed", configuration, optics.beam_energy_ev, candidate.window_px)
+        kept = self._kept.get(key)
+        if isinstance(kept, WindowedSource):
+            return kept
         specimen = self._transmissions(configuration, optics.beam_energy_ev)
-        return WindowedSource(specimen, self._grid, candidate.window_px, self._on)
+        made = WindowedSource(specimen, self._grid, candidate.window_px, self._on)
+        self._keep(key, made)
+        return made
 
     def crystal(self, configuration: int) -> Crystal | None:
         """How a configuration repeats; None where it does not."""
         if configuration not in self._crystals:
             same_pixels = self._model.placement == "bilinear" or self._model.projection == "finite"
             specimen = self.specimens[configuration]
-            self._crystals[configuration] = Crystal.of(specimen, self._grid, same_pixels=same_pixels)
+            self._crystals[configuration] = Crystal.of(
+                specimen, self._grid, self._slice_thickness_nm, same_pixels=same_pixels
+            )
         return self._crystals[configuration]
 
     def kept_bloch_matrix(self, configuration: int, optics: Optics) -> BlochMatrix | None:
@@ -179,7 +187,7 @@ class Sources:
         self._kept[key] = thing
 
 
-_Kept = Transmissions | ScatteringMatrix | BlochMatrix
+_Kept = Transmissions | ScatteringMatrix | BlochMatrix | WindowedSource
 
 
 def _matrix_key(configuration: int, optics: Optics, interpolation: int) -> tuple[Any, ...]:

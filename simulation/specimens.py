@@ -154,7 +154,7 @@ def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
 
 
 def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    numbers = np.asarray(atoms.numbers, dtype=np.int64)
+    numbers = np.array(atoms.numbers, dtype=np.int64)
     positions = np.asarray(atoms.positions, dtype=np.float64)
     if positions.shape != (len(numbers), 3):
         raise InvalidSpecimen(f"positions have shape {positions.shape}; {len(numbers)} atoms need ({len(numbers)}, 3)")

@@ -85,15 +85,16 @@ class WaveGrid:
         taper = 0.5 * (1 + np.cos(np.pi * np.clip((k - start) / width, 0, 1)))
         return np.where(k > self.cutoff_per_angstrom, 0.0, taper)
 
-    def part(self, parts: tuple[int, int]) -> WaveGrid:
+    def part(self, parts: tuple[int, int], *, same_pixels: bool = False) -> WaveGrid:
         """The smallest FFT-friendly grid of 1/parts (y, x) of the extent that holds products of waves of this band.
 
-        Where the pixels of this grid can be divided, those of the part are the same.
+        Where the pixels of this grid can be divided into an FFT-friendly number, those of the part are the same; with
+        `same_pixels` into any number.
         """
         shape = []
         for count, extent, share in zip(self.shape_px, self.extent_angstrom, parts, strict=True):
             needed = steps_across(extent / share, self._band_sampling)
-            divides = count % share == 0 and fft_friendly(count // share) == count // share
+            divides = count % share == 0 and (same_pixels or fft_friendly(count // share) == count // share)
             shape.append(count // share if divides else fft_friendly(max(4, needed)))
         extent = self.extent_angstrom[0] / parts[0], self.extent_angstrom[1] / parts[1]
         return WaveGrid((shape[0], shape[1]), extent, self._band_sampling)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +84,13 @@ class WindowedSource:
         self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx))
         self._itinerary = Itinerary.of(specimen.order)
         self._padded = [self._wrapped(specimen.functions[i]) for i in range(specimen.functions.shape[0])]
+        self._known_tails: tuple[Any, NDArray[np.float32]] | None = None
 
     @property
     def bytes_count(self) -> int:
-        """Memory of the transmission functions with their margins."""
-        return 8 * sum(int(np.prod(part.shape)) for part in self._padded)
+        """Memory of the transmission functions with their margins, and of the maps of tails kept."""
+        maps = 0 if self._known_tails is None else self._known_tails[1].nbytes
+        return 8 * sum(int(np.prod(part.shape)) for part in self._padded) + maps
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
@@ -110,7 +113,9 @@ class WindowedSource:
         places, nearest = self._coarse(offsets)
         in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
         values += np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks) - in_vacuum[nearest[which]]
-        values += self._tails(spectrum, masks, optics, corners)
+        maps = self._tails(spectrum, masks, optics, tuple(detectors.values()))
+        centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
+        values += maps[:, centres[:, 0], centres[:, 1]].T
         edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())])
         return {
             name: values[:, edges[i] : edges[i + 1]].reshape(len(values), *shape)
@@ -122,13 +127,15 @@ class WindowedSource:
         spectrum: NDArray[np.complex128],
         masks: NDArray[np.float64],
         optics: Optics,
-        corners: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        """What the windows left out, (points, channels)."""
-        whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
-        maps = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
-        centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
-        return maps[:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
+        detectors: tuple[Detector, ...],
+    ) -> NDArray[np.float32]:
+        """What windows centred on each pixel leave out, (channels, rows, columns); the last ones are kept."""
+        key = (optics, detectors)
+        if self._known_tails is None or self._known_tails[0] != key:
+            whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
+            maps = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
+            self._known_tails = (key, maps)
+        return self._known_tails[1]
 
     def _wrapped(self, function: Array) -> Array:
         """The function continued by a window, so that every window is one piece of it."""
