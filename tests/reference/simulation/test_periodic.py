@@ -78,6 +78,44 @@ def test_pixels_of_the_whole_cell_need_not_be_those_of_the_unit():
         assert rms_over_std(ours[name], reference[name]) < 2e-3, name
 
 
+@pytest.mark.parametrize("projection", ["infinite", "finite"])
+def test_atoms_put_on_pixels_need_the_same_pixels(projection):
+    """63 = 3 x 21 pixels, and no FFT likes 21; 61 columns are one part as they are."""
+    settings = SETTINGS | {"placement": "bilinear", "projection": projection}
+    for shape_px in ((63, 63), (60, 61)):
+        ours, reference = (
+            simulate(crystal((3, 3, 1)), OPTICS, SCAN, DETECTORS, method=method, grid_shape_px=shape_px, **settings)
+            for method in ("periodic", "multislice")
+        )
+        for name in DETECTORS:
+            assert rms_over_std(ours[name], reference[name]) < 2e-4, (shape_px, name)
+
+
+def test_nearly_square_cells_do_not_exchange_axes():
+    ours, reference = (
+        simulate(crystal((3, 3, 1), 3.9, 3.9009), OPTICS, SCAN, DETECTORS, method=method, **SETTINGS)
+        for method in ("periodic", "multislice")
+    )
+    for name in DETECTORS:
+        assert rms_over_std(ours[name], reference[name]) < 2e-4, name
+
+
+def test_atoms_of_few_digits():
+    """Repeats hold within rounding, mirrors for some atoms only: images follow, and atoms keep their slices."""
+    rng = np.random.default_rng(1)
+    atoms = crystal((3, 3, 1))
+    atoms.positions += rng.uniform(-4e-4, 4e-4, atoms.positions.shape)
+    ours, reference = (
+        simulate(atoms, OPTICS, SCAN, DETECTORS, method=method, **SETTINGS) for method in ("periodic", "multislice")
+    )
+    for name in DETECTORS:
+        assert rms_over_std(ours[name], reference[name]) < 5e-3, name
+    on_a_boundary = crystal((3, 3, 1), shift=(0.37, 1.1, 0.0))
+    on_a_boundary.positions += rng.uniform(-4e-5, 4e-5, atoms.positions.shape)
+    with pytest.raises(MethodUnavailable, match="needs a crystal that repeats"):
+        simulate(on_a_boundary, OPTICS, SCAN, DETECTORS, method="periodic", **SETTINGS)
+
+
 def test_patterns_and_a_tilted_beam():
     tilted = OPTICS.model_copy(update={"tilt_x_mrad": 8.0, "tilt_y_mrad": -3.0})
     scan, detectors = (
@@ -129,6 +167,9 @@ def test_repeats_and_symmetries_are_found():
     assert len(symmetries(unit)) == 8
     assert len(symmetries(part_of(Specimen.of(crystal((2, 2, 1), 3.9, 4.4)), (2, 2)))) == 4
     assert len(symmetries(part_of(Specimen.of(low_crystal()), (2, 3)))) == 1
+    rng = np.random.default_rng(0)
+    glass = ase.Atoms("C5000", positions=rng.uniform(0, 60, (5000, 3)), cell=(60, 60, 60), pbc=True) * (2, 1, 1)
+    assert len(symmetries(part_of(Specimen.of(glass), (1, 2)))) == 1
     moved = crystal()
     moved.positions[5] += (0.0, 0.0, 0.4)
     assert lateral_repeats(Specimen.of(moved)) == (1, 1)
