@@ -50,7 +50,8 @@ from simulation.windowed import smallest_side_nm
 Signals = dict[str, NDArray[np.float64]]
 """Detector signals (points, *detector shape) by name, fractions of the incident beam."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
-_WINDOW_ERROR_MARGIN = 1.5
+_WINDOW_ERROR_MARGIN = 2.0
+_WINDOW_CHECK_POINT_COUNT = 24
 _LARGEST_WINDOW_STEP = 2.0
 _HOPELESS = 1.5
 """Error on the check probes alone, over the accuracy asked for, from which on a window is not tried on the others."""
@@ -372,7 +373,8 @@ class Simulator:
             return self._known_errors[key]
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
-        count = min(CHECK_POINT_COUNT, len(points))
+        wanted = CHECK_POINT_COUNT if candidate.window_px is None else _WINDOW_CHECK_POINT_COUNT
+        count = min(wanted, len(points))
         chosen = points[np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)]
         reference = self._reference(optics, chosen, compared)
         own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)

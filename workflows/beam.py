@@ -6,12 +6,13 @@ Neighbours: `session` runs between the two, `attachment` asks an instrument's pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
 from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope
+from instruments.remote.daemon_executor import DaemonExecutor
 from orchestrator.errors import OrchestratorError
 from orchestrator.events import BEAM_NOT_BLANKED, STATUS_CHANGED
 from orchestrator.journal import Journal
@@ -58,9 +59,7 @@ def _make_dark(microscope: Microscope) -> None:
 
 def _trouble_of_stop(microscope: Microscope) -> str | None:
     """None once the microscope's stop came back, else why it did not: an adapter may raise what it likes, or hang."""
-    pool = ThreadPoolExecutor(1, "stop")
-    stopping = pool.submit(microscope.stop)
-    pool.shutdown(wait=False)
+    stopping = DaemonExecutor("stop").submit(microscope.stop)
     if not wait([stopping], timeout=STOP_S).done:
         return f"the microscope's stop has not come back in {STOP_S:.0f} s"
     error = stopping.exception()

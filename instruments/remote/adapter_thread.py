@@ -26,6 +26,7 @@ from instruments.errors import (
 )
 from instruments.frames import Frame
 from instruments.microscope import Microscope, Outcome, Rebuildable, Releasable
+from instruments.remote.daemon_executor import DaemonExecutor
 from instruments.state import MicroscopeState
 
 Opener = Callable[[str, Mapping[str, Any]], Microscope]
@@ -98,7 +99,8 @@ class AdapterThread:
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
         self._calls = ThreadPoolExecutor(1, "adapter")
-        self._stops = ThreadPoolExecutor(1, "stop")
+        self._stops = DaemonExecutor("stop")
+        self._is_called_elsewhere = False
         self._kept: Frame | None = None
         self._last_blanked: bool | None = None
         self.is_stopped = False
@@ -179,9 +181,9 @@ class AdapterThread:
         loaded = self.loaded
         if loaded is None:
             return Stopped(None, "nothing is loaded: there is no adapter to blank the beam with")
-        stopping = self._stops.submit(self._stop, loaded.microscope)
-        if self.exposing is not None:
-            self._stops.submit(self._stop_again, loaded.microscope)
+        stopping = self._stops.submit(lambda: self._stop(loaded.microscope))
+        if self._may_be_exposing:
+            self._stops.submit(lambda: self._stop_again(loaded.microscope))
         if not wait([stopping], timeout=STOP_DEADLINE_S).done:
             return self._unconfirmed(
                 f"the adapter's stop has not come back in {STOP_DEADLINE_S:.0f} s: assume that the beam is on, blank "
@@ -208,8 +210,13 @@ class AdapterThread:
     def _stop_again(self, microscope: Microscope) -> None:
         for pause_s in _STOP_AGAIN_S:
             time.sleep(pause_s)
-            if self.is_stopped and self.exposing is not None:
+            if self.is_stopped and self._may_be_exposing:
                 microscope.stop()
+
+    @property
+    def _may_be_exposing(self) -> bool:
+        """Also where the microscope is called elsewhere, and nobody here knows."""
+        return self.exposing is not None or self._is_called_elsewhere
 
     # --- in the adapter's thread
 
@@ -233,6 +240,7 @@ class AdapterThread:
 
     def adopt(self, session_id: str, adapter: str, config: Mapping[str, Any], microscope: Microscope) -> None:
         """Take a microscope that is called elsewhere, to stop it from here."""
+        self._is_called_elsewhere = True
         self.loaded = Loaded(session_id, adapter, config, microscope, microscope.capabilities())
 
     def _read_back(self, state: MicroscopeState) -> None:
