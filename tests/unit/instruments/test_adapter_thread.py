@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from instruments import Frame, InstrumentBusy, ResultUnknown
 from instruments.remote.adapter_thread import AdapterThread, Asked
+from instruments.remote.daemon_executor import DaemonExecutor
 from tests.integration.bench_microscope import BenchMicroscope, exposure
 
 LONG_S = 600.0
@@ -101,3 +105,38 @@ def test_a_stop_that_fails_is_remembered_until_one_is_confirmed() -> None:
     bench._how_to_stop = "works"
     assert thread.stop().beam_blanked is True
     assert (thread.not_blanked, thread.beam_blanked) == (None, True)
+
+
+def test_a_microscope_called_elsewhere_is_stopped_again(bench: Obeying) -> None:
+    """An exposure may begin there at this very moment and not notice the first stop; nobody here knows of it."""
+    thread = AdapterThread(lambda adapter, config: bench)
+    thread.adopt("a run", "bench", {}, bench)
+    assert thread.stop().beam_blanked is True
+    until_s = time.monotonic() + LONG_S
+    while bench.stops < 3 and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert bench.stops == 3
+
+
+def test_a_stop_that_hangs_keeps_no_process_from_ending() -> None:
+    script = (
+        "import sys, threading; from instruments.remote.daemon_executor import DaemonExecutor; "
+        "executor = DaemonExecutor('stop'); assert executor.submit(lambda: 3).result() == 3; "
+        "hanging = executor.submit(threading.Event().wait); assert not hanging.done(); sys.exit(4)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=LONG_S, check=False).returncode == 4
+
+
+def test_calls_are_made_in_turn_and_tell_what_they_raise() -> None:
+    executor, done = DaemonExecutor("stop"), list[int]()
+    first, free = executor.submit(lambda: done.append(1)), threading.Event()
+    held = executor.submit(lambda: free.wait(LONG_S) and done.append(2))
+    wrong = executor.submit(lambda: 1 / 0)
+    last = executor.submit(lambda: done.append(3))
+    first.result(LONG_S)
+    assert done == [1]
+    free.set()
+    with pytest.raises(ZeroDivisionError):
+        wrong.result(LONG_S)
+    last.result(LONG_S)
+    assert (held.done(), done) == (True, [1, 2, 3])
