@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope
 from instruments.remote.daemon_executor import DaemonExecutor
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.events import BEAM_NOT_BLANKED, STATUS_CHANGED
 from orchestrator.journal import Journal
 from orchestrator.loop import Ending
@@ -78,16 +78,26 @@ class Beam:
     not_blanked: str | None = None
 
     def blank(self) -> None:
-        """Leave it blanked; a microscope that cannot answer, or answers that it is on, is stopped instead."""
-        own = self.journal.experiment_id
-        number = sum(1 for _ in self.journal.catalogue.events(own, kinds=(STATUS_CHANGED,)))  # grows with each session
+        """Leave it blanked; a microscope that cannot answer, or answers that it is on, is stopped instead.
+
+        Raises StorageError after a stop, where the journal does not say how often it was blanked before.
+        """
         try:
-            state = self.microscope.execute(Blank(action_id=f"{own}-blank-{number:04d}"))
+            state = self.microscope.execute(Blank(action_id=self._fresh_id()))
         except InstrumentError:
             self.stop()
             return
+        except StorageError:
+            self.stop()
+            raise
         if not state.beam_blanked:
             self.stop()
+
+    def _fresh_id(self) -> str:
+        """One that no blank of this experiment had: its number grows with each session."""
+        own = self.journal.experiment_id
+        number = sum(1 for _ in self.journal.catalogue.events(own, kinds=(STATUS_CHANGED,)))
+        return f"{own}-blank-{number:04d}"
 
     def stop(self) -> None:
         """Interrupt and blank; where that is not confirmed, it is said and written down."""

@@ -79,5 +79,7 @@ class EmbeddedInstrument:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._host.leave()
-        self._lock.release()
+        try:
+            self._host.leave()
+        finally:
+            self._lock.release()

@@ -11,7 +11,7 @@ import pytest
 from instruments import InstrumentFault, Microscope
 from instruments.remote import StopLine, connect, endpoint_path
 from orchestrator.catalogue import Catalogue
-from orchestrator.errors import DataFolderBusy
+from orchestrator.errors import DataFolderBusy, StorageError
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
@@ -161,6 +161,28 @@ def test_a_fault_while_a_run_is_put_back_leaves_the_beam_off(
     place.session(catalogue).resume(row.id)
     assert catalogue.experiment(row.id).status == "completed"
     assert len(catalogue.frames(row.id)) == FRAMES
+
+
+def test_a_silent_database_keeps_no_beam_on(
+    place: Place, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop has ended well, and then the database does not tell the number of the last blank."""
+    opened = list[Faulty]()
+
+    def open_faulty(adapter: str, config: Mapping[str, Any]) -> Microscope:
+        opened.append(Faulty(open_here(adapter, config), Faults(blanks=False)))
+        return opened[-1]
+
+    def silent() -> None:
+        def events(*arguments: Any, **options: Any) -> Any:
+            raise StorageError("the database is gone")
+
+        monkeypatch.setattr(catalogue, "events", events)
+
+    monkeypatch.setattr("workflows.embedded.open_here", open_faulty)
+    with pytest.raises(StorageError, match="the database is gone"):
+        place.session(catalogue, FRAMES, silent).start(place.spec, OPTIONS)
+    assert not opened[-1].is_on
 
 
 def test_one_process_for_one_instrument(place: Place, catalogue: Catalogue) -> None:
