@@ -29,7 +29,7 @@ from simulation.detectors import (
     detector_shape,
 )
 from simulation.electron import wavelength_angstrom
-from simulation.errors import MethodUnavailable
+from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.multislice import Propagator, Transmissions, propagate
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.slices import owners
@@ -38,6 +38,8 @@ from simulation.wave_grid import WaveGrid
 
 _POINTS_PER_BLOCK = 8192
 _KINDS_PER_SLICE = 1000
+_LARGEST_MEMORY_SHARE = 0.8
+_KEPT_GRAM_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,32 @@ def _dividing(repeats: tuple[int, int], shape_px: tuple[int, int]) -> tuple[int,
     return rows, columns
 
 
+def matrix_counts(grid: WaveGrid, optics: Optics, crystal: Crystal) -> tuple[int, float, float]:
+    """Plane waves of the aperture, and to how many waves and how many plane waves each belongs on average."""
+    beams = int(np.count_nonzero(aperture_function(optics, grid)))
+    waves = int(np.count_nonzero(grid.squared_frequencies() <= grid.cutoff_per_angstrom**2))
+    bloch_vectors = crystal.repeats[0] * crystal.repeats[1]
+    return beams, waves / bloch_vectors, max(1.0, beams / bloch_vectors)
+
+
+def bloch_matrix_bytes(grid: WaveGrid, optics: Optics, crystal: Crystal) -> int:
+    """Memory that the matrix takes while it is made, and the products for one channel with their addresses."""
+    beams, waves_each, beams_each = matrix_counts(grid, optics, crystal)
+    return int(beams * (2 * 8 * waves_each + (8 + 8) * beams_each))
+
+
+def check_bloch_memory(grid: WaveGrid, optics: Optics, crystal: Crystal, on: Backend) -> None:
+    """Refuse a matrix too large for the device, before anything is computed for it."""
+    needed = bloch_matrix_bytes(grid, optics, crystal)
+    if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
+        raise InvalidParameter(
+            f"the scattering matrix of method 'periodic' needs {needed / 2**30:.1f} GiB for a unit repeated"
+            f" {crystal.repeats} times along (y, x), above {_LARGEST_MEMORY_SHARE:.0%} of the"
+            f" {on.memory_bytes / 2**30:.1f} GiB free on {on.name}; use fewer repeats of the large unit, a smaller"
+            " aperture, or method='multislice'"
+        )
+
+
 class BlochMatrix:
     """Rows S_k(K) of the scattering matrix of a perfect crystal for the plane waves of an aperture."""
 
@@ -103,7 +131,8 @@ class BlochMatrix:
     @property
     def bytes_count(self) -> int:
         """Memory of the matrix and of what was made of it."""
-        return 8 * sum(int(np.prod(part.shape)) for part in self._parts)
+        rows = 8 * sum(int(np.prod(part.shape)) for part in self._parts)
+        return rows + sum(address.nbytes for address in self._addresses[0]) + self._gram_bytes()
 
     def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
         """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
@@ -204,11 +233,16 @@ class BlochMatrix:
         return _flat(vectors, self.grid.shape_px)
 
     def _channel_grams(self, detector: AnnularDetector | SegmentedDetector) -> Iterator[list[NDArray[np.complex64]]]:
-        """For each channel the matrices M of all Bloch vectors, made once."""
+        """For each channel the matrices M of all Bloch vectors; those of the last detectors are kept."""
         if detector not in self._grams:
             masks = channel_masks(detector, self.grid, self._wavelength)[self.pixels]
             self._grams[detector] = [self._gram(masks[:, channel]) for channel in range(masks.shape[1])]
+            while len(self._grams) > 1 and self._gram_bytes() > _KEPT_GRAM_BYTES:
+                del self._grams[next(iter(self._grams))]
         yield from self._grams[detector]
+
+    def _gram_bytes(self) -> int:
+        return sum(gram.nbytes for channels in self._grams.values() for grams in channels for gram in grams)
 
     def _gram(self, mask: NDArray[np.bool_]) -> list[NDArray[np.complex64]]:
         xp, start = self._on.xp, 0

@@ -45,13 +45,12 @@ from simulation.slices import slice_count, slices_of
 from simulation.sources import Source, Sources
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
-from simulation.windowed import smallest_side_nm
+from simulation.windowed import WindowedSource, smallest_side_nm
 
 Signals = dict[str, NDArray[np.float64]]
 """Detector signals (points, *detector shape) by name, fractions of the incident beam."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
-_WINDOW_ERROR_MARGIN = 2.0
-_WINDOW_CHECK_POINT_COUNT = 24
+_WINDOW_ERROR_MARGIN = 1.5
 _LARGEST_WINDOW_STEP = 2.0
 _HOPELESS = 1.5
 """Error on the check probes alone, over the accuracy asked for, from which on a window is not tried on the others."""
@@ -366,16 +365,17 @@ class Simulator:
 
         Patterns on a coarser diffraction grid are compared through rings. With PRISM asked for by name the estimate
         is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics. Of windows
-        the difference is stated with a margin, because few probes may miss the worst.
+        as many probes are taken where most was added for what is outside, and the difference is stated with a margin,
+        because few probes may miss the worst.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
         if self._method == "prism" and key in self._known_errors:
             return self._known_errors[key]
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
-        wanted = CHECK_POINT_COUNT if candidate.window_px is None else _WINDOW_CHECK_POINT_COUNT
-        count = min(wanted, len(points))
-        chosen = points[np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)]
+        count = min(CHECK_POINT_COUNT, len(points))
+        picked = np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)
+        chosen = points[np.union1d(picked, self._doubtful(candidate, optics, points, compared))]
         reference = self._reference(optics, chosen, compared)
         own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
@@ -383,6 +383,17 @@ class Simulator:
         margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
         self._known_errors[key] = _ErrorEstimate(margin * float(max(ratios)), optics)
         return self._known_errors[key]
+
+    def _doubtful(
+        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> NDArray[np.int64]:
+        """Probes for which most was added for what their windows leave out, counted from the mean."""
+        source = self._sources.signal_source(candidate, 0, optics)
+        if not isinstance(source, WindowedSource):
+            return np.zeros(0, dtype=np.int64)
+        added = source.added(optics, points, detectors)
+        unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
+        return np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:]
 
     def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
         """Multislice at the check probes; the last ones are kept."""

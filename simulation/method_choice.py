@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from instruments.optics import Optics
-from simulation.bloch_matrix import Crystal
+from simulation.bloch_matrix import Crystal, bloch_matrix_bytes, matrix_counts
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.prism import Layout, scattering_matrix_bytes
 from simulation.wave_grid import WaveGrid, fft_friendly
@@ -24,6 +24,8 @@ _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _TAIL_TRANSFORMS = 6
+_CHANNELS_COUNT = 2
+"""Detector channels that `auto` reckons with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
             continue
         candidate = Candidate("prism", interpolation, _prism_flops(workload, interpolation, kept_interpolations))
         (exact if interpolation == 1 else approximate).append(candidate)
-    if workload.crystal is not None:
+    if workload.crystal is not None and _bloch_fits(workload, workload.crystal):
         exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
     approximate += windows(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
@@ -125,12 +127,22 @@ def _propagation_flops(workload: Workload) -> float:
     return workload.step_count * pixels * (2 * 5 * log2(pixels) + _ELEMENTWISE_FLOPS)
 
 
+def _bloch_fits(workload: Workload, crystal: Crystal) -> bool:
+    return bloch_matrix_bytes(workload.grid, workload.optics, crystal) < _MEMORY_SHARE * workload.memory_bytes
+
+
 def _periodic_flops(workload: Workload, crystal: Crystal) -> float:
-    """The plane waves of the aperture on one unit cell; symmetry saves about as much as it has operations."""
-    beam_count = len(Layout.of(workload.grid, 1).beams(workload.optics)) / len(crystal.operations)
+    """The plane waves of the aperture on one unit cell, then products of their rows, or patterns of every probe.
+
+    Symmetry saves about as much of the propagation as it has operations.
+    """
+    beams, waves_each, beams_each = matrix_counts(workload.grid, workload.optics, crystal)
     rows, columns = crystal.unit_grid.shape_px
     each = workload.step_count * rows * columns * (10 * log2(rows * columns) + _ELEMENTWISE_FLOPS)
-    return beam_count * each + workload.probe_count * 8e3
+    needs_patterns = workload.smallest_window_nm is None
+    products = 8.0 * beams * waves_each / _MATRIX_PRODUCT_GAIN
+    products *= workload.probe_count if needs_patterns else _CHANNELS_COUNT * beams_each
+    return beams / len(crystal.operations) * each + products + workload.probe_count * 8e3
 
 
 def _windowed_flops(workload: Workload, shape_px: tuple[int, int]) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
-from simulation.bloch_matrix import BlochMatrix, Crystal
+from simulation.bloch_matrix import BlochMatrix, Crystal, check_bloch_memory
 from simulation.detectors import Detector
 from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
@@ -152,6 +152,7 @@ class Sources:
                 "method 'periodic' needs a crystal that repeats within the cell, without phonons or defects;"
                 " repeat the unit cell (atoms * (n, m, 1)), or use method='multislice'"
             )
+        check_bloch_memory(self._grid, optics, crystal, self._on)
         unit = transmissions(
             crystal.unit, crystal.unit_grid, self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
         )

@@ -113,14 +113,20 @@ class WindowedSource:
         places, nearest = self._coarse(offsets)
         in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
         values += np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks) - in_vacuum[nearest[which]]
-        maps = self._tails(spectrum, masks, optics, tuple(detectors.values()))
-        centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
-        values += maps[:, centres[:, 0], centres[:, 1]].T
+        values += self._tails(spectrum, masks, optics, tuple(detectors.values()), corners)
         edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())])
         return {
             name: values[:, edges[i] : edges[i + 1]].reshape(len(values), *shape)
             for i, (name, shape) in enumerate(shapes.items())
         }
+
+    def added(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> NDArray[np.float64]:
+        """What is added at each point for what its window leaves out, (points, channels)."""
+        masks, _ = self._masks(optics, detectors)
+        corners = self._places(points_angstrom)[2]
+        return self._tails(self._incident(optics), masks, optics, tuple(detectors.values()), corners)
 
     def _tails(
         self,
@@ -128,14 +134,16 @@ class WindowedSource:
         masks: NDArray[np.float64],
         optics: Optics,
         detectors: tuple[Detector, ...],
-    ) -> NDArray[np.float32]:
-        """What windows centred on each pixel leave out, (channels, rows, columns); the last ones are kept."""
+        corners: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """(points, channels), from maps of which the last ones are kept."""
         key = (optics, detectors)
         if self._known_tails is None or self._known_tails[0] != key:
             whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
             maps = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
             self._known_tails = (key, maps)
-        return self._known_tails[1]
+        centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
+        return self._known_tails[1][:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
 
     def _wrapped(self, function: Array) -> Array:
         """The function continued by a window, so that every window is one piece of it."""
