@@ -1,5 +1,7 @@
 """Perfect crystals imaged from one unit cell: the same numbers as multislice of the whole cell."""
 
+from dataclasses import replace
+
 import ase
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from simulation import (
     AnnularDetector,
     FrozenPhonons,
     GridScan,
+    InvalidParameter,
     MethodUnavailable,
     PixelatedDetector,
     PointScan,
@@ -16,7 +19,9 @@ from simulation import (
     Simulator,
     simulate,
 )
+from simulation.bloch_matrix import bloch_matrix_bytes, check_bloch_memory
 from simulation.crystal_symmetry import lateral_repeats, part_of, symmetries
+from simulation.method_choice import Workload, candidates
 from simulation.specimens import Specimen
 from tests.unit.simulation.reference_cases import case, rms_over_std
 
@@ -138,6 +143,36 @@ def test_another_image_propagates_nothing(monkeypatch):
     monkeypatch.undo()
     fresh = simulate(crystal(), changed, SCAN, {"other": AnnularDetector(20, 50)}, method="multislice", **SETTINGS)
     assert rms_over_std(again["other"], fresh["other"]) < 1e-4
+
+
+def test_products_of_many_detectors_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr("simulation.bloch_matrix._KEPT_GRAM_BYTES", 30_000)
+    simulator = Simulator(crystal(), method="periodic", **SETTINGS)
+    first = simulator.image(OPTICS, SCAN, DETECTORS)
+    matrix = simulator._sources.bloch_matrix(0, OPTICS)
+    sizes = []
+    for outer in range(40, 60):
+        simulator.image(OPTICS, SCAN, {"adf": AnnularDetector(35, outer)})
+        sizes.append(matrix.bytes_count)
+    assert len(set(sizes)) == 1
+    again = simulator.image(OPTICS, SCAN, DETECTORS)
+    for name in DETECTORS:
+        np.testing.assert_array_equal(again[name], first[name])
+
+
+def test_a_matrix_too_large_is_not_taken():
+    """A large unit that repeats twice has few Bloch vectors, hence large products."""
+    atoms = crystal((1, 2, 1), 16.0, 8.0)
+    simulator = Simulator(atoms, method="auto", **SETTINGS)
+    unit, on = simulator._sources.crystal(0), simulator._on
+    needed = bloch_matrix_bytes(simulator.grid, OPTICS, unit)
+    small = replace(on, memory_bytes=int(needed))
+    with pytest.raises(InvalidParameter, match="use fewer repeats"):
+        check_bloch_memory(simulator.grid, OPTICS, unit, small)
+    check_bloch_memory(simulator.grid, OPTICS, unit, on)
+    for memory_bytes, is_there in ((needed, False), (on.memory_bytes, True)):
+        workload = Workload(simulator.grid, OPTICS, 2, 10**6, memory_bytes, unit)
+        assert ("periodic" in [each.method for each in candidates(workload, frozenset())]) is is_there
 
 
 def test_auto_takes_it_where_it_can():
