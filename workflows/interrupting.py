@@ -40,3 +40,17 @@ def interruptible(
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, where it would otherwise end the process without a word."""
+    is_main = threading.current_thread() is threading.main_thread()
+    ends_at_once = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ends_at_once:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends_at_once:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

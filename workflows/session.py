@@ -41,7 +41,7 @@ from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
 from workflows.evaluation.rehearsal import Curve, one_thread, truth_of, verdict_on
 from workflows.flows.names import flow_name
-from workflows.interrupting import interruptible
+from workflows.interrupting import interruptible, terminable
 from workflows.looking_back import NoRecord
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
@@ -206,13 +206,14 @@ class Session:
 
     @contextmanager
     def _resumable(self, run: Run, when: str) -> Iterator[None]:
-        """What comes before the loop: Ctrl-C ends it in order, and whatever else does, the beam is stopped.
+        """What comes before the loop: Ctrl-C or SIGTERM ends it in order; whatever else does, the beam is stopped.
 
         Raises Interrupted, which says how to go on; an instrument's fault after it was written down.
         """
         own = run.journal.experiment_id
         try:
-            yield
+            with terminable():
+                yield
         except KeyboardInterrupt as error:
             run.beam.stop()
             self._end(run, Ending("interrupted", f"interrupted by a person {when}"))
