@@ -12,10 +12,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := instruments simulation policies orchestrator workflows
 
-.PHONY: run serve test lint bench docs clean smoke-deploy help
+.PHONY: run serve test lint bench gpu-check docs clean smoke-deploy help
 
 help:
-	@echo "make run | serve | test | lint | bench | docs | smoke-deploy | clean"
+	@echo "make run | serve | test | lint | bench | gpu-check | docs | smoke-deploy | clean"
 
 run: .venv/installed
 	$(BIN)/stempilot run $(SPEC)
@@ -40,6 +40,11 @@ bench: .venv/installed
 	$(BIN)/stempilot bench loop_overhead --seeds 3 --out benchmarks/results/loop_overhead.json
 	$(BIN)/stempilot bench first_world --seeds $(SEEDS) --out benchmarks/results/first_world.json
 	$(BIN)/python benchmarks/page.py --out benchmarks/results/page.json
+
+# On a machine with a GPU: checks every result against the CPU, then times it.
+gpu-check: .venv/installed
+	mkdir -p benchmarks/results
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json
 
 smoke-deploy: .venv/installed-dev
 	$(BIN)/python -m deploy.smoke_deploy
