@@ -37,7 +37,7 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
         }
         for entry in catalogue.decisions(row.id)
     ]  # fmt: skip
-    spent = closed or spent_so_far(catalogue, row.id)
+    spent = spent_by(catalogue, row, closed)
     document: dict[str, Any] = {
         "id": row.id, "name": row.name, "status": row.status, "reason": row.reason, "spec": row.spec, "seed": row.seed,
         "engine": row.engine, "created_at": row.created_at.isoformat(),
@@ -57,14 +57,25 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     return document
 
 
-def spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
-    """What the stored frames of an experiment that is not closed have cost."""
+def spent_by(catalogue: Catalogue, row: ExperimentRow, closed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an experiment has cost: as its last `closed` event says, if that is the ending it stands at.
+
+    Where it went on since, at least what its stored frames cost; never less than was known then.
+    """
+    if closed.get("status") == row.status:
+        return closed
+    return {name: max(value, closed.get(name, 0.0)) for name, value in _spent_so_far(catalogue, row.id).items()}
+
+
+def _spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
+    """What the stored frames have cost."""
     ledger = DoseLedger()
     commands = {intent.frame_id: intent.command for intent in catalogue.intents(experiment_id)}
     stored = catalogue.frames(experiment_id)
     for frame in stored:
         ledger.add_frame(commands[frame.id], frame.electrons)
     return {
+        "frames": len(stored),
         "electrons": ledger.electrons,
         "dose_max_e_per_a2": ledger.max_e_per_a2,
         "instrument_time_s": sum((frame.ended_s - frame.started_s for frame in stored), 0.0),

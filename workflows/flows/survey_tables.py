@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator.catalogue import Catalogue, DecisionRow, ExperimentRow
 from orchestrator.survey_spec import OVERVIEW_NAME, SQUARE_LABEL, SurveySpec
-from workflows.documents import spent_so_far
+from workflows.documents import spent_by
 
 SKIPPED: Final = "survey_skipped"
 
@@ -89,14 +89,14 @@ def _row(
     child: ExperimentRow | None,
     clean: float | None,
 ) -> SquareRow:
-    spent: dict[str, Any] = {}
+    spent: Mapping[str, Any] = {}
     score: dict[str, Any] = {}
     budget: dict[str, Any] = {}
     if child is not None:
         budget = child.spec["budget"]
         for event in catalogue.events(child.id, kinds=("closed",)):
             spent = event.payload
-        spent = spent or {**spent_so_far(catalogue, child.id), "frames": len(catalogue.frames(child.id))}
+        spent = spent_by(catalogue, child, spent)
         for event in catalogue.events(child.id, kinds=("observed",)):
             score = event.payload["score"]
     return SquareRow(

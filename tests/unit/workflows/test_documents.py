@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.catalogue import Catalogue
+from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
+from tests.unit.orchestrator import microscope_frames as microscope
 from workflows.documents import experiment_document, headline, listing
 
 DOCUMENT: dict[str, Any] = {
@@ -67,6 +69,27 @@ def created(catalogue: Catalogue, name: str, parent_id: str | None = None) -> st
     return catalogue.create_experiment(
         name=name, spec={"name": name}, seed=4, engine="local", options={}, parent_id=parent_id
     )
+
+
+def test_what_went_on_since_it_was_interrupted_costs_what_it_costs_now(catalogue: Catalogue) -> None:
+    """The ending of the first session is not that of the second; and nothing that was known then is forgotten."""
+    own = created(catalogue, "resumed")
+    journal, stored, then = Journal(catalogue, own), 0.0, dict[str, Any]()
+    for ordinal in range(2):
+        intent, command = journal.intend(microscope.suggestion(ordinal), microscope.command)
+        stored += journal.keep(intent, microscope.frame(command, ordinal)).electrons
+        if ordinal == 0:
+            then = {"status": "interrupted", "electrons": stored, "dose_max_e_per_a2": 1e9, "instrument_time_s": 0.0}
+            catalogue.append(own, "closed", then)
+            catalogue.set_status(own, "interrupted", "by a person")
+            assert experiment_document(catalogue, own)["electrons"] == stored
+            catalogue.set_status(own, "running", None)
+    document = experiment_document(catalogue, own)
+    assert document["electrons"] == pytest.approx(stored)
+    assert (document["dose_max_e_per_a2"], document["instrument_time_s"] > 0.0) == (1e9, True)
+    catalogue.append(own, "closed", {**then, "status": "completed", "electrons": 3 * stored})
+    catalogue.set_status(own, "completed", "done")
+    assert experiment_document(catalogue, own)["electrons"] == 3 * stored
 
 
 def test_an_experiment_that_has_nothing_yet(catalogue: Catalogue) -> None:
