@@ -33,6 +33,7 @@ KEPT_FOR: Final = timedelta(days=7)
 FORGOTTEN_EVERY: Final = 100  # kept answers; each time at most twice as many old ones go, so that they cannot pile up
 _KEPT_HEADERS: Final = ("location", "etag", "content-type")
 _TABLE: Final = schema.idempotency
+_OURS: Final = _TABLE.c.path.startswith("/")  # what schedules keep here, of the moments they obeyed, is no answer
 _INSERT: Final = insert(_TABLE)
 _FIND: Final = select(_TABLE).where(_TABLE.c.token_id == bindparam("token_id"), _TABLE.c.key == bindparam("key"))
 
@@ -143,12 +144,12 @@ class Replies:
     def forget_old(self, most: int | None = None) -> int:
         """Remove answers nobody will ask for again, the oldest `most` where that is given; how many."""
         limit = self._catalogue.now() - KEPT_FOR
-        old = select(_TABLE.c.created_at).where(_TABLE.c.created_at < limit)
+        old = select(_TABLE.c.created_at).where(_TABLE.c.created_at < limit, _OURS)
         with self._catalogue.database.writing() as connection:
             if most is not None:
                 later = connection.execute(old.order_by(_TABLE.c.created_at).offset(most).limit(1)).scalar()
                 limit = later or limit
-            return connection.execute(delete(_TABLE).where(_TABLE.c.created_at < limit)).rowcount
+            return connection.execute(delete(_TABLE).where(_TABLE.c.created_at < limit, _OURS)).rowcount
 
     async def _begun(self, receipt: Receipt, answer: Callable[[], Awaitable[Response]]) -> Response:
         """The answer to what is written down before it is done, so that a second try knows of the first."""

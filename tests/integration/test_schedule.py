@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.api.idempotency import Replies
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SpecError
 from orchestrator.queue import ExperimentQueue
@@ -39,6 +41,29 @@ def test_one_moment_is_submitted_once(kept: Submitter) -> None:
     assert kept.submit("deployment 23:00", order()) != first
     entries = kept.queue.entries()
     assert [(entry.name, entry.priority, entry.submitted_by) for entry in entries] == [("nightly", 2, "anna")] * 2
+
+
+def test_one_moment_is_submitted_once_by_two_at_a_time(kept: Submitter) -> None:
+    """Both looked before either had submitted it."""
+    first = kept.submit("deployment 22:00", order())
+
+    class Late(Submitter):
+        looks = 0
+
+        def submitted(self, due: str) -> str | None:
+            self.looks += 1
+            return None if self.looks == 1 else super().submitted(due)
+
+    assert Late(kept.catalogue, kept.queue).submit("deployment 22:00", order()) == first
+    assert len(kept.queue.entries()) == 1
+
+
+def test_a_moment_that_was_obeyed_is_remembered_longer_than_answers(kept: Submitter) -> None:
+    """A scheduler that was off for weeks goes on with what it had begun, and does not submit it again."""
+    first, clock = kept.submit("deployment 22:00", order()), kept.catalogue.now
+    kept.catalogue.now = lambda: clock() + timedelta(days=30)
+    assert Replies(kept.catalogue).forget_old() == 0
+    assert kept.submitted("deployment 22:00") == first
 
 
 def test_when_is_checked() -> None:

@@ -19,10 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from orchestrator.catalogue import Catalogue, schema
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.plain_json import to_text
 from orchestrator.queue import ExperimentQueue, QueueEntry
 from orchestrator.settings import Settings
@@ -72,7 +71,7 @@ class Submitter:
                 submitted_by=order.submitted_by,
                 also=also,
             )
-        except IntegrityError:
+        except StorageError:  # somebody else submitted it at the same moment, unless something is wrong
             known = self.submitted(due)
             if known is None:
                 raise
