@@ -365,21 +365,25 @@ class Simulator:
 
         Patterns on a coarser diffraction grid are compared through rings. With PRISM asked for by name the estimate
         is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics. Of windows
-        as many probes are taken where most was added for what is outside, and the difference is stated with a margin,
-        because few probes may miss the worst.
+        as many probes are taken where most was added for what is outside: errors are large at few places. These
+        count once each, the random ones for all the others, and the difference is stated with a margin.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
         if self._method == "prism" and key in self._known_errors:
             return self._known_errors[key]
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
-        count = min(CHECK_POINT_COUNT, len(points))
-        picked = np.random.default_rng([self._seed, count]).choice(len(points), count, replace=False)
-        chosen = points[np.union1d(picked, self._doubtful(candidate, optics, points, compared))]
+        doubtful = self._doubtful(candidate, optics, points, compared)
+        others = np.setdiff1d(np.arange(len(points)), doubtful)
+        count = min(CHECK_POINT_COUNT, len(others))
+        picked = np.random.default_rng([self._seed, count]).choice(others, count, replace=False)
+        chosen = points[np.concatenate([doubtful, picked])]
+        stands_for = np.concatenate([np.ones(len(doubtful)), np.full(count, len(others) / max(1, count))])
         reference = self._reference(optics, chosen, compared)
         own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
-        ratios = [np.sqrt(np.mean((own[name] - reference[name]) ** 2)) / spreads[name] for name in compared]
+        squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
+        ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
         margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
         self._known_errors[key] = _ErrorEstimate(margin * float(max(ratios)), optics)
         return self._known_errors[key]

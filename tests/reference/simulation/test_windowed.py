@@ -50,8 +50,8 @@ def test_the_stated_error_holds(reference):
         assert ours.attrs["method"] == "windowed"
         assert max(ours.attrs["window_px"]) <= 145
         assert ours.attrs["error_estimate"] <= accuracy
-        for name in DETECTORS:
-            assert rms_over_std(ours[name], reference[name]) <= ours.attrs["error_estimate"], name
+        worst = max(rms_over_std(ours[name], reference[name]) for name in DETECTORS)
+        assert worst <= ours.attrs["error_estimate"] < 4 * worst
 
 
 def test_wider_windows_are_nearer(reference):
