@@ -19,7 +19,7 @@ from orchestrator.journal import Journal
 from orchestrator.loop import Ending
 from workflows.assembly import OpenInstrument
 
-STOP_S: Final = 20.0  # longer than an instrument elsewhere takes to say that its own stop does not come back
+STOP_S: Final = 25.0  # longer than an instrument elsewhere takes to say that its own stop does not come back
 
 
 @dataclass
