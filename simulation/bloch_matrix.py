@@ -118,9 +118,10 @@ class BlochMatrix:
         waves = _signed(within, grid.shape_px)
         beam_class, wave_class = self._class_of(self._beams), self._class_of(waves)
         used = np.unique(beam_class)
-        self._rows = [np.flatnonzero(beam_class == each) for each in used]
-        self._columns = [waves[wave_class == each] for each in used]
-        flat = [within[wave_class == each] for each in used]
+        self._rows = _members(beam_class, used)
+        own_waves = _members(wave_class, used)
+        self._columns = [waves[each] for each in own_waves]
+        flat = [within[each] for each in own_waves]
         self.pixels: NDArray[np.int64] | None = np.concatenate(flat)
         tilted = optics.tilt_x_mrad != 0 or optics.tilt_y_mrad != 0
         operations = (IDENTITY,) if tilted else crystal.operations
@@ -288,6 +289,13 @@ class BlochMatrix:
             along_x = np.exp(-2j * np.pi * points[:, 0, None] * steps_x / unit_x)
             values[start : start + len(points)] = np.sum((along_y @ table.reshape(shape)) * along_x, axis=1).real
         return values
+
+
+def _members(classes: NDArray[np.int64], used: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """For each class used the indices of its members, ascending; sorted once, for there may be thousands."""
+    order = np.argsort(classes, kind="stable")
+    starts, stops = (np.searchsorted(classes[order], used, side=side) for side in ("left", "right"))
+    return [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
 
 def _signed(flat: NDArray[np.int64], shape_px: tuple[int, int]) -> NDArray[np.int64]:

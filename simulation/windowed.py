@@ -182,9 +182,9 @@ class WindowedSource:
     def _folded(self, masks: NDArray[np.float64]) -> tuple[Array, Array]:
         """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it they need."""
         rows, columns = self.shape_px
-        lags = np.fft.ifft2(masks)
         row_lags, column_lags = (np.fft.fftfreq(2 * n, 1 / (2 * n)).astype(int) for n in (rows, columns))
-        cut = lags[:, row_lags[:, None] % self.grid.shape_px[0], column_lags[None, :] % self.grid.shape_px[1]]
+        place = np.ix_(row_lags % self.grid.shape_px[0], column_lags % self.grid.shape_px[1])
+        cut = np.stack([np.fft.ifft2(mask)[place] for mask in masks])
         cut[:, rows, :] = 0.0
         cut[:, :, columns] = 0.0
         folded = np.fft.fft2(cut).real / (4.0 * rows * columns * np.prod(self.grid.shape_px))
