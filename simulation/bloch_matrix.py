@@ -67,6 +67,8 @@ class Crystal:
         if repeats == (1, 1):
             return None
         part = part_of(sorted_out, repeats)
+        if len(part.numbers) * repeats[0] * repeats[1] != len(specimen.numbers):
+            return None  # atoms that lie on one another: places repeat, numbers of atoms at them need not
         unit = Specimen(part.numbers % _KINDS_PER_SLICE, part.positions_angstrom, part.cell_angstrom)
         found = (IDENTITY,) if same_pixels else symmetries(part)
         operations = tuple(each for each in found if repeats[0] == repeats[1] or not each.exchanges_axes)
