@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,13 +41,22 @@ class DaemonExecutor:
                     self._is_working = False
                     return
                 future, call = self._waiting.popleft()
-            _settle(future, call)
+            with _Told(future):
+                future.set_result(call())
 
 
-def _settle(future: Future[Any], call: Callable[[], Any]) -> None:
-    try:
-        result = call()
-    except BaseException as error:  # noqa: BLE001  whoever waits for the future gets it, whatever it is
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+class _Told:
+    """Whatever is raised within goes to who waits for the future, and no further."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self._future.set_exception(error)
+        return True
