@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from math import nan
 from typing import Any
 
@@ -17,7 +16,6 @@ from instruments.optics import Coherence, Optics
 from simulation.backend import backend
 from simulation.coherence import SourceBlur, focal_nodes
 from simulation.detectors import (
-    AnnularDetector,
     Detector,
     DetectorBank,
     PixelatedDetector,
@@ -25,9 +23,9 @@ from simulation.detectors import (
     has_pixels,
 )
 from simulation.electron import wavelength_angstrom
+from simulation.error_check import ErrorCheck, ErrorEstimate, Signals, spread_of
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.method_choice import (
-    CHECK_POINT_COUNT,
     INTERPOLATIONS,
     Candidate,
     Workload,
@@ -45,24 +43,12 @@ from simulation.slices import slice_count, slices_of
 from simulation.sources import Source, Sources
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
-from simulation.windowed import WindowedSource, smallest_side_nm
+from simulation.windowed import smallest_side_nm
 
-Signals = dict[str, NDArray[np.float64]]
-"""Detector signals (points, *detector shape) by name, fractions of the incident beam."""
-_MULTISLICE = Candidate("multislice", 1, 0.0)
-_WINDOW_ERROR_MARGIN = 1.5
 _LARGEST_WINDOW_STEP = 2.0
 _HOPELESS = 1.5
 """Error on the check probes alone, over the accuracy asked for, from which on a window is not tried on the others."""
 _INCOHERENT_GRID_ANGSTROM = 40.0
-
-
-@dataclass(frozen=True, slots=True)
-class _ErrorEstimate:
-    """Rms difference from multislice over the image's spread, and the optics it was found with."""
-
-    ratio: float
-    optics: Optics
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,7 @@ class _Measurement:
 
     candidate: Candidate
     signals: Signals
-    error_estimate: _ErrorEstimate
+    error_estimate: ErrorEstimate
     phonon_standard_error: float
 
 
@@ -165,8 +151,7 @@ class Simulator:
         self._on = backend(device)
         specimens = configurations(self._specimen, phonons, seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
-        self._known_errors: dict[tuple[float, float, float], _ErrorEstimate] = {}
-        self._known_reference: tuple[Any, Signals] | None = None
+        self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method == "prism")
 
     def image(
         self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector], *, coherence: Coherence | None = None
@@ -239,7 +224,7 @@ class Simulator:
             if candidate.window_px is not None and candidate is not tried[-1]:
                 if candidate.window_px[0] < smallest_px:
                     continue
-                ratio = self._error_estimate(candidate, nodes[len(nodes) // 2][0], points, detectors, {}).ratio
+                ratio = self._errors.estimate(candidate, nodes[len(nodes) // 2][0], points, detectors, {}).ratio
                 smallest_px = candidate.window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
                 if ratio > _HOPELESS * self._accuracy:
                     continue
@@ -294,10 +279,16 @@ class Simulator:
             variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
             deviation = max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in detectors)
         optics = nodes[len(nodes) // 2][0]
-        error = _ErrorEstimate(nan if candidate.method == "incoherent" else 0.0, optics)
+        error = ErrorEstimate(nan if candidate.method == "incoherent" else 0.0, optics)
         if not (candidate.is_exact or candidate.method == "incoherent"):
-            error = self._error_estimate(candidate, optics, points, detectors, mean)
+            error = self._errors.estimate(candidate, optics, points, detectors, mean)
         return _Measurement(candidate, mean, error, deviation)
+
+    def _checked_signals(
+        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> Signals:
+        """Of the first configuration, at one focus."""
+        return self._exposed(candidate, 0, optics, points, detectors)
 
     def _signals(
         self,
@@ -353,59 +344,6 @@ class Simulator:
         bank = self._bank(self._sources.source(candidate, 0, optics), optics, pixelated)
         return {name: bank.angles_mrad(name) for name in pixelated}
 
-    def _error_estimate(
-        self,
-        candidate: Candidate,
-        optics: Optics,
-        points: NDArray[np.float64],
-        detectors: Mapping[str, Detector],
-        image: Signals,
-    ) -> _ErrorEstimate:
-        """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
-
-        Patterns on a coarser diffraction grid are compared through rings. With PRISM asked for by name the estimate
-        is made once for each energy and tilt, so that re-imaging does not propagate: it names its optics. Of windows
-        as many probes are taken where most was added for what is outside: errors are large at few places. These
-        count once each, the random ones for all the others, and the difference is stated with a margin.
-        """
-        key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
-        if self._method == "prism" and key in self._known_errors:
-            return self._known_errors[key]
-        compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
-        compared = compared or _rings(optics)
-        doubtful = self._doubtful(candidate, optics, points, compared)
-        others = np.setdiff1d(np.arange(len(points)), doubtful)
-        count = min(CHECK_POINT_COUNT, len(others))
-        picked = np.random.default_rng([self._seed, count]).choice(others, count, replace=False)
-        chosen = points[np.concatenate([doubtful, picked])]
-        stands_for = np.concatenate([np.ones(len(doubtful)), np.full(count, len(others) / max(1, count))])
-        reference = self._reference(optics, chosen, compared)
-        own = self._signals(candidate, 0, [(optics, 1.0)], chosen, compared)
-        spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
-        squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
-        ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
-        margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
-        self._known_errors[key] = _ErrorEstimate(margin * float(max(ratios)), optics)
-        return self._known_errors[key]
-
-    def _doubtful(
-        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
-    ) -> NDArray[np.int64]:
-        """Probes for which most was added for what their windows leave out, counted from the mean."""
-        source = self._sources.signal_source(candidate, 0, optics)
-        if not isinstance(source, WindowedSource):
-            return np.zeros(0, dtype=np.int64)
-        added = source.added(optics, points, detectors)
-        unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
-        return np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:]
-
-    def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
-        """Multislice at the check probes; the last ones are kept."""
-        key = (optics, points.tobytes(), tuple(detectors.items()))
-        if self._known_reference is None or self._known_reference[0] != key:
-            self._known_reference = (key, self._signals(_MULTISLICE, 0, [(optics, 1.0)], points, detectors))
-        return self._known_reference[1]
-
     def _attributes(self, optics: Optics, coherence: Coherence, measured: _Measurement) -> dict[str, Any]:
         return {
             "method": measured.candidate.method,
@@ -431,19 +369,6 @@ class Simulator:
             "device": self._on.name,
             "seed": self._seed,
         }
-
-
-def spread_of(values: NDArray[np.float64]) -> float:
-    """Standard deviation, or the mean where nothing varies; never zero."""
-    spread = float(np.std(values)) or float(np.mean(np.abs(values)))
-    return spread or 1.0
-
-
-def _rings(optics: Optics) -> dict[str, Detector]:
-    """Bright field, annular bright field and dark field, in units of the aperture."""
-    angle_mrad = optics.semi_convergence_angle_mrad or 1.0
-    edges_mrad = (0.0, angle_mrad / 2, angle_mrad, 2 * angle_mrad)
-    return {f"ring {inner:g}": AnnularDetector(inner, outer) for inner, outer in pairwise(edges_mrad)}
 
 
 def _sigmas_nm(phonons: Phonons | None) -> Any:

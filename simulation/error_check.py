@@ -1,0 +1,111 @@
+"""How far an approximate image is from multislice: compared on a few of its probes.
+
+Neighbours: `engine` asks for it, `method_choice` says which methods are approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
+from simulation.method_choice import CHECK_POINT_COUNT, Candidate
+from simulation.sources import Sources
+from simulation.windowed import WindowedSource
+
+Signals = dict[str, NDArray[np.float64]]
+"""Detector signals (points, *detector shape) by name, fractions of the incident beam."""
+Imaging = Callable[[Candidate, Optics, NDArray[np.float64], Mapping[str, Detector]], Signals]
+"""Signals of some probes by a method."""
+_MULTISLICE = Candidate("multislice", 1, 0.0)
+_WINDOW_ERROR_MARGIN = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEstimate:
+    """Rms difference from multislice over the image's spread, and the optics it was found with."""
+
+    ratio: float
+    optics: Optics
+
+
+class ErrorCheck:
+    """Estimates for the images of one specimen; with `once` one for each energy and tilt."""
+
+    def __init__(self, sources: Sources, signals: Imaging, seed: int, *, once: bool) -> None:
+        """`seed` draws the probes."""
+        self._sources, self._signals, self._seed, self._once = sources, signals, seed, once
+        self._known_errors: dict[tuple[float, float, float], ErrorEstimate] = {}
+        self._known_reference: tuple[Any, Signals] | None = None
+
+    def estimate(
+        self,
+        candidate: Candidate,
+        optics: Optics,
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        image: Signals,
+    ) -> ErrorEstimate:
+        """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
+
+        Patterns on a coarser diffraction grid are compared through rings. An estimate made once
+        for each energy and tilt lets re-imaging propagate nothing: it names its optics. Of windows
+        as many probes are taken where most was added for what is outside: errors are large at few places. These
+        count once each, the random ones for all the others, and the difference is stated with a margin.
+        """
+        key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
+        if self._once and key in self._known_errors:
+            return self._known_errors[key]
+        compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
+        compared = compared or _rings(optics)
+        doubtful = self._doubtful(candidate, optics, points, compared)
+        others = np.setdiff1d(np.arange(len(points)), doubtful)
+        count = min(CHECK_POINT_COUNT, len(others))
+        picked = np.random.default_rng([self._seed, count]).choice(others, count, replace=False)
+        chosen = points[np.concatenate([doubtful, picked])]
+        stands_for = np.concatenate([np.ones(len(doubtful)), np.full(count, len(others) / max(1, count))])
+        reference = self._reference(optics, chosen, compared)
+        own = self._signals(candidate, optics, chosen, compared)
+        spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
+        squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
+        ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
+        margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
+        self._known_errors[key] = ErrorEstimate(margin * float(max(ratios)), optics)
+        return self._known_errors[key]
+
+    def _doubtful(
+        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> NDArray[np.int64]:
+        """Probes for which most was added for what their windows leave out, counted from the mean."""
+        source = self._sources.signal_source(candidate, 0, optics)
+        if not isinstance(source, WindowedSource):
+            return np.zeros(0, dtype=np.int64)
+        added = source.added(optics, points, detectors)
+        unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
+        return np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:]
+
+    def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
+        """Multislice at the check probes; the last ones are kept."""
+        key = (optics, points.tobytes(), tuple(detectors.items()))
+        if self._known_reference is None or self._known_reference[0] != key:
+            self._known_reference = (key, self._signals(_MULTISLICE, optics, points, detectors))
+        return self._known_reference[1]
+
+
+def spread_of(values: NDArray[np.float64]) -> float:
+    """Standard deviation, or the mean where nothing varies; never zero."""
+    spread = float(np.std(values)) or float(np.mean(np.abs(values)))
+    return spread or 1.0
+
+
+def _rings(optics: Optics) -> dict[str, Detector]:
+    """Bright field, annular bright field and dark field, in units of the aperture."""
+    angle_mrad = optics.semi_convergence_angle_mrad or 1.0
+    edges_mrad = (0.0, angle_mrad / 2, angle_mrad, 2 * angle_mrad)
+    return {f"ring {inner:g}": AnnularDetector(inner, outer) for inner, outer in pairwise(edges_mrad)}
