@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from instruments import InstrumentFault
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import DataFolderBusy, Refused
 from orchestrator.features.feature_set import Feature, FeatureSet
@@ -161,6 +162,19 @@ def test_a_square_that_needs_a_person_is_left_for_later(world: World) -> None:
     assert "3 of 4 squares completed; 1 interrupted" in ending.reason
     again = Survey.again(world.catalogue, survey.survey_id, Told(world.catalogue, world.clock), lambda line: None)
     assert again.drive() == Ending("completed", "4 of 4 squares completed")
+
+
+def test_a_locked_instrument_leaves_the_survey_to_a_person(world: World) -> None:
+    class Locked(Told):
+        def attend(self, experiment_ids: list[str]) -> None:
+            raise InstrumentFault("instrument 'simulated' is locked, nothing was started")
+
+    locked = Locked(world.catalogue, world.clock)
+    survey = Survey.begin(world.catalogue, world.plan(), locked, lambda line: None)
+    with pytest.raises(InstrumentFault, match="is locked"):
+        survey.drive()
+    row = world.catalogue.experiment(survey.survey_id)
+    assert (row.status, row.reason) == ("interrupted", "instrument 'simulated' is locked, nothing was started")
 
 
 def test_it_stops_at_the_total_and_the_last_gets_what_is_left(world: World) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from instruments import InstrumentError
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import DataFolderBusy, Refused
 from orchestrator.loop import Ending
@@ -100,8 +101,11 @@ class Survey:
         """
         with self._alone():
             self.catalogue.set_status(self.survey_id, "running", None)
-            if (ending := self._look_over()) is None:
-                ending = self._squares(self._order())
+            try:
+                ending = self._look_over() or self._squares(self._order())
+            except InstrumentError as error:  # no square can be begun: the survey waits for a person
+                self.catalogue.set_status(self.survey_id, "interrupted", str(error))
+                raise
             spent = _spent_by(all_rows(self.catalogue, self.survey_id))
             squares = [row.to_dict() for row in self.rows()]
             closed = {**spent, "status": ending.status, "reason": ending.reason, "summary": {"squares": squares}}
