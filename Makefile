@@ -4,7 +4,7 @@ PYTHON ?= python3
 #   make run TORCH="torch==2.13.0+cpu --extra-index-url WHEELS-OF-THAT-BUILD"
 TORCH ?= torch==2.13.0
 # One more than the two cores that suffice: many tests wait for other processes.
-WORKERS ?= 3
+WORKERS ?= 4
 SPEC ?= examples/native_defects.yaml
 SEEDS ?= 20
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import prepare
 from workflows.cli.commands import app
+from workflows.prefect_server import api_url, free_port, start_beside, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = Path(__file__).parent / "specs"
 CENSUS, RASTER, MAP = SPECS / "small_census.yaml", SPECS / "small_raster.yaml", SPECS / "small_map.yaml"
+PREFECT_DATABASE = f"prefect-{version('prefect')}.sqlite"
 # A shell's background jobs, and what they start, ignore Ctrl-C; a person's terminal does not.
 CONSOLE = "import signal; signal.signal(2, signal.default_int_handler); from workflows.cli import main; main()"
 
@@ -86,14 +91,37 @@ def build_forward_model(folder: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         spec = ExperimentSpec.from_yaml(CENSUS)
         prepare(spec, 0, InstrumentSettings(adapter="simulated"), folder).question.prepare()
+        _migrate_prefect(folder / PREFECT_DATABASE)
     return folder
 
 
+def _migrate_prefect(template: Path) -> None:
+    """An empty database of Prefect at its newest schema: its migrations take seconds, and every folder needs them."""
+    if template.exists():
+        return
+    with tempfile.TemporaryDirectory() as home:
+        port = free_port()
+        server = start_beside(Path(home), port)
+        try:
+            assert wait_until_healthy(api_url(port), 120, lambda: server.poll() is None) is None
+        finally:
+            server.terminate()
+            server.wait(60)
+            assert server.stdin is not None
+            server.stdin.close()
+        made = Path(home) / "prefect.db"
+        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(f"{template}.part")) as copy:
+            source.backup(copy)
+    Path(f"{template}.part").rename(template)
+
+
 def data_folder(parent: Path, forward_model: Path, name: str = "data") -> Path:
-    """A data folder whose cache is the shared forward model."""
+    """A data folder whose cache is the shared forward model, with a database of Prefect that needs no migrations."""
     folder = parent / name
     folder.mkdir(parents=True)
     (folder / "cache").symlink_to(forward_model, target_is_directory=True)
+    (folder / "prefect").mkdir(mode=0o700)
+    shutil.copyfile(forward_model / PREFECT_DATABASE, folder / "prefect" / "prefect.db")
     return folder
 
 
