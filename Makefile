@@ -26,7 +26,7 @@ serve: .venv/installed
 # Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
 # installation its tests share is started once.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
