@@ -1,4 +1,4 @@
-"""Physics to images: multislice and PRISM simulation of STEM.
+"""Physics to images: STEM simulated by multislice, and by faster methods that say how far they are from it.
 
 Its neighbours are `instruments` below (the words: optics, scans) and `workflows` above, which wires the simulated
 microscope to the loop.

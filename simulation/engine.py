@@ -88,7 +88,7 @@ def simulate(
     fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor. `accuracy` bounds
     the error that `method="auto"` accepts, as rms difference from multislice over the image's standard deviation.
     `coherence` blurs by source size (`GridScan` only) and averages over focal spread. Attributes of the result say
-    which method was used, its estimated error, and every parameter.
+    which method was used, its estimated error (nan for `incoherent`, which knows none), and every parameter.
     """
     simulator = Simulator(
         atoms,
@@ -113,8 +113,8 @@ class Simulator:
     """A specimen ready to be imaged many times; arguments as for `simulate`.
 
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
-    energy and tilt whose aperture is no larger: with `method="prism"` another defocus, aberration, scan or detector
-    propagates nothing. What is kept is dropped, oldest first, beyond 40 % of the memory free at the start.
+    energy and tilt whose aperture is no larger: with `method="prism"` or `"periodic"` another defocus, aberration, scan
+    or detector propagates nothing. What is kept is dropped, oldest first, beyond 40 % of the memory free at the start.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ from simulation.wave_grid import WaveGrid
 from simulation.window_tails import tail_maps
 
 _SAME_OFFSET_DECIMALS = 6
-_POINTS_PER_BATCH_BYTES = 4
+_ARRAYS_PER_WAVE = 4
 _SHARE_INSIDE = 0.94
 _PLACES_PER_PIXEL = 8
 """Along each axis: how finely the vacuum's windows follow the probe between pixels."""
@@ -103,7 +103,7 @@ class WindowedSource:
         beams = _beams_of(spectrum, self.grid)
         values = np.empty((len(points_angstrom), len(masks)))
         offsets, which, corners = self._places(points_angstrom)
-        count = self._on.batch_count(8 * self.shape_px[0] * self.shape_px[1] * _POINTS_PER_BATCH_BYTES)
+        count = self._on.batch_count(8 * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
         for start in range(0, len(points_angstrom), count):
             stop = min(start + count, len(points_angstrom))
             used, own = np.unique(which[start:stop], return_inverse=True)
