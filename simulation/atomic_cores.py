@@ -66,7 +66,7 @@ class ExactTransmission:
         self._core_forms: dict[int, Array] = {}
 
     def of(self, atoms: AtomSlice) -> Array:
-        """(rows, columns) of the finer grid, complex64."""
+        """(rows, columns) of the finer grid."""
         on = self._on
         smooth = on.irfft2(self._spectrum(atoms, self._half, self._smooth_form), self.grid.shape_px)
         phase = self._interaction * smooth
@@ -84,13 +84,17 @@ class ExactTransmission:
     def _smooth_form(self, number: int) -> Array:
         if number not in self._smooth_forms:
             forms = self._forms(number)
-            self._smooth_forms[number] = self._half.radial(lambda k: forms.smooth(k) / self._pixel_area, np.float32)
+            self._smooth_forms[number] = self._half.radial(
+                lambda k: forms.smooth(k) / self._pixel_area, self._on.real_type
+            )
         return self._smooth_forms[number]
 
     def _core_form(self, number: int) -> Array:
         if number not in self._core_forms:
             forms = self._forms(number)
-            self._core_forms[number] = self._full.radial(lambda k: forms.core(k) / self._pixel_area, np.complex64)
+            self._core_forms[number] = self._full.radial(
+                lambda k: forms.core(k) / self._pixel_area, self._on.complex_type
+            )
         return self._core_forms[number]
 
     def _forms(self, number: int) -> _Forms:

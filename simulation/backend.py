@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simulation.errors import DeviceUnavailable, InvalidParameter
 
 DEVICES = ("auto", "cpu", "cuda", "cupy", "numpy")
+PRECISIONS = ("single", "double")
 Array = Any
 """An array of the backend's library."""
 
@@ -28,7 +29,7 @@ _GPU_BATCH_BYTES = 1024 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An array-API namespace with a device, its FFTs, and how much to batch.
+    """An array-API namespace with a device, its FFTs, the precision of waves, and how much to batch.
 
     `fft(array, count, axis)` pads with zeros to `count` along the axis.
     """
@@ -44,6 +45,27 @@ class Backend:
     fft: Callable[[Array, int, int], Array]
     _asarray: Callable[[NDArray[Any]], Array]
     _to_numpy: Callable[[Array], NDArray[Any]]
+    precision: str = "single"
+
+    @property
+    def real_type(self) -> type[np.floating[Any]]:
+        """What intensities, potentials and masks are kept in."""
+        return np.float32 if self.precision == "single" else np.float64
+
+    @property
+    def complex_type(self) -> type[np.complexfloating[Any, Any]]:
+        """What waves are kept in."""
+        return np.complex64 if self.precision == "single" else np.complex128
+
+    @property
+    def complex_bytes(self) -> int:
+        """Of one pixel of a wave."""
+        return 8 if self.precision == "single" else 16
+
+    def empty_waves(self, shape: tuple[int, ...]) -> Array:
+        """Uninitialised complex numbers."""
+        kind = self.xp.complex64 if self.precision == "single" else self.xp.complex128
+        return self.xp.empty(shape, dtype=kind, device=self.device)
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """The numpy array on this device; float64 and complex128 keep their precision."""
@@ -58,8 +80,17 @@ class Backend:
         return max(1, self.batch_bytes // max(1, bytes_each))
 
 
-def backend(device: str = "auto") -> Backend:
-    """A backend by name: `auto` (CUDA if torch has it, then CuPy, else CPU), `cpu`, `cuda`, `cupy`, `numpy`."""
+def backend(device: str = "auto", precision: str = "single") -> Backend:
+    """A backend by name: `auto` (CUDA if torch has it, then CuPy, else CPU), `cpu`, `cuda`, `cupy`, `numpy`.
+
+    `precision`: `single` (float32, complex64) or `double` (float64, complex128: twice the memory).
+    """
+    if precision not in PRECISIONS:
+        raise InvalidParameter(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+    return replace(_by_name(device), precision=precision)
+
+
+def _by_name(device: str) -> Backend:
     if device not in DEVICES:
         raise InvalidParameter(f"unknown device {device!r}; choose one of {', '.join(DEVICES)}")
     if device == "auto":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,14 +90,14 @@ def matrix_counts(grid: WaveGrid, optics: Optics, crystal: Crystal) -> tuple[int
 
 
 def bloch_matrix_bytes(grid: WaveGrid, optics: Optics, crystal: Crystal) -> int:
-    """Memory that the matrix takes while it is made, and the products for one channel with their addresses."""
+    """Memory in single precision of the matrix while it is made, and of one channel's products with their addresses."""
     beams, waves_each, beams_each = matrix_counts(grid, optics, crystal)
     return int(beams * (2 * 8 * waves_each + (8 + 8) * beams_each))
 
 
 def check_bloch_memory(grid: WaveGrid, optics: Optics, crystal: Crystal, on: Backend) -> None:
     """Refuse a matrix too large for the device, before anything is computed for it."""
-    needed = bloch_matrix_bytes(grid, optics, crystal)
+    needed = bloch_matrix_bytes(grid, optics, crystal) * on.complex_bytes // 8
     if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
         raise InvalidParameter(
             f"the scattering matrix of method 'periodic' needs {needed / 2**30:.1f} GiB for a unit repeated"
@@ -128,13 +129,13 @@ class BlochMatrix:
         tilted = optics.tilt_x_mrad != 0 or optics.tilt_y_mrad != 0
         operations = (IDENTITY,) if tilted else crystal.operations
         self._parts = self._scattered(optics, specimen, crystal, operations)
-        self._grams: dict[Detector, list[list[NDArray[np.complex64]]]] = {}
+        self._grams: dict[Detector, list[list[NDArray[Any]]]] = {}
         self._addresses = self._difference_addresses()
 
     @property
     def bytes_count(self) -> int:
         """Memory of the matrix and of what was made of it."""
-        rows = 8 * sum(int(np.prod(part.shape)) for part in self._parts)
+        rows = sum(int(part.nbytes) for part in self._parts)
         return rows + sum(address.nbytes for address in self._addresses[0]) + self._gram_bytes()
 
     def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
@@ -142,13 +143,13 @@ class BlochMatrix:
         xp = self._on.xp
         base = self._coefficients(optics)
         pixels = self.pixels
-        count = self._on.batch_count(16 * (0 if pixels is None else len(pixels)))
+        count = self._on.batch_count(2 * self._on.complex_bytes * (0 if pixels is None else len(pixels)))
         for start in range(0, len(points_angstrom), count):
             points = points_angstrom[start : start + count]
             waves = []
             for rows, part in zip(self._rows, self._parts, strict=True):
                 ramp = np.exp(-2j * np.pi * (points @ self._frequencies(self._beams[rows])[:, ::-1].T))
-                coefficients = self._on.asarray((base[rows] * ramp).astype(np.complex64))
+                coefficients = self._on.asarray((base[rows] * ramp).astype(self._on.complex_type))
                 waves.append(xp.matmul(coefficients, part))
             found = xp.concat(waves, axis=1)
             yield start, xp.real(found) ** 2 + xp.imag(found) ** 2
@@ -188,7 +189,7 @@ class BlochMatrix:
         place = np.empty(self.grid.shape_px[0] * self.grid.shape_px[1], dtype=np.int32)
         for columns in self._columns:
             place[self._flat(columns)] = np.arange(len(columns))
-        propagated: dict[int, NDArray[np.complex64]] = {}
+        propagated: dict[int, NDArray[Any]] = {}
         for index, rows in enumerate(self._rows):
             mine = rows[sources[rows] == rows]
             if len(mine):
@@ -196,7 +197,7 @@ class BlochMatrix:
                 propagated |= {int(row): made[i] for i, row in enumerate(mine)}
         parts: list[Array] = []
         for rows, columns in zip(self._rows, self._columns, strict=True):
-            part = np.empty((len(rows), len(columns)), dtype=np.complex64)
+            part = np.empty((len(rows), len(columns)), dtype=self._on.complex_type)
             for i, row in enumerate(rows):
                 operation, source = operations[turns[row]], int(sources[row])
                 back = operation.transposed.turned(columns)
@@ -213,7 +214,7 @@ class BlochMatrix:
         optics: Optics,
         specimen: Transmissions,
         crystal: Crystal,
-    ) -> NDArray[np.complex64]:
+    ) -> NDArray[Any]:
         """(beams, columns) of one Bloch vector; each beam enters with amplitude 1."""
         on, grid = self._on, crystal.unit_grid
         bloch = _signed_remainder(beams[0], self._repeats)
@@ -221,11 +222,11 @@ class BlochMatrix:
         propagator = Propagator(optics, grid, specimen.thickness_angstrom, on, (float(offset[0]), float(offset[1])))
         entering, leaving = (_flat((each - bloch) // self._repeats, grid.shape_px) for each in (beams, columns))
         pixels, index = grid.shape_px[0] * grid.shape_px[1], on.asarray(leaving)
-        count = on.batch_count(8 * pixels)
-        found = np.empty((len(beams), len(columns)), dtype=np.complex64)
+        count = on.batch_count(on.complex_bytes * pixels)
+        found = np.empty((len(beams), len(columns)), dtype=on.complex_type)
         for start in range(0, len(beams), count):
             own = entering[start : start + count]
-            waves = np.zeros((len(own), pixels), np.complex64)
+            waves = np.zeros((len(own), pixels), on.complex_type)
             waves[np.arange(len(own)), own] = 1.0
             exits = propagate(on.asarray(waves.reshape(-1, *grid.shape_px)), specimen, propagator, on)
             taken = on.xp.take(on.xp.reshape(exits, (len(own), -1)), index, axis=1)
@@ -235,7 +236,7 @@ class BlochMatrix:
     def _flat(self, vectors: NDArray[np.int64]) -> NDArray[np.int64]:
         return _flat(vectors, self.grid.shape_px)
 
-    def _channel_grams(self, detector: AnnularDetector | SegmentedDetector) -> Iterator[list[NDArray[np.complex64]]]:
+    def _channel_grams(self, detector: AnnularDetector | SegmentedDetector) -> Iterator[list[NDArray[Any]]]:
         """For each channel the matrices M of all Bloch vectors; those of the last detectors are kept."""
         if detector not in self._grams:
             masks = channel_masks(detector, self.grid, self._wavelength)[self.pixels]
@@ -247,9 +248,9 @@ class BlochMatrix:
     def _gram_bytes(self) -> int:
         return sum(gram.nbytes for channels in self._grams.values() for grams in channels for gram in grams)
 
-    def _gram(self, mask: NDArray[np.bool_]) -> list[NDArray[np.complex64]]:
+    def _gram(self, mask: NDArray[np.bool_]) -> list[NDArray[Any]]:
         xp, start = self._on.xp, 0
-        grams: list[NDArray[np.complex64]] = []
+        grams: list[NDArray[Any]] = []
         for part in self._parts:
             inside = np.flatnonzero(mask[start : start + part.shape[1]])
             start += part.shape[1]
@@ -269,7 +270,7 @@ class BlochMatrix:
 
     def _series(
         self,
-        grams: list[NDArray[np.complex64]],
+        grams: list[NDArray[Any]],
         coefficients: NDArray[np.complex128],
         points_angstrom: NDArray[np.float64],
     ) -> NDArray[np.float64]:

@@ -107,7 +107,7 @@ class DetectorBank:
                 self._windows[name] = window
                 self._gathers[name] = on.asarray(inverse[window.indices])
             else:
-                masks = angles.masks(detector)[keep].astype(np.float32)
+                masks = angles.masks(detector)[keep].astype(on.real_type)
                 self._masks[name] = on.asarray(masks)
 
     def measure(self, intensity: Array) -> dict[str, Array]:

@@ -41,6 +41,7 @@ from simulation.results import dataset
 from simulation.scans import GridScan, PointScan, Scan
 from simulation.slices import slice_count, slices_of
 from simulation.sources import Source, Sources
+from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import smallest_side_nm
@@ -79,6 +80,8 @@ def simulate(
     phonons: Phonons | None = None,
     accuracy: float = 0.01,
     device: str = "auto",
+    precision: str = "single",
+    specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
 ) -> xr.Dataset:
     """Image a specimen: one float32 variable a detector, in fractions of the incident beam.
@@ -87,7 +90,9 @@ def simulate(
     along +z. The wave grid has ceil(cell / sampling) pixels a side, FFT-friendly upwards unless `grid_shape_px`
     fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor. `accuracy` bounds
     the error that `method="auto"` accepts, as rms difference from multislice over the image's standard deviation.
-    `coherence` blurs by source size (`GridScan` only) and averages over focal spread. Attributes of the result say
+    `coherence` blurs by source size (`GridScan` only) and averages over focal spread. `precision="double"` propagates
+    in complex128 and returns float64. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met at
+    x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say
     which method was used, its estimated error (nan for `incoherent`, which knows none), and every parameter.
     """
     simulator = Simulator(
@@ -104,6 +109,8 @@ def simulate(
         phonons=phonons,
         accuracy=accuracy,
         device=device,
+        precision=precision,
+        specimen_tilt_mrad=specimen_tilt_mrad,
         seed=seed,
     )
     return simulator.image(optics, scan, detectors)
@@ -133,6 +140,8 @@ class Simulator:
         phonons: Phonons | None = None,
         accuracy: float = 0.01,
         device: str = "auto",
+        precision: str = "single",
+        specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
     ) -> None:
         """Check everything that does not depend on optics, scan or detectors."""
@@ -148,26 +157,39 @@ class Simulator:
         self._method, self._interpolation, self._accuracy = method, int(interpolation), accuracy
         self._coherence = coherence or Coherence()
         self._phonons, self._seed = phonons, seed
-        self._on = backend(device)
+        self._on = backend(device, precision)
+        self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
         self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method == "prism")
 
     def image(
-        self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector], *, coherence: Coherence | None = None
+        self,
+        optics: Optics,
+        scan: Scan,
+        detectors: Mapping[str, Detector],
+        *,
+        coherence: Coherence | None = None,
+        specimen_tilt_mrad: tuple[float, float] | None = None,
     ) -> xr.Dataset:
-        """One exposure on all detectors; `coherence` overrides the simulator's."""
+        """One exposure on all detectors; `coherence` and `specimen_tilt_mrad` override the simulator's."""
         coherence = coherence or self._coherence
+        tilt_mrad = self._tilt_mrad if specimen_tilt_mrad is None else checked_tilt_mrad(specimen_tilt_mrad)
         clipped = self._check(optics, scan, detectors)
         blur = self._blur(scan, coherence)
         wide = scan if blur is None else blur.scan
-        nodes = focal_nodes(optics, coherence.focal_spread_nm)
+        seen = seen_from_specimen(optics, tilt_mrad)
+        nodes = focal_nodes(seen, coherence.focal_spread_nm)
         measured = self._measure(nodes, wide.points_angstrom(), detectors)
         shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in measured.signals.items()}
         if blur is not None:
             shaped = {name: blur.apply(values) for name, values in shaped.items()}
-        attributes = self._attributes(optics, coherence, measured) | {"clipped_outer_mrad": json.dumps(clipped)}
-        return dataset(shaped, scan, detectors, self._axes_mrad(measured.candidate, optics, detectors), attributes)
+        attributes = self._attributes(optics, coherence, measured) | {
+            "specimen_tilt_mrad": list(tilt_mrad),
+            "clipped_outer_mrad": json.dumps(clipped),
+        }
+        axes_mrad = self._axes_mrad(measured.candidate, seen, detectors)
+        return dataset(shaped, scan, detectors, axes_mrad, attributes, self._on.real_type)
 
     def diffraction(
         self,
@@ -176,6 +198,7 @@ class Simulator:
         *,
         max_angle_mrad: float | None = None,
         coherence: Coherence | None = None,
+        specimen_tilt_mrad: tuple[float, float] | None = None,
     ) -> xr.DataArray:
         """Diffraction patterns (point, detector_y, detector_x) at (n, 2) probe positions (x, y).
 
@@ -183,7 +206,14 @@ class Simulator:
         """
         detector = PixelatedDetector(max_angle_mrad=max_angle_mrad)
         pointlike = (coherence or self._coherence).model_copy(update={"source_size_nm": 0.0})
-        return self.image(optics, PointScan(points_nm), {"diffraction": detector}, coherence=pointlike)["diffraction"]
+        made = self.image(
+            optics,
+            PointScan(points_nm),
+            {"diffraction": detector},
+            coherence=pointlike,
+            specimen_tilt_mrad=specimen_tilt_mrad,
+        )
+        return made["diffraction"]
 
     def _check(self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, float]:
         if not isinstance(optics, Optics):
@@ -249,7 +279,7 @@ class Simulator:
             optics,
             max(1, steps),
             probe_count,
-            self._on.memory_bytes // len(specimens),
+            self._on.memory_bytes * 8 // self._on.complex_bytes // len(specimens),  # as if in single precision
             self._sources.crystal(0) if len(specimens) == 1 and self._method == "auto" else None,
             None if has_pixels(detectors) else smallest_side_nm(optics, self.grid, self._specimen.cell_angstrom[2]),
         )
@@ -345,12 +375,13 @@ class Simulator:
         return {name: bank.angles_mrad(name) for name in pixelated}
 
     def _attributes(self, optics: Optics, coherence: Coherence, measured: _Measurement) -> dict[str, Any]:
+        tilt = {"tilt_x_mrad": optics.tilt_x_mrad, "tilt_y_mrad": optics.tilt_y_mrad}
         return {
             "method": measured.candidate.method,
             "interpolation": measured.candidate.interpolation,
             "window_px": list(measured.candidate.window_px or self.grid.shape_px),
             "error_estimate": measured.error_estimate.ratio,
-            "error_estimate_optics": measured.error_estimate.optics.model_dump_json(),
+            "error_estimate_optics": measured.error_estimate.optics.model_copy(update=tilt).model_dump_json(),
             "phonon_standard_error": measured.phonon_standard_error,
             "requested_method": self._method,
             "accuracy": self._accuracy,
@@ -367,6 +398,7 @@ class Simulator:
             "phonon_configurations_count": 0 if self._phonons is None else len(self._sources.specimens),
             "phonon_sigmas_nm": json.dumps(_sigmas_nm(self._phonons)),
             "device": self._on.name,
+            "precision": self._on.precision,
             "seed": self._seed,
         }
 

@@ -70,12 +70,14 @@ class IncoherentSource:
     def _exposures(self, number: int, optics: Optics, points_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each point the probe's intensity at the atoms of an element, summed, per square angstrom."""
         own = self._specimen.positions_angstrom[self._specimen.numbers == number]
+        beam = np.tan(np.array([optics.tilt_x_mrad, optics.tilt_y_mrad]) * 1e-3)
         layers = np.floor(own[:, 2] / _DEPTH_STEP_ANGSTROM).astype(int)
         total = np.zeros(len(points_angstrom))
         for layer in np.unique(layers).tolist():
             atoms = own[layers == layer]
             intensity, pixel = probe_intensity(optics, float(atoms[:, 2].mean()), self._sampling_nm)
-            total += self._seen(atoms[:, :2], intensity, pixel, points_angstrom)
+            met = atoms[:, :2] - atoms[:, 2, None] * beam
+            total += self._seen(met, intensity, pixel, points_angstrom)
         return total
 
     def _seen(

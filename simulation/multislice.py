@@ -25,7 +25,7 @@ _LARGEST_MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Transmissions:
-    """Band-limited transmission functions, (distinct slices, rows, columns), complex64, and the order they are met in.
+    """Band-limited transmission functions, (distinct slices, rows, columns), and the order they are met in.
 
     `order`: for each slice from the entrance an index, or `EMPTY`.
     """
@@ -38,7 +38,7 @@ class Transmissions:
     @property
     def bytes_count(self) -> int:
         """Memory of the functions."""
-        return int(np.prod(self.functions.shape)) * 8
+        return int(self.functions.nbytes)
 
 
 def transmissions(
@@ -57,10 +57,10 @@ def transmissions(
     slices = slices_of(specimen, slice_thickness_nm)
     order = tuple(range(len(slices.order))) if model.projection == "finite" else slices.order
     _check_memory(len(set(order) - {EMPTY}), grid, on)
-    aperture = on.asarray(grid.antialias_aperture().astype(np.float32))
+    aperture = on.asarray(grid.antialias_aperture().astype(on.real_type))
     waves = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
     functions = [_band_limited(on, wave, grid, aperture) for wave in waves]
-    stack = on.xp.stack(functions) if functions else on.asarray(np.zeros((0, *grid.shape_px), np.complex64))
+    stack = on.xp.stack(functions) if functions else on.empty_waves((0, *grid.shape_px))
     return Transmissions(stack, order, slices.thickness_angstrom, grid)
 
 
@@ -78,7 +78,7 @@ def _transmitted(
     if model.projection == "finite":
         fine = grid.finer(OVERSAMPLING) if model.placement == "exact" else grid
         for sheet in finite_slices(specimen, fine, slice_thickness_nm, model.parametrization):
-            yield _phase_object(on, interaction * on.asarray(sheet.astype(np.float32)))
+            yield _phase_object(on, interaction * on.asarray(sheet.astype(on.real_type)))
     elif model.placement == "exact":
         exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on)
         yield from (exact.of(atoms) for atoms in slices.distinct)
@@ -98,7 +98,7 @@ def _band_limited(on: Backend, wave: Array, grid: WaveGrid, aperture: Array) -> 
 
 
 def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:
-    needed = distinct_count * grid.shape_px[0] * grid.shape_px[1] * 8
+    needed = distinct_count * grid.shape_px[0] * grid.shape_px[1] * on.complex_bytes
     if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
         raise InvalidParameter(
             f"{distinct_count} transmission functions of {grid.shape_px} pixels need {needed / 2**30:.1f} GiB, above"
@@ -158,16 +158,16 @@ class Propagator:
         tilt_x, tilt_y = tan(optics.tilt_x_mrad * 1e-3), tan(optics.tilt_y_mrad * 1e-3)
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
         path = np.pi * wavelength * (ky**2 + kx**2) + 2 * np.pi * (kx * tilt_x + ky * tilt_y)
-        self._phase: NDArray[np.float64] = -thickness_angstrom * path
+        self.phase: NDArray[np.float64] = -thickness_angstrom * path
         self._aperture = grid.antialias_aperture(offset_per_angstrom)
         self._on = on
         self._powers: dict[int, Array] = {}
 
     def through(self, count: int) -> Array:
-        """The factor in Fourier space for so many slices, (rows, columns), complex64."""
+        """The factor in Fourier space for so many slices, (rows, columns)."""
         if count not in self._powers:
-            factor = self._aperture**count * np.exp(1j * count * self._phase)
-            self._powers[count] = self._on.asarray(factor.astype(np.complex64))
+            factor = self._aperture**count * np.exp(1j * count * self.phase)
+            self._powers[count] = self._on.asarray(factor.astype(self._on.complex_type))
         return self._powers[count]
 
 

@@ -42,14 +42,14 @@ class StructureFactor:
         return self._on.xp.take(taken, self._on.asarray(columns), axis=1)
 
     def of(self, xy_angstrom: NDArray[np.float64]) -> Array:
-        """The sum over atoms at (n, 2) of (x, y), complex64; real at Nyquist, so that a real function stays real."""
+        """The sum over atoms at (n, 2) of (x, y); real at Nyquist, so that a real function stays real."""
         total: Any = 0.0
         for start in range(0, len(xy_angstrom), _ATOMS_PER_BLOCK):
             block = xy_angstrom[start : start + _ATOMS_PER_BLOCK]
             along_y = _ramp(block[:, 1], self.ky_per_angstrom, self._row_is_nyquist)
             along_y, x = _summed_over_equal_x(along_y, block[:, 0])
             along_x = _ramp(x, self.kx_per_angstrom, self._column_is_nyquist).T
-            factors = [self._on.asarray(part.astype(np.complex64)) for part in (along_y, along_x)]
+            factors = [self._on.asarray(part.astype(self._on.complex_type)) for part in (along_y, along_x)]
             total = total + self._on.xp.matmul(*factors)
         return total
 

@@ -88,7 +88,7 @@ class PotentialSynthesizer:
         self._form_factors: dict[int, Array] = {}
 
     def potential(self, atoms: AtomSlice) -> Array:
-        """(rows, columns), float32, V*angstrom."""
+        """(rows, columns), V*angstrom."""
         spectrum: Any = 0.0
         for number in np.unique(atoms.numbers).tolist():
             xy = atoms.xy_angstrom[atoms.numbers == number]
@@ -96,16 +96,17 @@ class PotentialSynthesizer:
         return self._on.irfft2(spectrum, self.grid.shape_px)
 
     def _form_factor(self, number: int) -> Array:
-        """Projected scattering factor per pixel area on the half spectrum, float32."""
+        """Projected scattering factor per pixel area on the half spectrum."""
         if number not in self._form_factors:
             dy, dx = self.grid.sampling_angstrom
             factor = self._structure.radial(
-                lambda k: projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy), np.float32
+                lambda k: projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy),
+                self._on.real_type,
             )
             if self._model.placement == "bilinear":
                 ky, kx = self._structure.ky_per_angstrom[:, None], self._structure.kx_per_angstrom[None, :]
                 spread = np.sinc(np.hypot(ky * dy, kx * dx) / np.pi)
-                factor = factor / self._on.asarray(spread.astype(np.float32))
+                factor = factor / self._on.asarray(spread.astype(self._on.real_type))
             self._form_factors[number] = factor
         return self._form_factors[number]
 
@@ -113,7 +114,7 @@ class PotentialSynthesizer:
         if self._model.placement == "exact":
             return self._structure.of(xy_angstrom)
         spread = bilinear_deltas(xy_angstrom, self.grid)
-        return self._on.asarray(np.fft.rfft2(spread).astype(np.complex64))
+        return self._on.asarray(np.fft.rfft2(spread).astype(self._on.complex_type))
 
 
 def bilinear_deltas(xy_angstrom: NDArray[np.float64], grid: WaveGrid) -> NDArray[np.float64]:

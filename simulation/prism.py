@@ -49,7 +49,7 @@ class Layout:
 
 
 def scattering_matrix_bytes(grid: WaveGrid, optics: Optics, interpolation: int) -> int:
-    """Memory that the matrix of one specimen will take."""
+    """Memory that the matrix of one specimen will take in single precision."""
     layout = Layout.of(grid, interpolation)
     pixels = layout.stored.shape_px[0] * layout.stored.shape_px[1]
     if interpolation == 1:
@@ -84,7 +84,7 @@ class ScatteringMatrix:
     @property
     def bytes_count(self) -> int:
         """Memory of the exit waves."""
-        return int(np.prod(self._waves.shape)) * 8
+        return int(self._waves.nbytes)
 
     def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
         """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
@@ -99,12 +99,12 @@ class ScatteringMatrix:
         ky, kx = self.grid.frequencies_per_angstrom()
         row, column = np.divmod(self._beams, self.grid.shape_px[1])
         turns = points_angstrom[:, 1, None] * ky[row, 0][None, :] + points_angstrom[:, 0, None] * kx[0, column][None, :]
-        return self._on.asarray((base * np.exp(-2j * np.pi * turns)).astype(np.complex64))
+        return self._on.asarray((base * np.exp(-2j * np.pi * turns)).astype(self._on.complex_type))
 
     def _whole_cell(
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
     ) -> Iterator[tuple[int, Array]]:
-        count = self._on.batch_count(16 * self._waves.shape[1])
+        count = self._on.batch_count(2 * self._on.complex_bytes * self._waves.shape[1])
         for start in range(0, len(points_angstrom), count):
             coefficients = self._coefficients(base, points_angstrom[start : start + count])
             yield start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
@@ -113,7 +113,7 @@ class ScatteringMatrix:
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
     ) -> Iterator[tuple[int, Array]]:
         xp, (rows, columns) = self._on.xp, self.grid.shape_px
-        count = self._on.batch_count(16 * rows * columns)
+        count = self._on.batch_count(2 * self._on.complex_bytes * rows * columns)
         corners = self._corners(points_angstrom)
         for start in range(0, len(points_angstrom), count):
             part = slice(start, start + count)
@@ -156,7 +156,7 @@ def _periodic_parts(start: int, count: int, available: int) -> list[slice]:
 
 def check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
     """Refuse a scattering matrix too large for the device, before anything is computed for it."""
-    needed = scattering_matrix_bytes(grid, optics, interpolation)
+    needed = scattering_matrix_bytes(grid, optics, interpolation) * on.complex_bytes // 8
     if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
         raise InvalidParameter(
             f"the scattering matrix of PRISM with interpolation {interpolation} needs {needed / 2**30:.1f} GiB, above"
@@ -189,10 +189,10 @@ def _exit_waves(
     row, column = np.divmod(beams, window[1])
     row = f * np.where(row >= (window[0] + 1) // 2, row - window[0], row) % rows
     column = f * np.where(column >= (window[1] + 1) // 2, column - window[1], column) % columns
-    count = on.batch_count(8 * rows * columns)
+    count = on.batch_count(on.complex_bytes * rows * columns)
     for start in range(0, len(beams), count):
         own_rows, own_columns = row[start : start + count], column[start : start + count]
-        waves = np.zeros((len(own_rows), rows, columns), np.complex64)
+        waves = np.zeros((len(own_rows), rows, columns), on.complex_type)
         waves[np.arange(len(own_rows)), own_rows, own_columns] = 1.0
         yield fourier_resized(on, propagate(on.asarray(waves), specimen, propagator, on), layout.stored.shape_px)
 
@@ -200,7 +200,7 @@ def _exit_waves(
 def _in_fourier_space(exits: Iterator[Array], pixels: NDArray[np.int64], count: int, on: Backend) -> Array:
     """(beams, pixels)."""
     xp, index = on.xp, on.asarray(pixels)
-    waves = xp.empty((count, len(pixels)), dtype=xp.complex64, device=on.device)
+    waves = on.empty_waves((count, len(pixels)))
     start = 0
     for batch in exits:
         stop = start + batch.shape[0]
@@ -212,7 +212,7 @@ def _in_fourier_space(exits: Iterator[Array], pixels: NDArray[np.int64], count: 
 def _in_real_space(exits: Iterator[Array], shape_px: tuple[int, int], count: int, on: Backend) -> Array:
     """(rows, columns, beams): beams last, so that summing a probe reads memory in order."""
     xp = on.xp
-    waves = xp.empty((*shape_px, count), dtype=xp.complex64, device=on.device)
+    waves = on.empty_waves((*shape_px, count))
     start, pixels = 0, shape_px[0] * shape_px[1]
     for batch in exits:
         stop = start + batch.shape[0]

@@ -23,8 +23,9 @@ def dataset(
     detectors: Mapping[str, Detector],
     axes_mrad: Axes,
     attributes: Mapping[str, Any],
+    kind: type[np.floating[Any]] = np.float32,
 ) -> xr.Dataset:
-    """Assemble the result; `signals[name]` is (*scan shape, *detector shape)."""
+    """Assemble the result; `signals[name]` is (*scan shape, *detector shape), `kind` what it is stored in."""
     coordinates: dict[str, Any] = {
         name: (dim, values, {"units": "nm"}) for name, (dim, values) in scan.coordinates().items()
     }
@@ -41,5 +42,5 @@ def dataset(
             dims = tuple(f"{dim}_{name}" if segmented else dim for dim in ("ring", "segment"))
         notes = {key: value for key, value in asdict(detector).items() if value is not None}
         notes |= {"detector": type(detector).__name__, "units": "fraction of the incident beam"}
-        variables[name] = ((*scan.dims, *dims), signals[name].astype(np.float32), notes)
+        variables[name] = ((*scan.dims, *dims), signals[name].astype(kind), notes)
     return xr.Dataset(variables, coords=coordinates, attrs=dict(attributes))

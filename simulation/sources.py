@@ -63,12 +63,12 @@ class MultisliceSource:
         """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
         on, (rows, columns) = self._on, self.grid.shape_px
         propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, on)
-        base = on.asarray(probe_spectrum(optics, self.grid).astype(np.complex64))
-        count = on.batch_count(8 * rows * columns)
+        base = on.asarray(probe_spectrum(optics, self.grid).astype(on.complex_type))
+        count = on.batch_count(on.complex_bytes * rows * columns)
         for start in range(0, len(points_angstrom), count):
             along_y, along_x = position_phases(self.grid, points_angstrom[start : start + count])
-            shift_y = on.asarray(along_y.astype(np.complex64))[:, :, None]
-            shift_x = on.asarray(along_x.astype(np.complex64))[:, None, :]
+            shift_y = on.asarray(along_y.astype(on.complex_type))[:, :, None]
+            shift_x = on.asarray(along_x.astype(on.complex_type))[:, None, :]
             exits = propagate(base * shift_y * shift_x, self._specimen, propagator, on)
             yield start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
 

@@ -26,18 +26,18 @@ def tail_maps(
     propagator: Propagator,
     shape_px: tuple[int, int],
     on: Backend,
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     """Signals missing from windows of `shape_px` centred on every pixel, (channels, rows, columns).
 
     `spectrum`: the incident wave at the first atoms, centred on the origin, in Fourier space (sum of squares 1);
     `masks`: (channels, rows, columns), FFT order; `propagator`: the whole grid's.
     """
     grid, xp = specimen.grid, on.xp
-    outside = on.asarray(_outside(grid, shape_px).astype(np.float32))
+    outside = on.asarray(_outside(grid, shape_px).astype(on.real_type))
     pixels = grid.shape_px[0] * grid.shape_px[1]
-    incident = on.asarray(spectrum.astype(np.complex64))
-    mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(np.float32)) for mask in masks]
-    filters = [on.asarray(mask.astype(np.float32)) for mask in masks]
+    incident = on.asarray(spectrum.astype(on.complex_type))
+    mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(on.real_type)) for mask in masks]
+    filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
     for number, (crossed, index) in enumerate(Itinerary.of(specimen.order).steps):
         if number:
@@ -54,7 +54,7 @@ def tail_maps(
             strength = xp.real(local) ** 2 + xp.imag(local) ** 2
             power = xp.real(tail) ** 2 + xp.imag(tail) ** 2
             total[channel] = total[channel] + 2 * first + on.fft2(strength + 0j) * on.ifft2(power + 0j)
-    empty = np.zeros(grid.shape_px, dtype=np.float32)
+    empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
 
 

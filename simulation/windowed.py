@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.backend import Array, Backend
+from simulation.backend import Array, Backend, backend
 from simulation.detectors import Detector, PixelatedDetector, channel_masks, detector_shape
 from simulation.electron import wavelength_angstrom
 from simulation.errors import MethodUnavailable
@@ -43,11 +43,10 @@ _PLACES_PER_PIXEL = 8
 def smallest_side_nm(optics: Optics, grid: WaveGrid, depth_angstrom: float) -> float:
     """Side of the square that holds most of the probe at the entrance and at the exit of the specimen."""
     spectrum = probe_spectrum(optics, grid)
-    k2 = grid.squared_frequencies()
-    wavelength = wavelength_angstrom(optics.beam_energy_ev)
+    through = Propagator(optics, grid, depth_angstrom, backend("numpy")).phase
     side = 0.0
-    for depth in (0.0, depth_angstrom):
-        wave = np.fft.ifft2(spectrum * np.exp(-1j * np.pi * wavelength * depth * k2))
+    for share in (0.0, 1.0):
+        wave = np.fft.ifft2(spectrum * np.exp(1j * share * through))
         power = np.abs(wave) ** 2
         for axis, sampling in enumerate(grid.sampling_angstrom):
             along = power.sum(axis=1 - axis)
@@ -84,13 +83,13 @@ class WindowedSource:
         self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx))
         self._itinerary = Itinerary.of(specimen.order)
         self._padded = [self._wrapped(specimen.functions[i]) for i in range(specimen.functions.shape[0])]
-        self._known_tails: tuple[Any, NDArray[np.float32]] | None = None
+        self._known_tails: tuple[Any, NDArray[Any]] | None = None
 
     @property
     def bytes_count(self) -> int:
         """Memory of the transmission functions with their margins, and of the maps of tails kept."""
         maps = 0 if self._known_tails is None else self._known_tails[1].nbytes
-        return 8 * sum(int(np.prod(part.shape)) for part in self._padded) + maps
+        return sum(int(part.nbytes) for part in self._padded) + maps
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
@@ -103,7 +102,7 @@ class WindowedSource:
         beams = _beams_of(spectrum, self.grid)
         values = np.empty((len(points_angstrom), len(masks)))
         offsets, which, corners = self._places(points_angstrom)
-        count = self._on.batch_count(8 * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
+        count = self._on.batch_count(self._on.complex_bytes * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
         for start in range(0, len(points_angstrom), count):
             stop = min(start + count, len(points_angstrom))
             used, own = np.unique(which[start:stop], return_inverse=True)
@@ -192,7 +191,7 @@ class WindowedSource:
         margin = 1 / (columns * self.grid.sampling_angstrom[1])
         kept = np.flatnonzero(np.abs(kx) <= self.grid.cutoff_per_angstrom + margin)
         flat = folded[:, :, kept].reshape(len(masks), -1).T
-        return self._on.asarray(flat.astype(np.float32)), self._on.asarray(kept)
+        return self._on.asarray(flat.astype(self._on.real_type)), self._on.asarray(kept)
 
     def _places(
         self, points_angstrom: NDArray[np.float64]
@@ -217,11 +216,11 @@ class WindowedSource:
         on = self._on
         dy, dx = self.grid.sampling_angstrom
         y, x = ((np.arange(n) - n // 2)[:, None] * step for n, step in zip(self.shape_px, (dy, dx), strict=True))
-        along_y = on.asarray(np.exp(2j * np.pi * y * beams.ky).astype(np.complex64))
-        along_x = on.asarray(np.exp(2j * np.pi * beams.kx[:, None] * x.T).astype(np.complex64))
+        along_y = on.asarray(np.exp(2j * np.pi * y * beams.ky).astype(on.complex_type))
+        along_x = on.asarray(np.exp(2j * np.pi * beams.kx[:, None] * x.T).astype(on.complex_type))
         offset_x, offset_y = offsets_angstrom[:, 0, None, None], offsets_angstrom[:, 1, None, None]
         turn = np.exp(-2j * np.pi * (offset_y * beams.ky[:, None] + offset_x * beams.kx[None, :]))
-        amplitudes = on.asarray((beams.amplitudes * turn).astype(np.complex64))
+        amplitudes = on.asarray((beams.amplitudes * turn).astype(on.complex_type))
         return on.xp.matmul(on.xp.matmul(along_y, amplitudes), along_x)
 
     def _measured(
