@@ -7,6 +7,7 @@ microscope to the loop.
 from simulation.detectors import AnnularDetector, PixelatedDetector, SegmentedDetector
 from simulation.engine import Simulator, simulate
 from simulation.errors import (
+    Cancelled,
     DeviceUnavailable,
     InvalidParameter,
     InvalidSpecimen,
@@ -16,10 +17,12 @@ from simulation.errors import (
 from simulation.phonons import FrozenPhonons
 from simulation.potential import projected_potential
 from simulation.probe import probe
+from simulation.progress import reporting
 from simulation.scans import GridScan, PointScan
 
 __all__ = [
     "AnnularDetector",
+    "Cancelled",
     "DeviceUnavailable",
     "FrozenPhonons",
     "GridScan",
@@ -33,5 +36,6 @@ __all__ = [
     "Simulator",
     "probe",
     "projected_potential",
+    "reporting",
     "simulate",
 ]

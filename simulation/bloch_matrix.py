@@ -33,6 +33,7 @@ from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.multislice import Propagator, Transmissions, propagate
 from simulation.probe import aperture_function, probe_spectrum
+from simulation.progress import batches, steps
 from simulation.slices import owners
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -144,7 +145,7 @@ class BlochMatrix:
         base = self._coefficients(optics)
         pixels = self.pixels
         count = self._on.batch_count(2 * self._on.complex_bytes * (0 if pixels is None else len(pixels)))
-        for start in range(0, len(points_angstrom), count):
+        for start in batches(len(points_angstrom), count, "probes"):
             points = points_angstrom[start : start + count]
             waves = []
             for rows, part in zip(self._rows, self._parts, strict=True):
@@ -190,7 +191,7 @@ class BlochMatrix:
         for columns in self._columns:
             place[self._flat(columns)] = np.arange(len(columns))
         propagated: dict[int, NDArray[Any]] = {}
-        for index, rows in enumerate(self._rows):
+        for index, rows in enumerate(steps(self._rows, "Bloch vectors")):
             mine = rows[sources[rows] == rows]
             if len(mine):
                 made = self._propagated(self._beams[mine], self._columns[index], optics, specimen, crystal)

@@ -37,6 +37,7 @@ from simulation.multislice import step_count
 from simulation.phonons import FrozenPhonons, Phonons, configurations
 from simulation.potential import PotentialModel
 from simulation.probe import check_aperture
+from simulation.progress import steps, watched
 from simulation.results import dataset
 from simulation.scans import GridScan, PointScan, Scan
 from simulation.slices import slice_count, slices_of
@@ -163,6 +164,7 @@ class Simulator:
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
         self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method == "prism")
 
+    @watched()
     def image(
         self,
         optics: Optics,
@@ -301,7 +303,8 @@ class Simulator:
     ) -> _Measurement:
         """Averaged over phonon configurations, with the mean's standard error over the image's spread."""
         count = len(self._sources.specimens)
-        runs = [self._signals(candidate, index, nodes, points, detectors) for index in range(count)]
+        counted = steps(range(count), "configurations")
+        runs = [self._signals(candidate, index, nodes, points, detectors) for index in counted]
         stacks = {name: np.stack([run[name] for run in runs]) for name in detectors}
         mean = {name: stack.mean(axis=0) for name, stack in stacks.items()}
         deviation = 0.0
@@ -330,7 +333,7 @@ class Simulator:
     ) -> Signals:
         """One configuration, averaged over the focal spread."""
         total: Signals = {}
-        for optics, weight in nodes:
+        for optics, weight in steps(nodes, "defoci"):
             values = self._exposed(candidate, configuration, optics, points, detectors)
             for name in detectors:
                 total[name] = total.get(name, 0.0) + weight * values[name]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from instruments.optics import Optics
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
 from simulation.method_choice import CHECK_POINT_COUNT, Candidate
+from simulation.progress import during
 from simulation.sources import Sources
 from simulation.windowed import WindowedSource
 
@@ -44,6 +45,7 @@ class ErrorCheck:
         self._known_errors: dict[tuple[float, float, float], ErrorEstimate] = {}
         self._known_reference: tuple[Any, Signals] | None = None
 
+    @during("check against multislice")
     def estimate(
         self,
         candidate: Candidate,

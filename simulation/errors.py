@@ -5,6 +5,7 @@ SimulationError
   InvalidParameter     an argument is out of range; the message says which, its limit and the unit
   MethodUnavailable    this method does not exist, or cannot treat this case; choose one of those named
   DeviceUnavailable    the wanted device is not on this machine; choose another or "auto"
+  Cancelled            somebody asked for an end; what was kept is whole, ask again when wanted
 """
 
 from __future__ import annotations
@@ -28,3 +29,7 @@ class MethodUnavailable(SimulationError, ValueError):
 
 class DeviceUnavailable(SimulationError, RuntimeError):
     """The wanted device or array library is not on this machine."""
+
+
+class Cancelled(SimulationError):
+    """Somebody asked for an end while it was computed."""

@@ -25,6 +25,7 @@ from simulation.detectors import Detector, PixelatedDetector, detector_shape
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.probe import probe_spectrum
+from simulation.progress import batches
 from simulation.scattering_factors import projected_potential_v_angstrom
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid, fft_friendly
@@ -92,7 +93,7 @@ class IncoherentSource:
         atoms = _repeated(np.mod(atoms, cell), cell, reach)
         tree, middle = KDTree(atoms), len(intensity) // 2
         found = np.empty(len(points_angstrom))
-        for start in range(0, len(points_angstrom), _POINTS_PER_BLOCK):
+        for start in batches(len(points_angstrom), _POINTS_PER_BLOCK, "probes"):
             points = np.mod(points_angstrom[start : start + _POINTS_PER_BLOCK], cell)
             near = tree.query_ball_point(points, reach)
             counts = np.array([len(each) for each in near])

@@ -16,6 +16,7 @@ from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.finite_potential import finite_slices
 from simulation.potential import PotentialModel, PotentialSynthesizer
+from simulation.progress import steps
 from simulation.slices import EMPTY, Slices, slices_of
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -59,7 +60,8 @@ def transmissions(
     _check_memory(len(set(order) - {EMPTY}), grid, on)
     aperture = on.asarray(grid.antialias_aperture().astype(on.real_type))
     waves = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
-    functions = [_band_limited(on, wave, grid, aperture) for wave in waves]
+    counted = steps(waves, "slices of the potential", len(set(order) - {EMPTY}))
+    functions = [_band_limited(on, wave, grid, aperture) for wave in counted]
     stack = on.xp.stack(functions) if functions else on.empty_waves((0, *grid.shape_px))
     return Transmissions(stack, order, slices.thickness_angstrom, grid)
 

@@ -18,6 +18,7 @@ from simulation.backend import Array, Backend
 from simulation.errors import InvalidParameter
 from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
 from simulation.probe import aperture_function, probe_spectrum
+from simulation.progress import batches
 from simulation.wave_grid import WaveGrid, fft_friendly
 
 _LARGEST_MEMORY_SHARE = 0.8
@@ -105,7 +106,7 @@ class ScatteringMatrix:
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
     ) -> Iterator[tuple[int, Array]]:
         count = self._on.batch_count(2 * self._on.complex_bytes * self._waves.shape[1])
-        for start in range(0, len(points_angstrom), count):
+        for start in batches(len(points_angstrom), count, "probes"):
             coefficients = self._coefficients(base, points_angstrom[start : start + count])
             yield start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
 
@@ -115,7 +116,7 @@ class ScatteringMatrix:
         xp, (rows, columns) = self._on.xp, self.grid.shape_px
         count = self._on.batch_count(2 * self._on.complex_bytes * rows * columns)
         corners = self._corners(points_angstrom)
-        for start in range(0, len(points_angstrom), count):
+        for start in batches(len(points_angstrom), count, "probes"):
             part = slice(start, start + count)
             coefficients = self._coefficients(base, points_angstrom[part])
             waves = [self._window_sum(corner, coefficients[i]) for i, corner in enumerate(corners[part].tolist())]
@@ -190,7 +191,7 @@ def _exit_waves(
     row = f * np.where(row >= (window[0] + 1) // 2, row - window[0], row) % rows
     column = f * np.where(column >= (window[1] + 1) // 2, column - window[1], column) % columns
     count = on.batch_count(on.complex_bytes * rows * columns)
-    for start in range(0, len(beams), count):
+    for start in batches(len(beams), count, "plane waves"):
         own_rows, own_columns = row[start : start + count], column[start : start + count]
         waves = np.zeros((len(own_rows), rows, columns), on.complex_type)
         waves[np.arange(len(own_rows)), own_rows, own_columns] = 1.0

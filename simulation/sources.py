@@ -19,6 +19,7 @@ from simulation.multislice import Propagator, Transmissions, propagate, transmis
 from simulation.potential import PotentialModel
 from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
+from simulation.progress import batches
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
@@ -65,7 +66,7 @@ class MultisliceSource:
         propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, on)
         base = on.asarray(probe_spectrum(optics, self.grid).astype(on.complex_type))
         count = on.batch_count(on.complex_bytes * rows * columns)
-        for start in range(0, len(points_angstrom), count):
+        for start in batches(len(points_angstrom), count, "probes"):
             along_y, along_x = position_phases(self.grid, points_angstrom[start : start + count])
             shift_y = on.asarray(along_y.astype(on.complex_type))[:, :, None]
             shift_x = on.asarray(along_x.astype(on.complex_type))[:, None, :]

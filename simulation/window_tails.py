@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from simulation.backend import Backend
 from simulation.multislice import Itinerary, Propagator, Transmissions
+from simulation.progress import steps
 from simulation.wave_grid import WaveGrid
 
 
@@ -39,7 +40,7 @@ def tail_maps(
     mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(on.real_type)) for mask in masks]
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
-    for number, (crossed, index) in enumerate(Itinerary.of(specimen.order).steps):
+    for number, (crossed, index) in enumerate(steps(Itinerary.of(specimen.order).steps, "slices beside windows")):
         if number:
             incident = incident * propagator.through(crossed)
         wave = on.ifft2(incident) * pixels

@@ -30,6 +30,7 @@ from simulation.errors import MethodUnavailable
 from simulation.method_choice import fits
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.probe import probe_spectrum
+from simulation.progress import batches
 from simulation.wave_grid import WaveGrid
 from simulation.window_tails import tail_maps
 
@@ -103,7 +104,7 @@ class WindowedSource:
         values = np.empty((len(points_angstrom), len(masks)))
         offsets, which, corners = self._places(points_angstrom)
         count = self._on.batch_count(self._on.complex_bytes * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
-        for start in range(0, len(points_angstrom), count):
+        for start in batches(len(points_angstrom), count, "probes"):
             stop = min(start + count, len(points_angstrom))
             used, own = np.unique(which[start:stop], return_inverse=True)
             probes = self._probes(beams, offsets[used])
