@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from simulation.coherence import is_period
+from simulation.slices import owners
 from simulation.specimens import Specimen
+from simulation.wave_grid import WaveGrid
 
 _SAME_PLACE_ANGSTROM = 1e-3
 _SQUARE_WITHIN_FRACTION = 1e-6
 _FIRST_LOOKED_AT_COUNT = 8
 _AXIS_X, _AXIS_Y = 0, 1
+KINDS_PER_SLICE = 1000
+"""Atoms of unlike slices are unlike: their kind is the atomic number plus this times the slice's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +162,41 @@ class _Places:
         wrapped = np.mod(np.mod(points_angstrom, self.box_angstrom), self.box_angstrom)
         distances, _ = self.trees[number].query(wrapped, distance_upper_bound=_SAME_PLACE_ANGSTROM)
         return np.isfinite(distances)
+
+
+@dataclass(frozen=True, slots=True)
+class Crystal:
+    """A specimen that repeats: how often along (y, x), one unit of it, its grid and its symmetries."""
+
+    repeats: tuple[int, int]
+    unit: Specimen
+    unit_grid: WaveGrid
+    operations: tuple[Symmetry, ...]
+
+    @classmethod
+    def of(
+        cls, specimen: Specimen, grid: WaveGrid, slice_thickness_nm: float, *, same_pixels: bool = False
+    ) -> Crystal | None:
+        """The smallest unit, None where nothing repeats; atoms of unlike slices are unlike.
+
+        `same_pixels`: atoms are put on pixels, so that parts divide the pixels, and no mirror holds between them.
+        """
+        kinds = specimen.numbers + KINDS_PER_SLICE * owners(specimen, slice_thickness_nm)
+        sorted_out = Specimen(kinds, specimen.positions_angstrom, specimen.cell_angstrom)
+        repeats = lateral_repeats(sorted_out)
+        if same_pixels:
+            repeats = _dividing(repeats, grid.shape_px)
+        if repeats == (1, 1):
+            return None
+        part = part_of(sorted_out, repeats)
+        if len(part.numbers) * repeats[0] * repeats[1] != len(specimen.numbers):
+            return None  # atoms that lie on one another: places repeat, numbers of atoms at them need not
+        unit = Specimen(part.numbers % KINDS_PER_SLICE, part.positions_angstrom, part.cell_angstrom)
+        found = (IDENTITY,) if same_pixels else symmetries(part)
+        operations = tuple(each for each in found if repeats[0] == repeats[1] or not each.exchanges_axes)
+        return cls(repeats, unit, grid.part(repeats, same_pixels=same_pixels), operations)
+
+
+def _dividing(repeats: tuple[int, int], shape_px: tuple[int, int]) -> tuple[int, int]:
+    rows, columns = (int(np.gcd(repeat, count)) for repeat, count in zip(repeats, shape_px, strict=True))
+    return rows, columns

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
-from simulation.bloch_matrix import BlochMatrix, Crystal, check_bloch_memory
+from simulation.bloch_matrix import BlochMatrix, check_bloch_memory
+from simulation.bloch_waves import BlochVectors, BlochWaves
+from simulation.crystal_symmetry import Crystal
 from simulation.detectors import Detector
 from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
@@ -157,7 +159,9 @@ class Sources:
         unit = transmissions(
             crystal.unit, crystal.unit_grid, self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
         )
-        matrix = BlochMatrix(optics, unit, crystal, self._grid, self._on)
+        waves = BlochWaves(optics, unit, crystal, BlochVectors(optics, crystal.repeats, self._grid), self._on)
+        waves.cross(waves.slice_count)
+        matrix = BlochMatrix(optics, waves, self._on)
         self._keep(_matrix_key(configuration, optics, _BLOCH), matrix)
         return matrix
 

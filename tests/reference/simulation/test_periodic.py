@@ -140,7 +140,7 @@ def test_patterns_and_a_tilted_beam():
 def test_another_image_propagates_nothing(monkeypatch):
     simulator = Simulator(crystal(), method="periodic", **SETTINGS)
     simulator.image(OPTICS, SCAN, DETECTORS)
-    monkeypatch.setattr("simulation.bloch_matrix.propagate", None)
+    monkeypatch.setattr("simulation.bloch_waves.propagate", None)
     changed = OPTICS.model_copy(update={"defocus_nm": -6.0, "aberrations": Aberrations(c12_nm=5)})
     again = simulator.image(changed, SCAN, {"other": AnnularDetector(20, 50)})
     monkeypatch.undo()
