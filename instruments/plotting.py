@@ -43,8 +43,11 @@ def plain_frame(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def scale_bar(axes: Axes, width_nm: float, *, dark: bool = False) -> None:
-    """A bar of a round length, about a fifth of the width, in the lower left corner; legible on any image."""
+def scale_bar(axes: Axes, width_nm: float, *, dark: bool = False, unit: str = "nm") -> None:
+    """A bar of a round length, about a fifth of the width, in the lower left corner; legible on any image.
+
+    `unit`: what the axes are in, where it is not nm.
+    """
     from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, TextArea, VPacker
     from matplotlib.patches import Rectangle
 
@@ -52,7 +55,7 @@ def scale_bar(axes: Axes, width_nm: float, *, dark: bool = False) -> None:
     colour = INK if dark else "white"
     box = AuxTransformBox(axes.transData)
     box.add_artist(Rectangle((0, 0), length_nm, 0.012 * width_nm, facecolor=colour, edgecolor="none"))
-    label = TextArea(f"{length_nm:g} nm", textprops={"color": colour, "size": 8.5, "weight": "bold"})
+    label = TextArea(f"{length_nm:g} {unit}", textprops={"color": colour, "size": 8.5, "weight": "bold"})
     packed = VPacker(children=[box, label], align="center", pad=0, sep=2)
     anchored = AnchoredOffsetbox(loc="lower left", child=packed, pad=0.35, borderpad=0.5)
     anchored.patch.set(facecolor="white" if dark else "black", edgecolor="none", alpha=0.6)

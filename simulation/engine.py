@@ -9,7 +9,6 @@ from math import nan
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Coherence, Optics
@@ -25,6 +24,7 @@ from simulation.detectors import (
 from simulation.electron import wavelength_angstrom
 from simulation.error_check import ErrorCheck, ErrorEstimate, Signals, spread_of
 from simulation.errors import InvalidParameter, MethodUnavailable
+from simulation.images import Image, Images
 from simulation.method_choice import (
     INTERPOLATIONS,
     Candidate,
@@ -84,7 +84,7 @@ def simulate(
     precision: str = "single",
     specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
-) -> xr.Dataset:
+) -> Images:
     """Image a specimen: one float32 variable a detector, in fractions of the incident beam.
 
     `atoms`: `ase.Atoms` or anything with its `numbers positions cell`, angstrom, orthogonal periodic cell, beam
@@ -173,7 +173,7 @@ class Simulator:
         *,
         coherence: Coherence | None = None,
         specimen_tilt_mrad: tuple[float, float] | None = None,
-    ) -> xr.Dataset:
+    ) -> Images:
         """One exposure on all detectors; `coherence` and `specimen_tilt_mrad` override the simulator's."""
         coherence = coherence or self._coherence
         tilt_mrad = self._tilt_mrad if specimen_tilt_mrad is None else checked_tilt_mrad(specimen_tilt_mrad)
@@ -201,7 +201,7 @@ class Simulator:
         max_angle_mrad: float | None = None,
         coherence: Coherence | None = None,
         specimen_tilt_mrad: tuple[float, float] | None = None,
-    ) -> xr.DataArray:
+    ) -> Image:
         """Diffraction patterns (point, detector_y, detector_x) at (n, 2) probe positions (x, y).
 
         The source size does not apply to single points; the focal spread does.

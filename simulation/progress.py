@@ -80,15 +80,15 @@ def watched() -> Iterator[None]:
             listener.end()
 
 
-def batches(total: int, size: int, what: str) -> Iterator[int]:
-    """As `range(0, total, size)`, telling before each batch how many are done."""
+def batches(total: int, batch_count: int, what: str) -> Iterator[int]:
+    """As `range(0, total, batch_count)`, telling before each batch how many are done."""
     meter = _METER.get()
     if meter is None:
-        yield from range(0, total, size)
+        yield from range(0, total, batch_count)
         return
     with meter.stage(what, total) as stage:
-        for start in range(0, total, size):
-            stage.step = min(size, total - start)
+        for start in range(0, total, batch_count):
+            stage.step = min(batch_count, total - start)
             meter.tell()
             yield start
             stage.finish()
@@ -243,13 +243,13 @@ def line(standing: Standing) -> str:
     return f"{standing.what} {standing.done}/{standing.total} [{bar}] {standing.fraction:.0%}".replace("%", " %") + left
 
 
-def duration(seconds: float) -> str:
+def duration(left_s: float) -> str:
     """Minutes and seconds, hours before them where there are any.
 
     >>> duration(5), duration(65.4), duration(7322)
     ('0:05', '1:05', '2:02:02')
     """
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(left_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 

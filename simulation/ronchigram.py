@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Optics
 from simulation.aberrations import chi
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
+from simulation.images import Image
 from simulation.probe import check_aperture, probe_spectrum
 from simulation.scattering_factors import projected_scattering_factor
 from simulation.wave_grid import WaveGrid
@@ -46,7 +46,7 @@ def amorphous_phase(
     return np.asarray(phase - phase.mean(), dtype=np.float64)
 
 
-def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) -> xr.DataArray:
+def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) -> Image:
     """Intensity (detector_y, detector_x) in fractions of the beam per pixel, axes in mrad, the disc in the middle.
 
     |FT(psi exp(i phase))|^2 with the probe psi on the middle of the object. The object has to be wider than the
@@ -66,7 +66,7 @@ def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) 
     y, x = np.fft.fftshift(ky.ravel()) * scale, np.fft.fftshift(kx.ravel()) * scale
     keep_y, keep_x = np.abs(y) <= reach, np.abs(x) <= reach
     intensity = np.fft.fftshift(np.abs(exit_wave) ** 2)[np.ix_(keep_y, keep_x)]
-    return xr.DataArray(
+    return Image(
         intensity.astype(np.float32),
         dims=("detector_y", "detector_x"),
         coords={
