@@ -78,13 +78,13 @@ class BlochWaves:
         self._own = [self._entering(index) for index in range(len(vectors.rows))]
 
     @property
-    def slice_count(self) -> int:
-        """Slices of the crystal."""
-        return len(self._unit.order)
+    def order(self) -> tuple[int, ...]:
+        """Distinct slices of the unit in the order they are met."""
+        return self._unit.order
 
     def cross(self, stop: int) -> None:
         """Take the waves to the entrance of slice number `stop`; the number of slices is the exit."""
-        order = self._unit.order[self.depth : stop]
+        order = self.order[self.depth : stop]
         for index, own in enumerate(steps(self._own, "Bloch vectors")):
             if len(own):
                 self._own[index] = self._on.to_numpy(self.through(self._on.asarray(own), index, order))

@@ -160,7 +160,7 @@ class Sources:
             crystal.unit, crystal.unit_grid, self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
         )
         waves = BlochWaves(optics, unit, crystal, BlochVectors(optics, crystal.repeats, self._grid), self._on)
-        waves.cross(waves.slice_count)
+        waves.cross(len(waves.order))
         matrix = BlochMatrix(optics, waves, self._on)
         self._keep(_matrix_key(configuration, optics, _BLOCH), matrix)
         return matrix

@@ -1,0 +1,145 @@
+"""A specimen as a perfect crystal and the few sites where it is not that crystal.
+
+Most unit cells decide what a site holds: a substituted, missing, added or moved atom is one the majority does not have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from simulation.crystal_symmetry import KINDS_PER_SLICE, Crystal
+from simulation.slices import owners
+from simulation.specimens import Specimen
+from simulation.wave_grid import WaveGrid
+
+_SAME_PLACE_ANGSTROM = 1e-3
+_SMALLEST_PERIOD_ANGSTROM = 1.0
+_LEAST_LIKE_SHARE = 0.75
+"""Of the atoms that have their like one period further on; each changed site takes this from two of them."""
+_MOST_CHANGED_SHARE = 0.2
+_FIRST_LOOKED_AT_COUNT = 64
+_KIND_STEP_ANGSTROM = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DefectiveCrystal:
+    """The crystal that most unit cells agree on, and where the specimen differs from it."""
+
+    crystal: Crystal
+    perfect: Specimen
+    changed_angstrom: NDArray[np.float64]
+    """Places (n, 3) of atoms that one of the two has and the other has not."""
+    slices: tuple[int, ...]
+    """Which slices differ, from the entrance."""
+
+    @classmethod
+    def of(
+        cls, specimen: Specimen, grid: WaveGrid, slice_thickness_nm: float, *, same_pixels: bool = False
+    ) -> DefectiveCrystal | None:
+        """None where the specimen does not repeat, or differs at more than a fifth of its sites.
+
+        `same_pixels` as for `Crystal.of`.
+        """
+        if not len(specimen.numbers):
+            return None
+        kinds = specimen.numbers + KINDS_PER_SLICE * owners(specimen, slice_thickness_nm)
+        places = _Places.of(specimen, kinds, specimen.cell_angstrom)
+        repeats = (_near_repeats(specimen, kinds, places, 1), _near_repeats(specimen, kinds, places, 0))
+        perfect = _perfect(specimen, kinds, repeats)
+        if perfect is None:
+            return None
+        own_kinds = perfect.numbers + KINDS_PER_SLICE * owners(perfect, slice_thickness_nm)
+        missing = ~places.hold(perfect.positions_angstrom, own_kinds)
+        added = ~_Places.of(perfect, own_kinds, perfect.cell_angstrom).hold(specimen.positions_angstrom, kinds)
+        if max(missing.sum(), added.sum()) > _MOST_CHANGED_SHARE * len(perfect.numbers):
+            return None
+        crystal = Crystal.of(perfect, grid, slice_thickness_nm, same_pixels=same_pixels)
+        if crystal is None:
+            return None
+        changed = np.concatenate([perfect.positions_angstrom[missing], specimen.positions_angstrom[added]])
+        differing = np.concatenate([own_kinds[missing], kinds[added]]) // KINDS_PER_SLICE
+        return cls(crystal, perfect, changed, tuple(np.unique(differing).tolist()))
+
+    def column_count(self, within_angstrom: float) -> int:
+        """How many groups the changed sites form, seen along the beam."""
+        left = list(range(len(self.changed_angstrom)))
+        box, count = np.array(self.perfect.cell_angstrom[:2]), 0
+        while left:
+            away = self.changed_angstrom[left, :2] - self.changed_angstrom[left[0], :2]
+            away -= np.round(away / box) * box
+            left = [i for i, distance in zip(left, np.hypot(*away.T), strict=True) if distance > within_angstrom]
+            count += 1
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where atoms of each kind are in a box that is periodic across the beam."""
+
+    tree: KDTree
+    box_angstrom: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, specimen: Specimen, kinds: NDArray[np.int64], box_angstrom: tuple[float, float, float]) -> _Places:
+        box = np.array([box_angstrom[0], box_angstrom[1], 0.0, 0.0])
+        return cls(KDTree(_points(specimen.positions_angstrom, kinds, box), boxsize=box), box)
+
+    def hold(self, positions_angstrom: NDArray[np.float64], kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """At which positions there is an atom of that kind."""
+        points = _points(positions_angstrom, kinds, self.box_angstrom)
+        distances, _ = self.tree.query(points, distance_upper_bound=_SAME_PLACE_ANGSTROM)
+        return np.isfinite(distances)
+
+
+def _points(
+    positions_angstrom: NDArray[np.float64], kinds: NDArray[np.int64], box: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(x, y, z, kind): unlike kinds are far from one another."""
+    points = np.column_stack([positions_angstrom, _KIND_STEP_ANGSTROM * kinds])
+    points[:, :2] = np.mod(np.mod(points[:, :2], box[:2]), box[:2])
+    return points
+
+
+def _near_repeats(specimen: Specimen, kinds: NDArray[np.int64], places: _Places, axis: int) -> int:
+    """Into how many parts the cell can be cut along an axis (0: x, 1: y) that are alike but for a few atoms."""
+    length, repeats, factor = specimen.cell_angstrom[axis], 1, 2
+    sample = np.unique(np.linspace(0, len(kinds) - 1, _FIRST_LOOKED_AT_COUNT).astype(int))
+    everything = np.arange(len(kinds))
+    while length / (repeats * factor) >= _SMALLEST_PERIOD_ANGSTROM:
+        step = np.zeros(3)
+        step[axis] = length / (repeats * factor)
+        if all(
+            places.hold(specimen.positions_angstrom[part] + step, kinds[part]).mean() >= share
+            for part, share in ((sample, _LEAST_LIKE_SHARE / 2), (everything, _LEAST_LIKE_SHARE))
+        ):
+            repeats *= factor
+        else:
+            factor += 1
+    return repeats
+
+
+def _perfect(specimen: Specimen, kinds: NDArray[np.int64], repeats: tuple[int, int]) -> Specimen | None:
+    """The crystal of the sites that more than half of the parts (y, x) have; None where parts are single."""
+    parts = repeats[0] * repeats[1]
+    width, height, depth = specimen.cell_angstrom
+    box = (width / repeats[1], height / repeats[0], depth)
+    places = _Places.of(specimen, kinds, box)
+    points = _points(specimen.positions_angstrom, kinds, places.box_angstrom)
+    taken = np.zeros(len(kinds), dtype=bool)
+    sites: list[int] = []
+    for index in range(len(kinds)):
+        if not taken[index]:
+            alike = places.tree.query_ball_point(points[index], _SAME_PLACE_ANGSTROM)
+            taken[alike] = True
+            if 2 * len(alike) > parts:
+                sites.append(index)
+    if parts < 2 or not sites:
+        return None
+    rows, columns = np.meshgrid(np.arange(repeats[0]), np.arange(repeats[1]), indexing="ij")
+    steps = np.column_stack([columns.ravel() * box[0], rows.ravel() * box[1], np.zeros(parts)])
+    positions = (points[sites, :3][None, :, :] + steps[:, None, :]).reshape(-1, 3)
+    return Specimen(np.tile(specimen.numbers[sites], parts), positions, specimen.cell_angstrom)

@@ -1,0 +1,184 @@
+"""Images of a crystal with changed sites: the perfect crystal's, and the difference that the changed sites make.
+
+With psi the exit wave of the perfect crystal and delta what the changed sites add, a detector sees
+|psi|^2 + 2 Re conj(psi) delta + |delta|^2. The first is a Fourier series (`bloch_matrix`); delta is a sum over a few
+waves (`difference_waves`), so the others are products of small matrices kept for each detector. Nothing is linearised and
+nothing cut off in space: the only error beyond rounding is in the waves left out, and images made without the weakest of
+those kept say how large it is. Another probe, scan or detector propagates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.backend import Array, Backend
+from simulation.bloch_matrix import BlochMatrix
+from simulation.bloch_waves import BlochVectors, BlochWaves
+from simulation.defective_crystal import DefectiveCrystal
+from simulation.detectors import AnnularDetector, Detector, PixelatedDetector, SegmentedDetector, channel_masks
+from simulation.difference_waves import SMALLEST_TOLERANCE, DifferenceWaves
+from simulation.electron import wavelength_angstrom
+from simulation.multislice import Transmissions
+from simulation.progress import batches
+from simulation.wave_grid import WaveGrid
+
+_POINTS_PER_BLOCK = 512
+_COARSER = 2.0
+"""The error is judged by leaving out so many times more amplitude."""
+_KEPT_DETECTORS_COUNT = 8
+
+Products = list[tuple[Array, Array]]
+"""For each channel: psi with delta, (plane waves, waves), and delta with delta, (waves, waves)."""
+
+
+class LocalDifferenceSource:
+    """Signals and diffraction patterns of a crystal with changed sites."""
+
+    def __init__(
+        self,
+        optics: Optics,
+        defective: DefectiveCrystal,
+        unit: Transmissions,
+        changed: tuple[Transmissions, Transmissions],
+        grid: WaveGrid,
+        tolerance: float,
+        on: Backend,
+    ) -> None:
+        """`unit` is one unit cell of the crystal; `changed` the slices that differ, as they are and as they were.
+
+        `tolerance` is the amplitude left out of the sources; `optics` gives energy, tilt and the largest aperture.
+        """
+        self._on, self.grid = on, grid
+        self.tolerance = max(tolerance, SMALLEST_TOLERANCE[on.precision])
+        self.semi_convergence_angle_mrad = optics.semi_convergence_angle_mrad
+        self._wavelength = wavelength_angstrom(optics.beam_energy_ev)
+        vectors = BlochVectors(optics, defective.crystal.repeats, grid, every=True)
+        waves = BlochWaves(optics, unit, defective.crystal, vectors, on)
+        differences = DifferenceWaves(waves, self.tolerance, on)
+        for depth in defective.slices:
+            differences.cross(depth)
+            differences.meet(*(_at(slices, depth, on) for slices in changed))
+        differences.cross(len(unit.order))
+        self._matrix = BlochMatrix(optics, waves, on)
+        self._exits = differences.exits
+        self._shares = on.asarray(differences.amplitudes)
+        self._coarse_count = differences.leading_count(_COARSER)
+        self.pixels: NDArray[np.int64] | None = vectors.pixels
+        self._products: dict[Detector, Products] = {}
+
+    @property
+    def wave_count(self) -> int:
+        """Waves that the differences are summed from."""
+        return int(self._exits.shape[0])
+
+    @property
+    def bytes_count(self) -> int:
+        """Memory of matrix and waves."""
+        return self._matrix.bytes_count + int(self._exits.nbytes) + int(self._shares.nbytes)
+
+    def intensities(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> Iterator[tuple[int, Array]]:
+        """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
+        on, xp, vectors = self._on, self._on.xp, self._matrix.vectors
+        count = on.batch_count(2 * on.complex_bytes * len(vectors.pixels))
+        for start in batches(len(points_angstrom), count, "probes"):
+            amplitudes = on.asarray(self._matrix.amplitudes(optics, points_angstrom[start : start + count]))
+            perfect = [
+                xp.matmul(xp.take(amplitudes, on.asarray(rows), axis=1), part)
+                for rows, part in zip(vectors.rows, self._matrix.parts, strict=True)
+            ]
+            own = xp.matmul(amplitudes, xp.matrix_transpose(self._shares))
+            found = xp.concat(perfect, axis=1) + xp.matmul(own, self._exits)
+            yield start, xp.real(found) ** 2 + xp.imag(found) ** 2
+
+    def signals(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Signals (points, *detector shape) of detectors with channels, fractions of the incident beam."""
+        perfect = self._matrix.signals(optics, points_angstrom, detectors)
+        fine = self.differences(optics, points_angstrom, detectors)
+        return {name: perfect[name] + fine[name].reshape(perfect[name].shape) for name in detectors}
+
+    def differences(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the changed sites add, (points, channels)."""
+        return {name: fine for name, (fine, _) in self._differences(optics, points_angstrom, detectors).items()}
+
+    def doubts(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, NDArray[np.float64]]:
+        """By how much signals (points, channels) change when twice as much is left out of the waves."""
+        made = self._differences(optics, points_angstrom, detectors)
+        return {name: fine - coarse for name, (fine, coarse) in made.items()}
+
+    def _differences(
+        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """With all waves and with the strongest, each (points, channels)."""
+        products = {name: self._products_of(detector) for name, detector in detectors.items()}
+        counts = self.wave_count, self._coarse_count
+        found = {name: np.zeros((2, len(points_angstrom), len(each))) for name, each in products.items()}
+        if self.wave_count:
+            for start in range(0, len(points_angstrom), _POINTS_PER_BLOCK):
+                block = slice(start, start + _POINTS_PER_BLOCK)
+                amplitudes = self._on.asarray(self._matrix.amplitudes(optics, points_angstrom[block]))
+                own = self._on.xp.matmul(amplitudes, self._on.xp.matrix_transpose(self._shares))
+                for name, channels in products.items():
+                    for channel, product in enumerate(channels):
+                        for i, values in enumerate(self._seen(amplitudes, own, product, counts)):
+                            found[name][i, block, channel] = values
+        return {name: (values[0], values[1]) for name, values in found.items()}
+
+    def _seen(
+        self, amplitudes: Array, own: Array, product: tuple[Array, Array], counts: tuple[int, ...]
+    ) -> Iterator[NDArray[np.float64]]:
+        """2 Re conj(psi) delta + |delta|^2 on one channel, from so many of the waves."""
+        xp, (mixed, squared) = self._on.xp, product
+        toward = 2 * xp.matmul(xp.conj(amplitudes), mixed)
+        for count in counts:
+            part = own[:, :count]
+            total = toward[:, :count] + xp.matmul(xp.conj(part), squared[:count, :count])
+            yield self._on.to_numpy(xp.sum(xp.real(total * part), axis=1)).astype(np.float64)
+
+    def _products_of(self, detector: Detector) -> Products:
+        """Kept for the last detectors."""
+        if isinstance(detector, PixelatedDetector):
+            raise TypeError("detectors with pixels are measured from intensities")
+        if detector not in self._products:
+            while len(self._products) >= _KEPT_DETECTORS_COUNT:
+                del self._products[next(iter(self._products))]
+            self._products[detector] = self._made(detector)
+        return self._products[detector]
+
+    def _made(self, detector: AnnularDetector | SegmentedDetector) -> Products:
+        on, xp, vectors = self._on, self._on.xp, self._matrix.vectors
+        masks = channel_masks(detector, self.grid, self._wavelength)[vectors.pixels]
+        made: Products = []
+        for mask in masks.T:
+            squared: Any = 0.0
+            mixed = on.asarray(np.zeros((len(vectors.beams), self.wave_count), on.complex_type))
+            start = 0
+            for rows, part in zip(vectors.rows, self._matrix.parts, strict=True):
+                inside = np.flatnonzero(mask[start : start + part.shape[1]])
+                waves = xp.take(self._exits, on.asarray(start + inside), axis=1)
+                squared = squared + xp.matmul(xp.conj(waves), xp.matrix_transpose(waves))
+                if len(rows):
+                    seen = xp.conj(xp.take(part, on.asarray(inside), axis=1))
+                    mixed[on.asarray(rows), :] = xp.matmul(seen, xp.matrix_transpose(waves))
+                start += int(part.shape[1])
+            made.append((mixed, squared))
+        return made
+
+
+def _at(slices: Transmissions, depth: int, on: Backend) -> Array:
+    """The transmission function of one slice; 1 where it holds no atoms."""
+    index = slices.order[depth]
+    if index >= 0:
+        return slices.functions[index]
+    aperture_free = np.ones(slices.grid.shape_px, on.complex_type)
+    return on.asarray(aperture_free)
