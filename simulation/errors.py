@@ -5,6 +5,7 @@ SimulationError
   InvalidParameter     an argument is out of range; the message says which, its limit and the unit
   MethodUnavailable    this method does not exist, or cannot treat this case; choose one of those named
   DeviceUnavailable    the wanted device is not on this machine; choose another or "auto"
+  UnreadableLibrary    stored fingerprints are damaged or newer than this program; the message says which file
   Cancelled            somebody asked for an end; what was kept is whole, ask again when wanted
 """
 
@@ -33,3 +34,7 @@ class DeviceUnavailable(SimulationError, RuntimeError):
 
 class Cancelled(SimulationError):
     """Somebody asked for an end while it was computed."""
+
+
+class UnreadableLibrary(SimulationError, ValueError):
+    """A stored library of fingerprints is damaged, missing, or of a newer format."""
