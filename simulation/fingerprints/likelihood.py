@@ -90,7 +90,7 @@ def fit_spectrum(
         jacobian[2] *= free_scale
         gradient = jacobian @ (counts / mean - 1) - prior @ parameters
         information = (jacobian / mean) @ jacobian.T + prior
-        step = np.linalg.solve(information, gradient)
+        step = np.asarray(np.linalg.solve(information, gradient), np.float64)
         parameters, value, gain = _climbed(counts, edges, law, parameters, prior, step, value)
         if gain < _CONVERGED:
             break

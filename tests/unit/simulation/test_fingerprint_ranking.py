@@ -81,7 +81,7 @@ def test_probabilities_are_right_as_often_as_they_say():
     rng = np.random.default_rng(7)
     stated, right, p_values = [], [], []
     for electrons in (3e3, 1e4, 3e4):
-        for _ in range(60):
+        for _ in range(36):
             number = int(rng.integers(len(ENTRIES)))
             shift = tuple(rng.integers(SIDE, size=2))
             found = rank(draw(rng, number, electrons, shift=shift, turns=int(rng.integers(4))), odds=1.01)

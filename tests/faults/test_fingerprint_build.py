@@ -1,0 +1,54 @@
+"""A library of fingerprints whose builder is killed keeps its whole entries, and the next build finishes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from instruments import Optics
+from simulation.fingerprints import Candidate, FingerprintLibrary, LibrarySettings, PatternFingerprint
+
+pytestmark = pytest.mark.faults
+SETTINGS = LibrarySettings(
+    optics=Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=15),
+    sampling_nm=0.02,
+    pattern=PatternFingerprint(step_mrad=2.0, shape_px=(20, 20)),
+    tilts_mrad=tuple((float(tilt), 0.0) for tilt in range(12)),
+)
+ATOMS = Atoms("TiSr", [(0.4, 0.5, 1.0), (2.2, 2.4, 2.9)], cell=[3.9] * 3, pbc=True)
+CANDIDATE = Candidate("SrTi", ATOMS, (0.39, 0.78))
+BUILD = """
+import sys, time
+from ase import Atoms
+from simulation.fingerprints import Candidate, FingerprintLibrary, LibrarySettings
+atoms = Atoms("TiSr", [(0.4, 0.5, 1.0), (2.2, 2.4, 2.9)], cell=[3.9] * 3, pbc=True)
+library = FingerprintLibrary.open(sys.argv[1], LibrarySettings.model_validate_json(sys.argv[2]))
+library.build([Candidate("SrTi", atoms, (0.39, 0.78))], on_entry=lambda entry: time.sleep(0.3))
+"""
+DEADLINE_S = 120
+
+
+def test_killed_build_is_finished_by_the_next_one(tmp_path):
+    folder = tmp_path / "library"
+    builder = subprocess.Popen([sys.executable, "-c", BUILD, str(folder), SETTINGS.model_dump_json()])
+    try:
+        end = time.monotonic() + DEADLINE_S
+        while len(list(folder.glob("entry-*.npz"))) < 3 and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:
+        builder.kill()
+        builder.wait(timeout=DEADLINE_S)
+    whole = len(FingerprintLibrary.open(folder).entries)
+    assert 3 <= whole < 24
+    report = FingerprintLibrary.open(folder, SETTINGS).build([CANDIDATE])
+    assert (report.reused_count, report.computed_count) == (whole, 24 - whole)
+    undisturbed = FingerprintLibrary.open(tmp_path / "other", SETTINGS)
+    undisturbed.build([CANDIDATE])
+    found = FingerprintLibrary.open(folder)
+    assert [entry.label for entry in found.entries] == [entry.label for entry in undisturbed.entries]
+    assert np.array_equal(found.arrays()["pattern"], undisturbed.arrays()["pattern"])
