@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.atomic_cores import OVERSAMPLING, ExactTransmission
+from simulation.atomic_cores import OVERSAMPLING
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
@@ -19,6 +19,7 @@ from simulation.potential import PotentialModel, PotentialSynthesizer
 from simulation.progress import steps
 from simulation.slices import EMPTY, Slices, slices_of
 from simulation.specimens import Specimen
+from simulation.transmission_bands import ExactTransmission
 from simulation.wave_grid import WaveGrid
 
 _LARGEST_MEMORY_SHARE = 0.8
@@ -52,18 +53,19 @@ def transmissions(
 ) -> Transmissions:
     """exp(i sigma V) of every distinct slice, band-limited by the antialias aperture.
 
-    With exact placement it is made on a finer grid and cropped in Fourier space (see `atomic_cores`); with
+    With exact placement it is made on a finer grid and cropped in Fourier space (see `transmission_bands`); with
     `bilinear` on the wave grid itself.
     """
     slices = slices_of(specimen, slice_thickness_nm)
     order = tuple(range(len(slices.order))) if model.projection == "finite" else slices.order
     _check_memory(len(set(order) - {EMPTY}), grid, on)
     aperture = on.asarray(grid.antialias_aperture().astype(on.real_type))
-    waves = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
-    counted = steps(waves, "slices of the potential", len(set(order) - {EMPTY}))
-    functions = [_band_limited(on, wave, grid, aperture) for wave in counted]
-    stack = on.xp.stack(functions) if functions else on.empty_waves((0, *grid.shape_px))
-    return Transmissions(stack, order, slices.thickness_angstrom, grid)
+    spectra = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
+    count = len(set(order) - {EMPTY})
+    functions = on.empty_waves((count, *grid.shape_px))
+    for index, spectrum in enumerate(steps(spectra, "slices of the potential", count)):
+        functions[index] = on.ifft2(spectrum * aperture)
+    return Transmissions(functions, order, slices.thickness_angstrom, grid)
 
 
 def _transmitted(
@@ -75,28 +77,25 @@ def _transmitted(
     beam_energy_ev: float,
     on: Backend,
 ) -> Iterator[Array]:
-    """exp(i sigma V) of the distinct slices, on the wave grid or a finer one."""
+    """Spectra of exp(i sigma V) of the distinct slices, on the wave grid."""
     interaction = interaction_parameter(beam_energy_ev)
     if model.projection == "finite":
         fine = grid.finer(OVERSAMPLING) if model.placement == "exact" else grid
         for sheet in finite_slices(specimen, fine, slice_thickness_nm, model.parametrization):
-            yield _phase_object(on, interaction * on.asarray(sheet.astype(on.real_type)))
+            yield _spectrum(on, interaction * on.asarray(sheet.astype(on.real_type)), grid)
     elif model.placement == "exact":
         exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on)
         yield from (exact.of(atoms) for atoms in slices.distinct)
     else:
         synthesizer = PotentialSynthesizer(grid, model, on)
-        yield from (_phase_object(on, interaction * synthesizer.potential(atoms)) for atoms in slices.distinct)
+        yield from (_spectrum(on, interaction * synthesizer.potential(atoms), grid) for atoms in slices.distinct)
 
 
-def _phase_object(on: Backend, phase: Array) -> Array:
-    return on.xp.cos(phase) + 1j * on.xp.sin(phase)
-
-
-def _band_limited(on: Backend, wave: Array, grid: WaveGrid, aperture: Array) -> Array:
-    spectrum = fourier_resized(on, on.fft2(wave), grid.shape_px)
+def _spectrum(on: Backend, phase: Array, grid: WaveGrid) -> Array:
+    """Of exp(i phase), cut to the wave grid's frequencies."""
+    wave = on.xp.cos(phase) + 1j * on.xp.sin(phase)
     scale = (grid.shape_px[0] * grid.shape_px[1]) / (wave.shape[0] * wave.shape[1])
-    return on.ifft2(spectrum * (aperture * scale))
+    return fourier_resized(on, on.fft2(wave), grid.shape_px) * scale
 
 
 def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:

@@ -5,26 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulation.atomic_cores import ExactTransmission, layers_without_overlap
+from simulation.atomic_cores import layers_without_overlap
 from simulation.backend import backend
 from simulation.electron import interaction_parameter
 from simulation.scattering_factors import projected_scattering_factor
 from simulation.slices import AtomSlice
+from simulation.transmission_bands import ExactTransmission
 from simulation.wave_grid import WaveGrid
 
 GRID = WaveGrid((60, 64), (6.0, 6.4))
 SIGMA = interaction_parameter(60e3)
 NUMPY = backend("numpy")
-EXACT = ExactTransmission(GRID, "lobato", 60e3, NUMPY)
+EXACT = ExactTransmission(GRID, "lobato", 60e3, NUMPY, reach_per_angstrom=10)
 
 
 def atoms(numbers, xy):
     return AtomSlice(np.asarray(numbers), np.asarray(xy, dtype=float))
 
 
-def low_band(wave, factor):
-    """Spectrum of a transmission function within the wave grid's Nyquist, (59, 63) about zero."""
-    spectrum = np.fft.fftshift(np.fft.fft2(wave)) / factor**2
+def low_band(spectrum):
+    """Within the wave grid's Nyquist, (59, 63) about zero."""
+    spectrum = np.fft.fftshift(spectrum)
     row, column = spectrum.shape[0] // 2, spectrum.shape[1] // 2
     return spectrum[row - 29 : row + 30, column - 31 : column + 32]
 
@@ -39,7 +40,7 @@ def brute_force(slice_of_atoms, factor):
         projected_scattering_factor(int(number), k) / area * np.exp(-2j * np.pi * (kx * x + ky * y))
         for number, (x, y) in zip(slice_of_atoms.numbers, slice_of_atoms.xy_angstrom, strict=True)
     )
-    return low_band(np.exp(1j * SIGMA * np.fft.ifft2(spectrum).real), factor)
+    return low_band(np.fft.fft2(np.exp(1j * SIGMA * np.fft.ifft2(spectrum).real)) / factor**2)
 
 
 @settings(max_examples=15)
@@ -52,8 +53,8 @@ def brute_force(slice_of_atoms, factor):
 def test_moving_atoms_only_turns_phases(x, y, numbers, apart):
     """Three atoms, two of them from on top of each other to apart, moved by parts of a pixel."""
     group = np.array([[1.0, 2.0], [1.0 + apart, 2.0], [3.0, 4.9]])
-    here = low_band(EXACT.of(atoms(numbers, group)), 4)
-    there = low_band(EXACT.of(atoms(numbers, group + np.array([x, y]))), 4)
+    here = low_band(EXACT.of(atoms(numbers, group)))
+    there = low_band(EXACT.of(atoms(numbers, group + np.array([x, y]))))
     rows, columns = np.arange(-29, 30) / 6.0, np.arange(-31, 32) / 6.4
     ramp = np.exp(-2j * np.pi * (columns[None, :] * x + rows[:, None] * y))
     assert np.abs(there - here * ramp).max() < 1e-3 * np.abs(here).max()
@@ -66,14 +67,14 @@ def test_moving_atoms_only_turns_phases(x, y, numbers, apart):
 def test_against_brute_force(numbers):
     """The reference itself still moves by about 1e-3 between grids 16 and 24 times finer."""
     group = atoms(numbers, [[1.03, 2.11], [3.37, 4.42]])
-    made, expected = low_band(EXACT.of(group), 4), brute_force(group, 16)
+    made, expected = low_band(EXACT.of(group)), brute_force(group, 16)
     expected[29, 31], made[29, 31] = 0, 0
     assert np.linalg.norm(made - expected) < 3e-3 * np.linalg.norm(expected)
 
 
 def test_light_atoms_are_weak_phase_objects():
     """For hydrogen t - 1 is i sigma V to first order, so its spectrum is the scattering factor."""
-    made = low_band(EXACT.of(atoms([1], [[0.0, 0.0]])), 4)
+    made = low_band(EXACT.of(atoms([1], [[0.0, 0.0]])))
     k = np.hypot(np.arange(-29, 30)[:, None] / 6.0, np.arange(-31, 32)[None, :] / 6.4)
     expected = SIGMA * projected_scattering_factor("H", k) / (0.1 * 0.1)
     expected[29, 31] = made[29, 31].imag
@@ -93,3 +94,11 @@ def test_layers_hold_every_atom_once_and_keep_their_distance(xy, distance):
         for index, point in enumerate(layer.xy_angstrom[:-1]):
             step = layer.xy_angstrom[index + 1 :] - point
             assert np.hypot(*(step - box * np.round(step / box)).T).min() > distance * (1 - 1e-9)
+
+
+def test_bands_of_rows_are_parts_of_the_whole():
+    """Patches cross the bands' edges and the cell's."""
+    many = atoms([74, 16, 6, 42], [[0.02, 0.03], [3.1, 1.5], [6.39, 5.9], [2.0, 3.0]])
+    whole = EXACT.of(many)
+    in_bands = ExactTransmission(GRID, "lobato", 60e3, NUMPY, reach_per_angstrom=10, band_bytes=7 * 8 * 256).of(many)
+    assert np.abs(in_bands - whole).max() <= 1e-6 * np.abs(whole[1:]).max()

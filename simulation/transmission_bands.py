@@ -1,0 +1,244 @@
+"""Transmission functions with atoms at any point between pixels, made in bands of rows so that memory stays small.
+
+A grid four times finer than the wave's is never held as a whole: its rows are filled band by band, exponentiated,
+transformed along x and cut to the frequencies that a wave can have. What reaches far of the atoms' potential lies on
+the wave's grid; the rest is added from a small patch around each atom (`atomic_cores` has the radial parts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erfc
+
+from simulation.atomic_cores import (
+    OVERSAMPLING,
+    Forms,
+    core_radius_angstrom,
+    forms_of,
+    layers_without_overlap,
+    middle_radius_angstrom,
+)
+from simulation.backend import Array, Backend
+from simulation.electron import interaction_parameter
+from simulation.placement import StructureFactor
+from simulation.slices import AtomSlice
+from simulation.wave_grid import WaveGrid
+
+BAND_BYTES = 32 * 2**20
+"""Of the finer grid's rows treated at once; several arrays of this size are in use."""
+
+_CORE_PATCH_SHARE = 0.5
+"""Of the middle's 64 pixels; the cores end after 20, and what the cut of their spectrum adds has room."""
+_TAPER_START, _TAPER_WIDTH = 0.85, 0.07
+"""Of the Nyquist frequency: where the cores' spectrum is cut softly, so that its ringing ends within the patch."""
+_SAME_OFFSET_DECIMALS = 6
+_PATCHES_AT_ONCE = 64
+
+
+class ExactTransmission:
+    """Spectra of exp(i sigma V) of slices, their frequencies right to 0.1 %."""
+
+    def __init__(
+        self,
+        grid: WaveGrid,
+        parametrization: str,
+        beam_energy_ev: float,
+        on: Backend,
+        *,
+        reach_per_angstrom: float | None = None,
+        band_bytes: int = BAND_BYTES,
+    ) -> None:
+        """`grid` is the wave's. What varies faster along x than `reach_per_angstrom` (its cutoff) is left out."""
+        self._grid, self._fine, self._on = grid, grid.finer(OVERSAMPLING), on
+        self._interaction = interaction_parameter(beam_energy_ev)
+        dy, dx = self._fine.sampling_angstrom
+        nyquist = 0.5 / max(dy, dx)
+        self.core_radius_angstrom = core_radius_angstrom(nyquist)
+        self._half = StructureFactor(grid, on, half=True)
+        self._wide_forms: dict[int, Array] = {}
+
+        def form(number: int) -> Forms:
+            return forms_of(number, parametrization, self._interaction, nyquist)
+
+        def core(number: int, k: NDArray[np.float64]) -> NDArray[np.complex128]:
+            return form(number).core(k) * 0.5 * erfc((k / nyquist - _TAPER_START) / _TAPER_WIDTH)
+
+        self._form = form
+        radius = middle_radius_angstrom(nyquist)
+        self._middles = Patches(self._fine, _sides(radius, dy, dx), lambda number, k: form(number).middle(k), on)
+        self._cores = Patches(self._fine, _sides(_CORE_PATCH_SHARE * radius, dy, dx), core, on)
+        columns = grid.frequencies_per_angstrom()[1][0]
+        reach = grid.cutoff_per_angstrom if reach_per_angstrom is None else reach_per_angstrom
+        self._columns = np.flatnonzero(np.abs(columns) <= reach)
+        self._band_rows = max(1, band_bytes // (on.complex_bytes * self._fine.shape_px[1]))
+
+    def of(self, atoms: AtomSlice) -> Array:
+        """Fourier coefficients on the wave's grid, (rows, columns), as its FFT would give them."""
+        on, (rows, columns) = self._on, self._fine.shape_px
+        layers = layers_without_overlap(atoms, 2 * self.core_radius_angstrom, self._fine.extent_angstrom)
+        wide = self._wide_rows(atoms)
+        signed = np.where(self._columns > self._grid.shape_px[1] // 2, self._columns - self._grid.shape_px[1],
+                          self._columns)  # fmt: skip
+        kept = on.asarray(np.mod(signed, columns))
+        found = on.empty_waves((rows, len(self._columns)))
+        for start in range(0, rows, self._band_rows):
+            stop = min(start + self._band_rows, rows)
+            wave = self._band(atoms, layers, wide[start:stop], start)
+            found[start:stop] = on.xp.take(on.fft(wave, columns, -1), kept, axis=1)
+        return self._cut(found)
+
+    def _wide_rows(self, atoms: AtomSlice) -> Array:
+        """What reaches far, V*angstrom times the columns: on all rows of the finer grid, along x in Fourier space."""
+        on, rows, half = self._on, self._fine.shape_px[0], self._grid.shape_px[1] // 2 + 1
+        spectrum = on.xp.zeros_like(on.empty_waves((self._grid.shape_px[0], half)))
+        for number in np.unique(atoms.numbers).tolist():
+            spectrum += self._half.of(atoms.xy_angstrom[atoms.numbers == number]) * self._wide_form(number)
+        negative = self._grid.shape_px[0] // 2
+        padded = on.xp.zeros_like(on.empty_waves((rows, half)))
+        padded[: spectrum.shape[0] - negative] = spectrum[: spectrum.shape[0] - negative]
+        padded[rows - negative :] = spectrum[spectrum.shape[0] - negative :]
+        return _inverse_along_y(on, padded)
+
+    def _wide_form(self, number: int) -> Array:
+        if number not in self._wide_forms:
+            dy, dx = self._fine.sampling_angstrom
+            form = self._form(number)
+            self._wide_forms[number] = self._half.radial(lambda k: form.wide(k) / (dy * dx), self._on.real_type)
+        return self._wide_forms[number]
+
+    def _band(self, atoms: AtomSlice, layers: list[AtomSlice], wide: Array, first_row: int) -> Array:
+        """exp(i sigma V) on some rows of the finer grid."""
+        on, columns = self._on, self._fine.shape_px[1]
+        count, half = wide.shape
+        phase = on.irfft2(on.xp.reshape(wide, (count, 1, half)), (1, columns))
+        phase = on.xp.reshape(phase, (count, columns))
+        self._middles.add(phase, atoms, first_row)
+        phase *= self._interaction
+        wave = on.empty_waves((count, columns))
+        on.xp.real(wave)[...] = on.xp.cos(phase)
+        on.xp.imag(wave)[...] = on.xp.sin(phase)
+        for layer in layers:
+            cores = on.xp.ones_like(wave)
+            if self._cores.add(cores, layer, first_row):
+                wave *= cores
+        return wave
+
+    def _cut(self, found: Array) -> Array:
+        """Along y in Fourier space too, with the rows of the wave's grid."""
+        on, (rows, columns) = self._on, self._grid.shape_px
+        spectrum = on.xp.zeros_like(on.empty_waves((rows, columns)))
+        negative, scale = rows // 2, 1 / OVERSAMPLING**2
+        block = max(1, BAND_BYTES // (on.complex_bytes * found.shape[0]))
+        for start in range(0, found.shape[1], block):
+            along = on.fft(found[:, start : start + block], found.shape[0], -2) * scale
+            own = on.asarray(self._columns[start : start + block])
+            spectrum[: rows - negative, own] = along[: rows - negative]
+            spectrum[rows - negative :, own] = along[along.shape[0] - negative :]
+        return spectrum
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a patch goes: its first row and column, and which of the patches made it is."""
+
+    row: int
+    column: int
+    patch: int
+
+
+class Patches:
+    """Adds a function around each atom to rows of a periodic grid, shifted exactly between the pixels."""
+
+    def __init__(
+        self,
+        grid: WaveGrid,
+        shape_px: tuple[int, int],
+        form: Callable[[int, NDArray[np.float64]], NDArray[np.inexact]],
+        on: Backend,
+    ) -> None:
+        """`form(number, k)`: the function's Fourier transform; outside `shape_px` it must be zero."""
+        self._grid, self._shape, self._form, self._on = grid, shape_px, form, on
+        dy, dx = grid.sampling_angstrom
+        self._own = WaveGrid(shape_px, (shape_px[0] * dy, shape_px[1] * dx))
+        self._known: dict[int, NDArray[np.inexact]] = {}
+
+    def add(self, rows: Array, atoms: AtomSlice, first_row: int) -> bool:
+        """Adds to (rows, columns), whose first row is `first_row` of the grid; False where no atom reaches them."""
+        pixel = atoms.xy_angstrom[:, ::-1] / np.array(self._grid.sampling_angstrom)
+        whole = np.floor(pixel + 0.5).astype(np.int64)
+        rest = np.round(pixel - whole, _SAME_OFFSET_DECIMALS) + 0.0
+        corner = np.mod(whole - np.array(self._shape) // 2 - (first_row, 0), self._grid.shape_px)
+        period = self._grid.shape_px[0]
+        near = np.flatnonzero((corner[:, 0] < rows.shape[0]) | (corner[:, 0] > period - self._shape[0]))
+        described = np.column_stack([atoms.numbers[near].astype(np.float64), rest[near]])
+        keys, which = np.unique(described, axis=0, return_inverse=True)
+        order = near[np.argsort(which.ravel(), kind="stable")]
+        which = np.sort(which.ravel())
+        for start in range(0, len(keys), _PATCHES_AT_ONCE):
+            made = self._made(keys[start : start + _PATCHES_AT_ONCE])
+            first, last = np.searchsorted(which, (start, start + len(made)))
+            for atom, patch in zip(order[first:last].tolist(), (which[first:last] - start).tolist(), strict=True):
+                self._put(rows, made[patch], int(corner[atom, 0]), int(corner[atom, 1]))
+        return len(near) > 0
+
+    def _put(self, rows: Array, patch: Array, row: int, column: int) -> None:
+        columns = list(_overlaps(column, self._shape[1], self._grid.shape_px[1], self._grid.shape_px[1]))
+        for own_rows, there_rows in _overlaps(row, self._shape[0], self._grid.shape_px[0], rows.shape[0]):
+            for own_columns, there_columns in columns:
+                rows[there_rows, there_columns] += patch[own_rows, own_columns]
+
+    def _made(self, keys: NDArray[np.float64]) -> Array:
+        """Patches for (number, y, x) with y, x the distance from the middle pixel in pixels; (n, rows, columns)."""
+        on, (rows, columns) = self._on, self._shape
+        numbers = keys[:, 0].astype(np.int64)
+        forms = np.stack([self._spectrum(int(number)) for number in numbers])
+        is_real = not np.iscomplexobj(forms)
+        ramps = []
+        for offset, count, is_half in ((keys[:, 1], rows, False), (keys[:, 2], columns, is_real)):
+            k = np.fft.fftfreq(count)[: count // 2 + 1] if is_half else np.fft.fftfreq(count)
+            ramp: NDArray[np.complex128] = np.exp(-2j * np.pi * k * (offset[:, None] + count // 2))
+            if count % 2 == 0:
+                ramp[:, count // 2] = ramp[:, count // 2].real
+            ramps.append(ramp.astype(on.complex_type))
+        spectra = on.asarray(forms * ramps[0][:, :, None] * ramps[1][:, None, :])
+        return on.irfft2(spectra, self._shape) if is_real else on.ifft2(spectra)
+
+    def _spectrum(self, number: int) -> NDArray[np.inexact]:
+        """The form on the patch's grid, half of it if real."""
+        if number not in self._known:
+            ky, kx = self._own.frequencies_per_angstrom()
+            dy, dx = self._own.sampling_angstrom
+            form = self._form(number, np.hypot(ky, kx)) / (dy * dx)
+            half = form[:, : self._shape[1] // 2 + 1]
+            is_complex = np.iscomplexobj(form)
+            self._known[number] = form.astype(self._on.complex_type) if is_complex else half.astype(self._on.real_type)
+        return self._known[number]
+
+
+def _overlaps(corner: int, count: int, period: int, available: int) -> Iterator[tuple[slice, slice]]:
+    """Pieces of `count` steps from `corner` on a ring that lie in its first `available`: own slice, slice there."""
+    base = corner
+    while base + count > 0:
+        first, last = max(base, 0), min(base + count, available)
+        if first < last:
+            yield slice(first - base, last - base), slice(first, last)
+        base -= period
+
+
+def _sides(radius_angstrom: float, dy_angstrom: float, dx_angstrom: float) -> tuple[int, int]:
+    """Even pixel counts across."""
+    rows, columns = (2 * int(np.ceil(radius_angstrom / step - 1e-6)) for step in (dy_angstrom, dx_angstrom))
+    return rows, columns
+
+
+def _inverse_along_y(on: Backend, spectrum: Array) -> Array:
+    """Inverse FFT along the rows' axis; in blocks of columns, in place."""
+    block = max(1, BAND_BYTES // (on.complex_bytes * spectrum.shape[0]))
+    for start in range(0, spectrum.shape[1], block):
+        part = on.xp.conj(spectrum[:, start : start + block])
+        spectrum[:, start : start + block] = on.xp.conj(on.fft(part, spectrum.shape[0], -2)) / spectrum.shape[0]
+    return spectrum
