@@ -99,7 +99,8 @@ def _points(
     positions_angstrom: NDArray[np.float64], kinds: NDArray[np.int64], box: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """(x, y, z, kind): unlike kinds are far from one another."""
-    points = np.column_stack([positions_angstrom, _KIND_STEP_ANGSTROM * kinds])
+    points = np.empty((len(kinds), 4))
+    points[:, :3], points[:, 3] = positions_angstrom, _KIND_STEP_ANGSTROM * kinds
     points[:, :2] = np.mod(np.mod(points[:, :2], box[:2]), box[:2])
     return points
 

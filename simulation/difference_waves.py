@@ -70,10 +70,15 @@ class DifferenceWaves:
         if not alone:
             self._merge()
 
+    @property
+    def wave_count(self) -> int:
+        """Waves that are summed."""
+        return len(self.amplitudes)
+
     def leading_count(self, factor: float) -> int:
         """How many of the waves leave out `factor` times the tolerance."""
         energies = np.sum(np.abs(self.amplitudes) ** 2, axis=1)
-        return _fewest(energies, self._left_out, (factor * self._tolerance) ** 2 * self._energy)
+        return min(self.wave_count, _fewest(energies, self._left_out, (factor * self._tolerance) ** 2 * self._energy))
 
     def _sources(self, difference: Array) -> tuple[Array, NDArray[Any]] | None:
         """Orthogonal sources, and the share of each plane wave in them; None where nothing differs."""

@@ -31,6 +31,7 @@ from simulation.method_choice import (
     Workload,
     candidates,
     check_method,
+    tolerances,
     windows,
 )
 from simulation.multislice import step_count
@@ -238,7 +239,7 @@ class Simulator:
         self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> _Measurement:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
-        if self._method in ("auto", "windowed"):
+        if self._method in ("auto", "windowed", "local_difference"):
             return self._first_good(nodes, points, detectors)
         candidate = Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)
         return self._measure_by(candidate, nodes, points, detectors)
@@ -273,17 +274,23 @@ class Simulator:
     def _candidates(self, optics: Optics, probe_count: int, detectors: Mapping[str, Detector]) -> list[Candidate]:
         """Approximate methods worth trying, then the cheapest exact one; windows alone if they were asked for."""
         specimens = self._sources.specimens
+        if self._method == "local_difference":
+            return [Candidate("local_difference", 1, 0.0, tolerance=each) for each in tolerances(self._accuracy)]
         if self._method == "windowed" and has_pixels(detectors):
             raise MethodUnavailable("windows do not resolve diffraction patterns; use method='multislice' or 'prism'")
         steps = step_count(slices_of(specimens[0], self._slice_thickness_nm).order)
+        choosing = len(specimens) == 1 and self._method == "auto"
+        crystal = self._sources.crystal(0) if choosing else None
         workload = Workload(
             self.grid,
             optics,
             max(1, steps),
             probe_count,
             self._on.memory_bytes * 8 // self._on.complex_bytes // len(specimens),  # as if in single precision
-            self._sources.crystal(0) if len(specimens) == 1 and self._method == "auto" else None,
+            crystal,
             None if has_pixels(detectors) else smallest_side_nm(optics, self.grid, self._specimen.cell_angstrom[2]),
+            self._sources.defective(0) if choosing and crystal is None else None,
+            self._accuracy,
         )
         if self._method == "windowed":
             return windows(workload)

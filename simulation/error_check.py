@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
+from simulation.difference_check import compared_ratio, doubt_ratio
+from simulation.local_difference import LocalDifferenceSource
 from simulation.method_choice import CHECK_POINT_COUNT, Candidate
 from simulation.progress import during
 from simulation.sources import Sources
@@ -44,6 +46,7 @@ class ErrorCheck:
         self._sources, self._signals, self._seed, self._once = sources, signals, seed, once
         self._known_errors: dict[tuple[float, float, float], ErrorEstimate] = {}
         self._known_reference: tuple[Any, Signals] | None = None
+        self._known_differences: tuple[LocalDifferenceSource, float] | None = None
 
     @during("check against multislice")
     def estimate(
@@ -66,6 +69,8 @@ class ErrorCheck:
             return self._known_errors[key]
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
+        if candidate.tolerance is not None:
+            return self._of_differences(candidate.tolerance, optics, points, compared)
         doubtful = self._doubtful(candidate, optics, points, compared)
         others = np.setdiff1d(np.arange(len(points)), doubtful)
         count = min(CHECK_POINT_COUNT, len(others))
@@ -80,6 +85,21 @@ class ErrorCheck:
         margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
         self._known_errors[key] = ErrorEstimate(margin * float(max(ratios)), optics)
         return self._known_errors[key]
+
+    def _of_differences(
+        self, tolerance: float, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> ErrorEstimate:
+        """The larger of two estimates (`difference_check`); multislice is asked once for each source."""
+        source = self._sources.local_difference(0, optics, tolerance)
+        spreads = {name: spread_of(values) for name, values in source.signals(optics, points, detectors).items()}
+        if self._known_differences is None or self._known_differences[0] is not source:
+            ratio = compared_ratio(
+                source, optics, points, detectors, spreads,
+                lambda chosen: self._signals(_MULTISLICE, optics, chosen, detectors),
+            )  # fmt: skip
+            self._known_differences = (source, ratio)
+        doubt = doubt_ratio(source, optics, points, detectors, spreads)
+        return ErrorEstimate(max(doubt, self._known_differences[1]), optics)
 
     def _doubtful(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]

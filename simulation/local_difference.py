@@ -2,9 +2,9 @@
 
 With psi the exit wave of the perfect crystal and delta what the changed sites add, a detector sees
 |psi|^2 + 2 Re conj(psi) delta + |delta|^2. The first is a Fourier series (`bloch_matrix`); delta is a sum over a few
-waves (`difference_waves`), so the others are products of small matrices kept for each detector. Nothing is linearised and
-nothing cut off in space: the only error beyond rounding is in the waves left out, and images made without the weakest of
-those kept say how large it is. Another probe, scan or detector propagates nothing.
+waves (`difference_waves`), so the others are products of small matrices kept for each detector. Nothing is linearised
+and nothing cut off in space: the only error beyond rounding is in the waves left out, and images made without the
+weakest of those kept say how large it is. Another probe, scan or detector propagates nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector, SegmentedDetector, channel_masks
 from simulation.difference_waves import SMALLEST_TOLERANCE, DifferenceWaves
 from simulation.electron import wavelength_angstrom
-from simulation.multislice import Transmissions
+from simulation.multislice import Transmissions, transmissions
+from simulation.potential import PotentialModel
 from simulation.progress import batches
+from simulation.slices import EMPTY, owners
+from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
 _POINTS_PER_BLOCK = 512
-_COARSER = 2.0
+_COARSER = (2.0, 4.0)
 """The error is judged by leaving out so many times more amplitude."""
 _KEPT_DETECTORS_COUNT = 8
 
@@ -67,9 +70,14 @@ class LocalDifferenceSource:
         self._matrix = BlochMatrix(optics, waves, on)
         self._exits = differences.exits
         self._shares = on.asarray(differences.amplitudes)
-        self._coarse_count = differences.leading_count(_COARSER)
+        self._counts = differences.wave_count, *(differences.leading_count(factor) for factor in _COARSER)
         self.pixels: NDArray[np.int64] | None = vectors.pixels
         self._products: dict[Detector, Products] = {}
+
+    def serves(self, optics: Optics, tolerance: float) -> bool:
+        """Whether it is fine enough, for an aperture no larger than its own."""
+        fine = self.tolerance <= max(tolerance, SMALLEST_TOLERANCE[self._on.precision])
+        return fine and self.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad
 
     @property
     def wave_count(self) -> int:
@@ -107,22 +115,30 @@ class LocalDifferenceSource:
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> dict[str, NDArray[np.float64]]:
         """What the changed sites add, (points, channels)."""
-        return {name: fine for name, (fine, _) in self._differences(optics, points_angstrom, detectors).items()}
+        return {name: made[0] for name, made in self._differences(optics, points_angstrom, detectors).items()}
 
     def doubts(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> dict[str, NDArray[np.float64]]:
-        """By how much signals (points, channels) change when twice as much is left out of the waves."""
-        made = self._differences(optics, points_angstrom, detectors)
-        return {name: fine - coarse for name, (fine, coarse) in made.items()}
+        """By how much signals (points, channels) change when more is left out of the waves, for twice as much.
+
+        The larger of two: when twice as much is left out, and half the change when four times as much is.
+        """
+        doubts: dict[str, NDArray[np.float64]] = {}
+        for name, (fine, *coarser) in self._differences(optics, points_angstrom, detectors).items():
+            changes = [
+                np.abs(fine - each) * _COARSER[0] / factor for each, factor in zip(coarser, _COARSER, strict=True)
+            ]
+            doubts[name] = np.max(changes, axis=0)
+        return doubts
 
     def _differences(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
-    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """With all waves and with the strongest, each (points, channels)."""
+    ) -> dict[str, NDArray[np.float64]]:
+        """With all waves and with fewer and fewer of the strongest, (counts, points, channels)."""
         products = {name: self._products_of(detector) for name, detector in detectors.items()}
-        counts = self.wave_count, self._coarse_count
-        found = {name: np.zeros((2, len(points_angstrom), len(each))) for name, each in products.items()}
+        sizes = {name: (len(self._counts), len(points_angstrom), len(each)) for name, each in products.items()}
+        found = {name: np.zeros(size) for name, size in sizes.items()}
         if self.wave_count:
             for start in range(0, len(points_angstrom), _POINTS_PER_BLOCK):
                 block = slice(start, start + _POINTS_PER_BLOCK)
@@ -130,17 +146,15 @@ class LocalDifferenceSource:
                 own = self._on.xp.matmul(amplitudes, self._on.xp.matrix_transpose(self._shares))
                 for name, channels in products.items():
                     for channel, product in enumerate(channels):
-                        for i, values in enumerate(self._seen(amplitudes, own, product, counts)):
+                        for i, values in enumerate(self._seen(amplitudes, own, product)):
                             found[name][i, block, channel] = values
-        return {name: (values[0], values[1]) for name, values in found.items()}
+        return found
 
-    def _seen(
-        self, amplitudes: Array, own: Array, product: tuple[Array, Array], counts: tuple[int, ...]
-    ) -> Iterator[NDArray[np.float64]]:
-        """2 Re conj(psi) delta + |delta|^2 on one channel, from so many of the waves."""
+    def _seen(self, amplitudes: Array, own: Array, product: tuple[Array, Array]) -> Iterator[NDArray[np.float64]]:
+        """2 Re conj(psi) delta + |delta|^2 on one channel, from all waves and from fewer."""
         xp, (mixed, squared) = self._on.xp, product
         toward = 2 * xp.matmul(xp.conj(amplitudes), mixed)
-        for count in counts:
+        for count in self._counts:
             part = own[:, :count]
             total = toward[:, :count] + xp.matmul(xp.conj(part), squared[:count, :count])
             yield self._on.to_numpy(xp.sum(xp.real(total * part), axis=1)).astype(np.float64)
@@ -175,10 +189,25 @@ class LocalDifferenceSource:
         return made
 
 
+def changed_slices(
+    defective: DefectiveCrystal,
+    specimen: Specimen,
+    grid: WaveGrid,
+    slice_thickness_nm: float,
+    model: PotentialModel,
+    beam_energy_ev: float,
+    on: Backend,
+) -> tuple[Transmissions, Transmissions]:
+    """The slices that differ, on the whole grid: as they are, and as the crystal has them; others count as empty."""
+    found: list[Transmissions] = []
+    for atoms in (specimen, defective.perfect):
+        inside = np.isin(owners(atoms, slice_thickness_nm), defective.slices)
+        kept = Specimen(atoms.numbers[inside], atoms.positions_angstrom[inside], atoms.cell_angstrom)
+        found.append(transmissions(kept, grid, slice_thickness_nm, model, beam_energy_ev, on))
+    return found[0], found[1]
+
+
 def _at(slices: Transmissions, depth: int, on: Backend) -> Array:
     """The transmission function of one slice; 1 where it holds no atoms."""
     index = slices.order[depth]
-    if index >= 0:
-        return slices.functions[index]
-    aperture_free = np.ones(slices.grid.shape_px, on.complex_type)
-    return on.asarray(aperture_free)
+    return on.asarray(np.ones(slices.grid.shape_px, on.complex_type)) if index == EMPTY else slices.functions[index]

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from instruments.optics import Optics
-from simulation.bloch_matrix import Crystal, bloch_matrix_bytes, matrix_counts
+from simulation.bloch_matrix import bloch_matrix_bytes, matrix_counts
+from simulation.crystal_symmetry import Crystal
+from simulation.defective_crystal import DefectiveCrystal
+from simulation.difference_cost import difference_flops
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.prism import Layout, scattering_matrix_bytes
 from simulation.wave_grid import WaveGrid, fft_friendly
 
-METHODS = ("auto", "multislice", "prism", "periodic", "windowed", "incoherent")
+METHODS = ("auto", "multislice", "prism", "periodic", "local_difference", "windowed", "incoherent")
 INTERPOLATIONS = (1, 2, 4)
 """Interpolations of PRISM that `auto` considers."""
 CHECK_POINT_COUNT = 12
@@ -24,6 +27,8 @@ _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _TAIL_TRANSFORMS = 6
+_TOLERANCE_STEPS = (2.0, 0.5)
+"""Amplitudes left out of local differences, over the accuracy asked for."""
 _CHANNELS_COUNT = 2
 """Detector channels that `auto` reckons with."""
 
@@ -40,6 +45,8 @@ class Workload:
     crystal: Crystal | None = None
     smallest_window_nm: float | None = None
     """None where windows will not do, because a detector has pixels."""
+    defective: DefectiveCrystal | None = None
+    accuracy: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class Candidate:
     interpolation: int
     work_flops: float
     window_px: tuple[int, int] | None = None
+    tolerance: float | None = None
+    """Of local differences: the amplitude left out of what changed sites scatter."""
 
     @property
     def is_exact(self) -> bool:
@@ -81,7 +90,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
         (exact if interpolation == 1 else approximate).append(candidate)
     if workload.crystal is not None and _bloch_fits(workload, workload.crystal):
         exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
-    approximate += windows(workload)
+    approximate += windows(workload) + local_differences(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
     limit = _WORTH_APPROXIMATING * exact[0].work_flops - CHECK_POINT_COUNT * _propagation_flops(workload)
     worth = [candidate for candidate in approximate if candidate.work_flops < limit]
@@ -98,6 +107,28 @@ def windows(workload: Workload) -> list[Candidate]:
         for shape in dict.fromkeys(shapes)
         if fits(workload.grid, shape)
     ]
+
+
+def local_differences(workload: Workload) -> list[Candidate]:
+    """Coarse to fine; none where the specimen is no crystal with changed sites or its matrix would not fit."""
+    defective = workload.defective
+    if defective is None or not _bloch_fits(workload, defective.crystal):
+        return []
+    perfect = _periodic_flops(workload, defective.crystal)
+    return [
+        Candidate(
+            "local_difference",
+            1,
+            perfect + difference_flops(defective, workload.grid, workload.optics, workload.step_count, tolerance),
+            tolerance=tolerance,
+        )
+        for tolerance in tolerances(workload.accuracy)
+    ]
+
+
+def tolerances(accuracy: float) -> list[float]:
+    """Amplitudes left out of local differences that are tried, coarse to fine."""
+    return [step * accuracy for step in _TOLERANCE_STEPS]
 
 
 def window_shape(grid: WaveGrid, side_nm: float) -> tuple[int, int]:

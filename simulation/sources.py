@@ -13,9 +13,11 @@ from simulation.backend import Array, Backend
 from simulation.bloch_matrix import BlochMatrix, check_bloch_memory
 from simulation.bloch_waves import BlochVectors, BlochWaves
 from simulation.crystal_symmetry import Crystal
+from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import Detector
 from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
+from simulation.local_difference import LocalDifferenceSource, changed_slices
 from simulation.method_choice import Candidate
 from simulation.multislice import Propagator, Transmissions, propagate, transmissions
 from simulation.potential import PotentialModel
@@ -94,11 +96,14 @@ class Sources:
         self._limit_bytes = int(_KEPT_MEMORY_SHARE * on.memory_bytes)
         self._kept: dict[tuple[Any, ...], _Kept] = {}
         self._crystals: dict[int, Crystal | None] = {}
+        self._defective: dict[int, DefectiveCrystal | None] = {}
 
     def source(self, candidate: Candidate, configuration: int, optics: Optics) -> Source:
         """The source of intensities for a method, of configuration number `configuration`."""
         if candidate.method == "periodic":
             return self.bloch_matrix(configuration, optics)
+        if candidate.tolerance is not None:
+            return self.local_difference(configuration, optics, candidate.tolerance)
         if candidate.method == "multislice":
             return MultisliceSource(self._transmissions(configuration, optics.beam_energy_ev), self._grid, self._on)
         matrix = self.kept_matrix(configuration, optics, candidate.interpolation)
@@ -113,6 +118,8 @@ class Sources:
         """The source of signals of a method that has one."""
         if candidate.method == "periodic":
             return self.bloch_matrix(configuration, optics)
+        if candidate.tolerance is not None:
+            return self.local_difference(configuration, optics, candidate.tolerance)
         if candidate.method == "incoherent":
             sampling_nm = max(self._grid.sampling_angstrom) / 10
             return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm)
@@ -136,6 +143,37 @@ class Sources:
                 specimen, self._grid, self._slice_thickness_nm, same_pixels=same_pixels
             )
         return self._crystals[configuration]
+
+    def defective(self, configuration: int) -> DefectiveCrystal | None:
+        """The crystal that a configuration is but for a few sites; None where it is none, or sites spread in depth."""
+        if configuration not in self._defective:
+            found = None
+            if self._model.projection == "infinite":
+                specimen, same_pixels = self.specimens[configuration], self._model.placement == "bilinear"
+                found = DefectiveCrystal.of(specimen, self._grid, self._slice_thickness_nm, same_pixels=same_pixels)
+            self._defective[configuration] = found
+        return self._defective[configuration]
+
+    def local_difference(self, configuration: int, optics: Optics, tolerance: float) -> LocalDifferenceSource:
+        """Of a crystal with changed sites, at least as fine as `tolerance`. Raises MethodUnavailable for others."""
+        key = ("local_difference", configuration, optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
+        kept = self._kept.get(key)
+        if isinstance(kept, LocalDifferenceSource) and kept.serves(optics, tolerance):
+            return kept
+        defective = self.defective(configuration)
+        if defective is None:
+            raise MethodUnavailable(
+                "method 'local_difference' needs a crystal that repeats within the cell and differs from that at less"
+                " than a fifth of its sites, without phonons, and projection='infinite'; repeat the unit cell"
+                " (atoms * (n, m, 1)) before changing sites, or use method='multislice'"
+            )
+        check_bloch_memory(self._grid, optics, defective.crystal, self._on)
+        settings = self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
+        unit = transmissions(defective.crystal.unit, defective.crystal.unit_grid, *settings)
+        changed = changed_slices(defective, self.specimens[configuration], self._grid, *settings)
+        made = LocalDifferenceSource(optics, defective, unit, changed, self._grid, tolerance, self._on)
+        self._keep(key, made)
+        return made
 
     def kept_bloch_matrix(self, configuration: int, optics: Optics) -> BlochMatrix | None:
         """A Bloch-wise scattering matrix that can image with these optics without propagating, if there is one."""
@@ -193,7 +231,7 @@ class Sources:
         self._kept[key] = thing
 
 
-_Kept = Transmissions | ScatteringMatrix | BlochMatrix | WindowedSource
+_Kept = Transmissions | ScatteringMatrix | BlochMatrix | WindowedSource | LocalDifferenceSource
 
 
 def _matrix_key(configuration: int, optics: Optics, interpolation: int) -> tuple[Any, ...]:

@@ -1,0 +1,52 @@
+"""What the local differences of a crystal with changed sites will cost, before any is computed."""
+
+from __future__ import annotations
+
+from math import log2, pi
+
+import numpy as np
+
+from instruments.optics import Optics
+from simulation.defective_crystal import DefectiveCrystal
+from simulation.electron import wavelength_angstrom
+from simulation.probe import aperture_function
+from simulation.wave_grid import WaveGrid
+
+_ELEMENTWISE_FLOPS = 30.0
+_MATRIX_PRODUCT_GAIN = 3.0
+_RADIUS_ANGSTROM = 1.3
+"""Of the disc whose illumination matters to a changed site at the entrance, and how it grows on the way down."""
+_RADIUS_PER_DEPTH = 0.01
+_USUAL_TOLERANCE = 0.02
+_GROWTH_WITH_TOLERANCE = 0.45
+_SAMPLED_PER_KEPT = 1.6
+_SAME_COLUMN_ANGSTROM = 1.5
+
+
+def wave_count(defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tolerance: float) -> float:
+    """About how many waves the differences will be summed from: those an aperture holds within a disc, each column."""
+    if not len(defective.changed_angstrom):
+        return 0.0
+    depth = float(np.max(defective.changed_angstrom[:, 2]))
+    radius = (_RADIUS_ANGSTROM + _RADIUS_PER_DEPTH * depth) * (_USUAL_TOLERANCE / tolerance) ** _GROWTH_WITH_TOLERANCE
+    aperture = optics.semi_convergence_angle_mrad * 1e-3 / wavelength_angstrom(optics.beam_energy_ev)
+    each = 1 + (pi * aperture * radius) ** 2
+    return min(each * defective.column_count(_SAME_COLUMN_ANGSTROM), np.count_nonzero(aperture_function(optics, grid)))
+
+
+def difference_flops(
+    defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, step_count: int, tolerance: float
+) -> float:
+    """Beyond the perfect crystal's: finding the waves at each slice that differs, and taking them to the exit."""
+    waves = wave_count(defective, grid, optics, tolerance)
+    if not waves:
+        return 0.0
+    crystal = defective.crystal
+    unit, whole = (shape[0] * shape[1] for shape in (crystal.unit_grid.shape_px, grid.shape_px))
+    vectors = crystal.repeats[0] * crystal.repeats[1]
+    below = 1 - float(np.min(defective.changed_angstrom[:, 2])) / defective.perfect.cell_angstrom[2]
+    down = below * step_count * vectors * unit * (10 * log2(unit) + _ELEMENTWISE_FLOPS)
+    beams = np.count_nonzero(aperture_function(optics, grid))
+    waves_each = np.count_nonzero(grid.squared_frequencies() <= grid.cutoff_per_angstrom**2) / vectors
+    found = whole * (10 * log2(whole) + _ELEMENTWISE_FLOPS) + 16.0 * beams * waves_each / _MATRIX_PRODUCT_GAIN
+    return waves * (down + _SAMPLED_PER_KEPT * len(defective.slices) * found)
