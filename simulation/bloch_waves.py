@@ -92,24 +92,39 @@ class BlochWaves:
 
     def parts(self) -> list[Array]:
         """Amplitudes at this depth by Bloch vector, (beams of it, waves of it); each beam entered with amplitude 1."""
-        vectors = self.vectors
+        vectors, on = self.vectors, self._on
         place = np.empty(vectors.grid.shape_px[0] * vectors.grid.shape_px[1], dtype=np.int32)
         for columns in vectors.columns:
             place[vectors.flat(columns)] = np.arange(len(columns))
-        known: dict[int, NDArray[Any]] = {}
-        for rows, own in zip(self._own_rows, self._own, strict=True):
-            known |= dict(zip(rows.tolist(), own, strict=True))
+        holders, held = np.zeros((2, len(vectors.beams)), dtype=np.int64)
+        for index, rows in enumerate(self._own_rows):
+            holders[rows], held[rows] = index, np.arange(len(rows))
         parts: list[Array] = []
         for rows, columns in zip(vectors.rows, vectors.columns, strict=True):
-            part = np.empty((len(rows), len(columns)), dtype=self._on.complex_type)
-            for i, row in enumerate(rows):
-                operation, source = self._operations[self._turns[row]], int(self._sources[row])
-                back = operation.transposed.turned(columns)
-                moved = vectors.frequencies(columns - vectors.beams[row])
-                turn = moved @ np.array(operation.shift_angstrom[::-1])
-                part[i] = known[source][place[vectors.flat(back)]] * np.exp(-2j * np.pi * turn)
-            parts.append(self._on.asarray(part))
+            part = np.empty((len(rows), len(columns)), dtype=on.complex_type)
+            for number in np.unique(self._turns[rows]).tolist():
+                mine = self._turns[rows] == number
+                sources = self._sources[rows[mine]]
+                known = self._own[int(holders[sources[0]])][held[sources]]  # a turn takes one Bloch vector to one
+                part[mine] = self._turned(known, number, vectors.beams[rows[mine]], columns, place)
+            parts.append(on.asarray(part))
         return parts
+
+    def _turned(
+        self,
+        known: NDArray[Any],
+        number: int,
+        beams: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        place: NDArray[np.int32],
+    ) -> NDArray[Any]:
+        """S(Rk, RK) = S(k, K) exp(-2 pi i (RK - Rk).t) for the rows of one Bloch vector."""
+        operation, vectors = self._operations[number], self.vectors
+        back = place[vectors.flat(operation.transposed.turned(columns))]
+        shift = np.array(operation.shift_angstrom[::-1])
+        of_wave, of_beam = (np.exp(-2j * np.pi * (vectors.frequencies(each) @ shift)) for each in (columns, beams))
+        kind = self._on.complex_type
+        return known[:, back] * of_wave.astype(kind) * np.conj(of_beam).astype(kind)[:, None]
 
     def through(self, waves: Array, index: int, order: tuple[int, ...]) -> Array:
         """Waves (n, waves of Bloch vector number `index`) after the slices of `order`, distinct slices of the unit."""
