@@ -20,7 +20,13 @@ from typing import Any
 import ase
 import numpy as np
 
-from benchmarks.simulation_cases import Case, molybdenum_disulphide, refocused, strontium_titanate
+from benchmarks.simulation_cases import (
+    Case,
+    doped_strontium_titanate,
+    molybdenum_disulphide,
+    refocused,
+    strontium_titanate,
+)
 from orchestrator.versions import versions
 
 _HERE = Path(__file__).parent
@@ -91,6 +97,29 @@ def crystal_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any
     return rows
 
 
+def defect_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any]]:
+    """A thick crystal with one dopant: local differences against multislice, and imaging again."""
+    path, other = case.write(runs.folder, atoms), refocused(case).write(runs.folder, atoms)
+    ours = runs.ours(path, "local_difference", case.probes_a_side, then=other)
+    small = runs.ours(path, "local_difference", 4, then=other)
+    rows = [_row(case.name, "local_difference", case.probes_a_side, ours)]
+    rows[0] |= {"again_over_fresh_multislice": compared(small["images"], runs.ours(other, "multislice", 4)["images"])}
+    peer = runs.peers(path, "multislice", case.probes_a_side)
+    if peer is not None:
+        rows.append(_row(case.name, "abTEM multislice", case.probes_a_side, peer))
+        fresh = runs.ours(path, "local_difference-bilinear", case.probes_a_side)
+        rows[0] |= {
+            "bilinear_over_abtem": compared(fresh["images"], peer["images"]),
+            "abtem_over_ours": peer["cpu_s"] / ours["cpu_s"],
+            "abtem_over_again": peer["cpu_s"] / ours["again_cpu_s"],
+        }
+    rows.append(_row(case.name, "local_difference", 64, runs.ours(path, "local_difference", 64)))
+    if peer is not None:
+        scale = (64 / case.probes_a_side) ** 2
+        rows[-1] |= {"abtem_over_ours": peer["cpu_s"] * scale / rows[-1]["cpu_s"], "scaled": True}
+    return rows
+
+
 def layer_rows(runs: Runs, case: Case, atoms: ase.Atoms, accuracies: tuple[float, ...]) -> list[dict[str, Any]]:
     """A layer with point defects: windows against multislice and PRISM."""
     path, few = case.write(runs.folder, atoms), 16
@@ -127,7 +156,7 @@ def main() -> None:
     """Print a line a row; JSON with --out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="a Python that has abTEM")
-    parser.add_argument("--cases", default="crystal,layer", help="crystal, layer, field")
+    parser.add_argument("--cases", default="crystal,defect,layer", help="crystal, defect, layer")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -135,6 +164,8 @@ def main() -> None:
         runs = Runs(Path(folder), options.peer)
         if "crystal" in options.cases:
             rows += crystal_rows(runs, *strontium_titanate())
+        if "defect" in options.cases:
+            rows += defect_rows(runs, *doped_strontium_titanate())
         if "layer" in options.cases:
             rows += layer_rows(runs, *molybdenum_disulphide((16, 9), 512, 64), (0.1, 0.03))
     for row in rows:

@@ -51,6 +51,14 @@ def strontium_titanate() -> tuple[Case, ase.Atoms]:
     return case, unit * (5, 5, 51)
 
 
+def doped_strontium_titanate() -> tuple[Case, ase.Atoms]:
+    """The same crystal with one niobium for titanium at mid depth, in the cell that is scanned."""
+    case, atoms = strontium_titanate()
+    middle = (2.5 * _STO_ANGSTROM, 2.5 * _STO_ANGSTROM, 25.75 * _STO_ANGSTROM)
+    atoms.numbers[int(np.argmin(np.sum((atoms.positions - middle) ** 2, axis=1)))] = 41
+    return replace(case, name="srtio3_20nm_nb"), atoms
+
+
 def molybdenum_disulphide(cells: tuple[int, int], gpts: int, probes_a_side: int) -> tuple[Case, ase.Atoms]:
     """A layer with one tungsten dopant and one sulphur vacancy, all of it scanned."""
     layer = orthogonal_cell(mx2("MoS2", kind="2H", a=3.18, thickness=3.19, vacuum=3.0)) * (*cells, 1)
