@@ -159,19 +159,27 @@ class _Places:
 
     def hold(self, number: int, points_angstrom: NDArray[np.float64]) -> NDArray[np.bool_]:
         """At which points an atom of that number is."""
+        return self.distances(number, points_angstrom) < _SAME_PLACE_ANGSTROM
+
+    def distances(self, number: int, points_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From each point to the nearest atom of that number, infinite where none is near."""
         wrapped = np.mod(np.mod(points_angstrom, self.box_angstrom), self.box_angstrom)
         distances, _ = self.trees[number].query(wrapped, distance_upper_bound=_SAME_PLACE_ANGSTROM)
-        return np.isfinite(distances)
+        return np.asarray(distances, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Crystal:
-    """A specimen that repeats: how often along (y, x), one unit of it, its grid and its symmetries."""
+    """A specimen that repeats: how often along (y, x), one unit of it, its grid and its symmetries.
+
+    `deviation_angstrom`: how far, at most, an atom is from where the unit and its symmetries put it.
+    """
 
     repeats: tuple[int, int]
     unit: Specimen
     unit_grid: WaveGrid
     operations: tuple[Symmetry, ...]
+    deviation_angstrom: float = 0.0
 
     @classmethod
     def of(
@@ -194,7 +202,28 @@ class Crystal:
         unit = Specimen(part.numbers % KINDS_PER_SLICE, part.positions_angstrom, part.cell_angstrom)
         found = (IDENTITY,) if same_pixels else symmetries(part)
         operations = tuple(each for each in found if repeats[0] == repeats[1] or not each.exchanges_axes)
-        return cls(repeats, unit, grid.part(repeats, same_pixels=same_pixels), operations)
+        deviation = _deviation_angstrom(sorted_out, part, operations)
+        return cls(repeats, unit, grid.part(repeats, same_pixels=same_pixels), operations, deviation)
+
+
+def _deviation_angstrom(specimen: Specimen, unit: Specimen, operations: tuple[Symmetry, ...]) -> float:
+    """The largest distance of an atom from its copy in the unit, and of the unit's from those they are turned into."""
+    places = _Places.of(unit)
+    repeating = _largest_distance(places, specimen.numbers, specimen.positions_angstrom)
+    turning = 0.0
+    for operation in operations:
+        turned = unit.positions_angstrom.copy()
+        turned[:, :2] = turned[:, :2] @ np.array(operation.matrix, dtype=float).T + operation.shift_angstrom
+        turning = max(turning, _largest_distance(places, unit.numbers, turned))
+    return repeating + turning
+
+
+def _largest_distance(places: _Places, numbers: NDArray[np.int64], points_angstrom: NDArray[np.float64]) -> float:
+    largest = 0.0
+    for number in np.unique(numbers).tolist():
+        distances = places.distances(number, points_angstrom[numbers == number])
+        largest = max(largest, float(np.minimum(distances, _SAME_PLACE_ANGSTROM).max()))
+    return largest
 
 
 def _dividing(repeats: tuple[int, int], shape_px: tuple[int, int]) -> tuple[int, int]:

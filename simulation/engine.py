@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from simulation.method_choice import (
 )
 from simulation.multislice import step_count
 from simulation.phonons import FrozenPhonons, Phonons, configurations
+from simulation.position_noise import error_from_noise
 from simulation.potential import PotentialModel
 from simulation.probe import check_aperture
 from simulation.progress import steps, watched
@@ -280,7 +281,8 @@ class Simulator:
             raise MethodUnavailable("windows do not resolve diffraction patterns; use method='multislice' or 'prism'")
         steps = step_count(slices_of(specimens[0], self._slice_thickness_nm).order)
         choosing = len(specimens) == 1 and self._method == "auto"
-        crystal = self._sources.crystal(0) if choosing else None
+        is_crystal = choosing and self._error_from_noise(optics, detectors) <= self._accuracy
+        crystal = self._sources.crystal(0) if is_crystal else None
         workload = Workload(
             self.grid,
             optics,
@@ -320,9 +322,17 @@ class Simulator:
             deviation = max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in detectors)
         optics = nodes[len(nodes) // 2][0]
         error = ErrorEstimate(nan if candidate.method == "incoherent" else 0.0, optics)
-        if not (candidate.is_exact or candidate.method == "incoherent"):
+        if candidate.method == "periodic":
+            error = ErrorEstimate(self._error_from_noise(optics, detectors), optics)
+        elif not (candidate.is_exact or candidate.method == "incoherent"):
             error = self._errors.estimate(candidate, optics, points, detectors, mean)
         return _Measurement(candidate, mean, error, deviation)
+
+    def _error_from_noise(self, optics: Optics, detectors: Mapping[str, Detector]) -> float:
+        """Of taking the specimen for a perfect crystal; infinite where it is none."""
+        crystal = self._sources.crystal(0)
+        cutoff_mrad = self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev))
+        return inf if crystal is None else error_from_noise(crystal.deviation_angstrom, optics, detectors, cutoff_mrad)
 
     def _checked_signals(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]

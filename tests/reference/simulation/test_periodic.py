@@ -114,7 +114,8 @@ def test_atoms_of_few_digits():
         simulate(atoms, OPTICS, SCAN, DETECTORS, method=method, **SETTINGS) for method in ("periodic", "multislice")
     )
     for name in DETECTORS:
-        assert rms_over_std(ours[name], reference[name]) < 5e-3, name
+        assert rms_over_std(ours[name], reference[name]) < ours.attrs["error_estimate"], name
+    assert 0.002 < ours.attrs["error_estimate"] < 0.1
     twice = crystal((3, 3, 1))
     with pytest.raises(MethodUnavailable, match="needs a crystal that repeats"):
         simulate(twice + twice, OPTICS, SCAN, DETECTORS, method="periodic", **SETTINGS)
@@ -122,6 +123,19 @@ def test_atoms_of_few_digits():
     on_a_boundary.positions += rng.uniform(-4e-5, 4e-5, atoms.positions.shape)
     with pytest.raises(MethodUnavailable, match="needs a crystal that repeats"):
         simulate(on_a_boundary, OPTICS, SCAN, DETECTORS, method="periodic", **SETTINGS)
+
+
+@pytest.mark.parametrize(("noise_angstrom", "taken"), [(5e-4, False), (5e-5, True)])
+def test_auto_takes_a_noisy_crystal_for_perfect_only_within_the_accuracy(noise_angstrom, taken):
+    """The error stated is within 1 %, or another method is used."""
+    atoms = crystal((3, 3, 6))
+    atoms.positions += np.random.default_rng(4).uniform(-noise_angstrom, noise_angstrom, atoms.positions.shape)
+    wide = GridScan(0, 0, 1.17, 1.17, (16, 16))
+    images = simulate(atoms, OPTICS, wide, {"adf": AnnularDetector(40, 70)}, accuracy=0.01, **SETTINGS)
+    assert (images.attrs["method"] == "periodic") == taken
+    assert images.attrs["error_estimate"] <= 0.01
+    if taken:
+        assert images.attrs["error_estimate"] > 1e-4
 
 
 def test_patterns_and_a_tilted_beam():
