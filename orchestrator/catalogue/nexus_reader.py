@@ -35,8 +35,8 @@ def acquired_at(data: bytes) -> str:
 def _frame(file: h5py.File) -> Frame:
     record = cast("h5py.Group", file[RECORD])
     exposure = cast("h5py.Group", record["exposure"])
-    detectors = cast("h5py.Dataset", exposure["detectors"])[()] if "detectors" in exposure else []
-    names = [name.decode() for name in detectors]
+    detectors = exposure.get("detectors")  # an empty list is an empty group
+    names = [name.decode() for name in detectors[()]] if isinstance(detectors, h5py.Dataset) else []
     return Frame(
         action_id=_text(record, "ids/action_id"),
         requested=AcquireFrame.model_validate_json(_document(file, "requested")),

@@ -6,15 +6,19 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
 import pytest
 
-from instruments import Frame
+from instruments import Frame, Optics
 from orchestrator.catalogue.nexus import encode
+from simulation import AnnularDetector
 from tests.unit.orchestrator import microscope_frames as microscope
 from tests.unit.orchestrator.test_nexus_files import record
+from workflows.image_simulation import Request, StructureRequest, built, simulated
+from workflows.image_simulation.files import nexus_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +77,15 @@ def test_a_frame_with_nothing_known_is_valid_too(tmp_path: Path, frame: Frame) -
     with h5py.File(written) as file:
         assert file["entry1/sampleID/atom_types"].asstr()[()] == "unknown"
         assert "stands in its place" in file["entry1/sampleID/preparation_note/description"].asstr()[()]
+
+
+def test_a_simulated_image_is_valid_too(tmp_path: Path) -> None:
+    written = tmp_path / "simulated.nxs"
+    optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25)
+    settings = {"method": "incoherent", "sampling_nm": 0.02}
+    request = Request(optics=optics, shape_px=(4, 5), dose_e_per_px=100, settings=settings,
+                      detectors={"haadf": AnnularDetector(60, 80)})  # fmt: skip
+    layer = built(StructureRequest(name="graphene"))
+    written.write_bytes(nexus_bytes(layer, simulated(layer, request), datetime.now(UTC), {}))
+    assert "is valid according to the `NXem` application definition" in pynx_says(written)
+    assert "Total number of errors: 0" in nxvalidate_says(written)

@@ -9,6 +9,7 @@ from workflows.cli import (
     run_commands,
     schedule_commands,
     serve_commands,
+    simulate_commands,
     spec_commands,
 )
 from workflows.cli.app import app
@@ -23,5 +24,6 @@ __all__ = [
     "run_commands",
     "schedule_commands",
     "serve_commands",
+    "simulate_commands",
     "spec_commands",
 ]

@@ -23,6 +23,7 @@ ROOMS: Final = {
     "run resume": "run_commands",
     "schedule scheduler": "schedule_commands",
     "serve token": "serve_commands",
+    "simulate": "simulate_commands",
     "new validate schema": "spec_commands",
 }
 ROOM_OF: Final = {word: room for words, room in ROOMS.items() for word in words.split()}

@@ -20,20 +20,21 @@ SettingsOption = Annotated[
     Path | None, typer.Option("--settings", help="stempilot.toml (else the one in the data folder)")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on stdout")]
+_EXAMPLES = {"--set": "budget.electrons=1e8", "--optics": "beam_energy_ev=200e3", "--coherence": "source_size_nm=0.08"}
 IdArgument = Annotated[str, typer.Argument(help="experiment id, the start of one, or `latest`")]
 
 
-def overrides_of(pairs: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE` pairs with YAML values. Raises SpecError for one without `=`."""
+def overrides_of(pairs: list[str], option: str = "--set") -> dict[str, Any]:
+    """`KEY=VALUE` pairs with YAML values. Raises SpecError, naming the option, for one without `=`."""
     result: dict[str, Any] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise SpecError(f"--set {pair}: write KEY=VALUE, e.g. --set budget.electrons=1e8")
+            raise SpecError(f"{option} {pair}: write KEY=VALUE, such as {_EXAMPLES.get(option, 'KEY=1')}")
         try:
             result[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise SpecError(f"--set {pair}: the value is not YAML: {' '.join(str(error).split())}") from error
+            raise SpecError(f"{option} {pair}: the value is not YAML: {' '.join(str(error).split())}") from error
         if isinstance(result[key], str):
             result[key] = _number(result[key])
     return result

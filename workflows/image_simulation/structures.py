@@ -1,0 +1,122 @@
+"""The atoms that are imaged: a file or a name, turned to the beam, repeated, with vacuum before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from orchestrator.errors import SpecError
+from simulation import InvalidSpecimen
+from simulation.builders import CRYSTALS, LAYERS, crystal, monolayer
+from simulation.builders.lattice_filling import with_vacuum
+from simulation.builders.zone_axes import oriented_cell
+from simulation.specimens import orthogonal_cell, read_structure
+
+LEAST_SIDE_NM: Final = 2.0
+"""Cells are repeated at least to this side where nothing else is asked, so that the probe does not meet itself."""
+LARGEST_ATOM_COUNT: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructureRequest:
+    """What is asked of the structure; None where this module chooses."""
+
+    name: str
+    zone_axis: tuple[int, int, int] | None = None
+    repeat: tuple[int, int, int] | None = None
+    thickness_nm: float | None = None
+    vacuum_nm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The atoms, and how they came about."""
+
+    atoms: Any
+    unit: Any
+    repeat: tuple[int, int, int]
+    vacuum_nm: float
+    source: str
+    notes: tuple[str, ...]
+
+    @property
+    def cell_nm(self) -> tuple[float, float, float]:
+        """Width, height and depth, vacuum included."""
+        width, height, depth = (float(length) / 10 for length in self.atoms.cell.lengths())
+        return width, height, depth
+
+
+def built(request: StructureRequest) -> Built:
+    """The structure asked for. Raises SpecError and InvalidSpecimen with what to do."""
+    notes: list[str] = []
+    found, source = _unit(request.name)
+    unit = _turned(found, request.zone_axis, notes)
+    repeat = _repeat(request, unit)
+    count = len(unit) * repeat[0] * repeat[1] * repeat[2]
+    if count > LARGEST_ATOM_COUNT:
+        raise SpecError(
+            f"{unit.get_chemical_formula()} repeated {repeat} has {count} atoms, above {LARGEST_ATOM_COUNT};"
+            " repeat it less"
+        )
+    if not 0 <= request.vacuum_nm <= 1e3:
+        raise SpecError(f"--vacuum-nm {request.vacuum_nm:g}: give 0 to 1000 nm")
+    atoms = with_vacuum(unit * repeat, request.vacuum_nm)
+    return Built(
+        atoms=atoms, unit=unit, repeat=repeat, vacuum_nm=request.vacuum_nm, source=source, notes=tuple(notes)
+    )  # fmt: skip
+
+
+def _unit(name: str) -> tuple[Any, str]:
+    """Atoms of a file, or of a layer or crystal by its name."""
+    path = Path(name)
+    if path.is_file():
+        return read_structure(path), f"file {path.name}"
+    if name in LAYERS:
+        return monolayer(name), f"layer {name}: {LAYERS[name].source}"
+    if name in CRYSTALS:
+        return crystal(name), f"crystal {name}: {CRYSTALS[name].source}"
+    raise SpecError(
+        f"{name}: there is no such file, and no structure of this name; known are the layers"
+        f" {', '.join(sorted(LAYERS))} and the crystals {', '.join(sorted(CRYSTALS))}"
+    )
+
+
+def _turned(atoms: Any, zone_axis: tuple[int, int, int] | None, notes: list[str]) -> Any:
+    """In an orthogonal cell, the beam along z; `notes` gets what was done for it."""
+    if zone_axis is not None:
+        turned = oriented_cell(atoms, zone_axis)
+        notes.append(f"zone axis [{' '.join(map(str, zone_axis))}]: orthogonal cell of {len(turned)} atoms")
+        return turned
+    cell = np.asarray(atoms.cell[:])
+    if np.max(np.abs(cell - np.diag(np.diagonal(cell)))) < 1e-4:
+        return atoms
+    try:
+        turned = orthogonal_cell(atoms)
+    except InvalidSpecimen as error:
+        raise InvalidSpecimen(
+            f"{error}; with --zone-axis 0,0,1 (or another direction) an orthogonal cell along it is sought"
+        ) from error
+    notes.append(f"cell not orthogonal: replaced by its orthogonal supercell of {len(turned)} atoms")
+    return turned
+
+
+def _repeat(request: StructureRequest, unit: Any) -> tuple[int, int, int]:
+    width_nm, height_nm, depth_nm = (float(length) / 10 for length in unit.cell.lengths())
+    if request.repeat is not None:
+        if min(request.repeat) < 1:
+            raise SpecError(f"--repeat {request.repeat}: give whole numbers from 1 on")
+        if request.thickness_nm is not None:
+            raise SpecError("--repeat says how often along the beam as well; leave --thickness-nm or --repeat out")
+        return request.repeat
+    layers = 1
+    if request.thickness_nm is not None:
+        if request.name in LAYERS:
+            raise SpecError(f"{request.name} is a layer and has its own thickness; leave --thickness-nm out")
+        if not 0 < request.thickness_nm <= 1e4:
+            raise SpecError(f"--thickness-nm {request.thickness_nm:g}: give more than 0, up to 10000 nm")
+        layers = max(1, round(request.thickness_nm / depth_nm))
+    return ceil(LEAST_SIDE_NM / width_nm - 1e-6), ceil(LEAST_SIDE_NM / height_nm - 1e-6), layers
