@@ -1,7 +1,10 @@
-"""The simulator on a GPU: each result checked against the CPU first, then timed; `python -m benchmarks.gpu --out FILE`.
+"""The simulator on a GPU: each result checked against the CPU in double precision, then timed beside abTEM.
 
-Needs torch with CUDA or CuPy, and neither Prefect nor a web framework. Times are wall seconds around a synchronised
-device; the first image (with everything to build) and a second one that uses what was kept.
+`python -m benchmarks.gpu --out FILE`. Needs torch with CUDA or CuPy, and neither Prefect nor a web framework. Times are
+seconds by the device's own events and on the wall: of the first image (with everything to build), and of a second one
+that uses what was kept. `--wheels FOLDER` names wheels of abTEM 1.0.11 and of what it needs: they are installed without
+a network into an environment of their own that shares this Python's packages, and abTEM images the same cases there.
+What no longer fits into `--limit-s` is left out, and the result says so.
 """
 
 from __future__ import annotations
@@ -9,125 +12,156 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import platform
+import site
+import subprocess
+import sysconfig
+import tempfile
 import time
+import venv
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import ase
 import numpy as np
+import xarray as xr
 
-from benchmarks.simulation_cases import Case, molybdenum_disulphide, strontium_titanate
-from instruments.optics import Optics
-from simulation import AnnularDetector, DeviceUnavailable, GridScan, PixelatedDetector, Simulator
+from benchmarks.gpu_jobs import Job, jobs
+from simulation import DeviceUnavailable
 from simulation.backend import backend
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image: a case, a method, how many probes are timed and how many compared, and how far they may differ."""
-
-    name: str
-    case: Case
-    atoms: ase.Atoms
-    method: str
-    probes: int
-    compared: int
-    tolerance: float
-    patterns: bool = False
+_HERE = Path(__file__).parent
+_COPIED_BYTES = 2**29
+_COPIES = 10
 
 
-def jobs(scale: str) -> list[Job]:
-    """`full` as published tables have it, `small` for a look whether everything runs."""
-    sto, crystal = strontium_titanate()
-    layer, atoms = molybdenum_disulphide((16, 9), 512, 64)
-    small = scale == "small"
-    found = [
-        Job("srtio3 multislice", sto, crystal, "multislice", 4 if small else 16, 3, 1e-3),
-        Job("srtio3 periodic", sto, crystal, "periodic", 8 if small else 64, 3, 1e-3),
-        Job("mos2 multislice", layer, atoms, "multislice", 4 if small else 64, 3, 1e-3),
-        Job("mos2 windowed", layer, atoms, "windowed", 8 if small else 256, 6, 1e-2),
-        Job("mos2 patterns", layer, atoms, "multislice", 2 if small else 32, 2, 1e-3, patterns=True),
-    ]
-    if not small:
-        field, wide = molybdenum_disulphide((64, 37), 2048, 256)
-        found.append(Job("mos2 20 nm windowed", field, wide, "windowed", 256, 6, 1e-2))
-    return found
+def checked(job: Job, device: str) -> dict[str, float]:
+    """Largest difference from the CPU's double precision over the spread, by detector; SystemExit where too large."""
+    images = job.simulator(device).image(*job.few())
+    exact = job.simulator("cpu", "double").image(*job.few())
+    found = {name: _difference(images[name], exact[name]) for name in exact.data_vars}
+    if max(found.values()) > job.tolerance:
+        raise SystemExit(f"{job.name} on {device} differs from the CPU by {found} of the spread")
+    return {str(name): value for name, value in found.items()}
 
 
-def measured(job: Job, device: str) -> dict[str, Any]:
-    """Cost on the device and the largest difference from the CPU, over the spread of the CPU's image."""
-    own, reference = _simulator(job, device), _simulator(job, "cpu")
-    differences: dict[str, float] = {}
-    few = _exposure(job, job.compared)
-    images, exact = own.image(*few), reference.image(*few)
-    for name in few[2]:
-        spread = float(exact[name].std()) or 1.0
-        differences[name] = float(np.abs(images[name] - exact[name]).max()) / spread
-    if max(differences.values()) > job.tolerance:
-        raise SystemExit(f"{job.name} on {device} differs from the CPU by {differences} of the spread")
-    fresh = _simulator(job, device)
-    synchronise = _synchronise(device)
-    seconds: list[float] = []
-    for _ in range(2):
-        synchronise()
-        start = time.perf_counter()
-        made = fresh.image(*_exposure(job, job.probes))
-        synchronise()
-        seconds.append(time.perf_counter() - start)
+def _difference(image: xr.DataArray, exact: xr.DataArray) -> float:
+    spread = float(exact.std()) or 1.0
+    return float(np.abs(image - exact).max()) / spread
+
+
+def measured(job: Job, device: str, bytes_per_s: float) -> dict[str, Any]:
+    """Whether it is right, what it costs, and how far that is from what the memory allows."""
+    differences = checked(job, device)
+    fresh, timed = job.simulator(device), _timer(device)
+    exposure = job.exposure()
+    first, _ = timed(lambda: fresh.image(*exposure))
+    again, images = timed(lambda: fresh.image(*exposure))
+    traffic = job.propagated_bytes(images.attrs["window_px"])
+    limit_s = None if traffic is None else traffic / bytes_per_s
     return {
-        "job": job.name, "device": device, "probes": job.probes**2, "first_s": seconds[0], "again_s": seconds[1],
-        "largest_difference_over_std": differences, "method": made.attrs["method"],
-        "window_px": made.attrs["window_px"],
+        "job": job.name, "device": device, "probes": job.probes**2, "first": first, "again": again,
+        "largest_difference_over_std": differences, "method": images.attrs["method"],
+        "window_px": images.attrs["window_px"], "error_estimate": images.attrs["error_estimate"],
+        "bandwidth_limit_s": limit_s, "over_bandwidth_limit": limit_s and again["device_s"] / limit_s,
     }  # fmt: skip
 
 
-def _simulator(job: Job, device: str) -> Simulator:
-    return Simulator(
-        job.atoms, method=job.method, grid_shape_px=(job.case.gpts, job.case.gpts),
-        slice_thickness_nm=job.case.slice_angstrom / 10, accuracy=0.03, device=device,
+def _timer(device: str) -> Callable[[Callable[[], Any]], tuple[dict[str, float], Any]]:
+    """Runs something; its seconds on the wall and between two events of the device (the wall's on a CPU)."""
+    if device not in ("cuda", "cupy"):
+        return _timed_on_the_wall
+    library = importlib.import_module("torch" if device == "cuda" else "cupy").cuda
+
+    def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+        events = [library.Event(enable_timing=True) if device == "cuda" else library.Event() for _ in range(2)]
+        events[0].record()
+        start = time.perf_counter()
+        made = work()
+        events[1].record()
+        events[1].synchronize()
+        wall_s = time.perf_counter() - start
+        both = events[0].elapsed_time(events[1]) if device == "cuda" else library.get_elapsed_time(*events)
+        return {"wall_s": wall_s, "device_s": both / 1e3}, made
+
+    return timed
+
+
+def _timed_on_the_wall(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    start = time.perf_counter()
+    made = work()
+    wall_s = time.perf_counter() - start
+    return {"wall_s": wall_s, "device_s": wall_s}, made
+
+
+def bandwidth_bytes_per_s(device: str) -> float:
+    """What copying within the device's memory reaches, reading and writing counted."""
+    on = backend(device)
+    source = on.xp.zeros(_COPIED_BYTES // 4, dtype=on.xp.float32, device=on.device)
+    target = source + 1
+
+    def copy() -> None:
+        for _ in range(_COPIES):
+            target[...] = source
+
+    timed = _timer(device)
+    timed(copy)
+    seconds, _ = timed(copy)
+    return 2 * _COPIED_BYTES * _COPIES / seconds["device_s"]
+
+
+def peer_environment(wheels: Path, folder: Path) -> str:
+    """A Python with abTEM from these wheels and this Python's packages; the path of its executable."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (own / "parent.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
+    packages = sorted(wheels.glob("*.whl"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *packages], check=True)
+    return str(python)
+
+
+def peers(job: Job, python: str, device: str, folder: Path) -> dict[str, Any]:
+    """What abTEM needs for the case, and the seconds on the wall of all probes at that rate."""
+    assert job.peer is not None
+    case = job.case.write(folder, job.atoms)
+    done = subprocess.run(
+        [python, "-P", str(_HERE / "simulation_peer.py"), str(case), job.peer, str(job.peer_probes),
+         str(folder / "images.npz"), device],
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-
-
-def _exposure(job: Job, probes: int) -> tuple[Optics, GridScan, dict[str, Any]]:
-    case = job.case
-    (x0, y0), (x1, y1) = case.scan_start, case.scan_end
-    optics = Optics(beam_energy_ev=case.energy_ev, semi_convergence_angle_mrad=case.semi_angle_mrad)
-    detectors: dict[str, Any] = {name: AnnularDetector(*ring) for name, ring in case.detectors.items()}
-    if job.patterns:
-        detectors["patterns"] = PixelatedDetector(max_angle_mrad=60)
-    scan = GridScan(x0 / 10, y0 / 10, (x1 - x0) / 10, (y1 - y0) / 10, (probes, probes))
-    return optics, scan, detectors
-
-
-def _synchronise(device: str) -> Callable[[], None]:
-    if device == "cuda":
-        return importlib.import_module("torch").cuda.synchronize
-    if device == "cupy":
-        return importlib.import_module("cupy").cuda.Stream.null.synchronize
-    return lambda: None
+    if done.returncode != 0:
+        return {"method": job.peer, "failed": done.stderr.strip().splitlines()[-1:]}
+    used = json.loads(done.stdout.splitlines()[-1])
+    scale = (job.probes / job.peer_probes) ** 2
+    return {"method": job.peer, "probes": job.peer_probes**2, **used, "all_probes_s": used["wall_s"] * scale}
 
 
 def _described(device: str) -> dict[str, Any]:
+    known: dict[str, Any] = {"bandwidth_bytes_per_s": bandwidth_bytes_per_s(device)}
     if device == "cuda":
-        torch = importlib.import_module("torch")
-        return {"torch": torch.__version__, "gpu": torch.cuda.get_device_name()}
-    if device == "cupy":
-        cupy = importlib.import_module("cupy")
-        return {"cupy": cupy.__version__, "gpu": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()}
-    return {}
+        known["gpu"] = importlib.import_module("torch").cuda.get_device_name()
+    elif device == "cupy":
+        known["gpu"] = importlib.import_module("cupy").cuda.runtime.getDeviceProperties(0)["name"].decode()
+    return known
 
 
-def main() -> None:
-    """A line a job; JSON with --out. Ends with status 1 where no device is found or a result is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--devices", default="cuda,cupy")
-    parser.add_argument("--scale", choices=("full", "small"), default="full")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    devices: dict[str, Any] = {}
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("torch", "cupy-cuda12x", "cupy-cuda13x", "cupy", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Every job on every device that is there, abTEM beside it, as long as there is time."""
+    start, rows, devices = time.monotonic(), [], {}
+    python = options.peer or (peer_environment(options.wheels, folder / "peer") if options.wheels else None)
+    peer_device = "cpu" if options.devices == "cpu" else "gpu"
     for device in options.devices.split(","):
         try:
             backend(device)
@@ -136,12 +170,40 @@ def main() -> None:
             continue
         devices[device] = _described(device)
         for job in jobs(options.scale):
-            rows.append(measured(job, device))
+            if time.monotonic() - start > options.limit_s:
+                rows.append({"job": job.name, "device": device, "left_out": f"{options.limit_s:.0f} s were over"})
+                continue
+            rows.append(measured(job, device, devices[device]["bandwidth_bytes_per_s"]))
             print(json.dumps(rows[-1]), flush=True)
+    known: dict[str, dict[str, Any]] = {}
+    for row in [row for row in rows if python is not None and "left_out" not in row]:
+        job = next(each for each in jobs(options.scale) if each.name == row["job"])
+        if job.peer is None or time.monotonic() - start > options.limit_s:
+            continue
+        if job.name not in known:
+            known[job.name] = peers(job, str(python), peer_device, folder)
+            print(json.dumps({"job": job.name, "abtem": known[job.name]}), flush=True)
+        row["abtem"] = known[job.name]
+        if "all_probes_s" in known[job.name]:
+            row["times_abtem"] = known[job.name]["all_probes_s"] / row["first"]["wall_s"]
+    return {"benchmark": "gpu", "scale": options.scale, "versions": _versions(), "devices": devices, "rows": rows}
+
+
+def main() -> None:
+    """A line a job; JSON with --out. Ends with status 1 where no device is found or a result is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", default="cuda,cupy", help="cuda, cupy or cpu, with commas between")
+    parser.add_argument("--scale", choices=("full", "small"), default="full")
+    parser.add_argument("--peer", help="a Python that has abTEM 1.0.11")
+    parser.add_argument("--wheels", type=Path, help="wheels to make one from")
+    parser.add_argument("--limit-s", type=float, default=480.0, help="no job is begun after so many seconds")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        document = run(options, Path(folder))
     if options.out is not None:
-        document = {"benchmark": "gpu", "scale": options.scale, "devices": devices, "rows": rows}
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if not rows:
+    if not document["rows"]:
         raise SystemExit("no GPU was found: nothing was checked")
 
 

@@ -1,4 +1,6 @@
-"""abTEM images one case; run by a Python that has it: `PYTHON simulation_peer.py CASE.json METHOD PROBES OUT.npz`.
+"""abTEM images one case, run by a Python that has it.
+
+`PYTHON simulation_peer.py CASE.json METHOD PROBES OUT.npz [gpu]`.
 
 A separate program under its own licence: stempilot neither imports it nor needs it.
 """
@@ -20,7 +22,8 @@ def main() -> None:
     """Prints CPU-seconds, wall seconds and memory as JSON; images go to OUT."""
     path, method, probes, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     case = json.loads(path.read_text(encoding="utf-8"))
-    abtem.config.set({"device": "cpu", "fftw.planning_effort": "FFTW_MEASURE", "diagnostics.progress_bar": False})
+    device = sys.argv[5] if len(sys.argv) > 5 else "cpu"
+    abtem.config.set({"device": device, "fftw.planning_effort": "FFTW_MEASURE", "diagnostics.progress_bar": False})
     import dask
 
     dask.config.set(scheduler="threads", num_workers=2)
@@ -44,7 +47,7 @@ def main() -> None:
     images = abtem.stack(measured).compute() if not isinstance(measured, list) else [m.compute() for m in measured]
     used = {"cpu_s": time.process_time() - start_cpu, "wall_s": time.perf_counter() - start}
     used["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    np.savez(out, **{name: image.array.T for name, image in zip(case["detectors"], images, strict=True)})
+    np.savez(out, **{name: image.to_cpu().array.T for name, image in zip(case["detectors"], images, strict=True)})
     print(json.dumps(used))
 
 

@@ -24,7 +24,9 @@ Array = Any
 """An array of the backend's library."""
 
 _CPU_BATCH_BYTES = 12 * 2**20
-_GPU_BATCH_BYTES = 1024 * 2**20
+_LARGEST_GPU_BATCH_BYTES = 1024 * 2**20
+_GPU_BATCH_SHARE = 1 / 16
+"""Of the free memory: waves, their transforms, workspaces and detector masks come out of the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,11 @@ def _torch_cuda() -> Backend:
     if not torch.cuda.is_available():
         raise DeviceUnavailable("torch sees no CUDA device; choose device='cpu' or 'auto'")
     free_bytes, _ = torch.cuda.mem_get_info()
-    return _torch("cuda", _GPU_BATCH_BYTES, free_bytes)
+    return _torch("cuda", _gpu_batch_bytes(free_bytes), free_bytes)
+
+
+def _gpu_batch_bytes(free_bytes: int) -> int:
+    return min(_LARGEST_GPU_BATCH_BYTES, int(_GPU_BATCH_SHARE * free_bytes))
 
 
 def _torch(device_name: str, batch_bytes: int, memory_bytes: int) -> Backend:
@@ -167,7 +173,7 @@ def _cupy() -> Backend:
         name="cupy",
         xp=_import("array_api_compat.cupy", "install array-api-compat"),
         device=cupy.cuda.Device(),
-        batch_bytes=_GPU_BATCH_BYTES,
+        batch_bytes=_gpu_batch_bytes(free_bytes),
         memory_bytes=free_bytes,
         fft2=cupy.fft.fft2,
         ifft2=cupy.fft.ifft2,
