@@ -24,9 +24,9 @@ serve: .venv/installed
 	$(BIN)/stempilot serve
 
 # Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
-# installation its tests share is started once.
+# installation its tests share is started once. Some hundred processes are started: they keep what they compile.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
