@@ -142,7 +142,8 @@ def _cut(array: Array, axis: int, start: int, stop: int) -> Array:
 class Propagator:
     """Free-space steps through whole numbers of slices, with the antialias aperture once for each slice.
 
-    P = exp(-i pi lambda dz k^2 - 2 pi i dz (kx tan tilt_x + ky tan tilt_y)).
+    P = exp(-i pi lambda dz k^2 - 2 pi i dz (kx tan tilt_x + ky tan tilt_y)), whose phase is a part along y (rows, 1)
+    plus one along x (1, columns).
     """
 
     def __init__(
@@ -157,18 +158,21 @@ class Propagator:
         ky, kx = grid.frequencies_per_angstrom()
         ky, kx = ky + offset_per_angstrom[0], kx + offset_per_angstrom[1]
         tilt_x, tilt_y = tan(optics.tilt_x_mrad * 1e-3), tan(optics.tilt_y_mrad * 1e-3)
-        wavelength = wavelength_angstrom(optics.beam_energy_ev)
-        path = np.pi * wavelength * (ky**2 + kx**2) + 2 * np.pi * (kx * tilt_x + ky * tilt_y)
-        self.phase: NDArray[np.float64] = -thickness_angstrom * path
-        self._aperture = grid.antialias_aperture(offset_per_angstrom)
+        per_area = np.pi * wavelength_angstrom(optics.beam_energy_ev)
+        self.phase_y: NDArray[np.float64] = -thickness_angstrom * (per_area * ky**2 + 2 * np.pi * ky * tilt_y)
+        self.phase_x: NDArray[np.float64] = -thickness_angstrom * (per_area * kx**2 + 2 * np.pi * kx * tilt_x)
+        self._aperture = on.asarray(grid.antialias_aperture(offset_per_angstrom).astype(on.real_type))
         self._on = on
         self._powers: dict[int, Array] = {}
 
     def through(self, count: int) -> Array:
         """The factor in Fourier space for so many slices, (rows, columns)."""
         if count not in self._powers:
-            factor = self._aperture**count * np.exp(1j * count * self.phase)
-            self._powers[count] = self._on.asarray(factor.astype(self._on.complex_type))
+            along_y, along_x = (
+                self._on.asarray(np.exp(1j * count * phase).astype(self._on.complex_type))
+                for phase in (self.phase_y, self.phase_x)
+            )
+            self._powers[count] = along_y * along_x * self._aperture**count
         return self._powers[count]
 
 

@@ -47,10 +47,12 @@ def probe(
 
 def probe_spectrum(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.complex128]:
     """The probe centred on the origin in Fourier space, (rows, columns) in FFT order; sum |.|^2 = 1."""
-    amplitude = aperture_function(optics, grid, aperture=aperture)
+    rows, columns, amplitude = _within_aperture(optics, grid, aperture)
     ky, kx = grid.frequencies_per_angstrom()
-    spectrum = amplitude * np.exp(-1j * chi(optics, kx, ky))
-    return spectrum / np.sqrt(np.sum(amplitude**2))
+    waves = amplitude * np.exp(-1j * chi(optics, kx[:, columns], ky[rows]))
+    spectrum = np.zeros(grid.shape_px, dtype=np.complex128)
+    spectrum[np.ix_(rows, columns)] = waves / np.sqrt(np.sum(amplitude**2))
+    return spectrum
 
 
 def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.float64]:
@@ -59,20 +61,33 @@ def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft")
     `soft`: the edge is a ramp one reciprocal pixel wide, A = clip((alpha_c - alpha) / d + 1/2, 0, 1);
     `hard`: 1 where alpha <= alpha_c.
     """
+    rows, columns, within = _within_aperture(optics, grid, aperture)
+    amplitude = np.zeros(grid.shape_px)
+    amplitude[np.ix_(rows, columns)] = within
+    return amplitude
+
+
+def _within_aperture(
+    optics: Optics, grid: WaveGrid, aperture: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows and columns of the grid that the aperture reaches, and its transmission there."""
     if aperture not in APERTURES:
         raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
     wavelength = wavelength_angstrom(optics.beam_energy_ev)
     limit = optics.semi_convergence_angle_mrad * 1e-3
     ky, kx = grid.frequencies_per_angstrom()
+    step_y, step_x = wavelength / grid.extent_angstrom[0], wavelength / grid.extent_angstrom[1]
+    reach = limit + step_y + step_x
+    rows, columns = (np.flatnonzero(wavelength * np.abs(k.ravel()) <= reach) for k in (ky, kx))
+    ky, kx = ky[rows], kx[:, columns]
     alpha = wavelength * np.hypot(ky, kx)
     if aperture == "hard":
-        return (alpha <= limit).astype(np.float64)
+        return rows, columns, (alpha <= limit).astype(np.float64)
     azimuth = np.arctan2(ky, kx)
-    step_y, step_x = wavelength / grid.extent_angstrom[0], wavelength / grid.extent_angstrom[1]
     edge = np.hypot(np.cos(azimuth) * step_x, np.sin(azimuth) * step_y)
     amplitude = np.clip((limit - alpha) / edge + 0.5, 0, 1)
     amplitude[0, 0] = 1.0
-    return amplitude
+    return rows, columns, amplitude
 
 
 def check_aperture(optics: Optics, cutoff_per_angstrom: float) -> None:

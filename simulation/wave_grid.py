@@ -79,11 +79,13 @@ class WaveGrid:
         `offset_per_angstrom` (y, x) is added to every frequency: for waves that are periodic but for a plane wave.
         """
         ky, kx = self.frequencies_per_angstrom()
-        k = np.hypot(ky + offset_per_angstrom[0], kx + offset_per_angstrom[1])
+        k2 = (ky + offset_per_angstrom[0]) ** 2 + (kx + offset_per_angstrom[1]) ** 2
         width = _TAPER_CYCLES_PER_PIXEL / self._band_sampling
         start = self.cutoff_per_angstrom - width
-        taper = 0.5 * (1 + np.cos(np.pi * np.clip((k - start) / width, 0, 1)))
-        return np.where(k > self.cutoff_per_angstrom, 0.0, taper)
+        aperture = (k2 <= start**2).astype(np.float64)
+        edge = np.nonzero((k2 > start**2) & (k2 <= self.cutoff_per_angstrom**2))
+        aperture[edge] = 0.5 * (1 + np.cos(np.pi * (np.sqrt(k2[edge]) - start) / width))
+        return aperture
 
     def part(self, parts: tuple[int, int], *, same_pixels: bool = False) -> WaveGrid:
         """The smallest FFT-friendly grid of 1/parts (y, x) of the extent that holds products of waves of this band.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from simulation.backend import Backend
@@ -22,7 +23,7 @@ from simulation.wave_grid import WaveGrid
 
 def tail_maps(
     spectrum: NDArray[np.complex128],
-    masks: NDArray[np.float64],
+    masks: NDArray[Any],
     specimen: Transmissions,
     propagator: Propagator,
     shape_px: tuple[int, int],
@@ -39,6 +40,7 @@ def tail_maps(
     incident = on.asarray(spectrum.astype(on.complex_type))
     mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(on.real_type)) for mask in masks]
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
+    sees_incident = [bool(np.any(mask[spectrum != 0])) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
     for number, (crossed, index) in enumerate(steps(Itinerary.of(specimen.order).steps, "slices beside windows")):
         if number:
@@ -47,14 +49,19 @@ def tail_maps(
         tail = wave * outside
         tail_spectrum = on.fft2(tail)
         scattered = on.fft2(specimen.functions[index] - 1)
+        power = on.ifft2(xp.real(tail) ** 2 + xp.imag(tail) ** 2 + 0j)
+        wave -= tail
         for channel, (mask, mix) in enumerate(zip(filters, mixed, strict=True)):
-            seen = xp.conj(on.ifft2(incident * mask) * pixels)
-            seen_tail = xp.conj(on.ifft2(tail_spectrum * mask))
-            first = scattered * on.ifft2(tail * seen + (wave - tail) * seen_tail)
+            first = xp.conj(on.ifft2(tail_spectrum * mask)) * wave
+            if sees_incident[channel]:
+                first += tail * xp.conj(on.ifft2(incident * mask) * pixels)
+            first = on.ifft2(first)
+            first *= 2 * scattered
             local = on.ifft2(scattered * mix)
-            strength = xp.real(local) ** 2 + xp.imag(local) ** 2
-            power = xp.real(tail) ** 2 + xp.imag(tail) ** 2
-            total[channel] = total[channel] + 2 * first + on.fft2(strength + 0j) * on.ifft2(power + 0j)
+            strength = on.fft2(xp.real(local) ** 2 + xp.imag(local) ** 2 + 0j)
+            strength *= power
+            first += strength
+            total[channel] = first if isinstance(total[channel], float) else total[channel] + first
     empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
 
@@ -69,8 +76,9 @@ def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
     return ~(inside[0][:, None] & inside[1][None, :])
 
 
-def _seen_from_aperture(mask: NDArray[np.float64], spectrum: NDArray[np.complex128]) -> NDArray[np.float64]:
+def _seen_from_aperture(mask: NDArray[Any], spectrum: NDArray[np.complex128]) -> NDArray[np.float64]:
     """Square root of the share of the aperture's plane waves that a scattering vector brings onto the detector."""
     weights = np.abs(spectrum) ** 2
-    share = np.fft.ifft2(np.fft.fft2(mask) * np.conj(np.fft.fft2(weights))).real / weights.sum()
-    return np.sqrt(np.clip(share, 0.0, None))
+    product = scipy.fft.rfft2(mask.astype(np.float64))
+    product *= np.conj(scipy.fft.rfft2(weights / weights.sum()))
+    return np.sqrt(np.clip(scipy.fft.irfft2(product, mask.shape), 0.0, None))

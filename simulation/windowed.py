@@ -44,10 +44,10 @@ _PLACES_PER_PIXEL = 8
 def smallest_side_nm(optics: Optics, grid: WaveGrid, depth_angstrom: float) -> float:
     """Side of the square that holds most of the probe at the entrance and at the exit of the specimen."""
     spectrum = probe_spectrum(optics, grid)
-    through = Propagator(optics, grid, depth_angstrom, backend("numpy")).phase
+    through = Propagator(optics, grid, depth_angstrom, backend("numpy"))
     side = 0.0
     for share in (0.0, 1.0):
-        wave = np.fft.ifft2(spectrum * np.exp(1j * share * through))
+        wave = np.fft.ifft2(spectrum * np.exp(1j * share * through.phase_y) * np.exp(1j * share * through.phase_x))
         power = np.abs(wave) ** 2
         for axis, sampling in enumerate(grid.sampling_angstrom):
             along = power.sum(axis=1 - axis)
@@ -67,6 +67,19 @@ class _Beams:
     amplitudes: NDArray[np.complex128]
 
 
+@dataclass(frozen=True, slots=True)
+class _Exposure:
+    """What all probes of one optics and set of detectors share. `tails`: added for what windows leave out."""
+
+    key: tuple[Optics, tuple[tuple[str, Detector], ...]]
+    beams: _Beams
+    shapes: dict[str, tuple[int, ...]]
+    in_vacuum: NDArray[np.float64]
+    folded: Array
+    columns: Array
+    tails: NDArray[Any]
+
+
 class WindowedSource:
     """Signals of probes, each propagated through a window of one specimen's transmission functions."""
 
@@ -83,25 +96,22 @@ class WindowedSource:
         dy, dx = grid.sampling_angstrom
         self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx))
         self._itinerary = Itinerary.of(specimen.order)
-        self._padded = [self._wrapped(specimen.functions[i]) for i in range(specimen.functions.shape[0])]
-        self._known_tails: tuple[Any, NDArray[Any]] | None = None
+        self._known: _Exposure | None = None
 
     @property
     def bytes_count(self) -> int:
-        """Memory of the transmission functions with their margins, and of the maps of tails kept."""
-        maps = 0 if self._known_tails is None else self._known_tails[1].nbytes
-        return sum(int(part.nbytes) for part in self._padded) + maps
+        """Memory of what is kept of the last exposure; the transmission functions are the specimen's."""
+        return 0 if self._known is None else int(self._known.tails.nbytes)
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> dict[str, NDArray[np.float64]]:
         """Signals (points, *detector shape) of detectors with channels, fractions of the incident beam."""
-        spectrum = self._incident(optics)
-        masks, shapes = self._masks(optics, detectors)
-        folded, columns = self._folded(masks)
+        exposure = self._exposure(optics, detectors)
+        beams, shapes = exposure.beams, exposure.shapes
+        folded, columns = exposure.folded, exposure.columns
         propagator = Propagator(optics, self._window, self._specimen.thickness_angstrom, self._on)
-        beams = _beams_of(spectrum, self.grid)
-        values = np.empty((len(points_angstrom), len(masks)))
+        values = np.empty((len(points_angstrom), len(exposure.in_vacuum)))
         offsets, which, corners = self._places(points_angstrom)
         count = self._on.batch_count(self._on.complex_bytes * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
         for start in batches(len(points_angstrom), count, "probes"):
@@ -112,8 +122,8 @@ class WindowedSource:
             values[start:stop] = self._measured(waves, corners[start:stop], propagator, folded, columns)
         places, nearest = self._coarse(offsets)
         in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
-        values += np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks) - in_vacuum[nearest[which]]
-        values += self._tails(spectrum, masks, optics, tuple(detectors.values()), corners)
+        values += exposure.in_vacuum - in_vacuum[nearest[which]]
+        values += self._tails(exposure, corners)
         edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())])
         return {
             name: values[:, edges[i] : edges[i + 1]].reshape(len(values), *shape)
@@ -124,50 +134,55 @@ class WindowedSource:
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> NDArray[np.float64]:
         """What is added at each point for what its window leaves out, (points, channels)."""
-        masks, _ = self._masks(optics, detectors)
-        corners = self._places(points_angstrom)[2]
-        return self._tails(self._incident(optics), masks, optics, tuple(detectors.values()), corners)
+        return self._tails(self._exposure(optics, detectors), self._places(points_angstrom)[2])
 
-    def _tails(
-        self,
-        spectrum: NDArray[np.complex128],
-        masks: NDArray[np.float64],
-        optics: Optics,
-        detectors: tuple[Detector, ...],
-        corners: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        """(points, channels), from maps of which the last ones are kept."""
-        key = (optics, detectors)
-        if self._known_tails is None or self._known_tails[0] != key:
+    def _exposure(self, optics: Optics, detectors: Mapping[str, Detector]) -> _Exposure:
+        """The last one is kept: probes to check, and windows of the image itself, ask for the same."""
+        key = (optics, tuple(detectors.items()))
+        if self._known is None or self._known.key != key:
             whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
-            maps = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
-            self._known_tails = (key, maps)
+            masks, shapes = self._masks(optics, detectors)
+            spectrum = self._incident(optics, whole)
+            in_vacuum = np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks)
+            tails = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
+            beams = _beams_of(spectrum, self.grid)
+            self._known = _Exposure(key, beams, shapes, in_vacuum, *self._folded(masks), tails)
+        return self._known
+
+    def _tails(self, exposure: _Exposure, corners: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(points, channels)."""
         centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
-        return self._known_tails[1][:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
+        return exposure.tails[:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
 
-    def _wrapped(self, function: Array) -> Array:
-        """The function continued by a window, so that every window is one piece of it."""
-        xp, (rows, columns) = self._on.xp, self.shape_px
-        wide = xp.concat([function, function[:, :columns]], axis=1)
-        return xp.concat([wide, wide[:rows]], axis=0)
+    def _window_of(self, function: Array, row: int, column: int) -> Array:
+        """The window of a periodic function from a corner: a view, or a copy where it crosses the cell's edge."""
+        (height, width), (rows, columns) = self.shape_px, self.grid.shape_px
+        if row + height <= rows and column + width <= columns:
+            return function[row : row + height, column : column + width]
+        xp = self._on.xp
+        band = function[row : row + height]
+        if row + height > rows:
+            band = xp.concat([band, function[: row + height - rows]], axis=0)
+        if column + width <= columns:
+            return band[:, column : column + width]
+        return xp.concat([band[:, column:], band[:, : column + width - columns]], axis=1)
 
-    def _incident(self, optics: Optics) -> NDArray[np.complex128]:
+    def _incident(self, optics: Optics, whole: Propagator) -> NDArray[np.complex128]:
         """The probe centred on the origin, in Fourier space of the whole grid, where it meets the first atoms."""
         spectrum = probe_spectrum(optics, self.grid)
         lead_in = self._itinerary.steps[0][0] if self._itinerary.steps else self._itinerary.trailing
         if not lead_in:
             return spectrum
-        propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
-        return spectrum * self._on.to_numpy(propagator.through(lead_in))
+        return spectrum * self._on.to_numpy(whole.through(lead_in))
 
     def _masks(
         self, optics: Optics, detectors: Mapping[str, Detector]
-    ) -> tuple[NDArray[np.float64], dict[str, tuple[int, ...]]]:
+    ) -> tuple[NDArray[Any], dict[str, tuple[int, ...]]]:
         """(channels, rows, columns) on the whole grid, with what the antialias aperture takes after the last atoms."""
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
         trailing = self._itinerary.trailing if self._itinerary.steps else 0
-        taper = self.grid.antialias_aperture() ** (2 * trailing)
-        found: list[NDArray[np.float64]] = []
+        taper = (self.grid.antialias_aperture() ** (2 * trailing)).astype(self._on.real_type)
+        found: list[NDArray[Any]] = []
         shapes: dict[str, tuple[int, ...]] = {}
         for name, detector in detectors.items():
             if isinstance(detector, PixelatedDetector):
@@ -179,12 +194,13 @@ class WindowedSource:
             shapes[name] = detector_shape(detector)
         return np.concatenate(found), shapes
 
-    def _folded(self, masks: NDArray[np.float64]) -> tuple[Array, Array]:
+    def _folded(self, masks: NDArray[Any]) -> tuple[Array, Array]:
         """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it they need."""
         rows, columns = self.shape_px
         row_lags, column_lags = (np.fft.fftfreq(2 * n, 1 / (2 * n)).astype(int) for n in (rows, columns))
-        place = np.ix_(row_lags % self.grid.shape_px[0], column_lags % self.grid.shape_px[1])
-        cut = np.stack([np.fft.ifft2(mask)[place] for mask in masks])
+        row_place, column_place = row_lags % self.grid.shape_px[0], column_lags % self.grid.shape_px[1]
+        by_rows = (np.fft.ifft(mask.astype(np.float64), axis=0)[row_place] for mask in masks)
+        cut = np.stack([np.fft.ifft(rows_cut, axis=1)[:, column_place] for rows_cut in by_rows])
         cut[:, rows, :] = 0.0
         cut[:, :, columns] = 0.0
         folded = np.fft.fft2(cut).real / (4.0 * rows * columns * np.prod(self.grid.shape_px))
@@ -238,9 +254,9 @@ class WindowedSource:
             if number:
                 waves = on.ifft2(on.fft2(waves) * propagator.through(crossed))
             if corners is not None:
-                function = self._padded[index]
+                function = self._specimen.functions[index]
                 for i, (row, column) in enumerate(corners.tolist()):
-                    waves[i] *= function[row : row + height, column : column + width]
+                    waves[i] *= self._window_of(function, row, column)
         half = on.xp.take(on.fft(waves, 2 * width, -1), columns, axis=2)
         spectra = on.fft(half, 2 * height, -2)
         intensity = on.xp.real(spectra) ** 2 + on.xp.imag(spectra) ** 2
