@@ -7,7 +7,7 @@ Displacement by elastic collisions alone is in `simulation.world.cross_sections`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, expm1, factorial, log, log1p, pi
+from math import exp, expm1, factorial, inf, log, log1p, pi
 
 from simulation.electron import REST_ENERGY_EV
 from simulation.errors import InvalidParameter
@@ -17,6 +17,7 @@ _BOHR_NM = 0.0529177210544
 _RYDBERG_EV = 13.605693122990
 _BARN_PER_NM2 = 1e10
 _ELECTRON_RADIUS_NM = 2.8179403205e-6
+_LEAST_OVER_LOSS = 4.0
 
 
 def excitation_barn(excitation_ev: float, oscillator_strength: float, beam_energy_ev: float) -> float:
@@ -27,6 +28,7 @@ def excitation_barn(excitation_ev: float, oscillator_strength: float, beam_energ
     transition, set to Ry / E: 13 % too large for 2p of hydrogen. Its dependence on beam energy is better than that.
     """
     _positive(excitation_ev=excitation_ev, oscillator_strength=oscillator_strength, beam_energy_ev=beam_energy_ev)
+    _well_above("excitation_ev", excitation_ev, beam_energy_ev)
     beta2 = _squared_speed(beam_energy_ev)
     size = 4 * pi * _BOHR_NM**2 * _BARN_PER_NM2 * _RYDBERG_EV**2 / (REST_ENERGY_EV * beta2 / 2 * excitation_ev)
     return size * oscillator_strength * (log(2 * REST_ENERGY_EV * beta2 / (excitation_ev * (1 - beta2))) - beta2)
@@ -42,7 +44,7 @@ def excitation_assisted_barn(
     (Kretschmer et al., Nano Lett. 20 (2020) 2865; Speckmann et al., Phys. Rev. B 107 (2023) 094112); the mean and
     the lowered thresholds are the specimen's constants, known for few. Scale the mean with `excitation_barn`.
     """
-    if not thresholds_ev or mean_excitation_count < 0:
+    if not thresholds_ev or not 0 <= mean_excitation_count < inf:
         raise InvalidParameter(
             f"thresholds_ev = {list(thresholds_ev)} must hold one or more, mean_excitation_count ="
             f" {mean_excitation_count} must not be negative"
@@ -63,6 +65,7 @@ def stopping_power_ev_per_nm(beam_energy_ev: float, electrons_per_nm3: float, me
     (Berger and Seltzer, ICRU Report 37 (1984); the density effect is left out: good to 1 % up to 300 keV).
     """
     _positive(beam_energy_ev=beam_energy_ev, electrons_per_nm3=electrons_per_nm3, mean_excitation_ev=mean_excitation_ev)
+    _well_above("mean_excitation_ev", mean_excitation_ev, beam_energy_ev)
     t, beta2 = beam_energy_ev / REST_ENERGY_EV, _squared_speed(beam_energy_ev)
     bracket = 2 * log(beam_energy_ev / mean_excitation_ev) + log1p(t / 2)
     bracket += (1 - beta2) * (1 + t**2 / 8 - (2 * t + 1) * log(2))
@@ -87,6 +90,7 @@ def dose_at_another_energy_e_per_a2(dose_e_per_a2: float, from_energy_ev: float,
 
     Follows from the 1 / v^2 of energy loss, with the slow logarithm left out: a few percent from 60 to 300 keV.
     """
+    _positive(dose_e_per_a2=dose_e_per_a2, from_energy_ev=from_energy_ev, to_energy_ev=to_energy_ev)
     return dose_e_per_a2 * _squared_speed(to_energy_ev) / _squared_speed(from_energy_ev)
 
 
@@ -97,12 +101,14 @@ def intact_fraction(dose_e_per_a2: float, critical_dose_e_per_a2: float) -> floa
     0.368
     """
     _positive(critical_dose_e_per_a2=critical_dose_e_per_a2)
+    _not_negative(dose_e_per_a2=dose_e_per_a2)
     return exp(-dose_e_per_a2 / critical_dose_e_per_a2)
 
 
 def radiolysis_rate_per_s(dose_rate_e_per_a2_s: float, critical_dose_e_per_a2: float) -> float:
     """Share of the intact sites broken in a second, dose rate over critical dose; a rate that adds to others."""
     _positive(critical_dose_e_per_a2=critical_dose_e_per_a2)
+    _not_negative(dose_rate_e_per_a2_s=dose_rate_e_per_a2_s)
     return dose_rate_e_per_a2_s / critical_dose_e_per_a2
 
 
@@ -123,8 +129,8 @@ def contamination_nm(
     flux. Even illumination; a still probe grows ring or cone instead. One surface of the film.
     """
     rates = (exposure_s, flux_e_per_nm2_s, adsorbed_per_nm2, fixing_cross_section_nm2, supply_per_s, volume_nm3)
-    if any(rate < 0 for rate in rates):
-        raise InvalidParameter(f"times, fluxes, densities and rates {rates} must not be negative")
+    if not all(0 <= rate < inf for rate in rates):
+        raise InvalidParameter(f"times, fluxes, densities and rates {rates} must be finite and not negative")
     fixing_per_s = flux_e_per_nm2_s * fixing_cross_section_nm2
     total_per_s = fixing_per_s + supply_per_s
     if total_per_s == 0:
@@ -136,6 +142,21 @@ def contamination_nm(
 
 def _squared_speed(beam_energy_ev: float) -> float:
     return 1 - (1 + beam_energy_ev / REST_ENERGY_EV) ** -2
+
+
+def _well_above(name: str, loss_ev: float, beam_energy_ev: float) -> None:
+    """Bethe's formulae turn negative for slow electrons."""
+    if beam_energy_ev < _LEAST_OVER_LOSS * loss_ev:
+        raise InvalidParameter(
+            f"beam_energy_ev = {beam_energy_ev:g} is below {_LEAST_OVER_LOSS:g} times {name} = {loss_ev:g} eV, where"
+            " this formula fails"
+        )
+
+
+def _not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < inf:
+            raise InvalidParameter(f"{name} = {value} must be finite, 0 or more")
 
 
 def _positive(**values: float) -> None:

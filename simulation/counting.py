@@ -6,7 +6,7 @@ Its neighbours are `noise`, which draws the electrons, and `scan_distortions`, w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 
@@ -36,6 +36,10 @@ def dose_e_per_a2(electrons_e_per_px: float, pixel_nm: tuple[float, float]) -> f
     >>> round(dose_e_per_a2(100.0, (0.02, 0.02)))
     2500
     """
+    if not (0 <= electrons_e_per_px < inf and all(0 < side < inf for side in pixel_nm)):
+        raise InvalidParameter(
+            f"electrons_e_per_px = {electrons_e_per_px} must be 0 or more and pixel_nm = {pixel_nm} positive"
+        )
     return electrons_e_per_px / (pixel_nm[0] * pixel_nm[1] * 100)
 
 
@@ -79,6 +83,10 @@ def raw_counts(
     spread of gain, n electrons give n * gain with variance n * (gain * spread)^2, drawn as a gamma distribution.
     A negative image reads as 0; a negative sum of offset and noise is stored as 0.
     """
+    if not 0 <= electrons_e_per_px < inf:
+        raise InvalidParameter(f"electrons_e_per_px = {electrons_e_per_px} must be 0 or more, and finite")
+    if not np.isfinite(image).all():
+        raise InvalidParameter("the image to count holds a value that is not finite")
     electrons = poisson_electrons(image, electrons_e_per_px * chain.quantum_efficiency, rng)
     counts = electrons * chain.gain_counts_per_electron + chain.offset_counts
     if chain.gain_spread_fraction > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, isfinite, sqrt
+from math import floor, inf, isfinite, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,13 @@ class SegmentedDetector:
     def __post_init__(self) -> None:
         """Refuse empty rings and counts below one."""
         _check_ring(self.inner_mrad, self.outer_mrad)
-        if self.ring_count < 1 or self.segment_count < 1:
-            raise InvalidParameter("a segmented detector needs at least one ring and one segment")
+        if not all(isinstance(count, int) and count >= 1 for count in (self.ring_count, self.segment_count)):
+            raise InvalidParameter(
+                f"ring_count = {self.ring_count} and segment_count = {self.segment_count} must be whole numbers, at"
+                " least one ring and one segment"
+            )
+        if not isfinite(self.rotation_deg):
+            raise InvalidParameter(f"rotation_deg = {self.rotation_deg} must be a finite angle in degrees")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class PixelatedDetector:
 
     def __post_init__(self) -> None:
         """Refuse sizes that are not positive."""
-        if self.max_angle_mrad is not None and not self.max_angle_mrad > 0:
+        if self.max_angle_mrad is not None and not 0 < self.max_angle_mrad < inf:
             raise InvalidParameter(f"max_angle_mrad = {self.max_angle_mrad} must be positive, in mrad")
         if self.shape_px is not None and min(self.shape_px) < 1:
             raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
@@ -188,6 +193,19 @@ def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> di
         if detector.outer_mrad > cutoff_mrad:
             clipped[name] = cutoff_mrad
     return clipped
+
+
+def check_not_empty(detectors: Mapping[str, Detector], grid: WaveGrid, wavelength_angstrom: float) -> None:
+    """Refuse a ring so narrow that no wave of the cell falls on it."""
+    step_mrad = 1e3 * wavelength_angstrom / min(grid.extent_angstrom)
+    for name, detector in detectors.items():
+        if isinstance(detector, PixelatedDetector) or detector.outer_mrad - detector.inner_mrad > 2 * step_mrad:
+            continue
+        if not _Angles(grid, wavelength_angstrom).masks(detector).any():
+            raise InvalidParameter(
+                f"detector {name!r} from {detector.inner_mrad:g} to {detector.outer_mrad:g} mrad counts nothing: the"
+                f" diffraction plane of this cell has steps of {step_mrad:.2f} mrad; use a wider ring or a larger cell"
+            )
 
 
 def _check_ring(inner_mrad: float, outer_mrad: float) -> None:

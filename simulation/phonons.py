@@ -30,8 +30,8 @@ class FrozenPhonons:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and displacements that are negative or not finite."""
-        if self.count < 1:
-            raise InvalidParameter(f"phonon configurations: count = {self.count} must be at least 1")
+        if self.count < 1 or self.count != int(self.count):
+            raise InvalidParameter(f"phonon configurations: count = {self.count} must be a whole number, at least 1")
         values = self.sigmas_nm.values() if isinstance(self.sigmas_nm, Mapping) else [self.sigmas_nm]
         for value in values:
             if not (isfinite(value) and value >= 0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -52,8 +54,8 @@ def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) 
     |FT(psi exp(i phase))|^2 with the probe psi on the middle of the object. The object has to be wider than the
     illuminated patch, else the beam wraps round: an error says how wide (`shadow_nm` at the edge of the aperture).
     """
-    if phase_rad.ndim != 2:
-        raise InvalidParameter(f"phase_rad of shape {phase_rad.shape} must be (rows, columns)")
+    if phase_rad.ndim != 2 or not np.isfinite(phase_rad).all():
+        raise InvalidParameter(f"phase_rad of shape {phase_rad.shape} must be (rows, columns) of finite phases")
     grid = _grid((phase_rad.shape[0], phase_rad.shape[1]), pixel_nm)
     check_aperture(optics, 0.5 / max(grid.sampling_angstrom))
     _check_width(optics, grid)
@@ -99,6 +101,8 @@ def shadow_nm(optics: Optics, y_mrad: ArrayLike, x_mrad: ArrayLike) -> tuple[NDA
 
 
 def _grid(shape_px: tuple[int, int], pixel_nm: float) -> WaveGrid:
+    if not 0 < pixel_nm < inf:
+        raise InvalidParameter(f"pixel_nm = {pixel_nm} must be positive and finite")
     return WaveGrid(shape_px, (shape_px[0] * pixel_nm * 10, shape_px[1] * pixel_nm * 10))
 
 

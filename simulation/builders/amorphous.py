@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from math import ceil, log
+from math import ceil, inf, log
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def atoms_per_nm3(density_g_per_cm3: float, composition: Mapping[str, float]) ->
     from ase.data import atomic_masses
 
     positive("density_g_per_cm3", density_g_per_cm3, "g/cm3")
-    if not composition or min(composition.values()) < 0 or sum(composition.values()) <= 0:
+    if not all(0 <= share < inf for share in composition.values()) or sum(composition.values()) <= 0:
         raise InvalidParameter(f"composition {dict(composition)} must give at least one element a share above 0")
     total = sum(composition.values())
     mean_mass = sum(atomic_masses[atomic_number(symbol)] * share / total for symbol, share in composition.items())

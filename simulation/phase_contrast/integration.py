@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import pi
+from math import inf, pi
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -55,6 +55,8 @@ def integrate(
             f"gradients of shapes {tuple(gradient_x_per_nm.shape)} and {tuple(gradient_y_per_nm.shape)} must be equal"
             " and (rows, columns)"
         )
+    if not all(0 < side < inf for side in pixel_nm):
+        raise InvalidParameter(f"pixel_nm = {pixel_nm} must be positive and finite, (y, x) in nm")
     if longest_period_nm is not None and not longest_period_nm > 0:
         raise InvalidParameter(f"longest_period_nm = {longest_period_nm} must be positive, in nm")
     damping = 0.0 if longest_period_nm is None else longest_period_nm**-2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -41,8 +42,13 @@ def single_side_band(
         raise InvalidParameter(
             f"patterns of shape {tuple(patterns.shape)} must be (scan_y, scan_x, detector_y, detector_x)"
         )
+    if not all(0 < side < inf for side in pixel_nm):
+        raise InvalidParameter(f"pixel_nm = {pixel_nm} must be positive and finite, (y, x) in nm")
     xp = array_namespace(patterns)
     check_axes(patterns, y_mrad, x_mrad)
+    for angles in (np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64)):
+        if len(angles) > 1 and not np.allclose(np.diff(angles), angles[1] - angles[0], rtol=1e-3):
+            raise InvalidParameter("the angles of the detector's pixels must have equal steps")
     plane = _Plane(optics, np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64))
     rows, columns = patterns.shape[0], patterns.shape[1]
     spectrum = xp.fft.fftn(patterns, axes=(0, 1)) / (rows * columns)

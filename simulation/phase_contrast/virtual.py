@@ -7,6 +7,7 @@ from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike, NDArray
 
 from simulation.detectors import AnnularDetector, SegmentedDetector
+from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, check_axes
 
 
@@ -50,6 +51,10 @@ def virtual_image(
     xp = array_namespace(patterns)
     check_axes(patterns, y_mrad, x_mrad)
     masks = detector_masks(detector, y_mrad, x_mrad, centre_mrad=centre_mrad)
+    if not masks.any():
+        raise InvalidParameter(
+            f"the patterns hold no pixel between {detector.inner_mrad:g} and {detector.outer_mrad:g} mrad"
+        )
     leading = tuple(patterns.shape[:-2])
     weights = xp.asarray(masks.reshape(len(masks), -1).T, dtype=patterns.dtype, device=device(patterns))
     signals = xp.matmul(xp.reshape(patterns, (*leading, weights.shape[0])), weights)

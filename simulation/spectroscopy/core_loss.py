@@ -44,6 +44,8 @@ def cross_section_barn_per_ev(
         raise InvalidParameter(
             f"collection_semi_angle_mrad = {collection_semi_angle_mrad} must lie between 0 and {1e3 * pi:.0f} mrad"
         )
+    if not 0 <= semi_convergence_angle_mrad <= 1e3 * pi:
+        raise InvalidParameter(f"semi_convergence_angle_mrad = {semi_convergence_angle_mrad} must be 0 mrad or more")
     loss = np.asarray(loss_ev, dtype=np.float64)
     _check_losses(loss, beam_energy_ev)
     at = np.maximum(loss, edge.onset_ev)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import inf, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,6 +62,10 @@ class DrudePlasmon:
         Im(-1/eps) ln[1 + (angle / theta_E)^2] / (pi a0 m v^2) (Egerton, 3rd ed., sections 3.3.1 and 4.2.1); surfaces
         left out, angles below some 15 mrad, where the plasmon's own dispersion and cut-off do not matter.
         """
+        if not 0 < collection_semi_angle_mrad < inf:
+            raise InvalidParameter(
+                f"collection_semi_angle_mrad = {collection_semi_angle_mrad} must be positive and finite, in mrad"
+            )
         loss = np.maximum(np.asarray(loss_ev, np.float64), 1e-6)
         angles = characteristic_angle_mrad(1.0, beam_energy_ev) * loss
         spread = np.log1p((collection_semi_angle_mrad / angles) ** 2)

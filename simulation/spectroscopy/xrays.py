@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, exp, log, pi, radians
+from math import cos, exp, inf, log, pi, radians
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -10,7 +10,7 @@ from ase.data import atomic_numbers
 from simulation.electron import REST_ENERGY_EV
 from simulation.errors import InvalidParameter
 from simulation.spectroscopy.core_loss import ionisation_barn
-from simulation.spectroscopy.edges import Edge
+from simulation.spectroscopy.edges import SHELLS, Edge
 from simulation.spectroscopy.kinematics import BARN_PER_NM2, BOHR_NM, RYDBERG_EV
 
 _K_YIELD = (0.0370, 0.03112, 5.44e-5, -1.25e-6)
@@ -26,6 +26,8 @@ def fluorescence_yield(element: str, shell: str) -> float:
     >>> round(fluorescence_yield("Cu", "K"), 2)
     0.45
     """
+    if shell not in SHELLS:
+        raise InvalidParameter(f"unknown shell {shell!r}; yields are known of {', '.join(SHELLS)}")
     if element not in atomic_numbers or atomic_numbers[element] < 5:
         raise InvalidParameter(f"no fluorescence yield is known for {element!r}; elements from B on")
     coefficients = _K_YIELD if shell == "K" else _L_YIELD
@@ -40,6 +42,8 @@ def casnati_k_barn(element: str, onset_ev: float, beam_energy_ev: float) -> floa
     phi = 10.57 exp(-1.736 / U + 0.317 / U^2) and Gryzinski's relativistic factor F (Casnati, Tartari, Baraldi,
     J. Phys. B 15 (1982) 155).
     """
+    if element not in atomic_numbers or not onset_ev > 0:
+        raise InvalidParameter(f"element {element!r} must be a chemical symbol, onset_ev = {onset_ev} positive")
     ratio = beam_energy_ev / onset_ev
     if not 1 < ratio <= 20 or not 6 <= atomic_numbers[element] <= 79:
         raise InvalidParameter(
@@ -77,6 +81,8 @@ def counted_xrays(
     and secondary fluorescence are left out: thin specimens, lines above 1 keV. Vacancies that move to the shell from
     above are left out too. `atoms_per_nm2` may come from `channelling.atoms_seen_per_nm2`.
     """
+    if not (0 <= electrons < inf and 0 <= atoms_per_nm2 < inf):
+        raise InvalidParameter(f"electrons = {electrons} and atoms_per_nm2 = {atoms_per_nm2} must be finite, 0 or more")
     if not (0 < solid_angle_sr <= 4 * pi and 0 <= detector_efficiency <= 1):
         raise InvalidParameter(
             f"solid_angle_sr = {solid_angle_sr} must lie in 0 to {4 * pi:.2f} sr, detector_efficiency ="

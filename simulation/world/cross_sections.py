@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import exp, log, pi, sqrt
+from math import exp, inf, log, pi, sqrt
 
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from simulation.electron import REST_ENERGY_EV
+from simulation.errors import InvalidParameter
 from simulation.world.config import SimulatedConfig
 from simulation.world.randomness import Purpose, generator
 
@@ -31,7 +32,9 @@ def max_transfer_ev(symbol: str, beam_energy_ev: float, velocity_m_per_s: float 
     >>> [round(max_transfer_ev("Se", energy_ev), 2) for energy_ev in (60e3, 80e3, 100e3)]
     [1.77, 2.4, 3.05]
     """
-    mass_ev = float(atomic_masses[atomic_numbers[symbol]]) * _DALTON_EV
+    mass_ev = _mass_ev(symbol)
+    if not 0 < beam_energy_ev < inf:
+        raise InvalidParameter(f"beam_energy_ev = {beam_energy_ev} must be positive and finite")
     momentum_ev = sqrt(beam_energy_ev * (beam_energy_ev + 2 * REST_ENERGY_EV))
     return (2 * momentum_ev + mass_ev * velocity_m_per_s / _LIGHT_M_PER_S) ** 2 / (2 * mass_ev)
 
@@ -43,6 +46,8 @@ def displacement_barn(symbol: str, beam_energy_ev: float, threshold_ev: float, v
     + (b^2 + pi a b) ln(T/Td)]}, a = Z / 137, b = v/c, T the highest transfer
     (McKinley and Feshbach, Phys. Rev. 74 (1948) 1759; Zobelli et al., Phys. Rev. B 75 (2007) 245402).
     """
+    if not 0 < threshold_ev < inf:
+        raise InvalidParameter(f"threshold_ev = {threshold_ev} of {symbol} must be positive and finite, in eV")
     transfer_ev = max_transfer_ev(symbol, beam_energy_ev, velocity_m_per_s)
     if transfer_ev <= threshold_ev:
         return 0.0
@@ -56,30 +61,41 @@ def displacement_barn(symbol: str, beam_energy_ev: float, threshold_ev: float, v
     return rutherford / ratio * max(bracket, 0.0)
 
 
-def rms_velocity_m_per_s(symbol: str) -> float:
+def rms_velocity_m_per_s(symbol: str, debye_temperature_k: float | None = None) -> float:
     """Thermal velocity along one axis in the Debye model at 300 K, zero-point motion included.
 
     <v^2> = U / (3 M), U = 9/8 k theta + 3 k T D(theta/T).
-    Debye temperatures: S 580 K, Se 220 K, others 400 K (assumptions).
+    Debye temperatures where none is given: S 580 K, Se 220 K, others 400 K (assumptions).
     """
-    theta = _DEBYE_K.get(symbol, 400.0)
+    theta = _DEBYE_K.get(symbol, 400.0) if debye_temperature_k is None else debye_temperature_k
+    if not 0 < theta < inf:
+        raise InvalidParameter(f"debye_temperature_k = {theta} must be positive and finite")
     x = np.linspace(1e-6, theta / _ROOM_K, 2001)
     debye = 3 / x[-1] ** 3 * float(np.trapezoid(x**3 / np.expm1(x), x))
     energy_ev = _BOLTZMANN_EV_PER_K * (9 / 8 * theta + 3 * _ROOM_K * debye)
-    mass_ev = float(atomic_masses[atomic_numbers[symbol]]) * _DALTON_EV
+    mass_ev = _mass_ev(symbol)
     return sqrt(energy_ev / (3 * mass_ev)) * _LIGHT_M_PER_S
 
 
-def thermal_displacement_barn(symbol: str, beam_energy_ev: float, threshold_ev: float) -> float:
+def thermal_displacement_barn(
+    symbol: str, beam_energy_ev: float, threshold_ev: float, *, debye_temperature_k: float | None = None
+) -> float:
     """Displacement cross-section averaged over thermal velocities (Meyer et al., Phys. Rev. Lett. 108, 196102).
 
+    The Debye temperature is that of motion along the beam; `rms_velocity_m_per_s` says what is assumed without one.
     The Gaussian of velocities is cut at 6 standard deviations: Se at 60 kV is exactly zero.
     """
     units = np.linspace(-_CUT_STD, _CUT_STD, 1201)
     weights = np.exp(-(units**2) / 2)
-    std = rms_velocity_m_per_s(symbol)
+    std = rms_velocity_m_per_s(symbol, debye_temperature_k)
     values = [displacement_barn(symbol, beam_energy_ev, threshold_ev, float(unit * std)) for unit in units]
     return float(np.average(values, weights=weights))
+
+
+def _mass_ev(symbol: str) -> float:
+    if symbol not in atomic_numbers:
+        raise InvalidParameter(f"unknown element {symbol!r}; give a chemical symbol such as 'S'")
+    return float(atomic_masses[atomic_numbers[symbol]]) * _DALTON_EV
 
 
 def excitation_barn(config: SimulatedConfig, beam_energy_ev: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,8 @@ class Landscape:
         there is nothing but vacuum, and for fields above `LARGEST_FIELD_NM2`.
         """
         area_nm2 = positive("width_nm", width_nm, "nm") * positive("height_nm", height_nm, "nm")
+        if not (isfinite(x_nm) and isfinite(y_nm)):
+            raise InvalidParameter(f"the stage position ({x_nm}, {y_nm}) nm must be finite")
         if area_nm2 > LARGEST_FIELD_NM2:
             raise InvalidParameter(
                 f"a field of {area_nm2:.0f} nm2 is above {LARGEST_FIELD_NM2:.0f} nm2; make it smaller, or use overview"

@@ -1,0 +1,99 @@
+"""What cannot be is refused with a message, in signals, counting, damage, detectors and builders alike."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from instruments import Optics
+from simulation import (
+    AnnularDetector,
+    FrozenPhonons,
+    GridScan,
+    InvalidParameter,
+    PixelatedDetector,
+    SegmentedDetector,
+    simulate,
+)
+from simulation import beam_damage as damage
+from simulation.builders import Landscape, LandscapeConfig, amorphous_film
+from simulation.counting import DetectorChain, dose_e_per_a2, raw_counts
+from simulation.phase_contrast import integrate, single_side_band, virtual_image
+from simulation.ronchigram import amorphous_phase, ronchigram
+from simulation.spectroscopy import (
+    DrudePlasmon,
+    casnati_k_barn,
+    counted_xrays,
+    cross_section_barn,
+    edge,
+    fluorescence_yield,
+)
+from simulation.world.cross_sections import displacement_barn, rms_velocity_m_per_s, thermal_displacement_barn
+
+NAN, INF = float("nan"), float("inf")
+RNG = np.random.default_rng(0)
+OPTICS = Optics(beam_energy_ev=1e5, semi_convergence_angle_mrad=20)
+COPPER = edge("Cu", "K")
+AXIS = np.arange(5) - 2.0
+PATTERNS = np.ones((4, 4, 5, 5))
+COUNTED = {"electrons": 1.0, "atoms_per_nm2": 1.0, "solid_angle_sr": 1.0}
+GROWTH = {"flux_e_per_nm2_s": 1, "adsorbed_per_nm2": 1, "fixing_cross_section_nm2": 1, "supply_per_s": 1}
+
+REFUSED = {
+    "an image that is not finite": (lambda: raw_counts(np.array([NAN]), 10, DetectorChain(), RNG), "not finite"),
+    "fewer than no electrons": (lambda: raw_counts(np.array([0.1]), -1, DetectorChain(), RNG), "electrons_e_per_px"),
+    "a pixel without area": (lambda: dose_e_per_a2(1.0, (0.0, 0.1)), "pixel_nm"),
+    "a camera without limit": (lambda: PixelatedDetector(max_angle_mrad=INF), "max_angle_mrad"),
+    "half a segment": (lambda: SegmentedDetector(0, 10, segment_count=2.5), "whole numbers"),
+    "a turned detector": (lambda: SegmentedDetector(0, 10, rotation_deg=NAN), "rotation_deg"),
+    "half a configuration": (lambda: FrozenPhonons(1.5, 0.01), "whole number"),
+    "an element unknown": (lambda: displacement_barn("Xx", 8e4, 7.0), "unknown element"),
+    "a beam without energy": (lambda: thermal_displacement_barn("S", -8e4, 7.0), "beam_energy_ev"),
+    "no threshold": (lambda: thermal_displacement_barn("S", 8e4, 0.0), "threshold_ev = 0"),
+    "a threshold that is none": (lambda: damage.excitation_assisted_barn("S", 8e4, [7.0, NAN], 1), "threshold_ev"),
+    "no excitations counted": (lambda: damage.excitation_assisted_barn("S", 8e4, [7.0], NAN), "mean_excitation"),
+    "zero Debye temperature": (lambda: rms_velocity_m_per_s("S", 0.0), "debye_temperature_k"),
+    "a beam too slow to excite": (lambda: damage.excitation_barn(5.0, 1.0, 10.0), "4 times excitation_ev"),
+    "a beam too slow to stop": (lambda: damage.stopping_power_ev_per_nm(100, 300, 75), "4 times mean_excitation"),
+    "dose below zero": (lambda: damage.intact_fraction(-1.0, 10.0), "dose_e_per_a2"),
+    "a rate below zero": (lambda: damage.radiolysis_rate_per_s(-1.0, 10.0), "dose_rate"),
+    "energy below zero": (lambda: damage.dose_at_another_energy_e_per_a2(1, -1e5, 1e5), "from_energy_ev"),
+    "time unknown": (lambda: damage.contamination_nm(NAN, volume_nm3=1, **GROWTH), "finite"),
+    "phases unknown": (lambda: ronchigram(OPTICS, np.full((64, 64), NAN), 0.05), "finite phases"),
+    "pixels below zero": (lambda: ronchigram(OPTICS, np.zeros((64, 64)), -0.05), "pixel_nm"),
+    "a film of infinite pixels": (
+        lambda: amorphous_phase((8, 8), INF, beam_energy_ev=1e5, thickness_nm=1, rng=RNG), "pixel_nm",
+    ),
+    "a shell without yield": (lambda: fluorescence_yield("U", "M"), "unknown shell 'M'"),
+    "an element without yield": (lambda: casnati_k_barn("Xx", 100.0, 1000.0), "chemical symbol"),
+    "electrons below zero": (lambda: counted_xrays(COPPER, 2e5, **COUNTED | {"electrons": -1.0}), "electrons = -1"),
+    "atoms unknown": (lambda: counted_xrays(COPPER, 2e5, **COUNTED | {"atoms_per_nm2": NAN}), "atoms_per_nm2"),
+    "collection below zero": (lambda: DrudePlasmon(15, 1).mean_free_path_nm(1e5, -10), "collection_semi_angle"),
+    "convergence below zero": (
+        lambda: cross_section_barn(COPPER, 1e5, 10, 50, semi_convergence_angle_mrad=-3), "semi_convergence",
+    ),
+    "gradients without pixels": (lambda: integrate(np.ones((4, 4)), np.ones((4, 4)), (0.0, 0.1)), "pixel_nm"),
+    "bands without pixels": (lambda: single_side_band(PATTERNS, AXIS, AXIS, (NAN, 0.1), OPTICS), "pixel_nm"),
+    "angles of unequal steps": (
+        lambda: single_side_band(PATTERNS, AXIS * [1, 1, 1, 1, 2], AXIS, (0.1, 0.1), OPTICS), "equal steps",
+    ),
+    "a virtual detector off the camera": (
+        lambda: virtual_image(PATTERNS, AXIS, AXIS, AnnularDetector(50, 90)), "no pixel between 50 and 90",
+    ),
+    "a share unknown": (
+        lambda: amorphous_film({"C": NAN}, width_nm=1, height_nm=1, thickness_nm=1), "share above 0",
+    ),
+    "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(NAN, 0, 1, 1), "stage position"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what):
+    call, message = REFUSED[what]
+    with pytest.raises(InvalidParameter, match=message):
+        call()
+
+
+def test_a_ring_between_the_waves_of_a_small_cell_is_not_an_image_of_zeros():
+    atoms = bulk("Al", cubic=True) * (2, 2, 1)
+    with pytest.raises(InvalidParameter, match=r"'thin' from 10.1 to 10.2 mrad counts nothing.*steps of 4\.5"):
+        simulate(atoms, OPTICS, GridScan(0, 0, 0.4, 0.4, (2, 2)), {"thin": AnnularDetector(10.1, 10.2)})
