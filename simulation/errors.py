@@ -7,6 +7,8 @@ SimulationError
   DeviceUnavailable    the wanted device is not on this machine; choose another or "auto"
   UnreadableLibrary    stored fingerprints are damaged or newer than this program; the message says which file
   Cancelled            somebody asked for an end; what was kept is whole, ask again when wanted
+
+ProbeOutgrowsCell      a warning: the image is that of a row of probes; repeat the cell
 """
 
 from __future__ import annotations
@@ -38,3 +40,7 @@ class Cancelled(SimulationError):
 
 class UnreadableLibrary(SimulationError, ValueError):
     """A stored library of fingerprints is damaged, missing, or of a newer format."""
+
+
+class ProbeOutgrowsCell(UserWarning):
+    """The probe is wider than the periodic cell it was simulated in."""

@@ -13,7 +13,10 @@ from simulation.errors import InvalidParameter
 
 @dataclass(frozen=True, slots=True)
 class GridScan:
-    """Pixel (r, c) sits at (x_nm + c * width_nm / columns, y_nm + r * height_nm / rows); the end is not included."""
+    """Pixel (r, c) sits at (x_nm + c * width_nm / columns, y_nm + r * height_nm / rows); the end is not included.
+
+    Positions outside the specimen's cell are those of its periodic copies.
+    """
 
     x_nm: float
     y_nm: float
@@ -27,8 +30,8 @@ class GridScan:
             raise InvalidParameter("a scan needs finite x_nm, y_nm, width_nm, height_nm")
         if self.width_nm <= 0 or self.height_nm <= 0:
             raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; both must be positive")
-        if len(self.shape_px) != 2 or min(self.shape_px) < 1:
-            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
+        if len(self.shape_px) != 2 or any(count < 1 or count != int(count) for count in self.shape_px):
+            raise InvalidParameter(f"shape_px = {self.shape_px} must be whole (rows, columns), at least one each")
 
     @property
     def pixel_nm(self) -> tuple[float, float]:
@@ -67,7 +70,7 @@ class GridScan:
 
 
 class PointScan:
-    """Single probe positions: `points_nm` is (n, 2) of (x, y)."""
+    """Single probe positions: `points_nm` is (n, 2) of (x, y); outside the cell they are those of periodic copies."""
 
     __slots__ = ("points_nm",)
 

@@ -63,12 +63,16 @@ def symbol_of(symbol_or_number: str | int) -> str:
     if isinstance(symbol_or_number, str):
         if symbol_or_number not in symbols:
             raise InvalidSpecimen(
-                f"unknown element {symbol_or_number!r}; the tables hold {symbols[0]} to {symbols[-1]}"
+                f"unknown element {symbol_or_number!r}; the tables hold {symbols[0]} to {symbols[-1]}: give a symbol"
+                " such as 'Se'"
             )
         return symbol_or_number
     number = int(symbol_or_number)
     if not 1 <= number <= len(symbols):
-        raise InvalidSpecimen(f"no scattering factor for atomic number {number}; the tables hold 1 to {len(symbols)}")
+        raise InvalidSpecimen(
+            f"no scattering factor for atomic number {number}; the tables hold 1 to {len(symbols)}"
+            f" ({symbols[0]} to {symbols[-1]}): replace or delete such atoms (0 stands for an unknown 'X')"
+        )
     return symbols[number - 1]
 
 

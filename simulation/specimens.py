@@ -142,10 +142,12 @@ def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
         cell = np.diag(cell)
     if cell.shape != (3, 3) or not np.all(np.isfinite(cell)):
         raise InvalidSpecimen("the cell must be three finite vectors in angstrom")
-    if np.max(np.abs(cell - np.diag(np.diagonal(cell)))) > _TOLERANCE_ANGSTROM:
+    leaning = float(np.max(np.abs(cell - np.diag(np.diagonal(cell)))))
+    if leaning > _TOLERANCE_ANGSTROM:
         raise InvalidSpecimen(
-            "the cell must be orthogonal with its vectors along x, y, z (beam along +z);"
-            " make it so with simulation.specimens.orthogonal_cell(atoms)"
+            f"a cell vector leans by {leaning:g} angstrom, more than {_TOLERANCE_ANGSTROM:g}: the cell must be"
+            " orthogonal with its vectors along x, y, z (beam along +z); make it so with"
+            " simulation.specimens.orthogonal_cell(atoms)"
         )
     lengths = tuple(float(value) for value in np.diagonal(cell))
     if min(lengths) <= 0:
@@ -155,12 +157,16 @@ def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
 
 def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     numbers = np.array(atoms.numbers, dtype=np.int64)
+    if not np.array_equal(numbers, np.asarray(atoms.numbers)):
+        raise InvalidSpecimen(f"atomic numbers must be whole, and are {np.asarray(atoms.numbers)[:4]} ...; round them")
     positions = np.asarray(atoms.positions, dtype=np.float64)
     if positions.shape != (len(numbers), 3):
         raise InvalidSpecimen(f"positions have shape {positions.shape}; {len(numbers)} atoms need ({len(numbers)}, 3)")
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(bad):
-        raise InvalidSpecimen(f"atom {bad[0]} has a position that is not finite: {positions[bad[0]]} angstrom")
+        raise InvalidSpecimen(
+            f"atom {bad[0]} has a position that is not finite: {positions[bad[0]]} angstrom; delete it"
+        )
     for number in np.unique(numbers):
         symbol_of(int(number))
     return numbers, positions

@@ -148,6 +148,7 @@ def test_diffraction_sums_to_the_annular_signal():
     np.testing.assert_allclose(bright, expected, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.ProbeOutgrowsCell")
 def test_focal_spread_is_the_average_over_defocus():
     """Against a dense Gaussian average of single-defocus images."""
     simulator = Simulator(small_crystal(), method="prism", sampling_nm=0.02, device="cpu")
