@@ -24,6 +24,9 @@ Array = Any
 """An array of the backend's library."""
 
 _CPU_BATCH_BYTES = 12 * 2**20
+_WORKING_SHARE = 0.4
+_LARGEST_HOST_WORKING_BYTES = 2**30
+"""A computer's memory is shared with other programs, a GPU's is not."""
 _LARGEST_GPU_BATCH_BYTES = 1024 * 2**20
 _GPU_BATCH_SHARE = 1 / 16
 """Of the free memory: waves, their transforms, workspaces and detector masks come out of the rest."""
@@ -68,6 +71,12 @@ class Backend:
         """Uninitialised complex numbers."""
         kind = self.xp.complex64 if self.precision == "single" else self.xp.complex128
         return self.xp.empty(shape, dtype=kind, device=self.device)
+
+    @property
+    def working_bytes(self) -> int:
+        """What may be kept between images, and what a method that is chosen for cost may take."""
+        share = int(_WORKING_SHARE * self.memory_bytes)
+        return min(share, _LARGEST_HOST_WORKING_BYTES) if self.name in ("numpy", "torch-cpu") else share
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """The numpy array on this device; float64 and complex128 keep their precision."""

@@ -27,7 +27,7 @@ Signals = dict[str, NDArray[np.float64]]
 Imaging = Callable[[Candidate, Optics, NDArray[np.float64], Mapping[str, Detector]], Signals]
 """Signals of some probes by a method."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
-_WINDOW_ERROR_MARGIN = 1.5
+_ERROR_MARGIN = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class ErrorCheck:
         self._sources, self._signals, self._seed, self._once = sources, signals, seed, once
         self._known_errors: dict[tuple[float, float, float], ErrorEstimate] = {}
         self._known_reference: tuple[Any, Signals] | None = None
+        self._known_doubtful: tuple[Any, NDArray[np.int64]] | None = None
         self._known_differences: tuple[LocalDifferenceSource, float] | None = None
 
     @during("check against multislice")
@@ -60,8 +61,8 @@ class ErrorCheck:
         """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
 
         Patterns on a coarser diffraction grid are compared through rings. An estimate made once
-        for each energy and tilt lets re-imaging propagate nothing: it names its optics. Of windows
-        as many probes are taken where most was added for what is outside: errors are large at few places. These
+        for each energy and tilt lets re-imaging propagate nothing: it names its optics. Of windows half the probes
+        are taken where most was added for what is outside the smallest of them: errors are large at few places. These
         count once each, the random ones for all the others, and the difference is stated with a margin.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
@@ -73,7 +74,7 @@ class ErrorCheck:
             return self._of_differences(candidate.tolerance, optics, points, compared)
         doubtful = self._doubtful(candidate, optics, points, compared)
         others = np.setdiff1d(np.arange(len(points)), doubtful)
-        count = min(CHECK_POINT_COUNT, len(others))
+        count = min(CHECK_POINT_COUNT if len(doubtful) else 2 * CHECK_POINT_COUNT, len(others))
         picked = np.random.default_rng([self._seed, count]).choice(others, count, replace=False)
         chosen = points[np.concatenate([doubtful, picked])]
         stands_for = np.concatenate([np.ones(len(doubtful)), np.full(count, len(others) / max(1, count))])
@@ -82,8 +83,7 @@ class ErrorCheck:
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
         squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
         ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
-        margin = 1.0 if candidate.window_px is None else _WINDOW_ERROR_MARGIN
-        self._known_errors[key] = ErrorEstimate(margin * float(max(ratios)), optics)
+        self._known_errors[key] = ErrorEstimate(_ERROR_MARGIN * float(max(ratios)), optics)
         return self._known_errors[key]
 
     def _of_differences(
@@ -104,13 +104,21 @@ class ErrorCheck:
     def _doubtful(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> NDArray[np.int64]:
-        """Probes for which most was added for what their windows leave out, counted from the mean."""
-        source = self._sources.signal_source(candidate, 0, optics)
-        if not isinstance(source, WindowedSource):
+        """Probes for which most was added for what their windows leave out, counted from the mean.
+
+        Those of the first window tried serve the others too: then all are compared with the same multislice.
+        """
+        if candidate.window_px is None:
             return np.zeros(0, dtype=np.int64)
-        added = source.added(optics, points, detectors)
-        unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
-        return np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:]
+        key = (optics, points.tobytes(), tuple(detectors.items()))
+        if self._known_doubtful is None or self._known_doubtful[0] != key:
+            source = self._sources.signal_source(candidate, 0, optics)
+            if not isinstance(source, WindowedSource):
+                return np.zeros(0, dtype=np.int64)
+            added = source.added(optics, points, detectors)
+            unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
+            self._known_doubtful = (key, np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:])
+        return self._known_doubtful[1]
 
     def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
         """Multislice at the check probes; the last ones are kept."""

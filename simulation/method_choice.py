@@ -21,7 +21,8 @@ CHECK_POINT_COUNT = 12
 """Probes on which an approximate method is compared with multislice before `auto` accepts it."""
 
 _SMALLEST_WINDOW_PER_PROBE = 4.0
-_MEMORY_SHARE = 0.3
+_MEMORY_SHARE = 0.75
+"""Of the working memory, for a matrix: transmission functions are kept beside it."""
 _WORTH_APPROXIMATING = 0.6
 _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
@@ -47,6 +48,8 @@ class Workload:
     """None where windows will not do, because a detector has pixels."""
     defective: DefectiveCrystal | None = None
     accuracy: float = 0.01
+    has_bloch_matrix: bool = False
+    """Made for an earlier image: method `periodic` propagates nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
             continue
         candidate = Candidate("prism", interpolation, _prism_flops(workload, interpolation, kept_interpolations))
         (exact if interpolation == 1 else approximate).append(candidate)
-    if workload.crystal is not None and _bloch_fits(workload, workload.crystal):
+    if workload.crystal is not None and (workload.has_bloch_matrix or _bloch_fits(workload, workload.crystal)):
         exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
     approximate += windows(workload) + local_differences(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
@@ -173,6 +176,8 @@ def _periodic_flops(workload: Workload, crystal: Crystal) -> float:
     needs_patterns = workload.smallest_window_nm is None
     products = 8.0 * beams * waves_each / _MATRIX_PRODUCT_GAIN
     products *= workload.probe_count if needs_patterns else _CHANNELS_COUNT * beams_each
+    if workload.has_bloch_matrix:
+        return products + workload.probe_count * 8e3
     return beams / len(crystal.operations) * each + products + workload.probe_count * 8e3
 
 

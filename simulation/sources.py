@@ -28,7 +28,6 @@ from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
 
-_KEPT_MEMORY_SHARE = 0.4
 _BLOCH = 0
 """In the place of PRISM's interpolation."""
 
@@ -82,7 +81,8 @@ class Sources:
     """Sources of one specimen (and its phonon configurations), made when first asked for and kept.
 
     Transmission functions serve all images of one beam energy; a scattering matrix all of one energy and tilt with
-    no larger aperture. The oldest are dropped beyond 40 % of the memory that was free at the start.
+    no larger aperture. The oldest are dropped beyond the backend's working memory, but never what was made last nor
+    the transmission functions it came from: a specimen larger than that memory is built once for each configuration.
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class Sources:
         self._slice_thickness_nm = slice_thickness_nm
         self._model = model
         self._on = on
-        self._limit_bytes = int(_KEPT_MEMORY_SHARE * on.memory_bytes)
+        self._limit_bytes = on.working_bytes
+        self._in_use: tuple[Any, ...] | None = None
         self._kept: dict[tuple[Any, ...], _Kept] = {}
         self._crystals: dict[int, Crystal | None] = {}
         self._defective: dict[int, DefectiveCrystal | None] = {}
@@ -215,20 +216,25 @@ class Sources:
         kept = self._kept.get(key)
         if isinstance(kept, Transmissions):
             return kept
+        self._in_use = None
+        if self._kept_bytes() > self._limit_bytes:
+            self._kept.clear()
         specimen = self.specimens[configuration]
         made = transmissions(specimen, self._grid, self._slice_thickness_nm, self._model, beam_energy_ev, self._on)
         self._keep(key, made)
+        self._in_use = key
         return made
 
     def _keep(self, key: tuple[Any, ...], thing: _Kept) -> None:
         self._kept.pop(key, None)
-        if thing.bytes_count > self._limit_bytes:
-            return
-        while (
-            self._kept and sum(each.bytes_count for each in self._kept.values()) + thing.bytes_count > self._limit_bytes
-        ):
-            del self._kept[next(iter(self._kept))]
+        for oldest in [each for each in self._kept if each != self._in_use]:
+            if self._kept_bytes() + thing.bytes_count <= self._limit_bytes:
+                break
+            del self._kept[oldest]
         self._kept[key] = thing
+
+    def _kept_bytes(self) -> int:
+        return sum(each.bytes_count for each in self._kept.values())
 
 
 _Kept = Transmissions | ScatteringMatrix | BlochMatrix | WindowedSource | LocalDifferenceSource
