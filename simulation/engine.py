@@ -124,7 +124,7 @@ class Simulator:
 
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
     energy and tilt whose aperture is no larger: with `method="prism"` or `"periodic"` another defocus, aberration, scan
-    or detector propagates nothing. What is kept is dropped, oldest first, beyond 40 % of the memory free at the start.
+    or detector propagates nothing. What is kept is dropped, oldest first, beyond 1 GiB or 40 % of a GPU's.
     """
 
     def __init__(
@@ -288,11 +288,12 @@ class Simulator:
             optics,
             max(1, steps),
             probe_count,
-            self._on.memory_bytes * 8 // self._on.complex_bytes // len(specimens),  # as if in single precision
+            self._on.working_bytes * 8 // self._on.complex_bytes // len(specimens),  # as if in single precision
             crystal,
             None if has_pixels(detectors) else smallest_side_nm(optics, self.grid, self._specimen.cell_angstrom[2]),
             self._sources.defective(0) if choosing and crystal is None else None,
             self._accuracy,
+            self._sources.kept_bloch_matrix(0, optics) is not None,
         )
         if self._method == "windowed":
             return windows(workload)
