@@ -14,7 +14,8 @@ Array = Any
 """An array of numpy, torch or CuPy: what array-api-compat takes."""
 
 _ANGSTROM_PER_NM = 10.0
-_TERMS = ((1, 2), (2, 1), (2, 3), (3, 0), (3, 2), (3, 4), (4, 1), (4, 3), (4, 5), (5, 0), (5, 2), (5, 4), (5, 6))
+TERMS = ((1, 2), (2, 1), (2, 3), (3, 0), (3, 2), (3, 4), (4, 1), (4, 3), (4, 5), (5, 0), (5, 2), (5, 4), (5, 6))
+"""(order n, symmetry m) of the coefficients C_nm that `Aberrations` knows."""
 
 
 def chi(optics: Optics, kx_per_angstrom: Array, ky_per_angstrom: Array) -> Array:
@@ -28,11 +29,11 @@ def chi(optics: Optics, kx_per_angstrom: Array, ky_per_angstrom: Array) -> Array
     alpha_x, alpha_y = kx_per_angstrom * wavelength, ky_per_angstrom * wavelength
     alpha2 = alpha_x * alpha_x + alpha_y * alpha_y
     total = 0.5 * (-optics.defocus_nm * _ANGSTROM_PER_NM) * alpha2
-    for order, symmetry in _TERMS:
+    for order, symmetry in TERMS:
         magnitude_nm, azimuth_deg = _coefficient(optics.aberrations, order, symmetry)
         if magnitude_nm == 0:
             continue
-        real, imaginary = _power(alpha_x, alpha_y, symmetry)
+        real, imaginary = powers(alpha_x, alpha_y, symmetry)
         angle = symmetry * radians(azimuth_deg)
         term = (real * cos(angle) + imaginary * sin(angle)) * alpha2 ** ((order + 1 - symmetry) // 2)
         total = total + magnitude_nm * _ANGSTROM_PER_NM / (order + 1) * term
@@ -45,8 +46,8 @@ def _coefficient(aberrations: Aberrations, order: int, symmetry: int) -> tuple[f
     return magnitude_nm, azimuth_deg
 
 
-def _power(x: Array, y: Array, exponent: int) -> tuple[Array, Array]:
-    """Real and imaginary part of (x + i y)^exponent."""
+def powers(x: Array, y: Array, exponent: int) -> tuple[Array, Array]:
+    """Real and imaginary part of (x + i y)^exponent; arrays that broadcast."""
     xp = array_namespace(x, y)
     real, imaginary = xp.ones_like(x * y), xp.zeros_like(x * y)
     for _ in range(exponent):

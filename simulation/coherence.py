@@ -15,19 +15,25 @@ from simulation.specimens import Specimen
 
 _FOCAL_NODE_COUNT = 7
 _TRUNCATE_SIGMAS = 4.0
-_SAMPLED_KERNEL_FROM_PX = 0.5
+SAMPLED_KERNEL_FROM_PX = 0.5
+"""Standard deviation from which on a Gaussian is sampled at the pixels."""
 _SAME_LENGTH_ANGSTROM = 1e-3
 FWHM_PER_SIGMA = 2 * sqrt(2 * log(2))
+
+
+def focal_quadrature() -> list[tuple[float, float]]:
+    """Nodes in units of sqrt(2) standard deviations, and weights, that average over a Gaussian."""
+    nodes, weights = np.polynomial.hermite.hermgauss(_FOCAL_NODE_COUNT)
+    return list(zip(nodes.tolist(), (weights / sqrt(pi)).tolist(), strict=True))
 
 
 def focal_nodes(optics: Optics, focal_spread_nm: float) -> list[tuple[Optics, float]]:
     """Optics and weights whose average is that over a Gaussian of defocus (Gauss-Hermite, seven nodes)."""
     if focal_spread_nm == 0:
         return [(optics, 1.0)]
-    nodes, weights = np.polynomial.hermite.hermgauss(_FOCAL_NODE_COUNT)
     return [
         (optics.model_copy(update={"defocus_nm": optics.defocus_nm + sqrt(2) * focal_spread_nm * node}), weight)
-        for node, weight in zip(nodes.tolist(), (weights / sqrt(pi)).tolist(), strict=True)
+        for node, weight in focal_quadrature()
     ]
 
 
@@ -36,7 +42,7 @@ def gaussian_kernel(sigma_px: float) -> NDArray[np.float64]:
 
     Below half a pixel, where sampling would lose most of its width, three weights of the same variance.
     """
-    if sigma_px < _SAMPLED_KERNEL_FROM_PX:
+    if sigma_px < SAMPLED_KERNEL_FROM_PX:
         variance = sigma_px**2
         return np.array([variance / 2, 1 - variance, variance / 2])
     reach = int(_TRUNCATE_SIGMAS * sigma_px + 0.5)
@@ -56,18 +62,19 @@ class SourceBlur:
         dy, dx = scan.pixel_nm
         self._kernels = gaussian_kernel(sigma_nm / dy), gaussian_kernel(sigma_nm / dx)
         periods = is_period(specimen, 1, scan.height_nm * 10), is_period(specimen, 0, scan.width_nm * 10)
-        self._modes = ["wrap" if periodic else "nearest" for periodic in periods]
+        self.modes = ["wrap" if periodic else "nearest" for periodic in periods]
         rows, columns = (
             0 if periodic else len(kernel) // 2 for periodic, kernel in zip(periods, self._kernels, strict=True)
         )
-        self._margin_px = rows, columns
-        self.scan = scan.widened(self._margin_px)
+        self.margin_px = rows, columns
+        self.kernel_lengths = len(self._kernels[0]), len(self._kernels[1])
+        self.scan = scan.widened(self.margin_px)
 
     def apply(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
         """Blur (rows, columns, ...) of the widened scan and crop to the scan."""
-        for axis, (kernel, mode) in enumerate(zip(self._kernels, self._modes, strict=True)):
+        for axis, (kernel, mode) in enumerate(zip(self._kernels, self.modes, strict=True)):
             image = convolve1d(image, kernel, axis=axis, mode=mode)
-        top, left = self._margin_px
+        top, left = self.margin_px
         return image[top : image.shape[0] - top, left : image.shape[1] - left]
 
 

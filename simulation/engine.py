@@ -19,6 +19,7 @@ from simulation.detectors import (
     DetectorBank,
     PixelatedDetector,
     check_detectors,
+    check_not_empty,
     has_pixels,
 )
 from simulation.electron import wavelength_angstrom
@@ -39,11 +40,12 @@ from simulation.phonons import FrozenPhonons, Phonons, configurations
 from simulation.position_noise import error_from_noise
 from simulation.potential import PotentialModel
 from simulation.probe import check_aperture
+from simulation.probe_size import check_room
 from simulation.progress import steps, watched
 from simulation.results import dataset
 from simulation.scans import GridScan, PointScan, Scan
 from simulation.slices import slice_count, slices_of
-from simulation.sources import Source, Sources
+from simulation.sources import Prepared, Source, Sources
 from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
@@ -183,6 +185,8 @@ class Simulator:
         blur = self._blur(scan, coherence)
         wide = scan if blur is None else blur.scan
         seen = seen_from_specimen(optics, tilt_mrad)
+        if self._method not in ("incoherent", "windowed"):
+            check_room(optics, self._specimen.cell_angstrom, self._interpolation if self._method == "prism" else 1)
         nodes = focal_nodes(seen, coherence.focal_spread_nm)
         measured = self._measure(nodes, wide.points_angstrom(), detectors)
         shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in measured.signals.items()}
@@ -219,13 +223,21 @@ class Simulator:
         )
         return made["diffraction"]
 
+    def prepared(self, beam_energy_ev: float) -> Prepared:
+        """The specimen's transmission functions at an energy, for those who propagate waves themselves."""
+        return self._sources.prepared(beam_energy_ev, self._tilt_mrad)
+
     def _check(self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, float]:
         if not isinstance(optics, Optics):
             raise InvalidParameter(f"optics is a {type(optics).__name__}; give instruments.Optics")
         if not isinstance(scan, GridScan | PointScan):
             raise InvalidParameter(f"scan is a {type(scan).__name__}; give a GridScan or a PointScan")
         check_aperture(optics, self.grid.cutoff_per_angstrom)
-        return check_detectors(detectors, self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev)))
+        wavelength = wavelength_angstrom(optics.beam_energy_ev)
+        clipped = check_detectors(detectors, self.grid.cutoff_mrad(wavelength))
+        if self._method != "incoherent":
+            check_not_empty(detectors, self.grid, wavelength)
+        return clipped
 
     def _blur(self, scan: Scan, coherence: Coherence) -> SourceBlur | None:
         if coherence.source_size_nm == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,6 +78,17 @@ class MultisliceSource:
             yield start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A specimen as it meets the beam: one set of transmission functions for each phonon configuration."""
+
+    specimens: list[Specimen]
+    transmissions: list[Transmissions]
+    grid: WaveGrid
+    specimen_tilt_mrad: tuple[float, float]
+    on: Backend
+
+
 class Sources:
     """Sources of one specimen (and its phonon configurations), made when first asked for and kept.
 
@@ -134,6 +146,11 @@ class Sources:
         made = WindowedSource(specimen, self._grid, candidate.window_px, self._on)
         self._keep(key, made)
         return made
+
+    def prepared(self, beam_energy_ev: float, specimen_tilt_mrad: tuple[float, float]) -> Prepared:
+        """All configurations for one energy."""
+        made = [self._transmissions(index, beam_energy_ev) for index in range(len(self.specimens))]
+        return Prepared(self.specimens, made, self._grid, specimen_tilt_mrad, self._on)
 
     def crystal(self, configuration: int) -> Crystal | None:
         """How a configuration repeats; None where it does not."""

@@ -1,5 +1,7 @@
 """What simulate accepts, refuses and returns."""
 
+from types import SimpleNamespace
+
 import ase
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from simulation import (
 )
 from simulation.backend import backend
 from simulation.coherence import gaussian_kernel, is_period
+from simulation.errors import ProbeOutgrowsCell
 from simulation.specimens import Specimen
 
 OPTICS = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25)
@@ -71,6 +74,47 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
 def test_bad_input_is_named(error, message, settings):
     with pytest.raises(error, match=message):
         image(**settings)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ase.Atoms("Au", cell=[[10, 0, 0], [5, 8.7, 0], [0, 0, 2]]), "leans by 5 angstrom.*orthogonal_cell"),
+        (lambda: ase.Atoms("Au"), r"cell lengths \(0.0, 0.0, 0.0\).*give the structure a cell"),
+        (lambda: SimpleNamespace(numbers=[79], positions=[[1, 1, 1]], cell=np.array([9.0, 9.0, -2])), "-2.0.*positive"),
+        (lambda: ase.Atoms("X", cell=(9, 9, 2)), r"atomic number 0; the tables hold 1 to 103 \(H to Lr\): replace"),
+        (lambda: ase.Atoms([104], cell=(9, 9, 2)), "atomic number 104"),
+        (lambda: ase.Atoms("Au", positions=[[np.nan, 0, 0]], cell=(9, 9, 2)), "atom 0 has a position.*delete it"),
+        (lambda: SimpleNamespace(numbers=[79.5], positions=[[1, 1, 1]], cell=np.array([9.0, 9, 2])), "whole.*79.5"),
+    ],
+)
+def test_bad_specimens_are_named(build, message):
+    with pytest.raises(InvalidSpecimen, match=message):
+        image(build())
+
+
+@pytest.mark.parametrize("value", [0, -0.2, np.nan, np.inf])
+def test_slices_and_pixels_have_a_positive_size(value):
+    for name in ("slice_thickness_nm", "sampling_nm"):
+        with pytest.raises(InvalidParameter, match=f"{name} = {value} must be a positive number of nm"):
+            image(**{name: value})
+
+
+def test_vacuum_is_a_specimen_and_cells_repeat_for_ever():
+    """Nothing scatters in an empty cell; a point outside the cell is one of a copy."""
+    assert float(image(ase.Atoms(cell=(10, 10, 2)))["haadf"][0]) == pytest.approx(0, abs=1e-9)
+    inside, outside = image(scan=PointScan([[0.52, 0.49], [2.52, -0.51]]))["haadf"]
+    assert float(inside) == pytest.approx(float(outside), rel=1e-5)
+
+
+def test_a_probe_needs_room():
+    wide = OPTICS.model_copy(update={"defocus_nm": 39.0})
+    with pytest.warns(ProbeOutgrowsCell, match=r"1.95 nm wide, more than the cell of 1.00 nm.*repeat.*2 times"):
+        image(optics=wide, method="multislice")
+    with pytest.raises(InvalidParameter, match=r"more than the window of 1.00 nm.*interpolation 2; use a smaller"):
+        image(gold() * (2, 2, 1), optics=wide, method="prism", interpolation=2)
+    with pytest.raises(MethodUnavailable, match="no window that holds the probe"):
+        image(optics=wide, method="windowed")
 
 
 def test_more_memory_than_there_is_is_refused_before_it_is_taken():
