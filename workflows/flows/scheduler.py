@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 POLL_S: Final = 1.0
+_IDLE_POLL_S: Final = 5.0
+"""While there is no schedule at all: asking costs the server and this process some ten milliseconds each time."""
 _COMING_COUNT: Final = 2
 _SUBMITTER: Final = "schedule"  # in the table of writes that must not happen twice
 log = logging.getLogger(__name__)
@@ -89,13 +91,14 @@ class Submitter:
 
 @dataclass
 class Scheduler:
-    """Looks every second for flow runs that are due, at whatever Prefect server there is."""
+    """Looks every second, or less often without schedules, for flow runs due at whatever Prefect server there is."""
 
     submitter: Submitter
     book: Callable[[], ScheduleBook | None]
     say: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
     _said: str | None = None
+    _pause_s: float = POLL_S
     _announced: set[str] = field(default_factory=set[str])
 
     def run(self) -> None:
@@ -109,7 +112,7 @@ class Scheduler:
                 except OrchestratorError as error:
                     silence = str(error)
             self._say_once(silence)
-            self.stop.wait(POLL_S)
+            self.stop.wait(self._pause_s)
 
     def _say_once(self, text: str | None) -> None:
         if text is not None and text != self._said:
@@ -118,6 +121,7 @@ class Scheduler:
 
     async def _look(self, book: ScheduleBook, client: PrefectClient) -> None:
         deployments = {deployment.id: deployment for deployment in await book.deployments(client)}
+        self._pause_s = POLL_S if deployments else _IDLE_POLL_S
         if not deployments:
             return
         for deployment in deployments.values():
