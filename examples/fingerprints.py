@@ -80,7 +80,8 @@ def structures(axes: Any, library: FingerprintLibrary, rng: np.random.Generator)
     entries = library.entries
     names = [entry.label.structure for entry in entries]
     true = names.index("1H with W")
-    pixel_a2 = np.prod(library.settings.images.scan.pixel_nm) * 100
+    width_nm, height_nm, _ = layer_candidates()[0].atoms.cell.lengths() / 10
+    pixel_a2 = float(width_nm * height_nm) * 100 / 32**2
     for axis, entry in zip(axes[:3], entries, strict=True):
         axis.imshow(entry.arrays["image.haadf"], cmap="gray", origin="lower")
         axis.set_title(f"fingerprint: {entry.label.structure}, HAADF")
