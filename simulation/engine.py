@@ -27,6 +27,7 @@ from simulation.error_check import ErrorCheck, ErrorEstimate, Signals, spread_of
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.images import Image, Images
 from simulation.method_choice import (
+    INTERPOLATING,
     INTERPOLATIONS,
     Candidate,
     Workload,
@@ -53,7 +54,7 @@ from simulation.windowed import smallest_side_nm
 
 _LARGEST_WINDOW_STEP = 2.0
 _HOPELESS = 1.5
-"""Error on the check probes alone, over the accuracy asked for, from which on a window is not tried on the others."""
+"""Error on the check probes alone, over the accuracy asked for, from which on the others are not tried."""
 _INCOHERENT_GRID_ANGSTROM = 40.0
 
 
@@ -93,8 +94,9 @@ def simulate(
 
     `atoms`: `ase.Atoms` or anything with its `numbers positions cell`, angstrom, orthogonal periodic cell, beam
     along +z. The wave grid has ceil(cell / sampling) pixels a side, FFT-friendly upwards unless `grid_shape_px`
-    fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor. `accuracy` bounds
-    the error that `method="auto"` accepts, as rms difference from multislice over the image's standard deviation.
+    fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor, or the distance of
+    partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
+    multislice over the image's standard deviation.
     `coherence` blurs by source size (`GridScan` only) and averages over focal spread. `precision="double"` propagates
     in complex128 and returns float64. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met at
     x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say
@@ -166,7 +168,7 @@ class Simulator:
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
-        self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method == "prism")
+        self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method in INTERPOLATING)
 
     @watched()
     def image(
@@ -254,7 +256,7 @@ class Simulator:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
         if self._method in ("auto", "windowed", "local_difference"):
             return self._first_good(nodes, points, detectors)
-        candidate = Candidate(self._method, self._interpolation if self._method == "prism" else 1, 0.0)
+        candidate = Candidate(self._method, self._interpolation if self._method in INTERPOLATING else 1, 0.0)
         return self._measure_by(candidate, nodes, points, detectors)
 
     def _first_good(
@@ -267,11 +269,13 @@ class Simulator:
         measured, smallest_px = None, 0.0
         tried = self._candidates(nodes[0][0], len(points) * len(nodes), detectors)
         for candidate in tried:
-            if candidate.window_px is not None and candidate is not tried[-1]:
-                if candidate.window_px[0] < smallest_px:
+            window_px = candidate.window_px
+            if (window_px or candidate.method == "partitioned_prism") and candidate is not tried[-1]:
+                if window_px and window_px[0] < smallest_px:
                     continue
                 ratio = self._errors.estimate(candidate, nodes[len(nodes) // 2][0], points, detectors, {}).ratio
-                smallest_px = candidate.window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
+                if window_px:
+                    smallest_px = window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
                 if ratio > _HOPELESS * self._accuracy:
                     continue
             measured = self._measure_by(candidate, nodes, points, detectors)

@@ -11,12 +11,17 @@ from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.difference_cost import difference_flops
 from simulation.errors import InvalidParameter, MethodUnavailable
+from simulation.partitioned_prism import partitioned_counts
 from simulation.prism import Layout, scattering_matrix_bytes
 from simulation.wave_grid import WaveGrid, fft_friendly
 
-METHODS = ("auto", "multislice", "prism", "periodic", "local_difference", "windowed", "incoherent")
+METHODS = ("auto", "multislice", "prism", "partitioned_prism", "periodic", "local_difference", "windowed", "incoherent")
+INTERPOLATING = ("prism", "partitioned_prism")
+"""Methods that take an interpolation."""
 INTERPOLATIONS = (1, 2, 4)
 """Interpolations of PRISM that `auto` considers."""
+PARENT_DISTANCES = (2, 4)
+"""Interpolations of partitioned PRISM that `auto` considers."""
 CHECK_POINT_COUNT = 12
 """Probes on which an approximate method is compared with multislice before `auto` accepts it."""
 
@@ -28,6 +33,7 @@ _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _TAIL_TRANSFORMS = 6
+_FEWEST_PARENTS = 12
 _TOLERANCE_STEPS = (2.0, 0.5)
 """Amplitudes left out of local differences, over the accuracy asked for."""
 _CHANNELS_COUNT = 2
@@ -66,7 +72,8 @@ class Candidate:
     @property
     def is_exact(self) -> bool:
         """Whether the result is that of multislice up to rounding."""
-        return self.method in ("multislice", "periodic") or (self.method == "prism" and self.interpolation == 1)
+        is_prism = self.method in ("prism", "partitioned_prism")
+        return self.method in ("multislice", "periodic") or (is_prism and self.interpolation == 1)
 
 
 def check_method(method: str, interpolation: int, accuracy: float) -> None:
@@ -93,7 +100,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
         (exact if interpolation == 1 else approximate).append(candidate)
     if workload.crystal is not None and (workload.has_bloch_matrix or _bloch_fits(workload, workload.crystal)):
         exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
-    approximate += windows(workload) + local_differences(workload)
+    approximate += windows(workload) + local_differences(workload) + partitions(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
     limit = _WORTH_APPROXIMATING * exact[0].work_flops - CHECK_POINT_COUNT * _propagation_flops(workload)
     worth = [candidate for candidate in approximate if candidate.work_flops < limit]
@@ -110,6 +117,19 @@ def windows(workload: Workload) -> list[Candidate]:
         for shape in dict.fromkeys(shapes)
         if fits(workload.grid, shape)
     ]
+
+
+def partitions(workload: Workload) -> list[Candidate]:
+    """Partitioned PRISM with parents near to far that fit into memory."""
+    found: list[Candidate] = []
+    for distance in PARENT_DISTANCES:
+        beams, parents, pixels = partitioned_counts(workload.grid, workload.optics, distance)
+        if parents < _FEWEST_PARENTS or 8 * parents * pixels > _MEMORY_SHARE * workload.memory_bytes:
+            continue
+        each = pixels * (8.0 * beams / _MATRIX_PRODUCT_GAIN + 5 * log2(pixels) + _ELEMENTWISE_FLOPS)
+        work = parents * _propagation_flops(workload) + workload.probe_count * each
+        found.append(Candidate("partitioned_prism", distance, work))
+    return found
 
 
 def local_differences(workload: Workload) -> list[Candidate]:

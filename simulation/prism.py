@@ -21,7 +21,7 @@ from simulation.probe import aperture_function, probe_spectrum
 from simulation.progress import batches
 from simulation.wave_grid import WaveGrid, fft_friendly
 
-_LARGEST_MEMORY_SHARE = 0.8
+LARGEST_MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def scattering_matrix_bytes(grid: WaveGrid, optics: Optics, interpolation: int) 
     layout = Layout.of(grid, interpolation)
     pixels = layout.stored.shape_px[0] * layout.stored.shape_px[1]
     if interpolation == 1:
-        pixels = len(_pixels_within(grid, layout.window))
+        pixels = len(pixels_within(grid, layout.window))
     return 8 * pixels * len(layout.beams(optics))
 
 
@@ -74,9 +74,9 @@ class ScatteringMatrix:
         self.semi_convergence_angle_mrad = optics.semi_convergence_angle_mrad
         self.grid = self._layout.window
         propagator = Propagator(optics, grid, specimen.thickness_angstrom, on)
-        exits = _exit_waves(self._beams, self._layout, grid, specimen, propagator, on)
+        exits = exit_waves(self._beams, self._layout, grid, specimen, propagator, on)
         if interpolation == 1:
-            self.pixels: NDArray[np.int64] | None = _pixels_within(grid, self.grid)
+            self.pixels: NDArray[np.int64] | None = pixels_within(grid, self.grid)
             self._waves = _in_fourier_space(exits, self.pixels, len(self._beams), on)
         else:
             self.pixels = None
@@ -158,10 +158,10 @@ def _periodic_parts(start: int, count: int, available: int) -> list[slice]:
 def check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend) -> None:
     """Refuse a scattering matrix too large for the device, before anything is computed for it."""
     needed = scattering_matrix_bytes(grid, optics, interpolation) * on.complex_bytes // 8
-    if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
+    if needed > LARGEST_MEMORY_SHARE * on.memory_bytes:
         raise InvalidParameter(
             f"the scattering matrix of PRISM with interpolation {interpolation} needs {needed / 2**30:.1f} GiB, above"
-            f" {_LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on {on.name};"
+            f" {LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on {on.name};"
             " use a larger interpolation, a smaller aperture, or method='multislice'"
         )
 
@@ -171,12 +171,12 @@ def squared_modulus(on: Backend, waves: Array) -> Array:
     return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
 
 
-def _pixels_within(grid: WaveGrid, window: WaveGrid) -> NDArray[np.int64]:
+def pixels_within(grid: WaveGrid, window: WaveGrid) -> NDArray[np.int64]:
     """Flat indices of the window grid's pixels up to the antialias cutoff of the wave grid."""
     return np.flatnonzero(window.squared_frequencies().ravel() <= grid.cutoff_per_angstrom**2)
 
 
-def _exit_waves(
+def exit_waves(
     beams: NDArray[np.int64],
     layout: Layout,
     grid: WaveGrid,

@@ -21,6 +21,7 @@ from simulation.incoherent import IncoherentSource
 from simulation.local_difference import LocalDifferenceSource, changed_slices
 from simulation.method_choice import Candidate
 from simulation.multislice import Propagator, Transmissions, propagate, transmissions
+from simulation.partitioned_prism import PartitionedMatrix, check_partitioned_memory
 from simulation.potential import PotentialModel
 from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
@@ -119,6 +120,8 @@ class Sources:
             return self.local_difference(configuration, optics, candidate.tolerance)
         if candidate.method == "multislice":
             return MultisliceSource(self._transmissions(configuration, optics.beam_energy_ev), self._grid, self._on)
+        if candidate.method == "partitioned_prism":
+            return self._partitioned_matrix(configuration, optics, candidate.interpolation)
         matrix = self.kept_matrix(configuration, optics, candidate.interpolation)
         if matrix is None:
             check_memory(optics, self._grid, candidate.interpolation, self._on)
@@ -221,6 +224,24 @@ class Sources:
         self._keep(_matrix_key(configuration, optics, _BLOCH), matrix)
         return matrix
 
+    def kept_partitioned_matrix(
+        self, configuration: int, optics: Optics, interpolation: int
+    ) -> PartitionedMatrix | None:
+        """Parents' waves that can image with these optics without propagating, if there are some."""
+        kept = self._kept.get(("partitioned", *_matrix_key(configuration, optics, interpolation)))
+        if not isinstance(kept, PartitionedMatrix):
+            return None
+        return kept if kept.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad else None
+
+    def _partitioned_matrix(self, configuration: int, optics: Optics, interpolation: int) -> PartitionedMatrix:
+        matrix = self.kept_partitioned_matrix(configuration, optics, interpolation)
+        if matrix is None:
+            check_partitioned_memory(optics, self._grid, interpolation, self._on)
+            specimen = self._transmissions(configuration, optics.beam_energy_ev)
+            matrix = PartitionedMatrix(optics, specimen, self._grid, interpolation, self._on)
+            self._keep(("partitioned", *_matrix_key(configuration, optics, interpolation)), matrix)
+        return matrix
+
     def kept_matrix(self, configuration: int, optics: Optics, interpolation: int) -> ScatteringMatrix | None:
         """A scattering matrix that can image with these optics without propagating, if there is one."""
         kept = self._kept.get(_matrix_key(configuration, optics, interpolation))
@@ -254,7 +275,7 @@ class Sources:
         return sum(each.bytes_count for each in self._kept.values())
 
 
-_Kept = Transmissions | ScatteringMatrix | BlochMatrix | WindowedSource | LocalDifferenceSource
+_Kept = Transmissions | ScatteringMatrix | PartitionedMatrix | BlochMatrix | WindowedSource | LocalDifferenceSource
 
 
 def _matrix_key(configuration: int, optics: Optics, interpolation: int) -> tuple[Any, ...]:

@@ -1,0 +1,82 @@
+"""A few parent plane waves against multislice: exact when all are parents, worse as they get fewer."""
+
+import ase
+import numpy as np
+import pytest
+
+from instruments.optics import Optics
+from simulation import AnnularDetector, GridScan, PixelatedDetector, PointScan, Simulator, simulate
+from simulation.method_choice import Workload, candidates
+from simulation.partitioned_prism import interpolation_weights, parent_beams, partitioned_counts
+from simulation.prism import scattering_matrix_bytes
+from simulation.wave_grid import WaveGrid
+from tests.unit.simulation.reference_cases import rms_over_std
+
+OPTICS = Optics(beam_energy_ev=80e3, semi_convergence_angle_mrad=28, defocus_nm=3, tilt_x_mrad=2)
+DETECTORS = {"adf": AnnularDetector(50, 110), "abf": AnnularDetector(12, 28)}
+SCAN = GridScan(0.1, 0.07, 1.5, 1.4, (5, 6))
+SETTINGS = {"sampling_nm": 0.02, "slice_thickness_nm": 0.25, "device": "cpu"}
+
+
+def crystal():
+    places = np.random.default_rng(5).uniform(0, 1, (60, 3)) * (18, 17, 10)
+    return ase.Atoms(f"Ti{len(places)}", positions=places, cell=(18, 17, 10), pbc=True)
+
+
+def partitioned(interpolation):
+    return simulate(
+        crystal(), OPTICS, SCAN, DETECTORS, method="partitioned_prism", interpolation=interpolation, **SETTINGS
+    )
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return simulate(crystal(), OPTICS, SCAN, DETECTORS, method="multislice", **SETTINGS)
+
+
+def test_more_parents_are_nearer_and_all_are_exact(exact):
+    errors = []
+    for interpolation in (5, 3, 2, 1):
+        made = partitioned(interpolation)
+        errors.append(max(rms_over_std(made[name], exact[name]) for name in DETECTORS))
+        if interpolation > 1:
+            assert made.attrs["method"] == "partitioned_prism"
+            assert errors[-1] <= made.attrs["error_estimate"] < 5 * errors[-1]
+    assert errors[-1] < 1e-4
+    assert errors[0] > 1.5 * errors[1] > 1.5 * 1.5 * errors[2], errors
+    assert errors[2] < 0.02
+
+
+def test_re_imaging_and_patterns():
+    simulator = Simulator(crystal(), method="partitioned_prism", interpolation=1, **SETTINGS)
+    simulator.image(OPTICS, PointScan([[0.3, 0.4]]), DETECTORS)
+    other = OPTICS.model_copy(update={"defocus_nm": -4.0, "semi_convergence_angle_mrad": 20.0})
+    points, detector = PointScan([[0.3, 0.4], [1.1, 1.3]]), {"cbed": PixelatedDetector(max_angle_mrad=60)}
+    fresh = simulate(crystal(), other, points, detector, method="multislice", **SETTINGS)
+    made = simulator.image(other, points, detector)["cbed"]
+    angles = {axis: fresh["cbed"][axis] for axis in ("detector_y", "detector_x")}
+    np.testing.assert_allclose(made, fresh["cbed"].sel(angles), atol=1e-5 * float(fresh["cbed"].max()))
+
+
+def test_memory_and_work_fall_with_the_parents():
+    grid = WaveGrid((400, 400), (20.0, 20.0))
+    optics = OPTICS.model_copy(update={"tilt_x_mrad": 0.0})
+    beams, parents, pixels = partitioned_counts(grid, optics, 4)
+    assert parents < beams / 9
+    assert 8 * parents * pixels < scattering_matrix_bytes(grid, optics, 1) / 6
+    thick = candidates(Workload(grid, optics, 400, 256, 2**40), frozenset())
+    assert any(each.method == "partitioned_prism" for each in thick)
+    few = candidates(Workload(grid, optics, 4, 4, 2**40), frozenset())
+    assert not any(each.method == "partitioned_prism" for each in few)
+
+
+def test_weights_hold_for_parents_and_linear_functions():
+    side = np.arange(-9, 10)
+    vectors = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
+    vectors = vectors[np.hypot(*vectors.T) <= 9]
+    parents = parent_beams(vectors, 4)
+    weights = interpolation_weights(vectors, vectors[parents])
+    np.testing.assert_allclose(weights[parents], np.eye(len(parents)), atol=1e-9)
+    np.testing.assert_allclose(weights @ vectors[parents], vectors, atol=1e-9)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
+    assert len(parent_beams(vectors, 1)) == len(vectors)
