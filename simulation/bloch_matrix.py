@@ -100,8 +100,12 @@ class BlochMatrix:
 
     def amplitudes(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> NDArray[Any]:
         """Of each plane wave of the aperture in each probe, (points, beams)."""
-        turns = points_angstrom @ self.vectors.frequencies(self.vectors.beams)[:, ::-1].T
-        return (self._coefficients(optics) * np.exp(-2j * np.pi * turns)).astype(self._on.complex_type)
+        turns: list[NDArray[Any]] = []
+        for axis, extent in enumerate(self.grid.extent_angstrom):
+            orders, which = np.unique(self.vectors.beams[:, axis], return_inverse=True)
+            ramp = np.exp(-2j * np.pi / extent * points_angstrom[:, 1 - axis, None] * orders)
+            turns.append(ramp.astype(self._on.complex_type)[:, which])
+        return turns[0] * turns[1] * self._coefficients(optics).astype(self._on.complex_type)
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
