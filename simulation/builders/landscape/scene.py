@@ -115,8 +115,8 @@ class Landscape:
         """The atoms of a field as `ase.Atoms`, positions from its corner of lowest x and y.
 
         Fields that overlap hold the same atoms where they do. The cell repeats for the simulation only: within a
-        probe's width of the border an image is not that of the landscape. Raises `InvalidSpecimen` on a bar, where
-        there is nothing but vacuum, and for fields above `LARGEST_FIELD_NM2`.
+        probe's width of the border an image is not that of the landscape. A hole gives a cell without atoms, which
+        is imaged like any other. Raises `InvalidSpecimen` on a bar, and for fields above `LARGEST_FIELD_NM2`.
         """
         area_nm2 = positive("width_nm", width_nm, "nm") * positive("height_nm", height_nm, "nm")
         if not (isfinite(x_nm) and isfinite(y_nm)):
@@ -136,8 +136,6 @@ class Landscape:
         parts += [self._particle_atoms(particle, *field) for particle in self.particles(*field)]
         numbers = np.concatenate([part[0] for part in parts])
         positions = np.concatenate([part[1] for part in parts])
-        if len(numbers) == 0:
-            raise InvalidSpecimen(f"there is nothing but vacuum at ({x_nm:.0f}, {y_nm:.0f}) nm; see overview")
         local = positions - (10 * x_nm, 10 * y_nm, 0.0)
         lengths = (10 * width_nm, 10 * height_nm, 10 * self.depth_nm)
         return placed(numbers, local, lengths, name="landscape", seed=self.config.seed, corner_nm=(x_nm, y_nm))

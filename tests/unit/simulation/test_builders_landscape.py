@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 from scipy.spatial import cKDTree
 
-from simulation import InvalidParameter, InvalidSpecimen
+from instruments.optics import Optics
+from simulation import AnnularDetector, GridScan, InvalidParameter, InvalidSpecimen, simulate
 from simulation.builders import Landscape, LandscapeConfig
 from simulation.builders.landscape.places import uniform_at
 
@@ -107,14 +108,21 @@ def test_draws_by_place_are_even():
     assert ((counts - 1000) ** 2 / 1000).sum() < 50  # chi squared of 19 degrees of freedom: 1 in 10,000
 
 
-def test_places_without_atoms_are_refused_in_words(landscape):
+def test_a_hole_is_imaged_as_vacuum():
+    empty = Landscape(CONFIG.model_copy(update={"flakes_per_um2": 0.0})).atoms(0, 0, 2, 2)
+    assert len(empty) == 0
+    optics = Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20)
+    rings = {"adf": AnnularDetector(25, 40), "bf": AnnularDetector(0, 25)}
+    images = simulate(empty, optics, GridScan(0.5, 0.5, 1, 1, (2, 2)), rings, sampling_nm=0.02)
+    assert images["adf"].values == pytest.approx(np.zeros((2, 2)), abs=1e-9)
+    assert images["bf"].values == pytest.approx(np.ones((2, 2)), rel=1e-5)
+
+
+def test_places_that_cannot_be_seen_are_refused_in_words(landscape):
     with pytest.raises(InvalidSpecimen, match=r"\(9995, 0\) nm meets an opaque grid bar; move"):
         landscape.atoms(9995, 0, 5, 5)
     with pytest.raises(InvalidParameter, match=r"40000 nm2 is above 10000 nm2; make it smaller"):
         landscape.atoms(0, 0, 200, 200)
-    empty = Landscape(CONFIG.model_copy(update={"flakes_per_um2": 0.0}))
-    with pytest.raises(InvalidSpecimen, match="nothing but vacuum"):
-        empty.atoms(0, 0, 2, 2)  # the middle of a hole
     with pytest.raises(ValidationError, match=r"hole_diameter_nm = 3000\.0 nm must be below hole_pitch_nm"):
         LandscapeConfig(seed=1, hole_diameter_nm=3000)
     with pytest.raises(ValidationError, match="unknown flake_material"):
