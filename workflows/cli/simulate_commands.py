@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 
 from orchestrator.errors import SpecError
 from simulation import FrozenPhonons, SimulationError, reporting
+from simulation.errors import ProbeOutgrowsCell
 from simulation.method_choice import METHODS
 from workflows.cli.app import app
 from workflows.cli.fail import INTERRUPTED, explained
@@ -53,7 +55,7 @@ def simulate(
         str | None, typer.Option("--zone-axis", metavar="U,V,W", help="lattice direction along the beam")
     ] = None,
     repeat: Annotated[
-        str | None, typer.Option("--repeat", metavar="X,Y,Z", help="default: 2 nm wide, once along the beam")
+        str | None, typer.Option("--repeat", metavar="X,Y,Z", help="default: 2 nm or the probe wide, once deep")
     ] = None,
     thickness_nm: Annotated[
         float | None, typer.Option("--thickness-nm", help="instead of Z: nearest whole cells")
@@ -96,15 +98,17 @@ def simulate(
     Example: stempilot simulate SrTiO3 --optics beam_energy_ev=2e5,semi_convergence_angle_mrad=25 --out sto.nxs
     """  # fmt: skip
     places, begun = targets(out, overwrite=overwrite), datetime.now(UTC)
+    commanded = optics_of(optics or [])
     asked = StructureRequest(
         name=structure,
         zone_axis=_whole(zone_axis, "--zone-axis U,V,W", 3),
         repeat=_whole(repeat, "--repeat X,Y,Z", 3),
         thickness_nm=thickness_nm,
         vacuum_nm=vacuum_nm,
+        optics=commanded,
     )
     request = Request(
-        optics=optics_of(optics or []),
+        optics=commanded,
         coherence=coherence_of(coherence or []),
         detectors=detectors_of(detector or []),
         field_of_view_nm=field_of_view_nm,
@@ -121,7 +125,8 @@ def simulate(
         },
     )  # fmt: skip
     try:
-        with terminable(), reporting(RichBar.if_seen()):
+        with terminable(), reporting(RichBar.if_seen()), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", ProbeOutgrowsCell)
             atoms = built(asked)
             made = simulated(atoms, request)
             written = write(places, atoms, made, begun, {"command": sys.argv[1:]})
@@ -130,7 +135,7 @@ def simulate(
     except KeyboardInterrupt:
         print("stempilot: interrupted; nothing was written", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    document = _document(atoms, made, written)
+    document = _document(atoms, made, written, [str(warning.message) for warning in warned])
     print(json.dumps(document) if as_json else _told(document, atoms))
 
 
@@ -162,7 +167,7 @@ def _phonons(count: int, displacements: str | None) -> FrozenPhonons | None:
         raise SpecError(str(error)) from error
 
 
-def _document(atoms: Built, made: Simulated, written: Written) -> dict[str, Any]:
+def _document(atoms: Built, made: Simulated, written: Written, warned: list[str]) -> dict[str, Any]:
     attributes = made.images.attrs
     estimate = attributes["error_estimate"]
     images = {
@@ -187,7 +192,7 @@ def _document(atoms: Built, made: Simulated, written: Written) -> dict[str, Any]
         "method": attributes["method"],
         "error_estimate": None if estimate != estimate else estimate,
         "clipped_outer_mrad": json.loads(attributes["clipped_outer_mrad"]),
-        "notes": list(atoms.notes),
+        "notes": [*atoms.notes, *warned],
         "images": images,
     }
 

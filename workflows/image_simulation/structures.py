@@ -9,15 +9,17 @@ from typing import Any, Final
 
 import numpy as np
 
+from instruments import Optics
 from orchestrator.errors import SpecError
 from simulation import InvalidSpecimen
 from simulation.builders import CRYSTALS, LAYERS, crystal, monolayer
 from simulation.builders.lattice_filling import with_vacuum
 from simulation.builders.zone_axes import oriented_cell
+from simulation.probe_size import probe_width_nm
 from simulation.specimens import orthogonal_cell, read_structure
 
 LEAST_SIDE_NM: Final = 2.0
-"""Cells are repeated at least to this side where nothing else is asked, so that the probe does not meet itself."""
+"""Cells are repeated at least to this side where nothing else is asked, and further for a wider probe."""
 LARGEST_ATOM_COUNT: Final = 2_000_000
 
 
@@ -30,6 +32,8 @@ class StructureRequest:
     repeat: tuple[int, int, int] | None = None
     thickness_nm: float | None = None
     vacuum_nm: float = 0.0
+    optics: Optics | None = None
+    """Cells are repeated until the probe has room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,4 +123,7 @@ def _repeat(request: StructureRequest, unit: Any) -> tuple[int, int, int]:
         if not 0 < request.thickness_nm <= 1e4:
             raise SpecError(f"--thickness-nm {request.thickness_nm:g}: give more than 0, up to 10000 nm")
         layers = max(1, round(request.thickness_nm / depth_nm))
-    return ceil(LEAST_SIDE_NM / width_nm - 1e-6), ceil(LEAST_SIDE_NM / height_nm - 1e-6), layers
+    least_nm = LEAST_SIDE_NM
+    if request.optics is not None:
+        least_nm = max(least_nm, probe_width_nm(request.optics, layers * depth_nm + 2 * request.vacuum_nm))
+    return ceil(least_nm / width_nm - 1e-6), ceil(least_nm / height_nm - 1e-6), layers

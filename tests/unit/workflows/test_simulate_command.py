@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from instruments import Optics
 from orchestrator.catalogue.nexus_reader import decode
 from orchestrator.errors import SpecError
 from simulation import AnnularDetector, SegmentedDetector
@@ -30,7 +32,7 @@ def ran(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["simulate", *map(str, arguments)])
 
 
-def document(*arguments: object) -> dict[str, object]:
+def document(*arguments: object) -> dict[str, Any]:
     done = ran(*arguments, "--json")
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
@@ -91,6 +93,12 @@ def test_a_picture_alone_and_nothing_replaced_unasked(tmp_path: Path) -> None:
     before = out.read_bytes()
     assert ran("SrTiO3", "--optics", OPTICS, *QUICK, "--out", out).exit_code == 2
     assert out.read_bytes() == before
+
+
+def test_what_the_simulator_warns_of_is_a_note(tmp_path: Path) -> None:
+    told = document("SrTiO3", "--optics", OPTICS, *QUICK, "--repeat", "1,1,1", "--optics", "defocus_nm=20",
+                    "--out", tmp_path / "sto.png")  # fmt: skip
+    assert any("it meets itself round the edge" in note for note in told["notes"])
 
 
 def test_who_interrupts_it_finds_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +196,8 @@ def test_structures_are_made_orthogonal_turned_and_repeated(tmp_path: Path) -> N
     assert (made.repeat, len(made.unit), len(made.atoms)) == ((7, 4, 2), 8, 8 * 56)
     assert made.cell_nm == pytest.approx((2.2323, 2.2094, 2 * 0.5185 + 1.0), abs=1e-4)
     assert made.notes == ("cell not orthogonal: replaced by its orthogonal supercell of 8 atoms",)
+    wide = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30, defocus_nm=50)
+    assert built(StructureRequest(name=str(path), optics=wide)).repeat == (10, 6, 1)
     turned = built(StructureRequest(name=str(path), zone_axis=(1, 0, 0), repeat=(1, 1, 1)))
     assert turned.cell_nm[2] == pytest.approx(0.3189)
     leaning = POSCAR.replace("0 0 5.185", "1 0 5.185")
