@@ -43,12 +43,16 @@ def test_a_column_of_ten_nanometres_leans_as_if_its_atoms_were_rotated():
     assert Optics.model_validate_json(ours.attrs["optics"]) == OPTICS
 
 
-@pytest.mark.parametrize("method", ["multislice", "prism", "periodic", "windowed", "incoherent"])
+@pytest.mark.parametrize(
+    "method", ["multislice", "prism", "partitioned_prism", "periodic", "local_difference", "windowed", "incoherent"]
+)
 def test_every_method_leans_the_same_way_and_undoes_a_tilted_beam(method):
     """A column of carbon whose foot lies 0.05 nm towards +x: the signal moves there, as with the beam to -x."""
     z = np.arange(12) * 2.08 + 0.5
     column = ase.Atoms("C12", positions=np.column_stack([z * 0 + 3, z * 0 + 3, z]), cell=(6, 6, 25), pbc=True)
     atoms = column * (2, 2, 1)
+    if method == "local_difference":
+        atoms.numbers[-1] = 14
     points = PointScan([[0.22, 0.3], [0.26, 0.3], [0.3, 0.3], [0.34, 0.3], [0.38, 0.3]])
     detectors = {"adf": AnnularDetector(30, 41)}
     simulator = Simulator(atoms, method=method, sampling_nm=0.02, accuracy=0.05, device="cpu")
