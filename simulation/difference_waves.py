@@ -27,6 +27,8 @@ _SAMPLED_BEYOND = 0.5
 _ROUNDING_SHARE = 1e-6
 SMALLEST_TOLERANCE = {"single": 1e-3, "double": 1e-6}
 """Below this, rounding decides which waves are taken."""
+LARGEST_TOLERANCE = 0.5
+"""Above this no wave need be left."""
 
 
 class DifferenceWaves:

@@ -237,8 +237,9 @@ class Simulator:
         check_aperture(optics, self.grid.cutoff_per_angstrom)
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
         clipped = check_detectors(detectors, self.grid.cutoff_mrad(wavelength))
-        if self._method != "incoherent":
-            check_not_empty(detectors, self.grid, wavelength)
+        if self._method == "incoherent":  # knows no waves, so nothing of a ring is cut off
+            return {}
+        check_not_empty(detectors, self.grid, wavelength)
         return clipped
 
     def _blur(self, scan: Scan, coherence: Coherence) -> SourceBlur | None:

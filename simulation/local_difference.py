@@ -21,11 +21,11 @@ from simulation.bloch_matrix import BlochMatrix
 from simulation.bloch_waves import BlochVectors, BlochWaves
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector, SegmentedDetector, channel_masks
-from simulation.difference_waves import SMALLEST_TOLERANCE, DifferenceWaves
+from simulation.difference_waves import LARGEST_TOLERANCE, SMALLEST_TOLERANCE, DifferenceWaves
 from simulation.electron import wavelength_angstrom
 from simulation.multislice import Transmissions, transmissions
 from simulation.potential import PotentialModel
-from simulation.progress import batches
+from simulation.progress import batches, steps
 from simulation.slices import EMPTY, owners
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -57,13 +57,13 @@ class LocalDifferenceSource:
         `tolerance` is the amplitude left out of the sources; `optics` gives energy, tilt and the largest aperture.
         """
         self._on, self.grid = on, grid
-        self.tolerance = max(tolerance, SMALLEST_TOLERANCE[on.precision])
+        self.tolerance = min(max(tolerance, SMALLEST_TOLERANCE[on.precision]), LARGEST_TOLERANCE)
         self.semi_convergence_angle_mrad = optics.semi_convergence_angle_mrad
         self._wavelength = wavelength_angstrom(optics.beam_energy_ev)
         vectors = BlochVectors(optics, defective.crystal.repeats, grid, every=True)
         waves = BlochWaves(optics, unit, defective.crystal, vectors, on)
         differences = DifferenceWaves(waves, self.tolerance, on)
-        for depth in defective.slices:
+        for depth in steps(defective.slices, "changed slices"):
             differences.cross(depth)
             differences.meet(*(_at(slices, depth, on) for slices in changed))
         differences.cross(len(unit.order))

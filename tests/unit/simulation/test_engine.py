@@ -1,5 +1,6 @@
 """What simulate accepts, refuses and returns."""
 
+import json
 from types import SimpleNamespace
 
 import ase
@@ -250,3 +251,14 @@ def test_periods_are_found_in_the_structure():
     assert is_period(crystal, 1, 4.0)
     crystal.numbers[0] = 8
     assert not is_period(crystal, 0, 3.0)
+
+
+def test_only_waves_are_clipped_at_the_cutoff():
+    """A ring beyond the cutoff of the grid ends there, but not for atoms that scatter without a grid."""
+    wide = {"x": AnnularDetector(60, 400)}
+    clipped = image(detectors=wide, method="multislice")
+    assert json.loads(clipped.attrs["clipped_outer_mrad"]) == {"x": pytest.approx(81.1, abs=0.1)}
+    whole = image(detectors=wide, method="incoherent")
+    assert json.loads(whole.attrs["clipped_outer_mrad"]) == {}
+    narrow = image(detectors={"x": AnnularDetector(60, 81.1)}, method="incoherent")
+    assert whole["x"].item() > 1.5 * narrow["x"].item()
