@@ -132,7 +132,7 @@ def test_differences_of_a_changed_site_forget_too():
     def doped():
         atoms = crystal(4)
         atoms.numbers[0] = 42
-        return Simulator(atoms, method="local_difference", **SETTINGS)
+        return Simulator(atoms, method="local_difference", **(SETTINGS | {"accuracy": 1e-3}))
 
     names = ("energy", "larger angle", "smaller angle", "beam tilt x", "specimen tilt y", "defocus", "scan", "detector")
     used, unchanged = doped(), signals(doped(), {})
