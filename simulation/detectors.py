@@ -68,6 +68,7 @@ class PixelatedDetector:
 
 
 Detector = AnnularDetector | SegmentedDetector | PixelatedDetector
+_AXES = frozenset({"x", "y", "point", "detector_y", "detector_x"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,8 @@ def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> di
         raise InvalidParameter('no detectors given; give at least one, such as {"haadf": AnnularDetector(80, 160)}')
     clipped: dict[str, float] = {}
     for name, detector in detectors.items():
+        if name in _AXES:
+            raise InvalidParameter(f"a detector called {name!r} cannot be told from that axis; give it another name")
         if isinstance(detector, PixelatedDetector):
             continue
         if not isinstance(detector, AnnularDetector | SegmentedDetector):

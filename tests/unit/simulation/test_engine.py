@@ -46,13 +46,14 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
     ("error", "message", "settings"),
     [
         (InvalidParameter, "no detectors given", {"detectors": {}}),
+        (InvalidParameter, "called 'y' cannot be told", {"detectors": {"y": AnnularDetector(60, 100)}}),
         (
             InvalidParameter,
-            "'x' starts at 1600 mrad, beyond the antialias",
-            {"detectors": {"x": AnnularDetector(1600, 1700)}},
+            "'d' starts at 1600 mrad, beyond the antialias",
+            {"detectors": {"d": AnnularDetector(1600, 1700)}},
         ),
-        (InvalidParameter, "'x' is a int", {"detectors": {"x": 3}}),
-        (InvalidParameter, "exceeds the wave grid", {"detectors": {"x": PixelatedDetector(shape_px=(99, 9))}}),
+        (InvalidParameter, "'d' is a int", {"detectors": {"d": 3}}),
+        (InvalidParameter, "exceeds the wave grid", {"detectors": {"d": PixelatedDetector(shape_px=(99, 9))}}),
         (InvalidParameter, "give a GridScan or a PointScan", {"scan": [[0, 0]]}),
         (InvalidParameter, "give instruments.Optics", {"optics": {"beam_energy_ev": 6e4}}),
         (InvalidParameter, "semi-convergence angle 25 mrad is beyond", {"sampling_nm": 0.1}),
@@ -62,11 +63,11 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (InvalidParameter, "no rms displacement for Au", {"phonons": FrozenPhonons(2, {"Si": 0.01})}),
         (InvalidParameter, "unknown device 'tpu'", {"device": "tpu"}),
         (MethodUnavailable, "unknown method 'magic'; choose one of auto, multislice, prism", {"method": "magic"}),
-        (MethodUnavailable, "knows no diffraction", {"method": "incoherent", "detectors": {"x": PixelatedDetector()}}),
+        (MethodUnavailable, "knows no diffraction", {"method": "incoherent", "detectors": {"d": PixelatedDetector()}}),
         (
             MethodUnavailable,
             "within the aperture of 25",
-            {"method": "incoherent", "detectors": {"x": AnnularDetector(9, 40)}},
+            {"method": "incoherent", "detectors": {"d": AnnularDetector(9, 40)}},
         ),
         (InvalidSpecimen, "give at least one", {"phonons": []}),
         (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),
@@ -255,10 +256,10 @@ def test_periods_are_found_in_the_structure():
 
 def test_only_waves_are_clipped_at_the_cutoff():
     """A ring beyond the cutoff of the grid ends there, but not for atoms that scatter without a grid."""
-    wide = {"x": AnnularDetector(60, 400)}
+    wide = {"d": AnnularDetector(60, 400)}
     clipped = image(detectors=wide, method="multislice")
-    assert json.loads(clipped.attrs["clipped_outer_mrad"]) == {"x": pytest.approx(81.1, abs=0.1)}
+    assert json.loads(clipped.attrs["clipped_outer_mrad"]) == {"d": pytest.approx(81.1, abs=0.1)}
     whole = image(detectors=wide, method="incoherent")
     assert json.loads(whole.attrs["clipped_outer_mrad"]) == {}
-    narrow = image(detectors={"x": AnnularDetector(60, 81.1)}, method="incoherent")
-    assert whole["x"].item() > 1.5 * narrow["x"].item()
+    narrow = image(detectors={"d": AnnularDetector(60, 81.1)}, method="incoherent")
+    assert whole["d"].item() > 1.5 * narrow["d"].item()
