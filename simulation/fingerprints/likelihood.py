@@ -1,10 +1,11 @@
-"""Poisson log-likelihoods of counts, averaged over what is not known: scale, shift, rotation, background.
+"""Log-likelihoods of counts, averaged over what is not known: scale, shift, rotation, background.
 
 Each function returns a `Fit`: the log-likelihood averaged over the unknowns, and the mean counts that fit best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,39 @@ _CONVERGED = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """What is uncertain besides Poisson's noise: the scale of all counts, and the fingerprint, pixel by pixel.
+
+    Both are standard deviations over means, of gamma distributions. With an error of the fingerprint counts are
+    negative binomial: a mean m has variance m + (error m)^2.
+    """
+
+    scale_uncertainty: float
+    model_error: float = 0.0
+
+    def log_factor(self, mean: Counts) -> Counts:
+        """What counts are multiplied with in the log-likelihood of a mean; ln m without an error of the model."""
+        return np.log(np.maximum(mean, _DARKEST)) - np.log1p(self.model_error**2 * mean)
+
+    def log_rest(self, mean: Counts) -> Counts:
+        """What else depends on the mean; -m without an error of the model."""
+        variance = self.model_error**2
+        return -mean if variance == 0 else -np.log1p(variance * mean) / variance
+
+    def log_constant(self, counts: Counts) -> float:
+        """What does not depend on the mean."""
+        found = -np.sum(gammaln(counts + 1))
+        if self.model_error > 0:
+            k = self.model_error**-2
+            found += np.sum(gammaln(counts + k) - gammaln(k) - counts * np.log(k))
+        return float(found)
+
+    def dilution(self, mean: Counts) -> Counts:
+        """Variance over mean."""
+        return 1 + self.model_error**2 * mean
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """`expected`: mean counts in the shape of what was measured. `fitted_count`: unknowns taken from these counts."""
 
@@ -33,7 +67,7 @@ def fit_images(
     counts: list[Counts],
     fractions: list[Counts],
     electrons_e_per_px: float,
-    uncertainty: float,
+    noise: Noise,
     max_shift_px: tuple[int, int],
     quarter_turns: tuple[int, ...],
 ) -> Fit:
@@ -41,66 +75,84 @@ def fit_images(
 
     Arrays are (channels, rows, columns); shifts wrap round and reach `max_shift_px` either way.
     """
-    total = float(sum(each.sum() for each in counts))
-    sums = float(sum(each.sum() for each in fractions))
-    scale, spread = _scale(total, electrons_e_per_px * sums, uncertainty)
-    best, terms = (-np.inf, 0, 0, 0), []
     rows, columns = (_shifts(n, reach) for n, reach in zip(counts[0].shape[-2:], max_shift_px, strict=True))
-    for turns in quarter_turns:
-        logarithms = [np.log(np.maximum(turned(each, turns), _DARKEST)) for each in fractions]
-        allowed = _correlation(counts, logarithms)[np.ix_(rows, columns)]
-        terms.append(allowed.ravel())
-        row, column = np.unravel_index(int(np.argmax(allowed)), allowed.shape)
-        best = max(best, (float(allowed[row, column]), turns, int(rows[row]), int(columns[column])))
-    found = np.concatenate(terms)
-    likelihood = float(logsumexp(found) - np.log(len(found))) + _rest(counts, electrons_e_per_px) + scale.log_factor
-    moved = [np.roll(turned(each, best[1]), best[2:], axis=(-2, -1)) for each in fractions]
-    return Fit(likelihood, [each * electrons_e_per_px * scale.best for each in moved], spread)
+
+    def arranged(scale: float) -> Counts:
+        means = [electrons_e_per_px * scale * each for each in fractions]
+        factors, rest = [noise.log_factor(each) for each in means], sum(noise.log_rest(each).sum() for each in means)
+        found = [_correlation(counts, [turned(each, turns) for each in factors]) for turns in quarter_turns]
+        return np.stack([each[np.ix_(rows, columns)] for each in found]) + rest
+
+    def moved(index: int) -> list[Counts]:
+        turn, row, column = np.unravel_index(index, (len(quarter_turns), len(rows), len(columns)))
+        shift = int(rows[row]), int(columns[column])
+        return [np.roll(turned(each, quarter_turns[turn]), shift, axis=(-2, -1)) for each in fractions]
+
+    return _averaged(counts, electrons_e_per_px, noise, arranged, moved)
 
 
-def fit_pattern(
-    counts: Counts, fractions: Counts, electrons: float, uncertainty: float, turns_deg: tuple[float, ...]
-) -> Fit:
+def fit_pattern(counts: Counts, fractions: Counts, electrons: float, noise: Noise, turns_deg: tuple[float, ...]) -> Fit:
     """One pattern or several, (..., rows, columns), averaged over the rotations that it may have."""
-    scale, spread = _scale(float(counts.sum()), electrons * float(fractions.sum()), uncertainty)
-    candidates = [rotated(fractions, turn) for turn in turns_deg]
-    terms = [float(np.sum(counts * np.log(np.maximum(each, _DARKEST)))) for each in candidates]
-    likelihood = float(logsumexp(terms) - np.log(len(terms))) + _rest([counts], electrons) + scale.log_factor
-    return Fit(likelihood, [candidates[int(np.argmax(terms))] * electrons * scale.best], spread)
+    rotations = [rotated(fractions, turn) for turn in turns_deg]
+
+    def arranged(scale: float) -> Counts:
+        means = [electrons * scale * each for each in rotations]
+        return np.array([np.sum(counts * noise.log_factor(mean) + noise.log_rest(mean)) for mean in means])
+
+    return _averaged([counts], electrons, noise, arranged, lambda index: [rotations[index]])
+
+
+def _averaged(
+    counts: list[Counts],
+    electrons: float,
+    noise: Noise,
+    arranged: Callable[[float], Counts],
+    moved: Callable[[int], list[Counts]],
+) -> Fit:
+    """Over the scale and all arrangements alike.
+
+    `arranged` gives the log-likelihood at a scale, its constant left out, of every arrangement, `moved` the fractions
+    in one of them. Without an error of the model the integral over the scale is exact, with one it is Laplace's.
+    """
+    terms = arranged(1.0)
+    best = int(np.argmax(terms))
+    together = np.concatenate([each.ravel() for each in counts])
+    mean = electrons * np.concatenate([each.ravel() for each in moved(best)])
+    scale = _scale(together, mean, noise)
+    if noise.model_error == 0:
+        terms = terms + float(together.sum()) * np.log(scale.best) + (1 - scale.best) * float(mean.sum())
+    else:
+        terms = arranged(scale.best)
+        best = int(np.argmax(terms))
+    likelihood = float(logsumexp(terms) - np.log(terms.size)) + noise.log_constant(together) + scale.log_weight
+    return Fit(likelihood, [electrons * scale.best * each for each in moved(best)], scale.fitted_count)
 
 
 def fit_spectrum(
-    counts: Counts, fractions: Counts, losses_ev: NDArray[np.float64], electrons: float, uncertainty: float
+    counts: Counts, fractions: Counts, losses_ev: NDArray[np.float64], electrons: float, noise: Noise
 ) -> Fit:
     """Edges over a power law A E^-r of unknown height and exponent, and of the edges' unknown scale.
 
     Averaged by Laplace's method: the maximum, and the curvature there; flat in ln A and r, normal in ln scale.
     """
-    edges = electrons * fractions
     law = np.stack([np.ones_like(losses_ev), -np.log(losses_ev / losses_ev[0])])
-    free_scale = uncertainty > 0
-    height = np.maximum(counts - edges, 0.1)
-    weight = np.sqrt(np.maximum(counts, 1))
-    slope, start = np.polyfit(law[1], np.log(height), 1, w=weight)
+    lines = _Lines(counts, electrons * fractions, law, noise)
+    height = np.maximum(counts - lines.edges, 0.1)
+    slope, start = np.polyfit(law[1], np.log(height), 1, w=np.sqrt(np.maximum(counts, 1)))
     parameters = np.array([start, slope, 0.0])
-    prior = np.diag([0.0, 0.0, 1 / uncertainty**2 if free_scale else 1.0])
-    value = _spectrum_value(counts, edges, law, parameters, prior)
+    value = lines.value(parameters)
     for _ in range(_STEPS):
-        mean, jacobian = _spectrum_model(edges, law, parameters)
-        jacobian[2] *= free_scale
-        gradient = jacobian @ (counts / mean - 1) - prior @ parameters
-        information = (jacobian / mean) @ jacobian.T + prior
+        gradient, information = lines.slopes(parameters)
         step = np.asarray(np.linalg.solve(information, gradient), np.float64)
-        parameters, value, gain = _climbed(counts, edges, law, parameters, prior, step, value)
+        parameters, value, gain = lines.climbed(parameters, step, value)
         if gain < _CONVERGED:
             break
-    mean, jacobian = _spectrum_model(edges, law, parameters)
-    jacobian[2] *= free_scale
-    information = (jacobian / mean) @ jacobian.T + prior
-    curvature = np.linalg.slogdet(information)[1] - (2 * np.log(1 / uncertainty) if free_scale else 0.0)
-    likelihood = value - float(np.sum(gammaln(counts + 1))) - 0.5 * float(curvature)
-    fitted = float(np.trace(np.linalg.solve(information, information - prior)))
-    return Fit(likelihood, [mean], fitted)
+    _, information = lines.slopes(parameters)
+    uncertainty = noise.scale_uncertainty
+    curvature = np.linalg.slogdet(information)[1] + (2 * np.log(uncertainty) if uncertainty > 0 else 0.0)
+    likelihood = value + noise.log_constant(counts) - 0.5 * float(curvature)
+    fitted = float(np.trace(np.linalg.solve(information, information - lines.prior)))
+    return Fit(likelihood, [lines.model(parameters)[0]], fitted)
 
 
 def turned(image: Counts, quarter_turns: int) -> Counts:
@@ -128,26 +180,36 @@ def rotated(pattern: Counts, turn_deg: float) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    log_factor: float
     best: float
+    log_weight: float
+    fitted_count: float
 
 
-def _scale(total: float, expected: float, uncertainty: float) -> tuple[_Scale, float]:
-    """The factor of the likelihood that holds the scale, averaged over a gamma distribution of mean 1; best scale.
+def _scale(counts: Counts, mean: Counts, noise: Noise) -> _Scale:
+    """The likeliest scale of the mean, and the log of the integral over scales relative to the likelihood there.
 
-    Exact: integral of s^C exp(-s M) over a gamma density of shape k = 1 / uncertainty^2.
+    The prior is a gamma distribution of mean 1 and shape k = 1 / uncertainty^2. For Poisson's noise the integral of
+    s^C exp(-s M) over it is known; else by the curvature at the maximum.
     """
-    if uncertainty == 0:
-        return _Scale(-expected, 1.0), 0.0
-    k = uncertainty**-2
-    log_factor = k * np.log(k) - gammaln(k) + gammaln(k + total) - (k + total) * np.log(k + expected)
-    return _Scale(float(log_factor), (k + total) / (k + expected)), expected / (k + expected)
-
-
-def _rest(counts: list[Counts], electrons: float) -> float:
-    """What does not depend on the fingerprint."""
-    total = sum(each.sum() for each in counts)
-    return float(total * np.log(electrons) - sum(np.sum(gammaln(each + 1)) for each in counts))
+    if noise.scale_uncertainty == 0:
+        return _Scale(1.0, 0.0, 0.0)
+    k, total, expected = noise.scale_uncertainty**-2, float(counts.sum()), float(mean.sum())
+    best = (k + total) / (k + expected)
+    if noise.model_error == 0:
+        integral = k * np.log(k) - gammaln(k) + gammaln(k + total) - (k + total) * np.log(k + expected)
+        return _Scale(best, float(integral - total * np.log(best) + best * expected), expected / (k + expected))
+    curvature = data = 1.0
+    for _ in range(_STEPS):
+        diluted = noise.dilution(best * mean)
+        slope = (k - 1) / best - k + float(np.sum((counts / best - mean) / diluted))
+        data = float(np.sum(mean / best / diluted))
+        curvature = (k - 1) / best**2 + data
+        step = max(slope / curvature, -best / 2)
+        best += step
+        if abs(step) < _CONVERGED:
+            break
+    prior = k * np.log(k) - gammaln(k) + (k - 1) * np.log(best) - k * best
+    return _Scale(best, float(prior + 0.5 * np.log(2 * np.pi / curvature)), data / curvature)
 
 
 def _correlation(counts: list[Counts], logarithms: list[Counts]) -> Counts:
@@ -168,26 +230,47 @@ def _shifts(count: int, reach: int) -> NDArray[np.int64]:
     return np.arange(-reach, reach + 1) % count
 
 
-def _spectrum_model(edges: Counts, law: Counts, parameters: Counts) -> tuple[Counts, Counts]:
-    """Mean counts, and their derivatives by ln A, r and ln scale."""
-    background = np.exp(np.clip(parameters[0] * law[0] + parameters[1] * law[1], -80, 80))
-    scaled = edges * np.exp(np.clip(parameters[2], -5, 5))
-    return background + scaled + _DARKEST, np.stack([background * law[0], background * law[1], scaled])
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A spectrum of edges over a power law, by ln A, r and ln scale of the edges."""
 
+    counts: Counts
+    edges: Counts
+    law: Counts
+    noise: Noise
 
-def _spectrum_value(counts: Counts, edges: Counts, law: Counts, parameters: Counts, prior: Counts) -> float:
-    mean, _ = _spectrum_model(edges, law, parameters)
-    return float(np.sum(counts * np.log(mean) - mean) - 0.5 * parameters @ prior @ parameters)
+    @property
+    def prior(self) -> Counts:
+        """Information on the parameters before any count; a scale that is known is held at 1."""
+        uncertainty = self.noise.scale_uncertainty
+        return np.diag([0.0, 0.0, uncertainty**-2 if uncertainty > 0 else 1.0])
 
+    def model(self, parameters: Counts) -> tuple[Counts, Counts]:
+        """Mean counts, and their derivatives by the parameters."""
+        background = np.exp(np.clip(parameters[0] * self.law[0] + parameters[1] * self.law[1], -80, 80))
+        scaled = self.edges * np.exp(np.clip(parameters[2], -5, 5))
+        by_scale = scaled if self.noise.scale_uncertainty > 0 else np.zeros_like(scaled)
+        return background + scaled + _DARKEST, np.stack([background * self.law[0], background * self.law[1], by_scale])
 
-def _climbed(
-    counts: Counts, edges: Counts, law: Counts, parameters: Counts, prior: Counts, step: Counts, value: float
-) -> tuple[Counts, float, float]:
-    """The step, halved until it climbs."""
-    for _ in range(30):
-        moved = parameters + step
-        higher = _spectrum_value(counts, edges, law, moved, prior)
-        if higher >= value:
-            return moved, higher, higher - value
-        step = step / 2
-    return parameters, value, 0.0
+    def value(self, parameters: Counts) -> float:
+        """Log-likelihood but for its constant, with the prior."""
+        mean, _ = self.model(parameters)
+        data = self.counts * self.noise.log_factor(mean) + self.noise.log_rest(mean)
+        return float(np.sum(data) - 0.5 * parameters @ self.prior @ parameters)
+
+    def slopes(self, parameters: Counts) -> tuple[Counts, Counts]:
+        """Gradient, and Fisher's information with the prior's."""
+        mean, jacobian = self.model(parameters)
+        variance = mean * self.noise.dilution(mean)
+        gradient = jacobian @ ((self.counts - mean) / variance) - self.prior @ parameters
+        return gradient, (jacobian / variance) @ jacobian.T + self.prior
+
+    def climbed(self, parameters: Counts, step: Counts, value: float) -> tuple[Counts, float, float]:
+        """The step, halved until it climbs; the new value, and what was gained."""
+        for _ in range(30):
+            moved = parameters + step
+            higher = self.value(moved)
+            if higher >= value:
+                return moved, higher, higher - value
+            step = step / 2
+        return parameters, value, 0.0

@@ -21,7 +21,9 @@ class Measured:
     has a scale of its own, unknown by `dose_uncertainty_fraction` (standard deviation over mean; 0: exactly known).
     `max_shift_nm`: how far an image may be shifted along each axis (None: anywhere in the period). `image_turns_deg`
     (multiples of 90 degrees) and `pattern_turns_deg`: rotations from +x towards +y that it may have.
-    `has_background`: a power law of unknown height and exponent lies under the spectrum.
+    `has_background`: a power law of unknown height and exponent lies under the spectrum. `model_error_fraction`: how
+    far off each value of a fingerprint may be itself (standard deviation over mean), by thickness steps, aberrations
+    or physics left out; without it many electrons make a ranking too sure.
     """
 
     images: Mapping[str, NDArray[np.number]] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Measured:
     image_turns_deg: tuple[int, ...] = (0,)
     pattern_turns_deg: tuple[float, ...] = (0.0,)
     has_background: bool = True
+    model_error_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what was not counted."""
@@ -52,6 +55,8 @@ class Measured:
             raise InvalidParameter(
                 f"dose_uncertainty_fraction = {self.dose_uncertainty_fraction} must be at least 0 and below 1"
             )
+        if not (isfinite(self.model_error_fraction) and 0 <= self.model_error_fraction < 1):
+            raise InvalidParameter(f"model_error_fraction = {self.model_error_fraction} must be at least 0 and below 1")
         if any(turn % 90 for turn in self.image_turns_deg):
             raise InvalidParameter(f"image_turns_deg = {self.image_turns_deg} must be multiples of 90 degrees")
         if not self.image_turns_deg or not self.pattern_turns_deg:

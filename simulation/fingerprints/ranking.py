@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from simulation.errors import InvalidParameter
-from simulation.fingerprints.likelihood import Counts, Fit, fit_images, fit_pattern, fit_spectrum
+from simulation.fingerprints.likelihood import Counts, Fit, Noise, fit_images, fit_pattern, fit_spectrum
 from simulation.fingerprints.measured import Measured
 from simulation.fingerprints.misfit import misfit_p_value
 from simulation.fingerprints.settings import LibrarySettings
@@ -105,14 +105,14 @@ def ranked(
 def fit(entry: Entry, settings: LibrarySettings, measured: Measured) -> dict[str, Fit]:
     """The fit of each group that was measured."""
     found: dict[str, Fit] = {}
-    uncertainty = measured.dose_uncertainty_fraction
+    noise = _noise(measured)
     if measured.images:
         names = sorted(measured.images)
         found["images"] = fit_images(
             [_channels(measured.images[name]) for name in names],
             [_channels(entry.arrays[f"image.{name}"]) for name in names],
             measured.electrons_e_per_px,
-            uncertainty,
+            noise,
             _reach_px(settings, measured),
             tuple(turn // 90 for turn in measured.image_turns_deg),
         )
@@ -121,7 +121,7 @@ def fit(entry: Entry, settings: LibrarySettings, measured: Measured) -> dict[str
             np.asarray(measured.pattern, np.float64),
             entry.arrays["pattern"],
             measured.pattern_electrons,
-            uncertainty,
+            noise,
             measured.pattern_turns_deg,
         )
     if measured.spectrum is not None:
@@ -129,13 +129,17 @@ def fit(entry: Entry, settings: LibrarySettings, measured: Measured) -> dict[str
     return found
 
 
+def _noise(measured: Measured) -> Noise:
+    return Noise(measured.dose_uncertainty_fraction, measured.model_error_fraction)
+
+
 def _fit_spectrum(entry: Entry, settings: LibrarySettings, measured: Measured) -> Fit:
     counts, fractions = np.asarray(measured.spectrum, np.float64), entry.arrays["spectrum"]
-    electrons, uncertainty = measured.spectrum_electrons, measured.dose_uncertainty_fraction
+    electrons, noise = measured.spectrum_electrons, _noise(measured)
     if not measured.has_background:
-        return fit_pattern(counts[None, :], fractions[None, :], electrons, uncertainty, (0.0,))
+        return fit_pattern(counts[None, :], fractions[None, :], electrons, noise, (0.0,))
     assert settings.spectrum is not None
-    return fit_spectrum(counts, fractions, np.asarray(settings.spectrum.losses_ev), electrons, uncertainty)
+    return fit_spectrum(counts, fractions, np.asarray(settings.spectrum.losses_ev), electrons, noise)
 
 
 def check_fits(entries: Sequence[Entry], settings: LibrarySettings, measured: Measured) -> None:
@@ -205,7 +209,7 @@ def _misfit(found: Mapping[str, Fit], settings: LibrarySettings, measured: Measu
         else:
             counts = [np.asarray(measured.spectrum, np.float64)[None, :]]
         expected = [each.reshape(seen.shape) for each, seen in zip(own.expected, counts, strict=True)]
-        p_values.append(misfit_p_value(counts, expected, own.fitted_count))
+        p_values.append(misfit_p_value(counts, expected, own.fitted_count, measured.model_error_fraction))
     return min(1.0, len(p_values) * min(p_values))
 
 
