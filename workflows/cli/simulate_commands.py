@@ -18,7 +18,14 @@ from simulation.method_choice import METHODS
 from workflows.cli.app import app
 from workflows.cli.fail import INTERRUPTED, explained
 from workflows.cli.options import JsonOption
-from workflows.cli.simulation_options import coherence_of, detectors_of, displacements_of, numbers_of, optics_of
+from workflows.cli.simulation_options import (
+    coherence_of,
+    detectors_of,
+    displacements_of,
+    numbers_of,
+    optics_of,
+    settings_of,
+)
 from workflows.cli.simulation_view import RichBar
 from workflows.image_simulation import Built, Request, Simulated, StructureRequest, Written, built, simulated, write
 from workflows.image_simulation.files import targets
@@ -88,6 +95,10 @@ def simulate(
     interpolation: Annotated[int, typer.Option("--interpolation", help="of PRISM")] = 1,
     sampling_nm: Annotated[float, typer.Option("--sampling-nm", help="pixel of the waves")] = 0.005,
     slice_thickness_nm: Annotated[float, typer.Option("--slice-thickness-nm")] = 0.2,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="placement, precision, specimen_tilt_mrad, ..."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cupy")] = "auto",
     seed: Annotated[int, typer.Option("--seed", min=0, help="of phonons, shot noise and check probes")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
@@ -121,7 +132,7 @@ def simulate(
         seed=seed,
         settings={
             "method": method, "accuracy": accuracy, "interpolation": interpolation, "sampling_nm": sampling_nm,
-            "slice_thickness_nm": slice_thickness_nm, "device": device,
+            "slice_thickness_nm": slice_thickness_nm, "device": device, **settings_of(set_ or []),
         },
     )  # fmt: skip
     try:

@@ -18,6 +18,8 @@ from workflows.cli.options import overrides_of
 
 M = TypeVar("M", bound=BaseModel)
 _DETECTOR = re.compile(r"([A-Za-z]\w*)=([^:]+):([^:]+)(?::(\d+)x(\d+))?", re.ASCII)
+_WORDS = ("parametrization", "placement", "projection", "precision")
+_PAIRS = ("grid_shape_px", "specimen_tilt_mrad")
 _LEAST_OPTICS = "--optics beam_energy_ev=200e3,semi_convergence_angle_mrad=25"
 
 
@@ -65,6 +67,24 @@ def displacements_of(text: str) -> float | dict[str, float]:
     return {name.strip(): numbers_of(value, "--rms-displacement-nm", 1)[0] for name, _, value in pairs}
 
 
+def settings_of(pairs: list[str]) -> dict[str, Any]:
+    """Settings without an option of their own: `placement=bilinear`, `grid_shape_px=[512, 512]`."""
+    found = overrides_of(pairs)
+    for name, value in found.items():
+        if name in _WORDS and isinstance(value, str):
+            continue
+        if name in _PAIRS and isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+            found[name] = tuple(value)
+            continue
+        known = ", ".join((*_WORDS, *(f"{pair}=[A, B]" for pair in _PAIRS)))
+        raise SpecError(f"--set {name}={value}: no such setting, or not its kind of value; there are {known}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def numbers_of(text: str, option: str, count: int) -> list[float]:
     """So many finite numbers, separated by commas."""
     try:
@@ -79,12 +99,18 @@ def numbers_of(text: str, option: str, count: int) -> list[float]:
 def _validated(model: type[M], texts: list[str], option: str) -> M:
     values: dict[str, Any] = {}
     for text in texts:
-        given = _from_pairs(text, option) if "=" in text else _from_file(Path(text), option)
-        _merge(values, given)
+        _merge(values, _given(text, option))
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise SpecError(f"{option}: " + "; ".join(fault_lines(error, model.model_json_schema()))) from error
+
+
+def _given(text: str, option: str) -> dict[str, Any]:
+    """From a mapping in braces, from pairs, or from a file."""
+    if text.lstrip().startswith("{"):
+        return _mapping(text, option)
+    return _from_pairs(text, option) if "=" in text else _from_file(Path(text), option)
 
 
 def _from_pairs(text: str, option: str) -> dict[str, Any]:
@@ -104,13 +130,20 @@ def _nested(groups: list[str], inner: dict[str, Any]) -> dict[str, Any]:
 
 def _from_file(path: Path, option: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{option} {path}: cannot be read ({error}); give a YAML file or KEY=VALUE pairs") from error
+    return _mapping(text, f"{option} {path}")
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    """A YAML mapping; texts that are numbers to a person (`2e5`) become numbers when they are checked."""
+    try:
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SpecError(f"{option} {path}: not YAML: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise SpecError(f"{option} {path}: holds no mapping; write lines such as beam_energy_ev: 200.0e+3")
+        raise SpecError(f"{where}: holds no mapping; write lines such as beam_energy_ev: 200.0e+3")
     return {str(key): value for key, value in document.items()}
 
 

@@ -75,12 +75,14 @@ def test_a_file_with_counts_and_fractions_and_a_picture(tmp_path: Path) -> None:
 
 def test_without_a_dose_there_are_fractions_alone(tmp_path: Path) -> None:
     out = tmp_path / "sto.h5"
-    assert ran("SrTiO3", "--optics", OPTICS, *QUICK, "--out", out).exit_code == 0
+    double = ("--set", "precision=double", "--set", "specimen_tilt_mrad=[2, 0]")
+    assert ran("SrTiO3", "--optics", OPTICS, *QUICK, *double, "--out", out).exit_code == 0
     frame = decode(out.read_bytes(), "sto")
     assert (frame.counts, frame.electrons) == ({}, 0)
     with h5py.File(out) as file:
         assert file[EVENT].attrs["default"] == "image_haadf_fraction"
         assert {"image_haadf_fraction", "image_abf_fraction"} <= set(file[EVENT])
+        assert file[EVENT]["image_abf_fraction/image_2d/real"].dtype == np.float64
 
 
 def test_a_picture_alone_and_nothing_replaced_unasked(tmp_path: Path) -> None:
@@ -137,6 +139,8 @@ def test_a_file_that_cannot_be_written_leaves_no_part(tmp_path: Path, monkeypatc
         (("SrTiO3", "--optics", OPTICS, "--dwell-time-us", "2"), "at 0 pA gives no electrons"),
         (("SrTiO3", "--optics", OPTICS, "--dose-e-per-px", "2", "--dose-e-per-a2", "2"), "give one of them"),
         (("SrTiO3", "--optics", OPTICS, "--method", "magic"), "unknown method 'magic'"),
+        (("SrTiO3", "--optics", OPTICS, "--set", "placement=anywhere"), "unknown placement 'anywhere'"),
+        (("SrTiO3", "--optics", OPTICS, "--set", "grid_shape_px=4"), "no such setting, or not its kind of value"),
         (("MoS2", "--optics", OPTICS, "--thickness-nm", "3"), "leave --thickness-nm out"),
         (("SrTiO3", "--optics", OPTICS, "--seed", "-1"), "seed"),
     ],
@@ -160,6 +164,7 @@ def test_optics_come_from_files_and_pairs(tmp_path: Path) -> None:
     assert (optics.aberrations.c30_nm, optics.aberrations.c12_nm) == (-500, 2)
     assert coherence_of(["source_size_nm=0.08"]).source_size_nm == 0.08
     path.write_text("- 3\n")
+    assert optics_of(['{"beam_energy_ev": 2e5, "semi_convergence_angle_mrad": 20}']).beam_energy_ev == 2e5
     with pytest.raises(SpecError, match="holds no mapping"):
         optics_of([str(path)])
 
