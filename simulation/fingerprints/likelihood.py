@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ _DARKEST = 1e-12
 """A pixel of a fingerprint counts at least so many electrons for one of the beam."""
 _STEPS = 60
 _CONVERGED = 1e-9
+_EXPONENT = 3.0, 1.5
+_LOG_HEIGHT_STD = 2.0
+_QUADRATURE_NODES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +137,13 @@ def fit_spectrum(
 ) -> Fit:
     """Edges over a power law A E^-r of unknown height and exponent, and of the edges' unknown scale.
 
-    Averaged by Laplace's method: the maximum, and the curvature there; flat in ln A and r, normal in ln scale.
+    Averaged over normal distributions of r (3 +- 1.5), of ln A (that all counts are background, +- 2) and of ln scale,
+    by Gauss-Hermite quadrature about the maximum (after Liu and Pierce, Biometrika 81 (1994) 624): few counts will do.
     """
-    law = np.stack([np.ones_like(losses_ev), -np.log(losses_ev / losses_ev[0])])
+    law = -np.log(losses_ev / np.exp(np.mean(np.log(losses_ev))))
     lines = _Lines(counts, electrons * fractions, law, noise)
-    height = np.maximum(counts - lines.edges, 0.1)
-    slope, start = np.polyfit(law[1], np.log(height), 1, w=np.sqrt(np.maximum(counts, 1)))
-    parameters = np.array([start, slope, 0.0])
-    value = lines.value(parameters)
+    parameters = lines.usual
+    value = float(lines.value(parameters))
     for _ in range(_STEPS):
         gradient, information = lines.slopes(parameters)
         step = np.asarray(np.linalg.solve(information, gradient), np.float64)
@@ -148,11 +151,22 @@ def fit_spectrum(
         if gain < _CONVERGED:
             break
     _, information = lines.slopes(parameters)
-    uncertainty = noise.scale_uncertainty
-    curvature = np.linalg.slogdet(information)[1] + (2 * np.log(uncertainty) if uncertainty > 0 else 0.0)
-    likelihood = value + noise.log_constant(counts) - 0.5 * float(curvature)
-    fitted = float(np.trace(np.linalg.solve(information, information - lines.prior)))
-    return Fit(likelihood, [lines.model(parameters)[0]], fitted)
+    spread = np.linalg.cholesky(np.linalg.inv(information))
+    at, weights = _quadrature()
+    values = lines.value(parameters + np.sqrt(2) * at @ spread.T) + np.sum(at**2, axis=1) + weights
+    volume = float(np.sum(np.log(np.diag(spread)))) + 1.5 * np.log(2)
+    likelihood = float(logsumexp(values)) + volume + lines.log_prior_constant + noise.log_constant(counts)
+    data = float(np.trace(np.linalg.solve(information, information - lines.prior)))
+    return Fit(likelihood, [lines.model(parameters)[0]], data)
+
+
+@cache
+def _quadrature() -> tuple[Counts, Counts]:
+    """Nodes (n, 3) and logarithms of their weights for integrals over exp(-z^2)."""
+    nodes, weights = np.polynomial.hermite.hermgauss(_QUADRATURE_NODES)
+    at = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 3)
+    logs = np.log(weights)
+    return at, (logs[:, None, None] + logs[:, None] + logs).ravel()
 
 
 def turned(image: Counts, quarter_turns: int) -> Counts:
@@ -232,7 +246,7 @@ def _shifts(count: int, reach: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """A spectrum of edges over a power law, by ln A, r and ln scale of the edges."""
+    """A spectrum of edges over a power law, by ln height in the middle, exponent, and ln scale of the edges."""
 
     counts: Counts
     edges: Counts
@@ -240,36 +254,52 @@ class _Lines:
     noise: Noise
 
     @property
+    def usual(self) -> Counts:
+        """Parameters before any fit: the middle of their distributions."""
+        return np.array([np.log((self.counts.sum() + 0.5) / len(self.counts)), _EXPONENT[0], 0.0])
+
+    @property
+    def deviations(self) -> Counts:
+        """Standard deviations of those; a scale that is known is moved by one that does nothing."""
+        return np.array([_LOG_HEIGHT_STD, _EXPONENT[1], self.noise.scale_uncertainty or 1.0])
+
+    @property
     def prior(self) -> Counts:
-        """Information on the parameters before any count; a scale that is known is held at 1."""
-        uncertainty = self.noise.scale_uncertainty
-        return np.diag([0.0, 0.0, uncertainty**-2 if uncertainty > 0 else 1.0])
+        """Information on the parameters before any count."""
+        return np.diag(self.deviations**-2)
+
+    @property
+    def log_prior_constant(self) -> float:
+        """What makes the distributions sum to 1."""
+        return float(-np.sum(np.log(self.deviations)) - 1.5 * np.log(2 * np.pi))
 
     def model(self, parameters: Counts) -> tuple[Counts, Counts]:
-        """Mean counts, and their derivatives by the parameters."""
-        background = np.exp(np.clip(parameters[0] * self.law[0] + parameters[1] * self.law[1], -80, 80))
-        scaled = self.edges * np.exp(np.clip(parameters[2], -5, 5))
-        by_scale = scaled if self.noise.scale_uncertainty > 0 else np.zeros_like(scaled)
-        return background + scaled + _DARKEST, np.stack([background * self.law[0], background * self.law[1], by_scale])
+        """Mean counts (..., channels), and their derivatives by the parameters."""
+        height, exponent, scale = (parameters[..., index, None] for index in range(3))
+        background = np.exp(np.clip(height + exponent * self.law, -80, 80))
+        known = self.noise.scale_uncertainty == 0
+        scaled = self.edges * (1.0 if known else np.exp(np.clip(scale, -5, 5)))
+        by_scale = np.zeros_like(scaled) if known else scaled
+        return background + scaled + _DARKEST, np.stack([background, background * self.law, by_scale])
 
-    def value(self, parameters: Counts) -> float:
-        """Log-likelihood but for its constant, with the prior."""
+    def value(self, parameters: Counts) -> Counts:
+        """Log-likelihood (...) of parameters (..., 3), with the distributions of these; constants left out."""
         mean, _ = self.model(parameters)
         data = self.counts * self.noise.log_factor(mean) + self.noise.log_rest(mean)
-        return float(np.sum(data) - 0.5 * parameters @ self.prior @ parameters)
+        return np.sum(data, axis=-1) - 0.5 * np.sum(((parameters - self.usual) / self.deviations) ** 2, axis=-1)
 
     def slopes(self, parameters: Counts) -> tuple[Counts, Counts]:
         """Gradient, and Fisher's information with the prior's."""
         mean, jacobian = self.model(parameters)
         variance = mean * self.noise.dilution(mean)
-        gradient = jacobian @ ((self.counts - mean) / variance) - self.prior @ parameters
+        gradient = jacobian @ ((self.counts - mean) / variance) - self.prior @ (parameters - self.usual)
         return gradient, (jacobian / variance) @ jacobian.T + self.prior
 
     def climbed(self, parameters: Counts, step: Counts, value: float) -> tuple[Counts, float, float]:
         """The step, halved until it climbs; the new value, and what was gained."""
         for _ in range(30):
             moved = parameters + step
-            higher = self.value(moved)
+            higher = float(self.value(moved))
             if higher >= value:
                 return moved, higher, higher - value
             step = step / 2
