@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log2, sqrt
 
 from instruments.optics import Optics
 from simulation.bloch_matrix import bloch_matrix_bytes, matrix_counts
@@ -34,8 +34,9 @@ _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _TAIL_TRANSFORMS = 6
 _FEWEST_PARENTS = 12
-_TOLERANCE_STEPS = (2.0, 0.5)
-"""Amplitudes left out of local differences, over the accuracy asked for."""
+_TOLERANCE_PER_ACCURACY = 2.0
+_TOLERANCE_PER_ROOT = 0.2
+_FINER_STEP = 4.0
 _CHANNELS_COUNT = 2
 """Detector channels that `auto` reckons with."""
 
@@ -150,8 +151,9 @@ def local_differences(workload: Workload) -> list[Candidate]:
 
 
 def tolerances(accuracy: float) -> list[float]:
-    """Amplitudes left out of local differences that are tried, coarse to fine."""
-    return [step * accuracy for step in _TOLERANCE_STEPS]
+    """Amplitudes left out of local differences that are tried, coarse to fine; errors fall faster than these."""
+    first = max(_TOLERANCE_PER_ACCURACY * accuracy, _TOLERANCE_PER_ROOT * sqrt(accuracy))
+    return [first, first / _FINER_STEP]
 
 
 def window_shape(grid: WaveGrid, side_nm: float) -> tuple[int, int]:
