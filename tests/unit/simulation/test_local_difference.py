@@ -174,7 +174,7 @@ def test_finer_waves_are_used_where_the_stated_error_is_too_large(monkeypatch):
     images = simulate(
         substituted(), OPTICS, PointScan([(0.68, 0.67), (0.6, 0.6)]), DETECTORS, method="local_difference", **SETTINGS
     )
-    assert seen == [0.02, 0.005]
+    assert seen == pytest.approx([0.02, 0.005])
     assert images.attrs["error_estimate"] < 0.01
 
 
