@@ -57,6 +57,8 @@ class Measured:
             )
         if not (isfinite(self.model_error_fraction) and 0 <= self.model_error_fraction < 1):
             raise InvalidParameter(f"model_error_fraction = {self.model_error_fraction} must be at least 0 and below 1")
+        if self.max_shift_nm is not None and not self.max_shift_nm >= 0:
+            raise InvalidParameter(f"max_shift_nm = {self.max_shift_nm} must be 0 nm or more, or None for any shift")
         if any(turn % 90 for turn in self.image_turns_deg):
             raise InvalidParameter(f"image_turns_deg = {self.image_turns_deg} must be multiples of 90 degrees")
         if not self.image_turns_deg or not self.pattern_turns_deg:

@@ -260,6 +260,8 @@ BAD = [
     ({"images": {"bf": np.ones((12, 12))}, "electrons_e_per_px": 1}, "holds no image.bf; it has image.adf"),
     ({"images": {"adf": np.ones((12, 12))}, "electrons_e_per_px": 1, "image_turns_deg": (45,)}, "multiples of 90"),
     ({"pattern": np.ones((16, 16)), "pattern_electrons": 1, "dose_uncertainty_fraction": 2}, "below 1"),
+    ({"pattern": np.ones((16, 16)), "pattern_electrons": 1, "model_error_fraction": -1}, "model_error_fraction"),
+    ({"images": {"adf": np.ones((12, 12))}, "electrons_e_per_px": 1, "max_shift_nm": -1}, "max_shift_nm"),
 ]
 
 
