@@ -12,6 +12,7 @@ from simulation.errors import (
     InvalidParameter,
     InvalidSpecimen,
     MethodUnavailable,
+    ProbeOutgrowsCell,
     SimulationError,
 )
 from simulation.phonons import FrozenPhonons
@@ -31,6 +32,7 @@ __all__ = [
     "MethodUnavailable",
     "PixelatedDetector",
     "PointScan",
+    "ProbeOutgrowsCell",
     "SegmentedDetector",
     "SimulationError",
     "Simulator",

@@ -129,10 +129,11 @@ def test_differences_of_a_changed_site_forget_too():
     """A crystal of four by four units with one atom changed. A kept matrix of a larger aperture leaves out other waves:
     images are a fresh simulator's to a hundredth of what the change does."""
 
-    def doped():
+    def doped(precision="single"):
         atoms = crystal(4)
         atoms.numbers[0] = 42
-        return Simulator(atoms, method="local_difference", **(SETTINGS | {"accuracy": 1e-3}))
+        settings = SETTINGS | {"accuracy": 1e-3, "precision": precision}
+        return Simulator(atoms, method="local_difference", **settings)
 
     names = ("energy", "larger angle", "smaller angle", "beam tilt x", "specimen tilt y", "defocus", "scan", "detector")
     used, unchanged = doped(), signals(doped(), {})
@@ -141,6 +142,7 @@ def test_differences_of_a_changed_site_forget_too():
         assert not same(unchanged, expected), name
         assert np.abs(signals(used, CHANGES[name]) - expected).max() < 0.01 * np.abs(unchanged - expected).max(), name
     assert np.abs(signals(used, {}) - unchanged).max() < 1e-5
+    assert same(signals(doped("double"), {}), unchanged)
 
 
 def test_patterns_follow_every_change_too():
