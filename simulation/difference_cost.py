@@ -7,8 +7,10 @@ from math import log2, pi
 import numpy as np
 
 from instruments.optics import Optics
+from simulation.backend import Backend
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.electron import wavelength_angstrom
+from simulation.errors import InvalidParameter
 from simulation.probe import aperture_function
 from simulation.wave_grid import WaveGrid
 
@@ -21,6 +23,8 @@ _USUAL_TOLERANCE = 0.02
 _GROWTH_WITH_TOLERANCE = 0.45
 _SAMPLED_PER_KEPT = 1.6
 _SAME_COLUMN_ANGSTROM = 1.5
+_COPIES = 3
+_LARGEST_MEMORY_SHARE = 0.8
 
 
 def wave_count(defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tolerance: float) -> float:
@@ -32,6 +36,26 @@ def wave_count(defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tole
     aperture = optics.semi_convergence_angle_mrad * 1e-3 / wavelength_angstrom(optics.beam_energy_ev)
     each = 1 + (pi * aperture * radius) ** 2
     return min(each * defective.column_count(_SAME_COLUMN_ANGSTROM), np.count_nonzero(aperture_function(optics, grid)))
+
+
+def difference_bytes(defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tolerance: float) -> int:
+    """Memory in single precision that the waves take while they are found."""
+    pixels = np.count_nonzero(grid.squared_frequencies() <= grid.cutoff_per_angstrom**2)
+    return int(_COPIES * 8 * wave_count(defective, grid, optics, tolerance) * pixels)
+
+
+def check_difference_memory(
+    defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tolerance: float, on: Backend
+) -> None:
+    """Refuse waves too many for the device, before any is computed."""
+    needed = difference_bytes(defective, grid, optics, tolerance) * on.complex_bytes // 8
+    if needed > _LARGEST_MEMORY_SHARE * on.memory_bytes:
+        columns = defective.column_count(_SAME_COLUMN_ANGSTROM)
+        raise InvalidParameter(
+            f"the waves of method 'local_difference' need about {needed / 2**30:.1f} GiB for {columns} columns with"
+            f" changed sites, above {_LARGEST_MEMORY_SHARE:.0%} of the {on.memory_bytes / 2**30:.1f} GiB free on"
+            f" {on.name}; use a smaller cell, a larger accuracy, or method='windowed' or 'multislice'"
+        )
 
 
 def difference_flops(

@@ -9,7 +9,7 @@ from instruments.optics import Optics
 from simulation.bloch_matrix import bloch_matrix_bytes, matrix_counts
 from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
-from simulation.difference_cost import difference_flops
+from simulation.difference_cost import difference_bytes, difference_flops
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.partitioned_prism import partitioned_counts
 from simulation.prism import Layout, scattering_matrix_bytes
@@ -147,6 +147,8 @@ def local_differences(workload: Workload) -> list[Candidate]:
             tolerance=tolerance,
         )
         for tolerance in tolerances(workload.accuracy)
+        if difference_bytes(defective, workload.grid, workload.optics, tolerance)
+        < _MEMORY_SHARE * workload.memory_bytes
     ]
 
 

@@ -16,6 +16,7 @@ from simulation.bloch_waves import BlochVectors, BlochWaves
 from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import Detector
+from simulation.difference_cost import check_difference_memory
 from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
 from simulation.local_difference import LocalDifferenceSource, changed_slices
@@ -189,6 +190,7 @@ class Sources:
                 " (atoms * (n, m, 1)) before changing sites, or use method='multislice'"
             )
         check_bloch_memory(self._grid, optics, defective.crystal, self._on)
+        check_difference_memory(defective, self._grid, optics, tolerance, self._on)
         settings = self._slice_thickness_nm, self._model, optics.beam_energy_ev, self._on
         unit = transmissions(defective.crystal.unit, defective.crystal.unit_grid, *settings)
         changed = changed_slices(defective, self.specimens[configuration], self._grid, *settings)

@@ -1,5 +1,7 @@
 """Crystals with changed sites: multislice's numbers, within the error stated."""
 
+from dataclasses import replace
+
 import ase
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from simulation import (
     AnnularDetector,
     FrozenPhonons,
     GridScan,
+    InvalidParameter,
     MethodUnavailable,
     PixelatedDetector,
     PointScan,
@@ -17,6 +20,7 @@ from simulation import (
     simulate,
 )
 from simulation.defective_crystal import DefectiveCrystal
+from simulation.difference_cost import check_difference_memory
 from simulation.error_check import ErrorCheck
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -188,6 +192,14 @@ def test_auto_takes_it_for_many_probes_only():
     images = simulator.image(OPTICS, many, DETECTORS)
     assert images.attrs["method"] == "local_difference"
     assert images.attrs["error_estimate"] <= 0.05
+
+
+def test_too_many_waves_for_the_memory_are_refused_before_any_is_computed():
+    simulator = Simulator(substituted(), method="local_difference", **SETTINGS)
+    small = replace(simulator._on, memory_bytes=2**20)
+    defective = simulator._sources.defective(0)
+    with pytest.raises(InvalidParameter, match=r"GiB for 1 columns with changed sites, above 80% .* larger accuracy"):
+        check_difference_memory(defective, simulator.grid, OPTICS, 1e-3, small)
 
 
 def test_what_is_no_crystal_with_changed_sites_is_refused():
