@@ -14,6 +14,7 @@ from simulation.aberrations import chi
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, check_axes
+from simulation.probe import APERTURES
 
 _CHUNK = 2**22
 
@@ -26,6 +27,7 @@ def single_side_band(
     optics: Optics,
     *,
     least_overlap_px: int = 4,
+    aperture: str = "soft",
 ) -> Array:
     """Phase in rad (scan_y, scan_x), mean 0, of a weak phase object from patterns over a periodic raster scan.
 
@@ -35,13 +37,16 @@ def single_side_band(
     exactly one of the two products is not zero are used, with the aberrations divided out and weighted by least squares
     (Pennycook et al., Ultramicroscopy 151 (2015) 160). Frequencies beyond twice the aperture, or with fewer than
     `least_overlap_px` pixels, stay 0. Valid while the phase is well below 1 rad and the scan is periodic or empty
-    at its edges; no detector pixel may be wider than the aperture's radius. The transform of all
-    patterns is held in memory at once.
+    at its edges; no detector pixel may be wider than the aperture's radius. The aperture's edge is one pixel wide, as
+    in a simulation, or `hard`: the wrong one costs a percent or two of the phase. The transform of all patterns is
+    held in memory at once.
     """
     if patterns.ndim != 4:
         raise InvalidParameter(
             f"patterns of shape {tuple(patterns.shape)} must be (scan_y, scan_x, detector_y, detector_x)"
         )
+    if aperture not in APERTURES:
+        raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
     if not all(0 < side < inf for side in pixel_nm):
         raise InvalidParameter(f"pixel_nm = {pixel_nm} must be positive and finite, (y, x) in nm")
     xp = array_namespace(patterns)
@@ -49,7 +54,7 @@ def single_side_band(
     for angles in (np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64)):
         if len(angles) > 1 and not np.allclose(np.diff(angles), angles[1] - angles[0], rtol=1e-3):
             raise InvalidParameter("the angles of the detector's pixels must have equal steps")
-    plane = _Plane(optics, np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64))
+    plane = _Plane(optics, np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64), aperture)
     rows, columns = patterns.shape[0], patterns.shape[1]
     spectrum = xp.fft.fftn(patterns, axes=(0, 1)) / (rows * columns)
     spectrum = xp.reshape(spectrum, (rows * columns, -1))[:, _flat(xp, plane.used, patterns)]
@@ -70,10 +75,11 @@ def single_side_band(
 class _Plane:
     """The incident wave at the detector's pixels, which sums to 1 in intensity, and as a function between them."""
 
-    def __init__(self, optics: Optics, y_mrad: NDArray[np.float64], x_mrad: NDArray[np.float64]) -> None:
+    def __init__(self, optics: Optics, y_mrad: NDArray[np.float64], x_mrad: NDArray[np.float64], aperture: str) -> None:
         if len(y_mrad) < 2 or len(x_mrad) < 2:
             raise InvalidParameter("single-side-band needs patterns of at least 2 by 2 pixels")
         self._optics = optics
+        self._is_hard = aperture == "hard"
         self._wavelength = wavelength_angstrom(optics.beam_energy_ev)
         self._step_mrad = float(y_mrad[1] - y_mrad[0]), float(x_mrad[1] - x_mrad[0])
         if max(self._step_mrad) > optics.semi_convergence_angle_mrad:
@@ -98,12 +104,14 @@ class _Plane:
         return np.where(single, minus - plus, 0) * self._scale**2
 
     def _wave(self, y_mrad: NDArray[np.float64], x_mrad: NDArray[np.float64]) -> NDArray[np.complex128]:
-        """The aperture with an edge one pixel wide, as of a simulated probe, times exp(-i chi)."""
+        """The aperture, its edge one pixel wide as of a simulated probe unless it is hard, times exp(-i chi)."""
         polar = np.hypot(y_mrad, x_mrad)
         safe = np.maximum(polar, 1e-12)
         edge = np.hypot(x_mrad / safe * self._step_mrad[1], y_mrad / safe * self._step_mrad[0])
         limit = self._optics.semi_convergence_angle_mrad
         amplitude = np.clip((limit - polar) / np.where(edge > 0, edge, 1.0) + 0.5, 0, 1)
+        if self._is_hard:
+            amplitude = (polar <= limit * (1 + 1e-9)).astype(np.float64)
         per_mrad = 1e-3 / self._wavelength
         return amplitude * np.exp(-1j * chi(self._optics, x_mrad * per_mrad, y_mrad * per_mrad))
 

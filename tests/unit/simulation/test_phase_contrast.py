@@ -52,9 +52,11 @@ def smooth_phase(strength_rad: float, reach_per_angstrom: float = 1.0) -> np.nda
     return strength_rad * phase / np.abs(phase).max()
 
 
-def recorded(phase: np.ndarray, optics: Optics, step_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def recorded(
+    phase: np.ndarray, optics: Optics, step_px: int, aperture: str = "soft"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Patterns of exp(i phase), the probe on every `step_px`-th pixel, and their angles (y, x) in mrad."""
-    wave = np.fft.ifft2(probe_spectrum(optics, GRID))
+    wave = np.fft.ifft2(probe_spectrum(optics, GRID, aperture=aperture))
     rows, columns = (range(0, count, step_px) for count in GRID.shape_px)
     object_wave = np.exp(1j * phase)
     exits = [[np.roll(wave, (row, column), (0, 1)) * object_wave for column in columns] for row in rows]
@@ -215,6 +217,19 @@ def test_side_bands_recover_the_phase_of_a_weak_object(optics):
     reach = 1.8 * 0.025 / wavelength_angstrom(ENERGY_EV)
     assert reach > 1.0  # all of the object's frequencies pass
     assert np.sqrt(np.mean((found - phase[::2, ::2]) ** 2)) < 0.03 * phase.std()
+
+
+def test_side_bands_of_a_hard_aperture_are_divided_by_a_hard_one():
+    phase = smooth_phase(0.02)
+    patterns = recorded(phase, OPTICS, 2, "hard")
+    right, wrong = (
+        np.sqrt(np.mean((single_side_band(*patterns, (0.05, 0.05), OPTICS, aperture=edge) - phase[::2, ::2]) ** 2))
+        for edge in ("hard", "soft")
+    )
+    assert right < 0.001 * phase.std()
+    assert wrong > 5 * right
+    with pytest.raises(InvalidParameter, match="soft, hard"):
+        single_side_band(*patterns, (0.05, 0.05), OPTICS, aperture="round")
 
 
 def test_side_bands_need_the_aberrations():
