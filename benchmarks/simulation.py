@@ -1,18 +1,21 @@
 """Cost and error of the image methods beside abTEM's, alternately in one run; `python -m benchmarks.simulation`.
 
 Every image is made in a fresh process, the potential included. CPU-seconds count all threads: on a shared machine wall
-time says little. `--peer PYTHON` names a Python with abTEM 1.0.11; without it only ours are timed. A peer's run of
-fewer probes than asked for is scaled by their number, and the row says so.
+time says little, and ours run on one thread, because threads that wait for each other spin. `--peer PYTHON` names a
+Python with abTEM 1.0.11; without it only ours are timed. A peer's run of fewer probes than asked for is scaled by their
+number, and the row says so. Memory is the peak above what imports take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from benchmarks.simulation_cases import (
     molybdenum_disulphide,
     refocused,
     strontium_titanate,
+    vibrating_strontium_titanate,
 )
 from orchestrator.versions import versions
 
@@ -54,7 +58,7 @@ class Runs:
         out = self.folder / "images.npz"
         done = subprocess.run(
             [*command, str(case), method, str(probes), str(out), *more],
-            capture_output=True, text=True, check=True, cwd=_HERE.parent,
+            capture_output=True, text=True, check=True, cwd=_HERE.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         with np.load(out) as stored:
             images = {name: stored[name] for name in stored.files}
@@ -147,27 +151,104 @@ def layer_rows(runs: Runs, case: Case, atoms: ase.Atoms, accuracies: tuple[float
     return rows
 
 
+def field_rows(
+    runs: Runs, sizes: tuple[tuple[tuple[int, int], int, int], ...], accuracy: float
+) -> list[dict[str, Any]]:
+    """A layer in fields of growing size at constant step: windows, whole cost and that of one more probe."""
+    rows: list[dict[str, Any]] = []
+    few = 4
+    for cells, gpts, probes in sizes:
+        case, atoms = molybdenum_disulphide(cells, gpts, probes)
+        path = case.write(runs.folder, atoms)
+        ours = runs.ours(path, f"windowed:{accuracy}", probes)
+        exact = runs.ours(path, "multislice", few)
+        row = _row(case.name, f"windowed, accuracy {accuracy:g}", probes, ours)
+        row |= {
+            "cpu_ms_per_probe": ours["cpu_s"] / probes**2 * 1e3,
+            "multislice_memory_gb": exact["memory_above_import_gb"],
+        }
+        own = {name: image[:: probes // few, :: probes // few] for name, image in ours["images"].items()}
+        row["error_of_4_x_4_over_std"] = {
+            name: float(np.sqrt(np.mean((own[name] - exact["images"][name]) ** 2)) / ours["images"][name].std())
+            for name in own
+        }
+        peer = runs.peers(path, "multislice", few)
+        if peer is not None:
+            row["abtem_ms_per_probe"] = peer["cpu_s"] / few**2 * 1e3
+            row |= {"abtem_over_ours": row["abtem_ms_per_probe"] / row["cpu_ms_per_probe"], "scaled": True}
+            row["abtem_memory_above_import_gb"] = peer["memory_above_import_gb"]
+        rows.append(row)
+    return rows
+
+
+def equal_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any]]:
+    """Multislice against multislice on the same potential: ours merges empty slices."""
+    path, few = case.write(runs.folder, atoms), 16
+    rows = [_row(case.name, "multislice, bilinear", few, runs.ours(path, "multislice-bilinear", few))]
+    peer = runs.peers(path, "multislice", few)
+    if peer is not None:
+        ours = runs.ours(path, "multislice-bilinear", few)
+        rows[0] |= {
+            "error": compared(ours["images"], peer["images"]),
+            "abtem_over_ours": peer["cpu_s"] / rows[0]["cpu_s"],
+        }
+        rows.append(_row(case.name, "abTEM multislice", few, peer))
+    return rows
+
+
+def phonon_rows(runs: Runs, case: Case, atoms: ase.Atoms, accuracy: float) -> list[dict[str, Any]]:
+    """Frozen phonons beside a static run of the same probes."""
+    path, count = case.write(runs.folder, atoms), 8
+    static = _row(case.name, "static", case.probes_a_side, runs.ours(path, f"windowed:{accuracy}", case.probes_a_side))
+    vibrating = runs.ours(path, f"windowed:{accuracy}@{count}", case.probes_a_side)
+    row = _row(case.name, f"{count} phonon configurations", case.probes_a_side, vibrating)
+    row["configuration_over_static"] = row["cpu_s"] / count / static["cpu_s"]
+    return [static, row]
+
+
+def large_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any]]:
+    """A specimen of a hundred thousand atoms, none like another, with whatever method `auto` takes."""
+    path = case.write(runs.folder, atoms)
+    row = _row(case.name, "auto", case.probes_a_side, runs.ours(path, "auto:0.03", case.probes_a_side))
+    return [row | {"atoms": len(atoms)}]
+
+
 def _row(case: str, method: str, probes: int, run: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in run.items() if name not in ("images", "method")}
-    return {"case": case, "method": method, "probes": probes**2, **kept}
+    taken = {"taken": run["method"]} if "method" in run else {}
+    return {"case": case, "method": method, "probes": probes**2, **taken, **kept}
+
+
+_LAYER = ((16, 9), 512, 64)
+_FIELDS = (_LAYER, ((32, 18), 1024, 128), ((64, 37), 2048, 256))
+_ROWS: dict[str, Callable[[Runs], list[dict[str, Any]]]] = {
+    "crystal": lambda runs: crystal_rows(runs, *strontium_titanate()),
+    "defect": lambda runs: defect_rows(runs, *doped_strontium_titanate()),
+    "layer": lambda runs: layer_rows(runs, *molybdenum_disulphide(*_LAYER), (0.1, 0.03)),
+    "equal": lambda runs: equal_rows(runs, *molybdenum_disulphide(*_LAYER)),
+    "phonons": lambda runs: phonon_rows(runs, *molybdenum_disulphide(*_LAYER), 0.1),
+    "field": lambda runs: field_rows(runs, _FIELDS, 0.1),
+    "large": lambda runs: large_rows(runs, *vibrating_strontium_titanate()),
+}
 
 
 def main() -> None:
-    """Print a line a row; JSON with --out."""
+    """Print a line a row; JSON with --out, where rows of other groups stay as they were."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="a Python that has abTEM")
-    parser.add_argument("--cases", default="crystal,defect,layer", help="crystal, defect, layer")
+    parser.add_argument("--rows", default=",".join(_ROWS), help=", ".join(_ROWS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    asked = options.rows.split(",")
+    if options.out is not None and options.out.exists():
+        before = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+        rows = [row for row in before if row["group"] not in asked]
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder), options.peer)
-        if "crystal" in options.cases:
-            rows += crystal_rows(runs, *strontium_titanate())
-        if "defect" in options.cases:
-            rows += defect_rows(runs, *doped_strontium_titanate())
-        if "layer" in options.cases:
-            rows += layer_rows(runs, *molybdenum_disulphide((16, 9), 512, 64), (0.1, 0.03))
+        for name in asked:
+            load = os.getloadavg()[0]
+            rows += [{"group": name, "load": load, **row} for row in _ROWS[name](runs)]
     for row in rows:
         print(json.dumps(row))
     if options.out is not None:

@@ -59,6 +59,20 @@ def doped_strontium_titanate() -> tuple[Case, ase.Atoms]:
     return replace(case, name="srtio3_20nm_nb"), atoms
 
 
+def vibrating_strontium_titanate() -> tuple[Case, ase.Atoms]:
+    """100,000 atoms of SrTiO3 in a film of 3 nm, each displaced: no two columns are alike."""
+    a = _STO_ANGSTROM
+    _, crystal = strontium_titanate()
+    unit = crystal[:5]
+    unit.set_cell((a, a, a))
+    film = unit * (50, 50, 8)
+    film.positions += np.random.default_rng(0).normal(0, 0.08, film.positions.shape)
+    film.wrap()
+    case = Case("srtio3_100000_atoms", 200e3, 25, 2000, a / 2, {"haadf": (70, 110), "abf": (11, 25)}, (0, 0),
+                (50 * a, 50 * a), 32)  # fmt: skip
+    return case, film
+
+
 def molybdenum_disulphide(cells: tuple[int, int], gpts: int, probes_a_side: int) -> tuple[Case, ase.Atoms]:
     """A layer with one tungsten dopant and one sulphur vacancy, all of it scanned."""
     layer = orthogonal_cell(mx2("MoS2", kind="2H", a=3.18, thickness=3.19, vacuum=3.0)) * (*cells, 1)

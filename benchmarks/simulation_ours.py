@@ -1,6 +1,7 @@
 """stempilot images one case in a process of its own: `-m benchmarks.simulation_ours CASE.json METHOD PROBES OUT.npz`.
 
-A second case file, given last, is imaged with what was kept of the first; its cost is printed as `again_...`.
+METHOD is `name-placement:accuracy@phonons`, all but the name optional. A second case file, given last, is imaged with
+what was kept of the first; its cost is printed as `again_...`.
 """
 
 from __future__ import annotations
@@ -16,29 +17,38 @@ import ase.io
 import numpy as np
 
 from instruments.optics import Aberrations, Optics
-from simulation import AnnularDetector, GridScan, Simulator
+from simulation import AnnularDetector, FrozenPhonons, GridScan, Simulator
 from simulation.backend import backend
+from simulation.method_choice import Candidate
+
+_RMS_DISPLACEMENT_NM = 0.006
+_MARGINAL_COUNT = 4096
 
 
 def main() -> None:
     """Prints CPU-seconds, wall seconds and memory as JSON; images go to OUT."""
     path, method, probes, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     case = json.loads(path.read_text(encoding="utf-8"))
+    method, _, phonon_count = method.partition("@")
     name, _, accuracy = method.partition(":")
     name, _, placement = name.partition("-")
     backend("cpu")  # imports torch, as the peer's imports are before its clock
     atoms = ase.io.read(path.with_suffix(".extxyz"))
+    phonons = FrozenPhonons(int(phonon_count), _RMS_DISPLACEMENT_NM) if phonon_count else None
+    imported_gb = _peak_memory_gb()
     start_cpu, start = time.process_time(), time.perf_counter()
     simulator = Simulator(
         atoms, method=name.rstrip("124"), interpolation=int(name[-1]) if name[-1] in "124" else 1,
         grid_shape_px=(case["gpts"], case["gpts"]), slice_thickness_nm=case["slice_angstrom"] / 10,
-        placement=placement or "exact", accuracy=float(accuracy or 0.01), device="cpu",
+        placement=placement or "exact", accuracy=float(accuracy or 0.01), device="cpu", phonons=phonons,
     )  # fmt: skip
     images = simulator.image(*_exposure(case, probes))
     used: dict[str, Any] = {"cpu_s": time.process_time() - start_cpu, "wall_s": time.perf_counter() - start}
-    used |= {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    used |= {"memory_gb": _peak_memory_gb(), "memory_above_import_gb": _peak_memory_gb() - imported_gb}
     used |= {"method": images.attrs["method"], "window_px": images.attrs["window_px"]}
-    used |= {"error_estimate": images.attrs["error_estimate"]}
+    used |= {"interpolation": images.attrs["interpolation"], "error_estimate": images.attrs["error_estimate"]}
+    if used["method"] == "windowed":
+        used["marginal_ms_per_probe"] = _marginal_ms(simulator, tuple(used["window_px"]), *_exposure(case, probes))
     if len(sys.argv) > 5:
         other = json.loads(Path(sys.argv[5]).read_text(encoding="utf-8"))
         start_cpu, start = time.process_time(), time.perf_counter()
@@ -46,6 +56,25 @@ def main() -> None:
         used |= {"again_cpu_s": time.process_time() - start_cpu, "again_wall_s": time.perf_counter() - start}
     np.savez(out, **{name: np.asarray(images[name]) for name in case["detectors"]})
     print(json.dumps(used))
+
+
+def _marginal_ms(
+    simulator: Simulator,
+    window_px: tuple[int, int],
+    optics: Optics,
+    scan: GridScan,
+    detectors: dict[str, AnnularDetector],
+) -> float:
+    """CPU-time of one more probe: the windows alone, without what an image costs once."""
+    source = simulator._sources.signal_source(Candidate("windowed", 1, 0.0, window_px), 0, optics)
+    points = scan.points_angstrom()[:_MARGINAL_COUNT]
+    start = time.process_time()
+    source.signals(optics, points, detectors)
+    return (time.process_time() - start) / len(points) * 1e3
+
+
+def _peak_memory_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _exposure(case: dict[str, Any], probes: int) -> tuple[Optics, GridScan, dict[str, AnnularDetector]]:

@@ -28,6 +28,7 @@ def main() -> None:
 
     dask.config.set(scheduler="threads", num_workers=2)
     atoms = ase.io.read(path.with_suffix(".extxyz"))
+    imported_gb = _peak_memory_gb()
     start_cpu, start = time.process_time(), time.perf_counter()
     potential = abtem.Potential(
         atoms, gpts=case["gpts"], slice_thickness=case["slice_angstrom"], parametrization="lobato"
@@ -46,9 +47,13 @@ def main() -> None:
         measured = matrix.scan(scan=scan, detectors=detectors)
     images = abtem.stack(measured).compute() if not isinstance(measured, list) else [m.compute() for m in measured]
     used = {"cpu_s": time.process_time() - start_cpu, "wall_s": time.perf_counter() - start}
-    used["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    used |= {"memory_gb": _peak_memory_gb(), "memory_above_import_gb": _peak_memory_gb() - imported_gb}
     np.savez(out, **{name: image.to_cpu().array.T for name, image in zip(case["detectors"], images, strict=True)})
     print(json.dumps(used))
+
+
+def _peak_memory_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
