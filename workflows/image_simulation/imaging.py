@@ -73,7 +73,7 @@ class Simulated:
 def simulated(built: Built, request: Request) -> Simulated:
     """Image it. Raises SpecError and the errors of `simulation`."""
     scan = _scan(built, request)
-    detectors = dict(request.detectors) or _usual_detectors(request.optics)
+    detectors = dict(request.detectors) or _usual_detectors(request)
     optics, dwell_time_us, per_px = _exposure(request, scan)
     simulator = Simulator(
         built.atoms, coherence=request.coherence, phonons=request.phonons, seed=request.seed, **request.settings
@@ -91,15 +91,15 @@ def simulated(built: Built, request: Request) -> Simulated:
     )  # fmt: skip
 
 
-def _usual_detectors(optics: Optics) -> dict[str, AnnularDetector | SegmentedDetector]:
-    """Annular bright field from half the aperture to its edge, dark field from three to eight times the aperture."""
-    angle_mrad = optics.semi_convergence_angle_mrad
+def _usual_detectors(request: Request) -> dict[str, AnnularDetector | SegmentedDetector]:
+    """Dark field from three to eight times the aperture, and where waves interfere the bright field's outer half."""
+    angle_mrad = request.optics.semi_convergence_angle_mrad
     if angle_mrad <= 0:
         raise SpecError("a parallel beam has no usual detectors; give --detector NAME=INNER:OUTER")
-    return {
-        "haadf": AnnularDetector(3 * angle_mrad, 8 * angle_mrad),
-        "abf": AnnularDetector(angle_mrad / 2, angle_mrad),
-    }
+    dark = {"haadf": AnnularDetector(3 * angle_mrad, 8 * angle_mrad)}
+    if request.settings.get("method") == "incoherent":
+        return dict(dark)
+    return {**dark, "abf": AnnularDetector(angle_mrad / 2, angle_mrad)}
 
 
 def _scan(built: Built, request: Request) -> GridScan:
