@@ -97,11 +97,11 @@ def test_source_and_detector_may_change_places(seed):
     """
     atoms, points = glass(seed), np.array([[0.21, 0.37], [0.6, 0.05]])
     grid, depth = WaveGrid((48, 54), CELL[1::-1]), CELL[2]
-    on_axis = {"point": AnnularDetector(0, 0.1)}
+    on_axis = {"centre": AnnularDetector(0, 0.1)}
     scanned = simulate(
         atoms, OPTICS, PointScan(points), on_axis, method="multislice", grid_shape_px=grid.shape_px,
         slice_thickness_nm=0.1, precision="double", device="numpy",
-    )["point"]  # fmt: skip
+    )["centre"]  # fmt: skip
     reversed_atoms = atoms.copy()
     slice_angstrom = depth / 12
     middles = (np.floor(atoms.positions[:, 2] / slice_angstrom) + 0.5) * slice_angstrom
