@@ -248,9 +248,9 @@ def main() -> None:
         runs = Runs(Path(folder), options.peer)
         for name in asked:
             load = os.getloadavg()[0]
-            rows += [{"group": name, "load": load, **row} for row in _ROWS[name](runs)]
-    for row in rows:
-        print(json.dumps(row))
+            made = [{"group": name, "load": load, **row} for row in _ROWS[name](runs)]
+            print(*map(json.dumps, made), sep="\n", flush=True)
+            rows += made
     if options.out is not None:
         document = {"benchmark": "simulation", "machine": platform.processor(), "versions": versions(), "rows": rows}
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

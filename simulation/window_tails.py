@@ -3,8 +3,9 @@
 With u = t - 1 of a slice and psi = in + out the incident wave there, in and outside the window, a detector M lacks
 2 Re sum of u out conj(M psi) + u in conj(M out), interference with the unscattered wave, and |sqrt(M) (u out)|^2. These
 are correlations of the slice with a kernel around the probe, so maps over the whole grid take a few Fourier transforms.
-The last is taken as local: the intensity outside, times what each place scatters from the aperture's plane waves into
-the detector.
+The last is taken as local: the intensity outside, times what each place scatters from the tail's plane waves into the
+detector. For detectors in the dark the waves of all slices are added with the phases that they arrive with: atoms above
+one another add up. In the bright field interference with the unscattered wave undoes that, and intensities are added.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from simulation.backend import Backend
+from simulation.backend import Array, Backend
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.progress import steps
 from simulation.wave_grid import WaveGrid
@@ -38,32 +39,47 @@ def tail_maps(
     outside = on.asarray(_outside(grid, shape_px).astype(on.real_type))
     pixels = grid.shape_px[0] * grid.shape_px[1]
     incident = on.asarray(spectrum.astype(on.complex_type))
-    mixed = [on.asarray(_seen_from_aperture(mask, spectrum).astype(on.real_type)) for mask in masks]
+    weights = _tail_weights(spectrum, _outside(grid, shape_px))
+    mixed = [on.asarray(_seen_from_tail(mask, weights).astype(on.real_type)) for mask in masks]
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
     sees_incident = [bool(np.any(mask[spectrum != 0])) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
-    for number, (crossed, index) in enumerate(steps(Itinerary.of(specimen.order).steps, "slices beside windows")):
+    strength: list[Any] = [0.0 for _ in masks]
+    arriving: Any = 0.0
+    power: Any = 0.0
+    itinerary = Itinerary.of(specimen.order).steps
+    for number, (crossed, index) in enumerate(steps(itinerary, "slices beside windows")):
         if number:
             incident = incident * propagator.through(crossed)
+            arriving *= propagator.through(crossed)
         wave = on.ifft2(incident) * pixels
         tail = wave * outside
         tail_spectrum = on.fft2(tail)
         scattered = on.fft2(specimen.functions[index] - 1)
-        power = on.ifft2(xp.real(tail) ** 2 + xp.imag(tail) ** 2 + 0j)
+        power = power + _squared(on, tail) / len(itinerary)
         wave -= tail
-        for channel, (mask, mix) in enumerate(zip(filters, mixed, strict=True)):
+        for channel, mask in enumerate(filters):
             first = xp.conj(on.ifft2(tail_spectrum * mask)) * wave
             if sees_incident[channel]:
                 first += tail * xp.conj(on.ifft2(incident * mask) * pixels)
             first = on.ifft2(first)
             first *= 2 * scattered
-            local = on.ifft2(scattered * mix)
-            strength = on.fft2(xp.real(local) ** 2 + xp.imag(local) ** 2 + 0j)
-            strength *= power
-            first += strength
             total[channel] = first if isinstance(total[channel], float) else total[channel] + first
+            if sees_incident[channel]:
+                strength[channel] = strength[channel] + _squared(on, on.ifft2(scattered * mixed[channel]))
+        arriving = scattered if isinstance(arriving, float) else arriving + scattered
+    if itinerary:
+        power = on.ifft2(power + 0j)
+        for channel, mix in enumerate(mixed):
+            if not sees_incident[channel]:
+                strength[channel] = _squared(on, on.ifft2(arriving * mix))
+            total[channel] += on.fft2(strength[channel] + 0j) * power
     empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
+
+
+def _squared(on: Backend, waves: Array) -> Array:
+    return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
 
 
 def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
@@ -76,9 +92,17 @@ def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
     return ~(inside[0][:, None] & inside[1][None, :])
 
 
-def _seen_from_aperture(mask: NDArray[Any], spectrum: NDArray[np.complex128]) -> NDArray[np.float64]:
-    """Square root of the share of the aperture's plane waves that a scattering vector brings onto the detector."""
-    weights = np.abs(spectrum) ** 2
+def _tail_weights(spectrum: NDArray[np.complex128], outside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How the tail's intensity is spread over the aperture's plane waves: more on its edge than within; sums to 1.
+
+    What the sharp cut scatters beyond the aperture is left out: it interferes with the wave inside the window.
+    """
+    weights = np.where(spectrum != 0, np.abs(np.fft.fft2(np.fft.ifft2(spectrum) * outside)) ** 2, 0.0)
+    return weights / weights.sum()
+
+
+def _seen_from_tail(mask: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Square root of the share of the tail's plane waves that a scattering vector brings onto the detector."""
     product = scipy.fft.rfft2(mask.astype(np.float64))
-    product *= np.conj(scipy.fft.rfft2(weights / weights.sum()))
+    product *= np.conj(scipy.fft.rfft2(weights))
     return np.sqrt(np.clip(scipy.fft.irfft2(product, mask.shape), 0.0, None))
