@@ -57,7 +57,9 @@ def middle_radius_angstrom(fine_nyquist_per_angstrom: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def forms_of(number: int, parametrization: str, interaction: float, fine_nyquist_per_angstrom: float) -> Forms:
+def forms_of(
+    number: int, parametrization: str, interaction_rad_per_v_angstrom: float, fine_nyquist_per_angstrom: float
+) -> Forms:
     """Radial integrals with the weight 2 pi J0(2 pi k r) r dr, on radii spaced evenly in their logarithm."""
     narrow, wide = _SMOOTHING_SHARE * fine_nyquist_per_angstrom, _SMOOTHING_SHARE * fine_nyquist_per_angstrom
     wide *= _WIDE_SHARE
@@ -69,7 +71,7 @@ def forms_of(number: int, parametrization: str, interaction: float, fine_nyquist
     k = np.linspace(0, np.sqrt(2) * fine_nyquist_per_angstrom * 1.001, _TABLE_COUNT)
     kernel = j0(2 * np.pi * k[:, None] * radii[None, :]) * (2 * np.pi * radii**2 * _RADIUS_LOG_STEP)
     rest = projected_scattering_factor(number, k, parametrization) - kernel @ (core + middle)
-    scattered = kernel @ np.expm1(1j * interaction * core)
+    scattered = kernel @ np.expm1(1j * interaction_rad_per_v_angstrom * core)
     return Forms(CubicSpline(k, rest), CubicSpline(k, kernel @ middle), CubicSpline(k, scattered))
 
 

@@ -114,11 +114,11 @@ class FingerprintLibrary:
         *,
         prior: Mapping[str, float] | None = None,
         odds: float = 100.0,
-        reject_below: float = 1e-3,
+        reject_probability: float = 1e-3,
     ) -> Ranking:
-        """Which entries explain the counts. `prior`: weight by structure; `reject_below`: p-value for "none"."""
+        """Which entries explain the counts. `prior`: weight by structure; `reject_probability`: p-value for "none"."""
         return ranked(
-            self.entries, self.settings, measured, prior=prior, odds=odds, reject_below=reject_below
+            self.entries, self.settings, measured, prior=prior, odds=odds, reject_probability=reject_probability
         )  # fmt: skip
 
     def arrays(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Noise:
     negative binomial: a mean m has variance m + (error m)^2.
     """
 
-    scale_uncertainty: float
+    scale_std: float
     model_error: float = 0.0
 
     def log_factor(self, mean: Counts) -> Counts:
@@ -205,9 +205,9 @@ def _scale(counts: Counts, mean: Counts, noise: Noise) -> _Scale:
     The prior is a gamma distribution of mean 1 and shape k = 1 / uncertainty^2. For Poisson's noise the integral of
     s^C exp(-s M) over it is known; else by the curvature at the maximum.
     """
-    if noise.scale_uncertainty == 0:
+    if noise.scale_std == 0:
         return _Scale(1.0, 0.0, 0.0)
-    k, total, expected = noise.scale_uncertainty**-2, float(counts.sum()), float(mean.sum())
+    k, total, expected = noise.scale_std**-2, float(counts.sum()), float(mean.sum())
     best = (k + total) / (k + expected)
     if noise.model_error == 0:
         integral = k * np.log(k) - gammaln(k) + gammaln(k + total) - (k + total) * np.log(k + expected)
@@ -261,7 +261,7 @@ class _Lines:
     @property
     def deviations(self) -> Counts:
         """Standard deviations of those; a scale that is known is moved by one that does nothing."""
-        return np.array([_LOG_HEIGHT_STD, _EXPONENT[1], self.noise.scale_uncertainty or 1.0])
+        return np.array([_LOG_HEIGHT_STD, _EXPONENT[1], self.noise.scale_std or 1.0])
 
     @property
     def prior(self) -> Counts:
@@ -277,7 +277,7 @@ class _Lines:
         """Mean counts (..., channels), and their derivatives by the parameters."""
         height, exponent, scale = (parameters[..., index, None] for index in range(3))
         background = np.exp(np.clip(height + exponent * self.law, -80, 80))
-        known = self.noise.scale_uncertainty == 0
+        known = self.noise.scale_std == 0
         scaled = self.edges * (1.0 if known else np.exp(np.clip(scale, -5, 5)))
         by_scale = np.zeros_like(scaled) if known else scaled
         return background + scaled + _DARKEST, np.stack([background, background * self.law, by_scale])

@@ -75,7 +75,7 @@ def ranked(
     *,
     prior: Mapping[str, float] | None,
     odds: float,
-    reject_below: float,
+    reject_probability: float,
 ) -> Ranking:
     """Every entry held against the counts. `prior`: weight by structure, shared evenly among its entries."""
     if not odds > 1:
@@ -98,7 +98,7 @@ def ranked(
         needed = _more_electrons(entries[best], entries[rival], settings, measured, fits[best], log(odds) - start)
     labels = tuple(entry.label for entry in entries)
     return Ranking(
-        labels, likelihoods, posterior, best, runner_up, rival, needed, p_value, p_value < reject_below
+        labels, likelihoods, posterior, best, runner_up, rival, needed, p_value, p_value < reject_probability
     )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ SUFFIXES = (
     "us", "s", "per_s", "hz",
     # dose
     "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "counts_per_electron", "barn",
+    # temperature
+    "k",
     # figures on a page
     "inches",
     # computing
@@ -28,6 +30,7 @@ SUFFIXES = (
 # Textbook units stay inside the kernels of simulation (STYLE.md, section 1).
 KERNEL_SUFFIXES = (
     "angstrom", "angstrom2", "angstrom3", "per_angstrom", "per_angstrom2", "rad", "v_angstrom",
+    "rad_per_v_angstrom",
 )  # fmt: skip
 
 # Plain nouns: numbers without a dimension (or, where said, of the dimension of what they belong to).
@@ -67,6 +70,7 @@ NOUNS = {
     "minimum": "of an instrument axis, whose record names the unit",
     "noise": "in the unit of the outcome it describes",
     "occupancy": "ratio",
+    "odds": "ratio of probabilities",
     "power": "exponent or test power",
     "precision": "ratio",
     "prior": "probability",

@@ -57,7 +57,7 @@ ENTRIES = (entry(0, "A", 5), entry(1, "A", 6), entry(2, "B", 5), entry(3, "B", 6
 
 
 def rank(measured, entries=ENTRIES, **options):
-    return ranked(entries, SETTINGS, measured, **({"prior": None, "odds": 100.0, "reject_below": 1e-3} | options))
+    return ranked(entries, SETTINGS, measured, **({"prior": None, "odds": 100.0, "reject_probability": 1e-3} | options))
 
 
 def draw(rng, number, electrons, *, uncertainty=0.1, shift=(0, 0), turns=0):
