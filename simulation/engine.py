@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any
 
@@ -40,7 +40,7 @@ from simulation.multislice import step_count
 from simulation.phonons import FrozenPhonons, Phonons, configurations
 from simulation.position_noise import error_from_noise
 from simulation.potential import PotentialModel
-from simulation.probe import check_aperture
+from simulation.probe import check_aperture, check_aperture_edge
 from simulation.probe_size import check_room
 from simulation.progress import steps, watched
 from simulation.results import dataset
@@ -87,6 +87,7 @@ def simulate(
     accuracy: float = 0.01,
     device: str = "auto",
     precision: str = "single",
+    aperture: str = "soft",
     specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
 ) -> Images:
@@ -98,9 +99,10 @@ def simulate(
     partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
     multislice over the image's standard deviation.
     `coherence` blurs by source size (`GridScan` only) and averages over focal spread. `precision="double"` propagates
-    in complex128 and returns float64. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met at
-    x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say
-    which method was used, its estimated error (nan for `incoherent`, which knows none), and every parameter.
+    in complex128 and returns float64. `aperture`: its edge is a ramp one reciprocal pixel wide (`soft`), so that images
+    depend less on the cell's size, or `hard`. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met
+    at x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say which method was
+    used, its estimated error (nan for `incoherent`, which knows none), and every parameter.
     """
     simulator = Simulator(
         atoms,
@@ -117,6 +119,7 @@ def simulate(
         accuracy=accuracy,
         device=device,
         precision=precision,
+        aperture=aperture,
         specimen_tilt_mrad=specimen_tilt_mrad,
         seed=seed,
     )
@@ -148,6 +151,7 @@ class Simulator:
         accuracy: float = 0.01,
         device: str = "auto",
         precision: str = "single",
+        aperture: str = "soft",
         specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
     ) -> None:
@@ -158,7 +162,8 @@ class Simulator:
         width, height, depth = self._specimen.cell_angstrom
         if method == "incoherent":  # no wave spans the field: the grid says how finely the probe is drawn
             width, height = (min(side, _INCOHERENT_GRID_ANGSTROM) for side in (width, height))
-        self.grid = WaveGrid.for_cell(width, height, sampling_nm, grid_shape_px)
+        check_aperture_edge(aperture)
+        self.grid = replace(WaveGrid.for_cell(width, height, sampling_nm, grid_shape_px), aperture_edge=aperture)
         self.slice_count = slice_count(depth, slice_thickness_nm)
         self._slice_thickness_nm = slice_thickness_nm
         self._method, self._interpolation, self._accuracy = method, int(interpolation), accuracy
@@ -437,6 +442,7 @@ class Simulator:
             "phonon_sigmas_nm": json.dumps(_sigmas_nm(self._phonons)),
             "device": self._on.name,
             "precision": self._on.precision,
+            "aperture": self.grid.aperture_edge,
             "seed": self._seed,
         }
 

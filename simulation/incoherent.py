@@ -42,11 +42,14 @@ _ANGLE_COUNT, _RING_COUNT, _FREQUENCY_COUNT = 48, 24, 600
 class IncoherentSource:
     """Signals of a specimen whose atoms scatter independently."""
 
-    def __init__(self, specimen: Specimen, parametrization: str, sampling_nm: float) -> None:
+    def __init__(
+        self, specimen: Specimen, parametrization: str, sampling_nm: float, aperture_edge: str = "soft"
+    ) -> None:
         """`sampling_nm`: pixels of the probe's intensity, interpolated between."""
         self._specimen = specimen
         self._parametrization = parametrization
         self._sampling_nm = sampling_nm
+        self._edge = aperture_edge
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
@@ -76,7 +79,7 @@ class IncoherentSource:
         total = np.zeros(len(points_angstrom))
         for layer in np.unique(layers).tolist():
             atoms = own[layers == layer]
-            intensity, pixel = probe_intensity(optics, float(atoms[:, 2].mean()), self._sampling_nm)
+            intensity, pixel = probe_intensity(optics, float(atoms[:, 2].mean()), self._sampling_nm, self._edge)
             met = atoms[:, :2] - atoms[:, 2, None] * beam
             total += self._seen(met, intensity, pixel, points_angstrom)
         return total
@@ -104,7 +107,9 @@ class IncoherentSource:
         return found
 
 
-def probe_intensity(optics: Optics, depth_angstrom: float, sampling_nm: float) -> tuple[NDArray[np.float32], float]:
+def probe_intensity(
+    optics: Optics, depth_angstrom: float, sampling_nm: float, aperture_edge: str = "soft"
+) -> tuple[NDArray[np.float32], float]:
     """The probe's intensity per square angstrom after some depth of vacuum, (n, n) centred on n // 2; and its pixel.
 
     The box holds the geometrical shadow of the aperture several times over.
@@ -119,7 +124,7 @@ def probe_intensity(optics: Optics, depth_angstrom: float, sampling_nm: float) -
             f"the probe is {spread / 10:.1f} nm wide: a box of {count} pixels of {sampling_nm} nm is above"
             f" {_LARGEST_BOX_PX}; use a coarser sampling_nm or less defocus"
         )
-    grid = WaveGrid((count, count), (count * pixel, count * pixel))
+    grid = WaveGrid((count, count), (count * pixel, count * pixel), None, aperture_edge)
     phase = -np.pi * wavelength * depth_angstrom * grid.squared_frequencies()
     wave = np.fft.ifft2(probe_spectrum(optics, grid) * np.exp(1j * phase))
     power = np.abs(np.fft.fftshift(wave)) ** 2

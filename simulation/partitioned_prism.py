@@ -177,7 +177,7 @@ def _roomy(grid: WaveGrid, interpolation: int) -> WaveGrid:
         fft_friendly(int(2 * grid.cutoff_per_angstrom * extent) + 2 + 2 * (interpolation - 1))
         for extent in grid.extent_angstrom
     )
-    return WaveGrid((rows, columns), grid.extent_angstrom, max(grid.sampling_angstrom))
+    return WaveGrid((rows, columns), grid.extent_angstrom, max(grid.sampling_angstrom), grid.aperture_edge)
 
 
 def _middle(order: tuple[int, ...]) -> tuple[float, float]:

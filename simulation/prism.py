@@ -39,9 +39,9 @@ class Layout:
             fft_friendly(int(2 * grid.cutoff_per_angstrom * extent / interpolation) + 2)
             for extent in grid.extent_angstrom
         )
-        height, width = grid.extent_angstrom
-        window = WaveGrid((rows, columns), (height / interpolation, width / interpolation))
-        stored = WaveGrid((rows * interpolation, columns * interpolation), grid.extent_angstrom)
+        (height, width), edge = grid.extent_angstrom, grid.aperture_edge
+        window = WaveGrid((rows, columns), (height / interpolation, width / interpolation), None, edge)
+        stored = WaveGrid((rows * interpolation, columns * interpolation), grid.extent_angstrom, None, edge)
         return cls(window, stored, interpolation)
 
     def beams(self, optics: Optics) -> NDArray[np.int64]:

@@ -38,16 +38,17 @@ def probe(
         raise InvalidParameter(f"shape_px = {shape_px} must be (rows, columns), at least one each")
     if not (isfinite(x_nm) and isfinite(y_nm)):
         raise InvalidParameter(f"probe position ({x_nm}, {y_nm}) nm must be finite")
-    grid = WaveGrid((rows, columns), (rows * dy * 10, columns * dx * 10))
+    check_aperture_edge(aperture)
+    grid = WaveGrid((rows, columns), (rows * dy * 10, columns * dx * 10), None, aperture)
     check_aperture(optics, 0.5 / max(grid.sampling_angstrom))
-    spectrum = probe_spectrum(optics, grid, aperture=aperture)
+    spectrum = probe_spectrum(optics, grid)
     along_y, along_x = position_phases(grid, np.array([[x_nm * 10, y_nm * 10]]))
     return np.fft.ifft2(spectrum * along_y[0, :, None] * along_x[0, None, :]).astype(np.complex64)
 
 
-def probe_spectrum(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.complex128]:
+def probe_spectrum(optics: Optics, grid: WaveGrid) -> NDArray[np.complex128]:
     """The probe centred on the origin in Fourier space, (rows, columns) in FFT order; sum |.|^2 = 1."""
-    rows, columns, amplitude = _within_aperture(optics, grid, aperture)
+    rows, columns, amplitude = _within_aperture(optics, grid)
     ky, kx = grid.frequencies_per_angstrom()
     waves = amplitude * np.exp(-1j * chi(optics, kx[:, columns], ky[rows]))
     spectrum = np.zeros(grid.shape_px, dtype=np.complex128)
@@ -55,24 +56,22 @@ def probe_spectrum(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") ->
     return spectrum
 
 
-def aperture_function(optics: Optics, grid: WaveGrid, *, aperture: str = "soft") -> NDArray[np.float64]:
-    """Transmission of the aperture, (rows, columns) in FFT order.
+def aperture_function(optics: Optics, grid: WaveGrid) -> NDArray[np.float64]:
+    """Transmission of the aperture, (rows, columns) in FFT order, with the edge that the grid names.
 
     `soft`: the edge is a ramp one reciprocal pixel wide, A = clip((alpha_c - alpha) / d + 1/2, 0, 1);
     `hard`: 1 where alpha <= alpha_c.
     """
-    rows, columns, within = _within_aperture(optics, grid, aperture)
+    rows, columns, within = _within_aperture(optics, grid)
     amplitude = np.zeros(grid.shape_px)
     amplitude[np.ix_(rows, columns)] = within
     return amplitude
 
 
 def _within_aperture(
-    optics: Optics, grid: WaveGrid, aperture: str
+    optics: Optics, grid: WaveGrid
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Rows and columns of the grid that the aperture reaches, and its transmission there."""
-    if aperture not in APERTURES:
-        raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
     wavelength = wavelength_angstrom(optics.beam_energy_ev)
     limit = optics.semi_convergence_angle_mrad * 1e-3
     ky, kx = grid.frequencies_per_angstrom()
@@ -81,13 +80,19 @@ def _within_aperture(
     rows, columns = (np.flatnonzero(wavelength * np.abs(k.ravel()) <= reach) for k in (ky, kx))
     ky, kx = ky[rows], kx[:, columns]
     alpha = wavelength * np.hypot(ky, kx)
-    if aperture == "hard":
+    if grid.aperture_edge == "hard":
         return rows, columns, (alpha <= limit).astype(np.float64)
     azimuth = np.arctan2(ky, kx)
     edge = np.hypot(np.cos(azimuth) * step_x, np.sin(azimuth) * step_y)
     amplitude = np.clip((limit - alpha) / edge + 0.5, 0, 1)
     amplitude[0, 0] = 1.0
     return rows, columns, amplitude
+
+
+def check_aperture_edge(aperture: str) -> None:
+    """Refuse an edge that this package does not know."""
+    if aperture not in APERTURES:
+        raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
 
 
 def check_aperture(optics: Optics, cutoff_per_angstrom: float) -> None:

@@ -139,7 +139,8 @@ class Sources:
             return self.local_difference(configuration, optics, candidate.tolerance)
         if candidate.method == "incoherent":
             sampling_nm = max(self._grid.sampling_angstrom) / 10
-            return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm)
+            edge = self._grid.aperture_edge
+            return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm, edge)
         if candidate.window_px is None:
             return None
         key = ("windowed", configuration, optics.beam_energy_ev, candidate.window_px)

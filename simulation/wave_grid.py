@@ -22,11 +22,13 @@ class WaveGrid:
     """`shape_px` pixels over the periodic `extent_angstrom`, both (y, x).
 
     `band_sampling_angstrom`: the pixel whose antialias aperture holds here; None for the coarser side of its own.
+    `aperture_edge`: how the edge of the probe's aperture falls onto the frequencies (see `probe.aperture_function`).
     """
 
     shape_px: tuple[int, int]
     extent_angstrom: tuple[float, float]
     band_sampling_angstrom: float | None = None
+    aperture_edge: str = "soft"
 
     @classmethod
     def for_cell(
@@ -99,7 +101,7 @@ class WaveGrid:
             divides = count % share == 0 and (same_pixels or fft_friendly(count // share) == count // share)
             shape.append(count // share if divides else fft_friendly(max(4, needed)))
         extent = self.extent_angstrom[0] / parts[0], self.extent_angstrom[1] / parts[1]
-        return WaveGrid((shape[0], shape[1]), extent, self._band_sampling)
+        return WaveGrid((shape[0], shape[1]), extent, self._band_sampling, self.aperture_edge)
 
     def finer(self, factor: int) -> WaveGrid:
         """The same extent with `factor` times the pixels a side."""

@@ -94,7 +94,7 @@ class WindowedSource:
         self._specimen, self._on = specimen, on
         rows, columns = shape_px
         dy, dx = grid.sampling_angstrom
-        self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx))
+        self._window = WaveGrid(shape_px, (rows * dy, columns * dx), max(dy, dx), grid.aperture_edge)
         self._itinerary = Itinerary.of(specimen.order)
         self._known: _Exposure | None = None
 

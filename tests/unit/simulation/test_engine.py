@@ -58,6 +58,7 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (InvalidParameter, "give instruments.Optics", {"optics": {"beam_energy_ev": 6e4}}),
         (InvalidParameter, "semi-convergence angle 25 mrad is beyond", {"sampling_nm": 0.1}),
         (InvalidParameter, "interpolation = 0", {"interpolation": 0}),
+        (InvalidParameter, "unknown aperture 'round'", {"aperture": "round"}),
         (InvalidParameter, "accuracy = 0", {"accuracy": 0}),
         (InvalidParameter, "needs a GridScan", {"coherence": Coherence(source_size_nm=0.1)}),
         (InvalidParameter, "no rms displacement for Au", {"phonons": FrozenPhonons(2, {"Si": 0.01})}),
@@ -263,3 +264,22 @@ def test_only_waves_are_clipped_at_the_cutoff():
     assert json.loads(whole.attrs["clipped_outer_mrad"]) == {}
     narrow = image(detectors={"d": AnnularDetector(60, 81.1)}, method="incoherent")
     assert whole["d"].item() > 1.5 * narrow["d"].item()
+
+
+@pytest.mark.parametrize("method", ["multislice", "prism", "periodic"])
+def test_a_hard_aperture_cuts_the_beam_at_its_angle(method):
+    crystal = ase.Atoms("Au", positions=[[2.5, 2.5, 1]], cell=(5, 5, 2), pbc=True) * (4, 4, 1)
+    detectors = {"patterns": PixelatedDetector()} | HAADF
+    soft, hard = (
+        image(crystal, detectors=detectors, method=method, aperture=edge, precision="double")
+        for edge in ("soft", "hard")
+    )
+    vacuum = image(ase.Atoms(cell=(20, 20, 2), pbc=True), detectors=detectors, method="multislice", aperture="hard")
+    angle = np.hypot(vacuum["patterns"].detector_y, vacuum["patterns"].detector_x).to_numpy()
+    beam = vacuum["patterns"].to_numpy()[0]
+    inside = angle <= OPTICS.semi_convergence_angle_mrad
+    np.testing.assert_allclose(beam, inside / inside.sum(), atol=1e-7)
+    reference = image(crystal, detectors=detectors, method="multislice", aperture="hard", precision="double")
+    np.testing.assert_allclose(hard["patterns"], reference["patterns"], atol=1e-9)
+    assert hard.attrs["aperture"] == "hard"
+    assert float(abs(hard["haadf"] - soft["haadf"]).max()) > 1e-3 * float(soft["haadf"].max())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def recorded(
     phase: np.ndarray, optics: Optics, step_px: int, aperture: str = "soft"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Patterns of exp(i phase), the probe on every `step_px`-th pixel, and their angles (y, x) in mrad."""
-    wave = np.fft.ifft2(probe_spectrum(optics, GRID, aperture=aperture))
+    wave = np.fft.ifft2(probe_spectrum(optics, replace(GRID, aperture_edge=aperture)))
     rows, columns = (range(0, count, step_px) for count in GRID.shape_px)
     object_wave = np.exp(1j * phase)
     exits = [[np.roll(wave, (row, column), (0, 1)) * object_wave for column in columns] for row in rows]
