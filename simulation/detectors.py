@@ -9,6 +9,7 @@ from math import floor, inf, isfinite, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.arguments import whole_pair
 from simulation.backend import Array, Backend
 from simulation.errors import InvalidParameter
 from simulation.wave_grid import WaveGrid
@@ -63,7 +64,10 @@ class PixelatedDetector:
         """Refuse sizes that are not positive."""
         if self.max_angle_mrad is not None and not 0 < self.max_angle_mrad < inf:
             raise InvalidParameter(f"max_angle_mrad = {self.max_angle_mrad} must be positive, in mrad")
-        if self.shape_px is not None and min(self.shape_px) < 1:
+        if self.shape_px is None:
+            return
+        object.__setattr__(self, "shape_px", whole_pair("shape_px", self.shape_px))
+        if min(self.shape_px) < 1:
             raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Coherence, Optics
+from simulation.arguments import checked_seed
 from simulation.backend import backend
 from simulation.coherence import SourceBlur, focal_nodes
 from simulation.detectors import (
@@ -167,13 +168,13 @@ class Simulator:
         self.slice_count = slice_count(depth, slice_thickness_nm)
         self._slice_thickness_nm = slice_thickness_nm
         self._method, self._interpolation, self._accuracy = method, int(interpolation), accuracy
-        self._coherence = coherence or Coherence()
-        self._phonons, self._seed = phonons, seed
+        self._coherence = _checked_coherence(coherence)
+        self._phonons, self._seed = phonons, checked_seed(seed)
         self._on = backend(device, precision)
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
-        specimens = configurations(self._specimen, phonons, seed)
+        specimens = configurations(self._specimen, phonons, self._seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
-        self._errors = ErrorCheck(self._sources, self._checked_signals, seed, once=method in INTERPOLATING)
+        self._errors = ErrorCheck(self._sources, self._checked_signals, self._seed, once=method in INTERPOLATING)
 
     @watched()
     def image(
@@ -186,7 +187,7 @@ class Simulator:
         specimen_tilt_mrad: tuple[float, float] | None = None,
     ) -> Images:
         """One exposure on all detectors; `coherence` and `specimen_tilt_mrad` override the simulator's."""
-        coherence = coherence or self._coherence
+        coherence = self._coherence if coherence is None else _checked_coherence(coherence)
         tilt_mrad = self._tilt_mrad if specimen_tilt_mrad is None else checked_tilt_mrad(specimen_tilt_mrad)
         clipped = self._check(optics, scan, detectors)
         blur = self._blur(scan, coherence)
@@ -445,6 +446,12 @@ class Simulator:
             "aperture": self.grid.aperture_edge,
             "seed": self._seed,
         }
+
+
+def _checked_coherence(coherence: Coherence | None) -> Coherence:
+    if not isinstance(coherence, Coherence | None):
+        raise InvalidParameter(f"coherence is a {type(coherence).__name__}; give instruments.Coherence")
+    return coherence or Coherence()
 
 
 def _sigmas_nm(phonons: Phonons | None) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.arguments import checked_seed
 from simulation.errors import InvalidParameter, InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 from simulation.specimens import Atoms, Specimen, specimens_of
@@ -32,6 +33,8 @@ class FrozenPhonons:
         """Refuse counts below one and displacements that are negative or not finite."""
         if self.count < 1 or self.count != int(self.count):
             raise InvalidParameter(f"phonon configurations: count = {self.count} must be a whole number, at least 1")
+        if self.seed is not None:
+            checked_seed(self.seed)
         values = self.sigmas_nm.values() if isinstance(self.sigmas_nm, Mapping) else [self.sigmas_nm]
         for value in values:
             if not (isfinite(value) and value >= 0):
@@ -69,6 +72,9 @@ def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> li
         return [specimen]
     if isinstance(phonons, FrozenPhonons):
         return phonons.configurations(specimen, seed)
+    if isinstance(phonons, str) or not isinstance(phonons, Iterable) or hasattr(phonons, "positions"):
+        kind = type(phonons).__name__
+        raise InvalidParameter(f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm) or a list of structures")
     displaced = specimens_of(list(phonons))
     if np.max(np.abs(np.subtract(displaced[0].cell_angstrom, specimen.cell_angstrom))) > 1e-4:
         raise InvalidSpecimen("the displaced structures have another cell than atoms; give them the same cell")

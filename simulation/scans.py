@@ -8,6 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.arguments import whole_pair
 from simulation.errors import InvalidParameter
 
 
@@ -30,8 +31,9 @@ class GridScan:
             raise InvalidParameter("a scan needs finite x_nm, y_nm, width_nm, height_nm")
         if self.width_nm <= 0 or self.height_nm <= 0:
             raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; both must be positive")
-        if len(self.shape_px) != 2 or any(count < 1 or count != int(count) for count in self.shape_px):
-            raise InvalidParameter(f"shape_px = {self.shape_px} must be whole (rows, columns), at least one each")
+        object.__setattr__(self, "shape_px", whole_pair("shape_px", self.shape_px))
+        if min(self.shape_px) < 1:
+            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
 
     @property
     def pixel_nm(self) -> tuple[float, float]:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import atan, isfinite, tan
+from numbers import Real
+
+import numpy as np
 
 from instruments.optics import Optics
 from simulation.errors import InvalidParameter
@@ -22,7 +25,7 @@ LARGEST_TILT_MRAD = 100.0
 
 def checked_tilt_mrad(tilt_mrad: Sequence[float]) -> tuple[float, float]:
     """(x, y) as floats; an error for what is no pair of small angles."""
-    if len(tilt_mrad) != 2 or not all(isfinite(value) for value in tilt_mrad):
+    if np.shape(tilt_mrad) != (2,) or not all(isinstance(value, Real) and isfinite(value) for value in tilt_mrad):
         raise InvalidParameter(f"specimen_tilt_mrad = {tilt_mrad} must be two finite angles (x, y) in mrad")
     x, y = (float(value) for value in tilt_mrad)
     if max(abs(x), abs(y)) > LARGEST_TILT_MRAD:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from simulation.arguments import whole_pair
 from simulation.errors import InvalidParameter
 
 ANTIALIAS_FRACTION = 0.6666666
@@ -42,7 +43,7 @@ class WaveGrid:
             _check_shape(counts, "sampling_nm is too fine for this cell: use a coarser one")
             shape_px = (fft_friendly(counts[0]), fft_friendly(counts[1]))
         else:
-            shape_px = (int(shape_px[0]), int(shape_px[1]))
+            shape_px = whole_pair("grid_shape_px", shape_px)
             _check_shape(shape_px, "grid_shape_px is (rows, columns)")
         return cls(shape_px, (height_angstrom, width_angstrom))
 

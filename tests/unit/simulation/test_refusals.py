@@ -38,6 +38,12 @@ PATTERNS = np.ones((4, 4, 5, 5))
 COUNTED = {"electrons": 1.0, "atoms_per_nm2": 1.0, "solid_angle_sr": 1.0}
 GROWTH = {"flux_e_per_nm2_s": 1, "adsorbed_per_nm2": 1, "fixing_cross_section_nm2": 1, "supply_per_s": 1}
 
+
+def _image(**settings):
+    scan, detectors = GridScan(0, 0, 0.4, 0.4, (2, 2)), {"adf": AnnularDetector(30, 60)}
+    return simulate(bulk("Al", cubic=True), OPTICS, scan, detectors, **settings)
+
+
 REFUSED = {
     "an image that is not finite": (lambda: raw_counts(np.array([NAN]), 10, DetectorChain(), RNG), "not finite"),
     "fewer than no electrons": (lambda: raw_counts(np.array([0.1]), -1, DetectorChain(), RNG), "electrons_e_per_px"),
@@ -82,6 +88,20 @@ REFUSED = {
     "a share unknown": (
         lambda: amorphous_film({"C": NAN}, width_nm=1, height_nm=1, thickness_nm=1), "share above 0",
     ),
+    "a grid of one number": (lambda: _image(grid_shape_px=512), "grid_shape_px = 512 must be two whole"),
+    "a grid of half a pixel": (lambda: _image(grid_shape_px=(96.5, 96)), "grid_shape_px"),
+    "a grid of three numbers": (lambda: _image(grid_shape_px=(96, 96, 3)), "grid_shape_px"),
+    "a seed below zero": (lambda: _image(seed=-1), "seed = -1 must be a whole number"),
+    "a word for a seed": (lambda: _image(seed="one"), "seed = 'one'"),
+    "phonons of a seed below zero": (lambda: FrozenPhonons(1, 0.01, seed=-1), "seed = -1"),
+    "a count for phonons": (lambda: _image(phonons=3), "phonons is a int"),
+    "one structure for phonons": (lambda: _image(phonons=bulk("Al", cubic=True)), "phonons is a Atoms"),
+    "a length for coherence": (lambda: _image(coherence=0.1), "coherence is a float; give instruments.Coherence"),
+    "one angle of a tilted specimen": (lambda: _image(specimen_tilt_mrad=3), "two finite angles"),
+    "words for a tilt": (lambda: _image(specimen_tilt_mrad=("a", "b")), "two finite angles"),
+    "a scan of one number": (lambda: GridScan(0, 0, 1, 1, 4), "shape_px = 4 must be two whole numbers"),
+    "a camera of one number": (lambda: PixelatedDetector(shape_px=64), "shape_px = 64"),
+    "a camera of half a pixel": (lambda: PixelatedDetector(shape_px=(8.5, 8)), "shape_px"),
     "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(NAN, 0, 1, 1), "stage position"),
 }  # fmt: skip
 
