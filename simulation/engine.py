@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any
@@ -103,7 +103,8 @@ def simulate(
     in complex128 and returns float64. `aperture`: its edge is a ramp one reciprocal pixel wide (`soft`), so that images
     depend less on the cell's size, or `hard`. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met
     at x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say which method was
-    used, its estimated error (nan for `incoherent`, which knows none), and every parameter.
+    used, its estimated error (nan where none is known: `incoherent`, and images that a `Simulator` makes from the kept
+    waves of interpolated PRISM after the one it checked), and every parameter.
     """
     simulator = Simulator(
         atoms,
@@ -196,10 +197,13 @@ class Simulator:
         if self._method not in ("incoherent", "windowed"):
             check_room(optics, self._specimen.cell_angstrom, self._interpolation if self._method == "prism" else 1)
         nodes = focal_nodes(seen, coherence.focal_spread_nm)
-        measured = self._measure(nodes, wide.points_angstrom(), detectors)
-        shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in measured.signals.items()}
-        if blur is not None:
-            shaped = {name: blur.apply(values) for name, values in shaped.items()}
+
+        def seen_by(signals: Signals) -> Signals:
+            shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in signals.items()}
+            return shaped if blur is None else {name: blur.apply(values) for name, values in shaped.items()}
+
+        measured = self._measure(nodes, wide.points_angstrom(), detectors, seen_by)
+        shaped = seen_by(measured.signals)
         attributes = self._attributes(optics, coherence, measured) | {
             "specimen_tilt_mrad": list(tilt_mrad),
             "clipped_outer_mrad": json.dumps(clipped),
@@ -258,16 +262,24 @@ class Simulator:
         return SourceBlur(scan, coherence.source_size_nm, self._sources.specimens[0])
 
     def _measure(
-        self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
+        self,
+        nodes: list[tuple[Optics, float]],
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        seen_by: Callable[[Signals], Signals],
     ) -> _Measurement:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
         if self._method in ("auto", "windowed", "local_difference"):
-            return self._first_good(nodes, points, detectors)
+            return self._first_good(nodes, points, detectors, seen_by)
         candidate = Candidate(self._method, self._interpolation if self._method in INTERPOLATING else 1, 0.0)
-        return self._measure_by(candidate, nodes, points, detectors)
+        return self._measure_by(candidate, nodes, points, detectors, seen_by)
 
     def _first_good(
-        self, nodes: list[tuple[Optics, float]], points: NDArray[np.float64], detectors: Mapping[str, Detector]
+        self,
+        nodes: list[tuple[Optics, float]],
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        seen_by: Callable[[Signals], Signals],
     ) -> _Measurement:
         """Of what is tried the first within the accuracy asked for, else the last.
 
@@ -285,7 +297,7 @@ class Simulator:
                     smallest_px = window_px[0] * min(ratio / self._accuracy, _LARGEST_WINDOW_STEP)
                 if ratio > _HOPELESS * self._accuracy:
                     continue
-            measured = self._measure_by(candidate, nodes, points, detectors)
+            measured = self._measure_by(candidate, nodes, points, detectors, seen_by)
             if measured.error_estimate.ratio <= self._accuracy:
                 break
         if measured is None:
@@ -333,8 +345,12 @@ class Simulator:
         nodes: list[tuple[Optics, float]],
         points: NDArray[np.float64],
         detectors: Mapping[str, Detector],
+        seen_by: Callable[[Signals], Signals],
     ) -> _Measurement:
-        """Averaged over phonon configurations, with the mean's standard error over the image's spread."""
+        """Averaged over phonon configurations, with the mean's standard error over the image's spread.
+
+        A source takes more from the spread than from the error: the error of sharp probes is held against what is left.
+        """
         count = len(self._sources.specimens)
         counted = steps(range(count), "configurations")
         runs = [self._signals(candidate, index, nodes, points, detectors) for index in counted]
@@ -349,7 +365,7 @@ class Simulator:
         if candidate.method == "periodic":
             error = ErrorEstimate(self._error_from_noise(optics, detectors), optics)
         elif not (candidate.is_exact or candidate.method == "incoherent"):
-            error = self._errors.estimate(candidate, optics, points, detectors, mean)
+            error = self._errors.estimate(candidate, optics, points, detectors, seen_by(mean))
         return _Measurement(candidate, mean, error, deviation)
 
     def _error_from_noise(self, optics: Optics, detectors: Mapping[str, Detector]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class ErrorCheck:
     def __init__(self, sources: Sources, signals: Imaging, seed: int, *, once: bool) -> None:
         """`seed` draws the probes."""
         self._sources, self._signals, self._seed, self._once = sources, signals, seed, once
-        self._known_errors: dict[tuple[float, float, float], ErrorEstimate] = {}
+        self._known_errors: dict[tuple[float, float, float], tuple[Any, ErrorEstimate]] = {}
         self._known_reference: tuple[Any, Signals] | None = None
         self._known_doubtful: tuple[Any, NDArray[np.int64]] | None = None
         self._known_differences: tuple[LocalDifferenceSource, float] | None = None
@@ -61,17 +62,21 @@ class ErrorCheck:
         """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
 
         Patterns on a coarser diffraction grid are compared through rings. An estimate made once
-        for each energy and tilt lets re-imaging propagate nothing: it names its optics. Of windows half the probes
-        are taken where most was added for what is outside the smallest of them: errors are large at few places. These
-        count once each, the random ones for all the others, and the difference is stated with a margin.
+        for each energy and tilt lets re-imaging propagate nothing; it holds for that image alone (with another defocus,
+        scan or detector the error can be ten times that) and is nan for others, which name the optics of the one. Of
+        windows half the probes are taken where most was added for what is outside the smallest of them: errors are
+        large at few places. These count once each, the random ones for all the others, and the difference is stated
+        with a margin.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
+        asked = (optics, points.tobytes(), tuple(detectors.items()), _spreads(image))
         if self._once and key in self._known_errors:
-            return self._known_errors[key]
+            of, known = self._known_errors[key]
+            return known if of == asked else ErrorEstimate(nan, known.optics)
         compared = {name: each for name, each in detectors.items() if not isinstance(each, PixelatedDetector)}
         compared = compared or _rings(optics)
         if candidate.tolerance is not None:
-            return self._of_differences(candidate.tolerance, optics, points, compared)
+            return self._of_differences(candidate.tolerance, optics, points, compared, image)
         doubtful = self._doubtful(candidate, optics, points, compared)
         others = np.setdiff1d(np.arange(len(points)), doubtful)
         count = min(CHECK_POINT_COUNT if len(doubtful) else 2 * CHECK_POINT_COUNT, len(others))
@@ -83,15 +88,22 @@ class ErrorCheck:
         spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
         squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
         ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
-        self._known_errors[key] = ErrorEstimate(_ERROR_MARGIN * float(max(ratios)), optics)
-        return self._known_errors[key]
+        estimate = ErrorEstimate(_ERROR_MARGIN * float(max(ratios)), optics)
+        self._known_errors[key] = asked, estimate
+        return estimate
 
     def _of_differences(
-        self, tolerance: float, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+        self,
+        tolerance: float,
+        optics: Optics,
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        image: Signals,
     ) -> ErrorEstimate:
         """The larger of two estimates (`difference_check`); multislice is asked once for each source."""
         source = self._sources.local_difference(0, optics, tolerance)
-        spreads = {name: spread_of(values) for name, values in source.signals(optics, points, detectors).items()}
+        signals = source.signals(optics, points, detectors)
+        spreads = {name: spread_of(image.get(name, values)) for name, values in signals.items()}
         if self._known_differences is None or self._known_differences[0] is not source:
             ratio = compared_ratio(
                 source, optics, points, detectors, spreads,
@@ -126,6 +138,10 @@ class ErrorCheck:
         if self._known_reference is None or self._known_reference[0] != key:
             self._known_reference = (key, self._signals(_MULTISLICE, optics, points, detectors))
         return self._known_reference[1]
+
+
+def _spreads(image: Signals) -> tuple[str, ...]:
+    return tuple(f"{spread_of(image[name]):.4g}" for name in sorted(image))
 
 
 def spread_of(values: NDArray[np.float64]) -> float:

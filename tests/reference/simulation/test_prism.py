@@ -59,6 +59,38 @@ def test_interpolation_of_a_repeated_cell_is_prism_of_the_cell():
     assert four.attrs["error_estimate"] > 0.05
 
 
+def test_an_estimate_is_not_passed_on_to_images_that_were_not_checked():
+    cell = small_crystal() * (2, 2, 1)
+    simulator = Simulator(cell, method="prism", interpolation=2, grid_shape_px=(144, 120), device="cpu")
+    points = PointScan([[0.13, 0.27], [0.89, 1.09], [1.7, 0.4], [-0.2, 2.3]])
+    first = simulator.image(OPTICS, points, DETECTORS).attrs["error_estimate"]
+    defocused = OPTICS.model_copy(update={"defocus_nm": OPTICS.defocus_nm + 1})
+    for changed in (
+        (defocused, points, DETECTORS),
+        (OPTICS, PointScan([[0.1, 0.2], [0.3, 0.3]]), DETECTORS),
+        (OPTICS, points, {"other": AnnularDetector(5, 12)}),
+    ):
+        attributes = simulator.image(*changed).attrs
+        assert np.isnan(attributes["error_estimate"])
+        assert Optics.model_validate_json(attributes["error_estimate_optics"]) == OPTICS
+    assert simulator.image(OPTICS, points, DETECTORS).attrs["error_estimate"] == first
+
+
+def test_the_estimate_is_that_of_the_blurred_image():
+    """A source takes more from what varies in an image than from the error of windows and of interpolation."""
+    cell = small_crystal() * (2, 2, 1)
+    scan = GridScan(0, 0, 1.8, 2.2, (11, 9))
+    settings = {"grid_shape_px": (144, 120), "device": "cpu", "coherence": Coherence(source_size_nm=0.4)}
+    exact = simulate(cell, OPTICS, scan, DETECTORS, method="multislice", **settings)
+    blurred = simulate(cell, OPTICS, scan, DETECTORS, method="prism", interpolation=2, **settings)
+    sharp = simulate(
+        cell, OPTICS, scan, DETECTORS, method="prism", interpolation=2, **settings | {"coherence": Coherence()}
+    )
+    true = max(rms_over_std(blurred[name], exact[name]) for name in DETECTORS)
+    assert true <= blurred.attrs["error_estimate"]
+    assert blurred.attrs["error_estimate"] > 1.5 * sharp.attrs["error_estimate"]
+
+
 @pytest.mark.parametrize("device", ["cpu", "numpy"])
 def test_without_interpolation_prism_is_multislice(device):
     scan = GridScan(0.1, -0.2, 0.9, 1.1, (5, 7))
