@@ -72,7 +72,7 @@ def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> li
         return [specimen]
     if isinstance(phonons, FrozenPhonons):
         return phonons.configurations(specimen, seed)
-    if isinstance(phonons, str) or not isinstance(phonons, Iterable) or hasattr(phonons, "positions"):
+    if isinstance(phonons, str | Atoms) or not isinstance(phonons, Iterable):
         kind = type(phonons).__name__
         raise InvalidParameter(f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm) or a list of structures")
     displaced = specimens_of(list(phonons))

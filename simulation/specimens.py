@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ _TOLERANCE_ANGSTROM = 1e-4
 _BELOW_EXIT_ANGSTROM = 1e-5
 
 
+@runtime_checkable
 class Atoms(Protocol):
     """What a structure must have: as `ase.Atoms`, angstrom."""
 

@@ -8,7 +8,6 @@ the wave's grid; the rest is added from a small patch around each atom (`atomic_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,15 +138,6 @@ class ExactTransmission:
             spectrum[: rows - negative, own] = along[: rows - negative]
             spectrum[rows - negative :, own] = along[along.shape[0] - negative :]
         return spectrum
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a patch goes: its first row and column, and which of the patches made it is."""
-
-    row: int
-    column: int
-    patch: int
 
 
 class Patches:

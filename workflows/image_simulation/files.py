@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -24,7 +25,7 @@ from orchestrator.catalogue.frame_files import put_in_place, write_beside
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.catalogue.nexus import EVENT, FrameRecord, encode
 from orchestrator.catalogue.nexus_tree import group, write_axis, write_counts, write_text
-from orchestrator.errors import SpecError
+from orchestrator.errors import DataFolderNotWritable, SpecError
 from orchestrator.plain_json import plain
 from simulation import pictures
 from simulation.images import Image
@@ -49,7 +50,7 @@ class Written:
 
 
 def targets(out: Path, *, overwrite: bool) -> tuple[Path | None, Path]:
-    """Where the NXem file and the picture go. Raises SpecError before anything is computed."""
+    """Where the NXem file and the picture go. Raises SpecError and StorageError before anything is computed."""
     ending = out.suffix.lower()
     if ending not in (*NEXUS_ENDINGS, PICTURE_ENDING):
         raise SpecError(
@@ -59,6 +60,8 @@ def targets(out: Path, *, overwrite: bool) -> tuple[Path | None, Path]:
     nexus, picture = (None, out) if ending == PICTURE_ENDING else (out, out.with_suffix(PICTURE_ENDING))
     if not out.parent.is_dir():
         raise SpecError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise DataFolderNotWritable(f"--out {out}: {out.parent} cannot be written; change its rights, or name another")
     for path in (nexus, picture):
         if path is not None and path.exists() and not overwrite:
             raise SpecError(f"{path} exists; choose another name, or replace it with --overwrite")

@@ -123,6 +123,16 @@ def test_a_file_that_cannot_be_written_leaves_no_part(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(simulate_commands, "simulated", pytest.fail)
+    done = ran("SrTiO3", "--optics", OPTICS, "--out", tmp_path / "sto.nxs")
+    assert done.exit_code == 6
+    assert "cannot be written; change its rights" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
