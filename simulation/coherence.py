@@ -10,10 +10,13 @@ from scipy.ndimage import convolve1d
 from scipy.spatial import KDTree
 
 from instruments.optics import Optics
+from simulation.electron import wavelength_angstrom
+from simulation.errors import InvalidParameter
 from simulation.scans import GridScan
 from simulation.specimens import Specimen
 
-_FOCAL_NODE_COUNT = 7
+_FEWEST_FOCAL_NODES, _MOST_FOCAL_NODES = 7, 151
+_LEAST_WEIGHT = 2e-6
 _TRUNCATE_SIGMAS = 4.0
 SAMPLED_KERNEL_FROM_PX = 0.5
 """Standard deviation from which on a Gaussian is sampled at the pixels."""
@@ -21,19 +24,36 @@ _SAME_LENGTH_ANGSTROM = 1e-3
 FWHM_PER_SIGMA = 2 * sqrt(2 * log(2))
 
 
-def focal_quadrature() -> list[tuple[float, float]]:
-    """Nodes in units of sqrt(2) standard deviations, and weights, that average over a Gaussian."""
-    nodes, weights = np.polynomial.hermite.hermgauss(_FOCAL_NODE_COUNT)
-    return list(zip(nodes.tolist(), (weights / sqrt(pi)).tolist(), strict=True))
+def focal_quadrature(
+    beam_energy_ev: float, semi_convergence_angle_mrad: float, focal_spread_nm: float
+) -> list[tuple[float, float]]:
+    """Nodes in units of sqrt(2) standard deviations, and weights, that average over a Gaussian (Gauss-Hermite).
+
+    One standard deviation of defocus turns the phase at the edge of the aperture by pi alpha^2 / lambda times itself.
+    There are as many nodes as it takes to average waves of that phase to 1e-4, an odd number: the middle one is 0.
+    Far ones of no weight are left out, whose probes would be wide.
+    """
+    wavelength_nm = wavelength_angstrom(beam_energy_ev) / 10
+    turn = pi * (semi_convergence_angle_mrad * 1e-3) ** 2 / wavelength_nm * focal_spread_nm
+    count = max(_FEWEST_FOCAL_NODES, ceil(1 + 3.2 * turn + 0.2 * turn**2)) | 1
+    if count > _MOST_FOCAL_NODES:
+        raise InvalidParameter(
+            f"a focal_spread_nm of {focal_spread_nm:g} turns the phase at the edge of an aperture of"
+            f" {semi_convergence_angle_mrad:g} mrad by {turn:.0f} rad and would take {count} defoci, more than"
+            f" {_MOST_FOCAL_NODES}; it is a standard deviation in nm: give a smaller one, or a smaller aperture"
+        )
+    nodes, weights = np.polynomial.hermite.hermgauss(count)
+    kept = weights > _LEAST_WEIGHT * weights.sum()
+    return list(zip(nodes[kept].tolist(), (weights[kept] / weights[kept].sum()).tolist(), strict=True))
 
 
 def focal_nodes(optics: Optics, focal_spread_nm: float) -> list[tuple[Optics, float]]:
-    """Optics and weights whose average is that over a Gaussian of defocus (Gauss-Hermite, seven nodes)."""
+    """Optics and weights whose average is that over a Gaussian of defocus (Gauss-Hermite)."""
     if focal_spread_nm == 0:
         return [(optics, 1.0)]
     return [
         (optics.model_copy(update={"defocus_nm": optics.defocus_nm + sqrt(2) * focal_spread_nm * node}), weight)
-        for node, weight in focal_quadrature()
+        for node, weight in focal_quadrature(optics.beam_energy_ev, optics.semi_convergence_angle_mrad, focal_spread_nm)
     ]
 
 

@@ -217,9 +217,10 @@ def differentiable_ronchigram(lens: LensTensors, phase_rad: NDArray[np.float64],
 def _focal_nodes(lens: LensTensors) -> list[tuple[LensTensors, float]]:
     if _plain(lens.focal_spread_nm) == 0 and not _requires_grad(lens.focal_spread_nm):
         return [(lens, 1.0)]
+    quadrature = focal_quadrature(lens.beam_energy_ev, lens.semi_convergence_angle_mrad, _plain(lens.focal_spread_nm))
     return [
         (replace(lens, defocus_nm=lens.defocus_nm + sqrt(2) * node * lens.focal_spread_nm), weight)
-        for node, weight in focal_quadrature()
+        for node, weight in quadrature
     ]
 
 
