@@ -45,6 +45,10 @@ class Specimen:
     @classmethod
     def of(cls, atoms: Atoms) -> Specimen:
         """Check `atoms`; x, y and z are wrapped into the cell."""
+        if not isinstance(atoms, Atoms):
+            raise InvalidSpecimen(
+                f"atoms is a {type(atoms).__name__}; give ase.Atoms, or anything with its numbers, positions and cell"
+            )
         cell = _orthogonal_lengths(atoms)
         numbers, positions = _checked_atoms(atoms)
         return cls(numbers, np.mod(positions, np.asarray(cell)), cell)

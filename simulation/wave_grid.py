@@ -40,7 +40,8 @@ class WaveGrid:
             if not (isfinite(sampling_nm) and sampling_nm > 0):
                 raise InvalidParameter(f"sampling_nm = {sampling_nm} must be a positive number of nm")
             counts = (steps_across(height_angstrom, sampling_nm * 10), steps_across(width_angstrom, sampling_nm * 10))
-            _check_shape(counts, "sampling_nm is too fine for this cell: use a coarser one")
+            too = "fine" if max(counts) > _PIXEL_LIMIT else "coarse"
+            _check_shape(counts, f"sampling_nm = {sampling_nm:g} nm is too {too} for this cell")
             shape_px = (fft_friendly(counts[0]), fft_friendly(counts[1]))
         else:
             shape_px = whole_pair("grid_shape_px", shape_px)

@@ -100,7 +100,9 @@ def _shortest_along(vectors: NDArray[np.float64], wanted: NDArray[np.float64], a
     cosines = vectors @ wanted / (lengths * np.linalg.norm(wanted))
     along = np.flatnonzero(cosines > 1 - _PARALLEL**2 * 10)
     if len(along) == 0:
-        raise InvalidSpecimen(f"no lattice vector along {axis} within reach; raise repeat_limit or lower the indices")
+        raise InvalidSpecimen(
+            f"no lattice vector along {axis} within reach; lower the indices (in Python, repeat_limit searches further)"
+        )
     return vectors[along[np.argmin(lengths[along])]]
 
 
@@ -123,8 +125,8 @@ def _orthogonal_pair(
     fits = (np.abs(firsts @ flat.T) < _PARALLEL * areas) & handed
     if not fits.any():
         raise InvalidSpecimen(
-            "no orthogonal cell with this axis along the beam within the repeats searched; choose another axis,"
-            " raise repeat_limit, or give an orthogonal supercell of your own"
+            "no orthogonal cell with this axis along the beam within the repeats searched; choose another axis, or"
+            " give an orthogonal supercell of your own (in Python, repeat_limit searches further)"
         )
     best = int(np.argmin(np.where(fits, areas, np.inf)))
     row, column = np.unravel_index(best, areas.shape)

@@ -51,7 +51,7 @@ class Label:
 class Entry:
     """One fingerprint: what the detectors see of one structure, thickness, tilt and defocus, for one electron.
 
-    `period_nm` (y, x) is the image field where it is a whole period of the structure, else 0 along that axis.
+    `has_periodic_field` (y, x): whether the image field is a whole number of the structure's periods.
     """
 
     key: str

@@ -144,7 +144,7 @@ def test_the_cell_repeats_under_the_centring_translation(warm: LatticeImages) ->
 
 
 def test_which_sub_lattice_is_brighter_depends_on_the_detector(warm: LatticeImages) -> None:
-    """notes/first_world.md: the Se2 column outshines W in MAADF and not in HAADF."""
+    """The Se2 column outshines W in MAADF and not in HAADF."""
     gun = Coherence(source_size_nm=0.08)
 
     def middle(column: str, detector: tuple[float, float]) -> float:

@@ -91,6 +91,8 @@ REFUSED = {
     "a grid of one number": (lambda: _image(grid_shape_px=512), "grid_shape_px = 512 must be two whole"),
     "a grid of half a pixel": (lambda: _image(grid_shape_px=(96.5, 96)), "grid_shape_px"),
     "a grid of three numbers": (lambda: _image(grid_shape_px=(96, 96, 3)), "grid_shape_px"),
+    "pixels wider than the cell": (lambda: _image(sampling_nm=9), "sampling_nm = 9 nm is too coarse"),
+    "pixels of a femtometre": (lambda: _image(sampling_nm=1e-6), "sampling_nm = 1e-06 nm is too fine"),
     "a seed below zero": (lambda: _image(seed=-1), "seed = -1 must be a whole number"),
     "a word for a seed": (lambda: _image(seed="one"), "seed = 'one'"),
     "phonons of a seed below zero": (lambda: FrozenPhonons(1, 0.01, seed=-1), "seed = -1"),

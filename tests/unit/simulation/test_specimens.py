@@ -87,6 +87,12 @@ def test_specimens_need_only_numbers_positions_and_cell():
     assert specimen.cell_angstrom == (4.0, 4.0, 8.0)
 
 
+@pytest.mark.parametrize("wrong", ["Au", None, [3]])
+def test_what_is_no_structure_is_refused_by_name(wrong):
+    with pytest.raises(InvalidSpecimen, match=f"atoms is a {type(wrong).__name__}; give ase.Atoms"):
+        Specimen.of(wrong)
+
+
 def test_displaced_surface_atoms_stay_at_their_surface():
     specimen = Specimen.of(ase.Atoms("W2", positions=[[1, 1, 0], [1, 1, 9.99]], cell=(4, 4, 10), pbc=True))
     moved = specimen.displaced(np.array([[-2.0, 0, -0.1], [0, 0, 0.1]]))
