@@ -108,7 +108,7 @@ def test_the_grid_is_fft_friendly_unless_it_is_given():
     ("settings", "message"),
     [
         ({"sampling_nm": -0.01}, r"sampling_nm = -0.01 must be a positive number of nm"),
-        ({"sampling_nm": 1e-8}, "use a coarser one"),
+        ({"sampling_nm": 1e-8}, "is too fine for this cell"),
         ({"slice_thickness_nm": 0}, r"slice_thickness_nm = 0 must be a positive number of nm"),
         ({"parametrization": "peng"}, "'peng'; choose one of lobato, kirkland"),
         ({"placement": "nearest"}, "'nearest'; choose one of exact, bilinear"),
