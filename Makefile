@@ -3,8 +3,8 @@ PYTHON ?= python3
 # Another build of torch, with whatever pip needs to find it (in a fresh clone or after `make clean`):
 #   make run TORCH="torch==2.13.0+cpu --extra-index-url WHEELS-OF-THAT-BUILD"
 TORCH ?= torch==2.13.0
-# Three for each of the two cores that suffice: many tests wait for other processes.
-WORKERS ?= 6
+# Two for each of the two cores that suffice: many tests wait for other processes (six take no less time).
+WORKERS ?= 4
 SPEC ?= examples/native_defects.yaml
 SEEDS ?= 20
 

@@ -37,6 +37,8 @@ OPTIONS = {
 def executed(path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
     """The notebook with its outputs; a warning is an error in it, as in every test."""
     monkeypatch.setenv("STEMPILOT_DATA", str(data))
+    # No processes of its own, which cost more than the trials: what they give is compared below.
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     notebook = jupytext.read(path)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
     notebook.cells.append(nbformat.v4.new_code_cell(QUIET))
