@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import PrefectClient
 
 from orchestrator.api.idempotency import Replies
 from orchestrator.catalogue import Catalogue
@@ -19,9 +21,11 @@ from orchestrator.errors import SpecError
 from orchestrator.queue import ExperimentQueue
 from tests.integration.harness import RASTER, process, stempilot
 from tests.waiting import DEADLINE_S, until
-from workflows.flows.schedule import Order, schedule_of
-from workflows.flows.scheduler import Submitter
+from workflows.flows.schedule import Order, ScheduleBook, schedule_of
+from workflows.flows.scheduler import Scheduler, Submitter
 from workflows.prefect_server import FACTS_FILE, unreachable_because
+
+ADD = ("schedule", "add", RASTER, "--every", "4", "--no-baselines")
 
 
 @pytest.fixture
@@ -96,6 +100,24 @@ def moments(data: Path) -> list[str]:
         return [str(row.options["schedule"]) for row in catalogue.experiments()]
 
 
+def removed_when_due(data: Path) -> list[str]:
+    """What a scheduler says, one that found a flow run due whose schedule is removed before it begins."""
+    book = ScheduleBook(server_url(data) or "", data)
+    assert "every 4 s" in stempilot(*ADD, "--name", "rare", "--data", data).expect(0).stdout
+    said: list[str] = []
+
+    async def look_and_remove(client: PrefectClient) -> None:
+        (deployment,) = [one for one in await book.deployments(client) if one.name.endswith("rare")]
+        run = await client.create_flow_run_from_deployment(deployment.id)
+        await client.delete_deployment(deployment.id)
+        with Catalogue.open(data, shared=True) as catalogue:
+            submitter = Submitter(catalogue, ExperimentQueue(catalogue))
+            await asyncio.wait_for(Scheduler(submitter, lambda: book, said.append).begin(client, run, order()), 60)
+
+    book.ask(look_and_remove)
+    return said
+
+
 @pytest.mark.slow
 def test_due_at_a_real_server(data: Path) -> None:
     stempilot("schedule", "list", "--data", data).complains(5, "no Prefect server is known here")
@@ -108,7 +130,7 @@ def test_due_at_a_real_server(data: Path) -> None:
     try:
         start("prefect-server")
         until(lambda: server_url(data), "Prefect's server")
-        add = ("schedule", "add", RASTER, "--every", "4", "--name", "often", "--data", data, "--no-baselines")
+        add = (*ADD, "--name", "often", "--data", data)
         assert "every 4 s" in stempilot(*add).expect(0).stdout
         stempilot(*add).complains(2, "there is a schedule 'often' already")
         scheduler = start("scheduler")
@@ -129,6 +151,9 @@ def test_due_at_a_real_server(data: Path) -> None:
         due = moments(data)
         assert len(set(due)) == len(due), "one moment was submitted twice"
         stempilot("schedule", "remove", "often", "--data", data).complains(5, "often")
+        (removed,) = removed_when_due(data)
+        assert removed.endswith("was removed when it was due; nothing is submitted")
+        assert moments(data) == due
         assert stempilot("schedule", "list", "--data", data, "--json").document == {"schedules": []}
     finally:
         for child in running:

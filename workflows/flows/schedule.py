@@ -137,9 +137,8 @@ def ask(url: str, question: Any) -> Any:
         try:
             return _completed(asking())
         except (httpx.HTTPError, PrefectException) as error:
-            raise OrchestratorError(
-                f"Prefect's server at {url}: {error or type(error).__name__}; `stempilot serve` starts one"
-            ) from error
+            reason = str(error) if str(error) not in ("", "None") else type(error).__name__
+            raise OrchestratorError(f"Prefect's server at {url}: {reason}; `stempilot serve` starts one") from error
 
 
 def _completed(question: Coroutine[Any, Any, T]) -> T:

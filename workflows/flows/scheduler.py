@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +26,6 @@ from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.plain_json import to_text
 from orchestrator.queue import ExperimentQueue, QueueEntry
 from orchestrator.settings import Settings
-from workflows.flows.names import SUBMIT
 from workflows.flows.schedule import MOST, Order, ScheduleBook, ask
 from workflows.prefect_server import unreachable_because
 
@@ -136,7 +136,7 @@ class Scheduler:
             if late > timedelta(seconds=order.late_s):
                 await self._miss(client, run, late)
             else:
-                await self._begin(run, order)
+                await self.begin(client, run, order)
 
     async def _announce(self, client: PrefectClient, deployment: DeploymentResponse) -> None:
         """Make the flow runs of the next moments of a schedule; one that is there stays as it is."""
@@ -153,38 +153,49 @@ class Scheduler:
                     )
                     self._announced.add(key)
 
-    async def _begin(self, run: FlowRun, order: Order) -> None:
-        """Run the flow `submit` as this flow run."""
-        from prefect import flow
-        from prefect.flow_engine import run_flow_async
+    async def begin(self, client: PrefectClient, run: FlowRun, order: Order) -> None:
+        """Take a flow run that is due: begun at the server, submitted, completed.
 
-        @flow(name=SUBMIT, validate_parameters=False, log_prints=False)
-        async def submit(due: str) -> Any:
-            from prefect.states import Completed
+        Not through Prefect's flow engine, which waits without end for news of a flow run that is removed meanwhile.
+        """
+        from prefect.client.schemas.responses import SetStateStatus
+        from prefect.exceptions import ObjectNotFound
+        from prefect.states import Pending, Running
 
-            own = self.submitter.submit(due, order)
-            return Completed(message=f"submitted {own}")
-
-        quiet = logging.getLogger("prefect.flow_runs")
-        quiet.propagate = False
-        await run_flow_async(submit, flow_run=run, parameters={"due": _due(run)}, return_type="state")
-        own = self.submitter.submitted(_due(run))
-        what = f"submitted {own}" if own is not None else f"could not submit what {run.name} was to"
-        self.say(f"schedule: {what} ({order.spec['name']})")
+        for state in (Pending(), Running()):
+            try:
+                answer = await client.set_flow_run_state(run.id, state)
+            except ObjectNotFound:
+                self.say(f"schedule: {run.name} was removed when it was due; nothing is submitted")
+                return
+            if answer.status is not SetStateStatus.ACCEPT:
+                log.info("flow run %s may not begin yet: %s", run.name, answer.details)
+                return
+        own = self.submitter.submit(_due(run), order)
+        await self._complete(client, run, own)
+        self.say(f"schedule: submitted {own} ({order.spec['name']})")
 
     async def _go_on(self, client: PrefectClient, run: FlowRun, order: Order) -> None:
         """A flow run that was begun when this process, or another before it, ended."""
-        from prefect.states import Completed
-
         own = self.submitter.submit(_due(run), order)
-        await client.set_flow_run_state(run.id, Completed(message=f"submitted {own}"), force=True)
+        await self._complete(client, run, own)
         self.say(f"schedule: {run.name} was begun before; its experiment is {own}")
 
+    async def _complete(self, client: PrefectClient, run: FlowRun, own: str) -> None:
+        """Tell the server; a flow run that was removed meanwhile has nobody left to tell."""
+        from prefect.exceptions import ObjectNotFound
+        from prefect.states import Completed
+
+        with suppress(ObjectNotFound):
+            await client.set_flow_run_state(run.id, Completed(message=f"submitted {own}"), force=True)
+
     async def _miss(self, client: PrefectClient, run: FlowRun, late: timedelta) -> None:
+        from prefect.exceptions import ObjectNotFound
         from prefect.states import Cancelled
 
         text = f"missed: it was due {late.total_seconds():.0f} s ago, when nobody obeyed schedules"
-        await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=text), force=True)
+        with suppress(ObjectNotFound):
+            await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=text), force=True)
         self.say(f"schedule: {run.name} {text}")
 
 
@@ -261,7 +272,7 @@ def run_scheduler(settings: Settings, say: Callable[[str], None]) -> None:
     ):
         say(f"scheduler: process {os.getpid()}, ready")
         scheduler = Scheduler(Submitter(catalogue, ExperimentQueue(catalogue)), book, say, stop)
-        # Not in the main thread: there Prefect would take SIGTERM for itself and end in the middle of a submission.
+        # Not in the main thread, where signals are handled: `stop` cannot be set by the thread that waits for it.
         with ThreadPoolExecutor(1, "scheduler") as thread:
             thread.submit(scheduler.run).result()
     say("scheduler: ended")
