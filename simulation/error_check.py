@@ -1,6 +1,6 @@
 """How far an approximate image is from multislice: compared on a few of its probes.
 
-Neighbours: `engine` asks for it, `method_choice` says which methods are approximate.
+Neighbours: `method_trial` asks for it, `method_choice` says which methods are approximate.
 """
 
 from __future__ import annotations

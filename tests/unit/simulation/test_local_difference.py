@@ -187,8 +187,8 @@ def test_auto_takes_it_for_many_probes_only():
     thick = crystal(16)
     thick.numbers[site(thick, 38, (6.8, 6.7, 25))] = 72
     simulator = Simulator(thick, accuracy=0.05, **SETTINGS)
-    assert [c.method for c in simulator._candidates(OPTICS, 4, DETECTORS)] == ["multislice"]
-    assert simulator._candidates(OPTICS, 64**2, DETECTORS)[0].method == "local_difference"
+    assert [c.method for c in simulator._trial.candidates(OPTICS, 4, DETECTORS)] == ["multislice"]
+    assert simulator._trial.candidates(OPTICS, 64**2, DETECTORS)[0].method == "local_difference"
     images = simulator.image(OPTICS, many, DETECTORS)
     assert images.attrs["method"] == "local_difference"
     assert images.attrs["error_estimate"] <= 0.05

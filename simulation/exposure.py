@@ -1,0 +1,113 @@
+"""One exposure: what reaches the detectors by one method, averaged over foci and over configurations of the atoms.
+
+Neighbours: `sources` makes the waves, `method_trial` says by which method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instruments.optics import Optics
+from simulation.backend import Backend
+from simulation.detectors import Detector, DetectorBank, PixelatedDetector, has_pixels
+from simulation.electron import wavelength_angstrom
+from simulation.error_check import Signals, spread_of
+from simulation.errors import MethodUnavailable
+from simulation.method_choice import Candidate
+from simulation.progress import steps
+from simulation.results import Axes
+from simulation.sources import Source, Sources
+from simulation.wave_grid import WaveGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Optics of each focus with their weights, probe positions, detectors, and how signals of probes become images."""
+
+    foci: list[tuple[Optics, float]]
+    points_angstrom: NDArray[np.float64]
+    detectors: Mapping[str, Detector]
+    seen_by: Callable[[Signals], Signals]
+
+    @property
+    def optics(self) -> Optics:
+        """Those of the middle focus."""
+        return self.foci[len(self.foci) // 2][0]
+
+    @property
+    def probe_count(self) -> int:
+        """Probes of all foci."""
+        return len(self.points_angstrom) * len(self.foci)
+
+
+class Detection:
+    """Signals of one specimen on detectors, by whatever method."""
+
+    def __init__(self, sources: Sources, grid: WaveGrid, on: Backend) -> None:
+        self._sources, self._grid, self._on = sources, grid, on
+
+    def mean(self, candidate: Candidate, exposure: Exposure) -> tuple[Signals, float]:
+        """Averaged over phonon configurations, with the mean's standard error over the image's spread."""
+        count = len(self._sources.specimens)
+        runs = [self._signals(candidate, index, exposure) for index in steps(range(count), "configurations")]
+        stacks = {name: np.stack([run[name] for run in runs]) for name in exposure.detectors}
+        mean = {name: stack.mean(axis=0) for name, stack in stacks.items()}
+        if count == 1:
+            return mean, 0.0
+        variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
+        return mean, max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in stacks)
+
+    def of_first(
+        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> Signals:
+        """Of the first configuration, at one focus."""
+        return self._at_one_focus(candidate, 0, optics, points, detectors)
+
+    def axes_mrad(self, candidate: Candidate, optics: Optics, detectors: Mapping[str, Detector]) -> Axes:
+        """Angles of the pixelated detectors."""
+        pixelated = {name: each for name, each in detectors.items() if isinstance(each, PixelatedDetector)}
+        if not pixelated:
+            return {}
+        bank = self._bank(self._sources.source(candidate, 0, optics), optics, pixelated)
+        return {name: bank.angles_mrad(name) for name in pixelated}
+
+    def _signals(self, candidate: Candidate, configuration: int, exposure: Exposure) -> Signals:
+        """One configuration, averaged over the focal spread."""
+        total: Signals = {}
+        for optics, weight in steps(exposure.foci, "defoci"):
+            values = self._at_one_focus(candidate, configuration, optics, exposure.points_angstrom, exposure.detectors)
+            for name in exposure.detectors:
+                total[name] = total.get(name, 0.0) + weight * values[name]
+        return total
+
+    def _at_one_focus(
+        self,
+        candidate: Candidate,
+        configuration: int,
+        optics: Optics,
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+    ) -> Signals:
+        direct = None
+        if not has_pixels(detectors):
+            direct = self._sources.signal_source(candidate, configuration, optics)
+        elif candidate.method == "incoherent":
+            raise MethodUnavailable("method 'incoherent' knows no diffraction patterns; use 'multislice' or 'prism'")
+        if direct is not None:
+            return direct.signals(optics, points, detectors)
+        source = self._sources.source(candidate, configuration, optics)
+        bank = self._bank(source, optics, detectors)
+        parts = [bank.measure(intensity) for _, intensity in source.intensities(optics, points)]
+        return {
+            name: np.concatenate([self._on.to_numpy(part[name]) for part in parts]).astype(np.float64)
+            for name in detectors
+        }
+
+    def _bank(self, source: Source, optics: Optics, detectors: Mapping[str, Detector]) -> DetectorBank:
+        wavelength = wavelength_angstrom(optics.beam_energy_ev)
+        cutoff_mrad = self._grid.cutoff_mrad(wavelength)
+        return DetectorBank(detectors, source.grid, wavelength, cutoff_mrad, self._on, source.pixels)
