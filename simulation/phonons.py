@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulation.arguments import checked_seed
 from simulation.errors import InvalidParameter, InvalidSpecimen
 from simulation.scattering_factors import symbol_of
-from simulation.specimens import Atoms, Specimen, specimens_of
+from simulation.specimens import CELL_TOLERANCE_ANGSTROM, Atoms, Specimen
 
 _ANGSTROM_PER_NM = 10.0
 
@@ -75,7 +75,38 @@ def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> li
     if isinstance(phonons, str | Atoms) or not isinstance(phonons, Iterable):
         kind = type(phonons).__name__
         raise InvalidParameter(f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm) or a list of structures")
-    displaced = specimens_of(list(phonons))
-    if np.max(np.abs(np.subtract(displaced[0].cell_angstrom, specimen.cell_angstrom))) > 1e-4:
-        raise InvalidSpecimen("the displaced structures have another cell than atoms; give them the same cell")
+    displaced = [_displaced(index, structure, specimen) for index, structure in enumerate(phonons)]
+    if not displaced:
+        raise InvalidSpecimen("phonons is an empty list; give at least one displaced structure, or phonons=None")
     return displaced
+
+
+def _displaced(index: int, structure: Atoms, specimen: Specimen) -> Specimen:
+    """One structure of a list; an error where its cell or its elements are not those of the specimen."""
+    try:
+        found = Specimen.of(structure)
+    except InvalidSpecimen as error:
+        raise InvalidSpecimen(f"phonons[{index}]: {error}") from error
+    if np.max(np.abs(np.subtract(found.cell_angstrom, specimen.cell_angstrom))) > CELL_TOLERANCE_ANGSTROM:
+        raise InvalidSpecimen(
+            f"phonons[{index}] has another cell, {_lengths(found)} angstrom, than atoms with {_lengths(specimen)}:"
+            " displaced structures keep the cell; give them that of atoms"
+        )
+    own, wanted = _composition(found), _composition(specimen)
+    if own != wanted:
+        raise InvalidSpecimen(
+            f"phonons[{index}] holds {own}, and atoms {wanted}: displaced structures hold the same atoms at moved"
+            " places; make each from a copy of atoms, or simulate another structure by itself"
+        )
+    return found
+
+
+def _lengths(specimen: Specimen) -> str:
+    return " x ".join(f"{length:g}" for length in specimen.cell_angstrom)
+
+
+def _composition(specimen: Specimen) -> str:
+    """`Sr 4, Ti 4, O 12`, heaviest first."""
+    numbers, counts = np.unique(specimen.numbers, return_counts=True)
+    pairs = zip(numbers[::-1].tolist(), counts[::-1].tolist(), strict=True)
+    return ", ".join(f"{symbol_of(number)} {count}" for number, count in pairs) or "no atoms"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from simulation.errors import InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 
-_TOLERANCE_ANGSTROM = 1e-4
+CELL_TOLERANCE_ANGSTROM = 1e-4
+"""Cell vectors that differ by less are equal."""
 _BELOW_EXIT_ANGSTROM = 1e-5
 
 
@@ -106,7 +106,7 @@ def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:
     lattice = np.asarray(atoms.cell[:], dtype=np.float64)
     a, b, c = lattice
     leaning = max(abs(a @ c), abs(b @ c)) / (np.linalg.norm(c) * max(np.linalg.norm(a), np.linalg.norm(b)))
-    if leaning > _TOLERANCE_ANGSTROM:
+    if leaning > CELL_TOLERANCE_ANGSTROM:
         raise InvalidSpecimen("the third cell vector is not perpendicular to the first two; beam along c needs that")
     first, second = _orthogonal_pair(a, b, repeat_limit)
     matrix = np.array([[*first, 0], [*second, 0], [0, 0, 1]])
@@ -148,9 +148,9 @@ def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
     if cell.shape != (3, 3) or not np.all(np.isfinite(cell)):
         raise InvalidSpecimen("the cell must be three finite vectors in angstrom")
     leaning = float(np.max(np.abs(cell - np.diag(np.diagonal(cell)))))
-    if leaning > _TOLERANCE_ANGSTROM:
+    if leaning > CELL_TOLERANCE_ANGSTROM:
         raise InvalidSpecimen(
-            f"a cell vector leans by {leaning:g} angstrom, more than {_TOLERANCE_ANGSTROM:g}: the cell must be"
+            f"a cell vector leans by {leaning:g} angstrom, more than {CELL_TOLERANCE_ANGSTROM:g}: the cell must be"
             " orthogonal with its vectors along x, y, z (beam along +z); make it so with"
             " simulation.specimens.orthogonal_cell(atoms)"
         )
@@ -175,14 +175,3 @@ def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]
     for number in np.unique(numbers):
         symbol_of(int(number))
     return numbers, positions
-
-
-def specimens_of(structures: Sequence[Atoms]) -> list[Specimen]:
-    """Check several structures of one cell, such as configurations of frozen phonons."""
-    specimens = [Specimen.of(atoms) for atoms in structures]
-    if not specimens:
-        raise InvalidSpecimen("no structures given; give at least one")
-    cells = np.array([specimen.cell_angstrom for specimen in specimens])
-    if np.max(np.abs(cells - cells[0])) > _TOLERANCE_ANGSTROM:
-        raise InvalidSpecimen("the displaced structures have different cells; give them one cell")
-    return specimens

@@ -35,6 +35,14 @@ def gold():
     return ase.Atoms("Au", positions=[[5, 5, 1]], cell=(10, 10, 2), pbc=True)
 
 
+def silver():
+    return ase.Atoms("Ag", positions=[[5, 5, 1]], cell=(10, 10, 2), pbc=True)
+
+
+def lost():
+    return ase.Atoms("Au", positions=[[np.inf, 5, 1]], cell=(10, 10, 2), pbc=True)
+
+
 def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
     settings = {"sampling_nm": 0.02, "device": "cpu"} | settings
     return simulate(
@@ -71,7 +79,14 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
             {"method": "incoherent", "detectors": {"d": AnnularDetector(9, 40)}},
         ),
         (InvalidSpecimen, "give at least one", {"phonons": []}),
-        (InvalidSpecimen, "another cell", {"phonons": [ase.Atoms("Au", cell=(9, 9, 2))]}),
+        (
+            InvalidSpecimen,
+            r"phonons\[1\] has another cell, 9 x 9 x 2 angstrom, than atoms with 10 x 10 x 2",
+            {"phonons": [gold(), ase.Atoms("Au", cell=(9, 9, 2))]},
+        ),
+        (InvalidSpecimen, r"phonons\[0\] holds Ag 1, and atoms Au 1: .*a copy", {"phonons": [silver()]}),
+        (InvalidSpecimen, r"phonons\[0\] holds Au 2, and atoms Au 1", {"phonons": [gold() + gold()]}),
+        (InvalidSpecimen, r"phonons\[0\]: atom 0 has a position that is not finite", {"phonons": [lost()]}),
     ],
 )
 def test_bad_input_is_named(error, message, settings):
