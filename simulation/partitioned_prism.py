@@ -3,7 +3,8 @@
 Seen from the middle plane of the atoms and divided by its plane wave, the exit wave of a beam changes slowly with the
 beam's direction: M_k(r) is close to a sum of w_kp M_p(r) over parents p. Only the M_p are kept; the exit waves of all
 beams are put together from them for a few rows of pixels at a time. With every beam a parent the result is
-multislice's. Memory and propagation fall with the number of parents, the error grows with their distance.
+multislice's. Memory and propagation fall with the number of parents, the error grows with their distance. Where the
+parents lie depends on the aperture, so an image is made from those of its own aperture alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ class PartitionedMatrix:
     ) -> None:
         """`interpolation`: the distance of parents in steps of the beams; `optics` gives energy, tilt and aperture."""
         self._on, self.grid = on, _roomy(grid, interpolation)
-        self.semi_convergence_angle_mrad = optics.semi_convergence_angle_mrad
         self._beams = np.flatnonzero(aperture_function(optics, self.grid).ravel())
         self.pixels: NDArray[np.int64] | None = pixels_within(grid, self.grid)
         vectors = _signed(self._beams, self.grid.shape_px)

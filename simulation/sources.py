@@ -95,8 +95,9 @@ class Sources:
     """Sources of one specimen (and its phonon configurations), made when first asked for and kept.
 
     Transmission functions serve all images of one beam energy; a scattering matrix all of one energy and tilt with
-    no larger aperture. The oldest are dropped beyond the backend's working memory, but never what was made last nor
-    the transmission functions it came from: a specimen larger than that memory is built once for each configuration.
+    no larger aperture, parents of partitioned PRISM those of the same aperture. The oldest are dropped beyond the
+    backend's working memory, but never what was made last nor the transmission functions it came from: a specimen
+    larger than that memory is built once for each configuration.
     """
 
     def __init__(
@@ -227,22 +228,17 @@ class Sources:
         self._keep(_matrix_key(configuration, optics, _BLOCH), matrix)
         return matrix
 
-    def kept_partitioned_matrix(
-        self, configuration: int, optics: Optics, interpolation: int
-    ) -> PartitionedMatrix | None:
-        """Parents' waves that can image with these optics without propagating, if there are some."""
-        kept = self._kept.get(("partitioned", *_matrix_key(configuration, optics, interpolation)))
-        if not isinstance(kept, PartitionedMatrix):
-            return None
-        return kept if kept.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad else None
-
     def _partitioned_matrix(self, configuration: int, optics: Optics, interpolation: int) -> PartitionedMatrix:
-        matrix = self.kept_partitioned_matrix(configuration, optics, interpolation)
-        if matrix is None:
-            check_partitioned_memory(optics, self._grid, interpolation, self._on)
-            specimen = self._transmissions(configuration, optics.beam_energy_ev)
-            matrix = PartitionedMatrix(optics, specimen, self._grid, interpolation, self._on)
-            self._keep(("partitioned", *_matrix_key(configuration, optics, interpolation)), matrix)
+        """Of parents of this very aperture: those of a larger one lie elsewhere, and images would differ a little."""
+        aperture_mrad = optics.semi_convergence_angle_mrad
+        key = ("partitioned", aperture_mrad, *_matrix_key(configuration, optics, interpolation))
+        kept = self._kept.get(key)
+        if isinstance(kept, PartitionedMatrix):
+            return kept
+        check_partitioned_memory(optics, self._grid, interpolation, self._on)
+        specimen = self._transmissions(configuration, optics.beam_energy_ev)
+        matrix = PartitionedMatrix(optics, specimen, self._grid, interpolation, self._on)
+        self._keep(key, matrix)
         return matrix
 
     def kept_matrix(self, configuration: int, optics: Optics, interpolation: int) -> ScatteringMatrix | None:

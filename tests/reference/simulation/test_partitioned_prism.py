@@ -58,6 +58,18 @@ def test_re_imaging_and_patterns():
     np.testing.assert_allclose(made, fresh["cbed"].sel(angles), atol=1e-5 * float(fresh["cbed"].max()))
 
 
+def test_an_image_does_not_depend_on_what_was_imaged_before():
+    """To the last bit: with a smaller and a larger aperture, another defocus and patterns in between."""
+    points, smaller = PointScan([[0.3, 0.4], [1.1, 1.3]]), OPTICS.model_copy(update={"semi_convergence_angle_mrad": 20})
+    settings = SETTINGS | {"method": "partitioned_prism", "interpolation": 3}
+    used = Simulator(crystal(), **settings)
+    for optics in (OPTICS, smaller, OPTICS.model_copy(update={"defocus_nm": 5.0}), OPTICS, smaller):
+        made = used.image(optics, points, DETECTORS)
+        fresh = simulate(crystal(), optics, points, DETECTORS, **settings)
+        for name in DETECTORS:
+            np.testing.assert_array_equal(made[name], fresh[name])
+
+
 def test_memory_and_work_fall_with_the_parents():
     grid = WaveGrid((400, 400), (20.0, 20.0))
     optics = OPTICS.model_copy(update={"tilt_x_mrad": 0.0})
