@@ -24,11 +24,12 @@ class ImagePlot(DataArrayPlotAccessor):
     __slots__ = ()
 
     def __call__(  # type: ignore[override]
-        self, axes: Axes | None = None, *, origin: str = "upper", **settings: Any
+        self, axes: Axes | None = None, *, origin: str = "lower", **settings: Any
     ) -> Any:
         """Draw it in grey with a scale bar and axes in nm or mrad, and return the matplotlib axes.
 
-        Row 0 is on top and y points down, as in the array and its file; `origin="lower"` puts row 0 at the bottom.
+        y points up, so row 0 is at the bottom, as in `Frame.plot` and reports; `origin="upper"` puts it on top, as an
+        array is printed.
         Patterns are drawn by the square root of their intensity, and of several the mean. `cmap`, `vmin`, `vmax` and
         `norm` are matplotlib's. With other arguments, and for other data, xarray's own plot is drawn.
         """

@@ -1,5 +1,6 @@
 """How results are drawn: images and patterns in grey with a scale bar, signals at points where they were taken.
 
+x runs to the right and y upwards, so row 0 is at the bottom, as in every picture of this program (docs/units.md).
 matplotlib is loaded when something is drawn. Neighbours: `images` (the data), `instruments.plotting` (scale bars).
 """
 
@@ -12,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from instruments.plotting import BLUE, new_axes, plain_frame, scale_bar
+from simulation.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +34,12 @@ def can_draw(array: xr.DataArray) -> bool:
     return _is_even(array, ("y", "x")) or (_over(array, ("point",)) and {"x", "y"} <= set(array.coords))
 
 
-def draw(array: xr.DataArray, axes: Axes | None = None, *, origin: str = "upper", **settings: Any) -> Axes:
-    """Draw what `can_draw` knows; `settings` are those of matplotlib in `SETTINGS`."""
+def draw(array: xr.DataArray, axes: Axes | None = None, *, origin: str = "lower", **settings: Any) -> Axes:
+    """Draw what `can_draw` knows; `settings` are those of matplotlib in `SETTINGS`. Origin `upper`: y downwards."""
+    if origin not in ("lower", "upper"):
+        raise InvalidParameter(
+            f"origin = {origin!r}: give 'lower' (row 0 at the bottom, y upwards) or 'upper' (row 0 on top)"
+        )
     axes = new_axes() if axes is None else axes
     pattern = _pattern_dims(array)
     if pattern:
@@ -45,7 +51,7 @@ def draw(array: xr.DataArray, axes: Axes | None = None, *, origin: str = "upper"
         title += f"\nsum of {segments} segments"
     whole = _alone(array, dims, "sum")
     if dims == ("point",):
-        _draw_points(whole, axes, settings)
+        _draw_points(whole, axes, origin, settings)
     else:
         _draw_raster(whole, axes, origin, "nm", settings)
     axes.set_title(title, loc="left", fontsize=9)
@@ -62,7 +68,7 @@ def _draw_raster(array: xr.DataArray, axes: Axes, origin: str, unit: str, settin
         interpolation="nearest", **_coloured("gray", settings),
     )  # fmt: skip
     axes.set_xlabel(f"x ({unit})")
-    axes.set_ylabel(f"y ({unit}), row 0 {'on top' if origin == 'upper' else 'at the bottom'}")
+    axes.set_ylabel(_y_label(unit, origin))
     _colour_bar(axes, shown, _quantity(array))
     scale_bar(axes, right - left, unit=unit)
 
@@ -82,7 +88,7 @@ def _draw_pattern(
     return axes
 
 
-def _draw_points(array: xr.DataArray, axes: Axes, settings: dict[str, Any]) -> None:
+def _draw_points(array: xr.DataArray, axes: Axes, origin: str, settings: dict[str, Any]) -> None:
     """Along a line as a profile, else at their places."""
     points = np.column_stack([array["x"], array["y"]]).astype(np.float64)
     along_nm = _along_a_line(points)
@@ -94,10 +100,15 @@ def _draw_points(array: xr.DataArray, axes: Axes, settings: dict[str, Any]) -> N
         return
     shown = axes.scatter(points[:, 0], points[:, 1], c=np.asarray(array), **_coloured("cividis", settings))
     axes.set_aspect("equal")
-    axes.invert_yaxis()
+    if origin == "upper":
+        axes.invert_yaxis()
     axes.set_xlabel("x (nm)")
-    axes.set_ylabel("y (nm), downwards")
+    axes.set_ylabel(_y_label("nm", origin))
     _colour_bar(axes, shown, _quantity(array))
+
+
+def _y_label(unit: str, origin: str) -> str:
+    return f"y ({unit}), downwards" if origin == "upper" else f"y ({unit})"
 
 
 def _along_a_line(points: NDArray[np.float64]) -> NDArray[np.float64] | None:

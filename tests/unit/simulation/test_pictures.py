@@ -13,7 +13,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, TextArea
 from matplotlib.patches import Rectangle
 
 from instruments.optics import Optics
-from simulation import AnnularDetector, GridScan, PixelatedDetector, PointScan, SegmentedDetector
+from simulation import AnnularDetector, GridScan, InvalidParameter, PixelatedDetector, PointScan, SegmentedDetector
 from simulation.images import Image, Images
 from simulation.results import dataset
 
@@ -50,12 +50,12 @@ def bar_of(axes) -> tuple[float, str]:
 def test_an_image_has_square_pixels_round_scale_bar_and_units():
     axes = images()["haadf"].plot()
     (shown,) = axes.images
-    assert shown.get_extent() == pytest.approx((0.9, 3.3, 3.1, 1.9))
-    assert axes.get_ylim() == pytest.approx((3.1, 1.9))
+    assert shown.get_extent() == pytest.approx((0.9, 3.3, 1.9, 3.1))
+    assert axes.get_ylim() == pytest.approx((1.9, 3.1))
     assert axes.get_aspect() == 1.0
     assert shown.get_cmap().name == "gray"
     assert bar_of(axes) == (0.5, "0.5 nm")
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (nm)", "y (nm), row 0 on top")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (nm)", "y (nm)")
     assert axes.figure.axes[1].get_ylabel() == "fraction of the incident beam"
     assert axes.get_title(loc="left") == "haadf, 60 to 150 mrad\n200 kV, 20 mrad, defocus -5 nm, multislice"
 
@@ -93,7 +93,7 @@ def test_patterns_are_drawn_over_angles():
     found = images(GridScan(0, 0, 1, 1, (2, 2)), {"4d": PixelatedDetector()})["4d"]
     axes = found.plot()
     (shown,) = axes.images
-    assert shown.get_extent() == pytest.approx((-17.5, 17.5, 10, -10))
+    assert shown.get_extent() == pytest.approx((-17.5, 17.5, -10, 10))
     np.testing.assert_allclose(np.asarray(shown.get_array()), np.asarray(found).mean(axis=(0, 1)), rtol=1e-6)
     assert isinstance(shown.norm, PowerNorm)
     assert bar_of(axes) == (5.0, "5 mrad")
@@ -116,7 +116,12 @@ def test_points_are_drawn_along_their_line_or_where_they_are():
     places = np.array([[0.0, 0], [1, 0], [1, 2], [4, 2]])
     strewn = images(PointScan(places))["haadf"].plot()
     np.testing.assert_array_equal(strewn.collections[0].get_offsets(), places)
-    assert strewn.yaxis_inverted()
+    assert not strewn.yaxis_inverted()
+    turned = images(PointScan(places))["haadf"].plot(origin="upper")
+    assert turned.yaxis_inverted()
+    assert turned.get_ylabel() == "y (nm), downwards"
+    with pytest.raises(InvalidParameter, match="origin = 'top': give 'lower'"):
+        images()["haadf"].plot(origin="top")
 
 
 def test_what_xarray_makes_of_images_is_still_drawn():
