@@ -44,20 +44,20 @@ _LONGEST = (
 )  # fmt: skip
 
 
-def _rank(item: pytest.Item) -> tuple[int, int]:
+def _rank(item: pytest.Item) -> tuple[int, int, bool]:
     try:
         path = item.path.relative_to(_TESTS)
     except ValueError:
-        return 0, 0  # a doctest of a package
+        return 0, 0, False  # a doctest of a package
     if path.as_posix() in _LONGEST:
-        return 1, _LONGEST.index(path.as_posix())
+        return 1, _LONGEST.index(path.as_posix()), item.get_closest_marker("ends_the_shared") is not None
     room = path.parts[0]
-    return (_ORDER.index(room) if room in _ORDER else len(_ORDER)), len(_LONGEST)
+    return (_ORDER.index(room) if room in _ORDER else len(_ORDER)), len(_LONGEST), False
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, then the longest files; within a room the random order stays."""
+    """Quick tests first, then the longest files; otherwise the random order stays."""
     items.sort(key=_rank)
 
 

@@ -69,8 +69,13 @@ def killed_after(served: Installation, own: str, frames: int, role: str) -> dict
     return kept
 
 
-def test_an_emergency_stop_without_worker_and_api(served: Installation) -> None:
+def test_an_emergency_stop_without_worker_and_api(forward_model: Path, tmp_path: Path) -> None:
     """Nobody but the instrument lives, its beam is on."""
+    with installation(configured(data_folder(tmp_path, forward_model), "left", prefect=False)) as served:
+        _stop_what_nobody_watches(served.serve())
+
+
+def _stop_what_nobody_watches(served: Installation) -> None:
     own = served.submit("--instrument", "left", "--set", "instrument.config.time_scale=1000")
     exposing = until(lambda: _exposing(served), "an exposure")
     served.kill("serve")

@@ -31,12 +31,13 @@ SMALL = (
 )  # fmt: skip
 
 
-def configured(data: Path, *instruments: str) -> Path:
+def configured(data: Path, *instruments: str, prefect: bool = True) -> Path:
     """A data folder with these simulated instruments and leases short enough to wait for."""
+    shown = "prefect_ui = false" if prefect else "prefect = false"
     names = ", ".join(f'"{name}"' for name in instruments)
     sections = "\n".join(f'[instruments.{name}]\nadapter = "simulated"' for name in instruments)
     (data / "stempilot.toml").write_text(
-        f"lease_s = {LEASE_S}\n[serve]\nport = 0\nprefect_ui = false\ninstruments = [{names}]\n{sections}\n"
+        f"lease_s = {LEASE_S}\n[serve]\nport = 0\n{shown}\ninstruments = [{names}]\n{sections}\n"
     )
     return data
 

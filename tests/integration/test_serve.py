@@ -223,6 +223,7 @@ def test_a_second_serve_and_a_port_in_use(served: Installation, tmp_path: Path) 
     stempilot("run", RASTER, "--data", served.data).complains(6, "being written")
 
 
+@pytest.mark.ends_the_shared
 def test_ctrl_c_ends_every_process(served: Installation) -> None:
     own = served.submit(*on("right"), "--set", "budget.frames=40")
     served.has_frames(own, 1)

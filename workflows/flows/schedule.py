@@ -27,6 +27,7 @@ T = TypeVar("T")
 TAG: Final = "stempilot-schedule"
 LATE_S: Final = 3600.0
 MOST: Final = 200  # what Prefect's API gives at once
+ASK_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,15 @@ class ScheduleBook:
             raise NotFound(f"no schedule is called {name!r}; `stempilot schedule list` shows them")
 
         self.ask(removing)
+
+    def is_empty(self) -> bool:
+        """Whether there is no schedule; asked without Prefect's client, whose import costs more than a second."""
+        which = {"deployments": {"tags": {"all_": self.tags}}}
+        try:
+            answer = httpx.post(f"{self.url}/deployments/count", json=which, timeout=ASK_TIMEOUT_S, trust_env=False)
+            return int(answer.raise_for_status().text) == 0
+        except (httpx.HTTPError, ValueError) as error:
+            raise OrchestratorError(f"Prefect's server at {self.url}: {error or type(error).__name__}") from error
 
     async def deployments(self, client: PrefectClient) -> list[DeploymentResponse]:
         """This data folder's deployments."""

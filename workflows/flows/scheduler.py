@@ -108,11 +108,17 @@ class Scheduler:
             silence = "no Prefect server is known here" if book is None else unreachable_because(book.url)
             if book is not None and silence is None:
                 try:
-                    ask(book.url, partial(self._look, book))
+                    self._obey(book)
                 except OrchestratorError as error:
                     silence = str(error)
             self._say_once(silence)
             self.stop.wait(self._pause_s)
+
+    def _obey(self, book: ScheduleBook) -> None:
+        is_empty = book.is_empty()
+        self._pause_s = _IDLE_POLL_S if is_empty else POLL_S
+        if not is_empty:
+            ask(book.url, partial(self._look, book))
 
     def _say_once(self, text: str | None) -> None:
         if text is not None and text != self._said:
@@ -121,9 +127,6 @@ class Scheduler:
 
     async def _look(self, book: ScheduleBook, client: PrefectClient) -> None:
         deployments = {deployment.id: deployment for deployment in await book.deployments(client)}
-        self._pause_s = POLL_S if deployments else _IDLE_POLL_S
-        if not deployments:
-            return
         for deployment in deployments.values():
             await self._announce(client, deployment)
         for run in await _begun(client, list(deployments)):
