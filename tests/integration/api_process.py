@@ -61,7 +61,7 @@ class Api:
         end_s = time.monotonic() + DEADLINE_S
         while time.monotonic() < end_s and self.process.poll() is None:
             try:
-                httpx.get(f"{self.url}/api/v1/health", trust_env=False).raise_for_status()
+                httpx.get(f"{self.url}/api/v1/health", trust_env=False, verify=False).raise_for_status()
             except httpx.TransportError:
                 time.sleep(0.05)
             else:

@@ -17,6 +17,7 @@ import httpx
 
 from orchestrator.errors import NotFound, OrchestratorError, SpecError
 from workflows.flows.names import SUBMIT
+from workflows.prefect_server import is_encrypted
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -115,7 +116,10 @@ class ScheduleBook:
         """Whether there is no schedule; asked without Prefect's client, whose import costs more than a second."""
         which = {"deployments": {"tags": {"all_": self.tags}}}
         try:
-            answer = httpx.post(f"{self.url}/deployments/count", json=which, timeout=ASK_TIMEOUT_S, trust_env=False)
+            answer = httpx.post(
+                f"{self.url}/deployments/count", json=which, timeout=ASK_TIMEOUT_S, trust_env=False,
+                verify=is_encrypted(self.url),
+            )  # fmt: skip
             return int(answer.raise_for_status().text) == 0
         except (httpx.HTTPError, ValueError) as error:
             raise OrchestratorError(f"Prefect's server at {self.url}: {error or type(error).__name__}") from error
