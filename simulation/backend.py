@@ -46,6 +46,7 @@ class Backend:
     memory_bytes: int
     fft2: Callable[[Array], Array]
     ifft2: Callable[[Array], Array]
+    rfft2: Callable[[Array], Array]
     irfft2: Callable[[Array, tuple[int, int]], Array]
     fft: Callable[[Array, int, int], Array]
     _asarray: Callable[[NDArray[Any]], Array]
@@ -149,6 +150,7 @@ def _torch(device_name: str, batch_bytes: int, memory_bytes: int) -> Backend:
         memory_bytes=memory_bytes,
         fft2=torch.fft.fft2,
         ifft2=torch.fft.ifft2,
+        rfft2=torch.fft.rfft2,
         irfft2=lambda array, shape: torch.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: torch.fft.fft(array, n=count, dim=axis),
         _asarray=lambda array: torch.tensor(array, device=device),
@@ -165,6 +167,7 @@ def _numpy() -> Backend:
         memory_bytes=_host_memory_bytes(),
         fft2=lambda array: scipy.fft.fft2(array),
         ifft2=lambda array: scipy.fft.ifft2(array),
+        rfft2=lambda array: scipy.fft.rfft2(array),
         irfft2=lambda array, shape: scipy.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: scipy.fft.fft(array, n=count, axis=axis),
         _asarray=lambda array: np.array(array),
@@ -186,6 +189,7 @@ def _cupy() -> Backend:
         memory_bytes=free_bytes,
         fft2=cupy.fft.fft2,
         ifft2=cupy.fft.ifft2,
+        rfft2=cupy.fft.rfft2,
         irfft2=lambda array, shape: cupy.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: cupy.fft.fft(array, n=count, axis=axis),
         _asarray=cupy.asarray,

@@ -1,4 +1,8 @@
-"""Sums of exp(-2 pi i k.r) over atoms: exact placement at any point between the pixels of a grid."""
+"""Sums of exp(-2 pi i k.r) over atoms: exact placement at any point between the pixels of a grid.
+
+`StructureFactor` holds on every frequency and costs atoms times pixels; `SpreadAtoms` serves functions that fade before
+the grid's Nyquist frequency, at the cost of a Fourier transform.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from simulation.wave_grid import WaveGrid
 
 _ATOMS_PER_BLOCK = 4096
 _SAME_COORDINATE_DECIMALS = 9
+_SPREAD_PX = 1.2
+"""Standard deviation of the Gaussian that stands for an atom: its own aliases and its cut are both below 1e-6."""
+_REACH_PX = 7
 
 
 class StructureFactor:
@@ -52,6 +59,53 @@ class StructureFactor:
             factors = [self._on.asarray(part.astype(self._on.complex_type)) for part in (along_y, along_x)]
             total = total + self._on.xp.matmul(*factors)
         return total
+
+
+class SpreadAtoms:
+    """Sums over atoms drawn as Gaussians on the pixels, on the half of the frequencies that a real function needs.
+
+    Their Fourier transform is the structure factor times `drawn`, but for aliases: beyond the Nyquist frequency the
+    Gaussian has not quite ended. What is left of a function that falls as exp(-(k / 0.31 Nyquist)^2) is right to 2e-6
+    of its value at k = 0.
+    """
+
+    def __init__(self, grid: WaveGrid, on: Backend) -> None:
+        """One grid serves all elements."""
+        self._grid, self._on = grid, on
+        self.frequencies = StructureFactor(grid, on, half=True)
+
+    @property
+    def drawn(self) -> Array:
+        """The Gaussian's Fourier transform, (rows, columns of the half)."""
+        along = [
+            np.exp(-2 * (np.pi * _SPREAD_PX * step * k) ** 2)
+            for step, k in zip(
+                self._grid.sampling_angstrom,
+                (self.frequencies.ky_per_angstrom, self.frequencies.kx_per_angstrom),
+                strict=True,
+            )
+        ]
+        return self._on.asarray((along[0][:, None] * along[1][None, :]).astype(self._on.real_type))
+
+    def of(self, xy_angstrom: NDArray[np.float64]) -> Array:
+        """The sum over atoms at (n, 2) of (x, y), times `drawn`."""
+        (rows, columns), total = self._grid.shape_px, np.zeros(self._grid.shape_px[0] * self._grid.shape_px[1])
+        steps = np.arange(1 - _REACH_PX, _REACH_PX + 1)
+        for start in range(0, len(xy_angstrom), _ATOMS_PER_BLOCK):
+            pixel = xy_angstrom[start : start + _ATOMS_PER_BLOCK, ::-1] / np.array(self._grid.sampling_angstrom)
+            first = np.floor(pixel)
+            weights = [_gaussian(steps - (pixel - first)[:, axis, None]) for axis in (0, 1)]
+            row, column = ((first[:, axis, None].astype(np.int64) + steps) % count for axis, count in
+                           enumerate((rows, columns)))  # fmt: skip
+            places = row[:, :, None] * columns + column[:, None, :]
+            drawn = weights[0][:, :, None] * weights[1][:, None, :]
+            total += np.bincount(places.ravel(), weights=drawn.ravel(), minlength=len(total))
+        return self._on.rfft2(self._on.asarray(total.reshape(rows, columns).astype(self._on.real_type)))
+
+
+def _gaussian(steps_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of `_SPREAD_PX`, summing to 1 over all pixels."""
+    return np.exp(-0.5 * (steps_px / _SPREAD_PX) ** 2) / (np.sqrt(2 * np.pi) * _SPREAD_PX)
 
 
 def _ramp(

@@ -23,7 +23,7 @@ from simulation.atomic_cores import (
 )
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter
-from simulation.placement import StructureFactor
+from simulation.placement import SpreadAtoms
 from simulation.slices import AtomSlice
 from simulation.wave_grid import WaveGrid
 
@@ -57,7 +57,7 @@ class ExactTransmission:
         dy, dx = self._fine.sampling_angstrom
         nyquist = 0.5 / max(dy, dx)
         self.core_radius_angstrom = core_radius_angstrom(nyquist)
-        self._half = StructureFactor(grid, on, half=True)
+        self._atoms = SpreadAtoms(grid, on)
         self._wide_forms: dict[int, Array] = {}
 
         def form(number: int) -> Forms:
@@ -95,7 +95,7 @@ class ExactTransmission:
         on, rows, half = self._on, self._fine.shape_px[0], self._grid.shape_px[1] // 2 + 1
         spectrum = on.xp.zeros_like(on.empty_waves((self._grid.shape_px[0], half)))
         for number in np.unique(atoms.numbers).tolist():
-            spectrum += self._half.of(atoms.xy_angstrom[atoms.numbers == number]) * self._wide_form(number)
+            spectrum += self._atoms.of(atoms.xy_angstrom[atoms.numbers == number]) * self._wide_form(number)
         negative = self._grid.shape_px[0] // 2
         padded = on.xp.zeros_like(on.empty_waves((rows, half)))
         padded[: spectrum.shape[0] - negative] = spectrum[: spectrum.shape[0] - negative]
@@ -106,7 +106,8 @@ class ExactTransmission:
         if number not in self._wide_forms:
             dy, dx = self._fine.sampling_angstrom
             form = self._form(number)
-            self._wide_forms[number] = self._half.radial(lambda k: form.wide(k) / (dy * dx), self._on.real_type)
+            wide = self._atoms.frequencies.radial(lambda k: form.wide(k) / (dy * dx), self._on.real_type)
+            self._wide_forms[number] = wide / self._atoms.drawn
         return self._wide_forms[number]
 
     def _band(self, atoms: AtomSlice, layers: list[AtomSlice], wide: Array, first_row: int) -> Array:
