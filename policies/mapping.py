@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from policies.context import Context
 from policies.dimensions import Choice, Point
@@ -296,6 +295,8 @@ class Mapping:
 
 def spread_cell(grid: tuple[np.ndarray, np.ndarray, np.ndarray | None], number: int, seed: int) -> int:
     """Grid cell of point `number` of a scrambled Sobol sequence."""
+    from scipy.stats import qmc  # takes half a second, which every process would pay
+
     points = qmc.Sobol(2, rng=np.random.default_rng(seed)).random_base2(max(6, int(np.ceil(np.log2(number + 1)))))
     column = min(int(points[number, 0] * len(grid[0])), len(grid[0]) - 1)
     row = min(int(points[number, 1] * len(grid[1])), len(grid[1]) - 1)

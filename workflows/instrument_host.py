@@ -16,6 +16,7 @@ from instruments import ConfigurationError, Microscope
 from instruments.remote import InstrumentHost, open_by_name
 from instruments.remote.adapter_thread import Opener
 from orchestrator.settings import Settings
+from workflows.one_thread import one_thread_of_torch
 from workflows.roles import RoleLock, run_folder
 
 _FAULT: Final = 4
@@ -63,6 +64,4 @@ def one_thread(adapter: str) -> None:
     """Sums spread over threads differ from run to run: the twin computes in one, as an experiment run embedded does."""
     threadpool_limits(1)
     if adapter == "simulated":
-        import torch  # the twin needs it anyway; a vendor's instrument is spared it
-
-        torch.set_num_threads(1)
+        one_thread_of_torch()

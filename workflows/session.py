@@ -39,10 +39,11 @@ from workflows.beam import Beam, DarkOpening
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
-from workflows.evaluation.rehearsal import Curve, one_thread, truth_of, verdict_on
+from workflows.evaluation.rehearsal import Curve, truth_of, verdict_on
 from workflows.flows.names import flow_name
 from workflows.interrupting import interruptible, terminable
 from workflows.looking_back import NoRecord
+from workflows.one_thread import one_thread
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
 

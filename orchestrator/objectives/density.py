@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import gamma
+from scipy.special import gammaincinv
 
 KERNEL_NM = 30.0
 _PRIOR_AREA_NM2 = 400.0
@@ -81,7 +81,7 @@ def _interval(count: float, dispersion: float, extra_variance: float, shift: flo
     variance = max(count * dispersion + extra_variance, 0.5)
     shape = (mean + 0.5) ** 2 / (variance + 0.5)
     scale = (variance + 0.5) / (mean + 0.5)
-    return float(gamma.ppf(0.025, shape, scale=scale)), float(gamma.ppf(0.975, shape, scale=scale))
+    return float(gammaincinv(shape, 0.025)) * scale, float(gammaincinv(shape, 0.975)) * scale
 
 
 def _local_density(blocks: BlockCounts, mean_per_nm2: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 _SMOOTHINGS_PX = (0.5, 1.5)
 
@@ -90,5 +90,15 @@ def map_positions(shape_px: tuple[int, int], survey: np.ndarray | None) -> MapPo
     if survey is None:
         return MapPositions(places, None)
     images = [gaussian_filter(survey.astype(float), smoothing) for smoothing in _SMOOTHINGS_PX]
-    ranks = np.stack([rankdata(image.ravel()) for image in images], axis=1)
-    return MapPositions(places, norm.ppf((ranks - 0.5) / len(ranks)))
+    ranks = np.stack([_ranks(image.ravel()) for image in images], axis=1)
+    return MapPositions(places, ndtri((ranks - 0.5) / len(ranks)))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From 1 upwards; equal values share the mean of theirs.
+
+    >>> _ranks(np.array([3.0, 1.0, 3.0, 7.0]))
+    array([2.5, 1. , 2.5, 4. ])
+    """
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from orchestrator.report.limits import Limit
 from orchestrator.report.measured_image import Measured, MeasuredImage
@@ -69,7 +69,7 @@ class _Kind:
     @property
     def dim_below(self) -> float:
         """Darker than all but one column would be if the spread were Gaussian."""
-        return 1.0 - self.spread * float(norm.isf(1.0 / max(len(self.brightness), 2)))
+        return 1.0 + self.spread * float(ndtri(1.0 / max(len(self.brightness), 2)))
 
 
 def _kinds(image: MeasuredImage) -> list[_Kind]:
@@ -245,7 +245,11 @@ def _draw_spread(axes: Axes, image: MeasuredImage, kinds: list[_Kind]) -> None:
         density, _ = np.histogram(kind.brightness, edges, density=True)
         axes.stairs(density, edges, fill=True, color=colour, alpha=0.55, label=kind.name)
         axes.plot(
-            edges, norm.pdf(edges, 1.0, kind.error), color=MUTED, linewidth=1.0, label=f"{kind.name}, noise alone"
+            edges,
+            np.exp(-(((edges - 1.0) / kind.error) ** 2) / 2) / (kind.error * np.sqrt(2 * np.pi)),
+            color=MUTED,
+            linewidth=1.0,
+            label=f"{kind.name}, noise alone",
         )
     substitute = image.substitute
     axes.axvline(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from policies.baselines.random_points import merged
 from policies.baselines.sequence import Sequence
@@ -33,6 +32,8 @@ class Sobol(Sequence):
 
 def sobol_rows(dimension_count: int, count: int, seed: int) -> np.ndarray:
     """(2^m >= count, d) first points of the scrambled sequence; longer requests extend shorter ones."""
+    from scipy.stats import qmc  # takes half a second, which every process would pay
+
     exponent = max(int(np.ceil(np.log2(max(count, 1)))), 0)
     generator = qmc.Sobol(dimension_count, scramble=True, rng=np.random.default_rng(seed))
     return generator.random_base2(exponent)

@@ -6,8 +6,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, xlogy
-from scipy.stats import gamma
+from scipy.special import gammaincc, gammaln, xlogy
 
 from simulation.fingerprints.likelihood import Counts, Noise
 
@@ -55,7 +54,7 @@ def _p_value(counts: Counts, expected: Counts, fitted_count: float, model_error:
     means, variances = _moments(model_error)(expected)
     mean = max(float(np.sum(means)) - fitted_count, 0.5)
     variance = max(float(np.sum(variances)) - 2 * fitted_count, 1.0)
-    return float(gamma.sf(deviance, mean**2 / variance, scale=variance / mean))
+    return float(gammaincc(mean**2 / variance, deviance * mean / variance))
 
 
 def deviances(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from instruments import GuardedMicroscope, HiddenTruth, Microscope
 from orchestrator import loop
@@ -19,6 +18,7 @@ from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import Budget, ExperimentSpec
 from policies import Policy
 from workflows.assembly import Parts, join, make_policy, open_here, prepare
+from workflows.one_thread import one_thread
 from workflows.questions.census_truth import compare_ledger
 from workflows.questions.question import Question
 
@@ -92,14 +92,6 @@ def verdict_on(parts: Parts, guarded: GuardedMicroscope, truth: Mapping[str, Any
     question = parts.question
     verdict = question.judge(question.answer(question.objective), truth)
     return {**verdict, **(compare_ledger(guarded.ledger, truth) if "dose_map_e_per_a2" in truth else {})}
-
-
-def one_thread() -> None:
-    """Small arrays are slower, and sums not repeatable, when libraries spread them over threads."""
-    import torch
-
-    torch.set_num_threads(1)
-    threadpool_limits(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from orchestrator.memory_record import MemoryRecord
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import Parts, prepare
-from workflows.evaluation.rehearsal import one_thread, perform
+from workflows.evaluation.rehearsal import perform
 from workflows.notebook.candidate import Candidate
 from workflows.notebook.trial import KeptRecord, Narration, Narrator, Trial
+from workflows.one_thread import one_thread
 
 ANSWERS = 12
 
