@@ -1,29 +1,73 @@
-"""Arguments of the wrong kind are refused by name, before numpy stumbles over them."""
+"""Arguments of the wrong kind are refused by name, before numpy stumbles over them; others become floats and ints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
 
+from instruments.optics import Optics
 from simulation.errors import InvalidParameter
 
 
+def finite(name: str, value: Any, unit: str) -> float:
+    """The value as a float; an error for words, lists, nothing, nan and infinities."""
+    return _refuse_unless(isfinite(_as_float(value)), name, value, f"a finite number of {unit}")
+
+
+def positive(name: str, value: Any, unit: str) -> float:
+    """The same above 0."""
+    return _refuse_unless(0 < _as_float(value) < inf, name, value, f"a positive number of {unit}")
+
+
+def not_negative(name: str, value: Any, unit: str) -> float:
+    """The same from 0 on."""
+    return _refuse_unless(0 <= _as_float(value) < inf, name, value, f"a number of {unit}, zero or positive")
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """The value as an int; an error for parts, and for fewer than `least`."""
+    number = _as_float(value)
+    is_good = isfinite(number) and number.is_integer() and number >= least
+    return int(_refuse_unless(is_good, name, value, f"a whole number, at least {least}"))
+
+
 def whole_pair(name: str, value: Any) -> tuple[int, int]:
-    """(rows, columns) as ints; an error for one number, three, parts of pixels or words."""
-    is_pair = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and len(value) == 2
-    if not (is_pair and all(_is_whole(count) for count in value)):
+    """(rows, columns) as ints from 1 on; an error for one number, three, parts of pixels or words."""
+    is_pair = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and np.shape(value) == (2,)
+    counts = [_as_float(count) for count in value] if is_pair else []
+    if not (is_pair and all(count.is_integer() for count in counts)):
         raise InvalidParameter(f"{name} = {value!r} must be two whole numbers (rows, columns), such as (512, 512)")
-    return int(value[0]), int(value[1])
+    if min(counts) < 1:
+        raise InvalidParameter(f"{name} = {value!r} must be (rows, columns), at least one each")
+    return int(counts[0]), int(counts[1])
 
 
 def checked_seed(seed: Any) -> int:
     """The seed; an error for what numpy draws nothing from."""
-    if not _is_whole(seed) or seed < 0:
-        raise InvalidParameter(f"seed = {seed!r} must be a whole number, at least 0")
-    return int(seed)
+    return whole("seed", seed, 0)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and float(value).is_integer()
+def checked_optics(optics: Any) -> Optics:
+    """The optics; an error for anything else."""
+    if not isinstance(optics, Optics):
+        raise InvalidParameter(f"optics is a {type(optics).__name__}; give instruments.Optics")
+    return optics
+
+
+def _as_float(value: Any) -> float:
+    """Of a number, also in an array without dimensions; nan for everything else, truth values among it."""
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value[()]
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return float(value) if is_number else nan
+
+
+def _refuse_unless(is_good: bool, name: str, value: Any, wanted: str) -> float:
+    number = _as_float(value)
+    if not is_good:
+        shown = value if number == number else repr(value)
+        raise InvalidParameter(f"{name} = {shown} must be {wanted}")
+    return number

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, inf, isfinite, sqrt
+from math import floor, inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.arguments import whole_pair
+from simulation.arguments import finite, not_negative, positive, whole, whole_pair
 from simulation.backend import Array, Backend
 from simulation.errors import InvalidParameter
 from simulation.wave_grid import WaveGrid
@@ -24,7 +24,7 @@ class AnnularDetector:
 
     def __post_init__(self) -> None:
         """Refuse empty rings."""
-        _check_ring(self.inner_mrad, self.outer_mrad)
+        _set_ring(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,10 @@ class SegmentedDetector:
 
     def __post_init__(self) -> None:
         """Refuse empty rings and counts below one."""
-        _check_ring(self.inner_mrad, self.outer_mrad)
-        if not all(isinstance(count, int) and count >= 1 for count in (self.ring_count, self.segment_count)):
-            raise InvalidParameter(
-                f"ring_count = {self.ring_count} and segment_count = {self.segment_count} must be whole numbers, at"
-                " least one ring and one segment"
-            )
-        if not isfinite(self.rotation_deg):
-            raise InvalidParameter(f"rotation_deg = {self.rotation_deg} must be a finite angle in degrees")
+        _set_ring(self)
+        for name in ("ring_count", "segment_count"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+        object.__setattr__(self, "rotation_deg", finite("rotation_deg", self.rotation_deg, "degrees"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +58,10 @@ class PixelatedDetector:
 
     def __post_init__(self) -> None:
         """Refuse sizes that are not positive."""
-        if self.max_angle_mrad is not None and not 0 < self.max_angle_mrad < inf:
-            raise InvalidParameter(f"max_angle_mrad = {self.max_angle_mrad} must be positive, in mrad")
-        if self.shape_px is None:
-            return
-        object.__setattr__(self, "shape_px", whole_pair("shape_px", self.shape_px))
-        if min(self.shape_px) < 1:
-            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
+        if self.max_angle_mrad is not None:
+            object.__setattr__(self, "max_angle_mrad", positive("max_angle_mrad", self.max_angle_mrad, "mrad"))
+        if self.shape_px is not None:
+            object.__setattr__(self, "shape_px", whole_pair("shape_px", self.shape_px))
 
 
 Detector = AnnularDetector | SegmentedDetector | PixelatedDetector
@@ -182,10 +175,17 @@ def detector_shape(detector: Detector) -> tuple[int, ...]:
 
 def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> dict[str, float]:
     """Outer angles that the antialias cutoff clips, by name; an error for a detector wholly beyond it."""
+    if not isinstance(detectors, Mapping):
+        raise InvalidParameter(
+            f"detectors is a {type(detectors).__name__}; give each a name, such as"
+            ' {"haadf": AnnularDetector(80, 160)}'
+        )
     if not detectors:
         raise InvalidParameter('no detectors given; give at least one, such as {"haadf": AnnularDetector(80, 160)}')
     clipped: dict[str, float] = {}
     for name, detector in detectors.items():
+        if not isinstance(name, str):
+            raise InvalidParameter(f"a detector is called {name!r}; its name must be a text, such as 'haadf'")
         if name in _AXES:
             raise InvalidParameter(f"a detector called {name!r} cannot be told from that axis; give it another name")
         if isinstance(detector, PixelatedDetector):
@@ -215,11 +215,16 @@ def check_not_empty(detectors: Mapping[str, Detector], grid: WaveGrid, wavelengt
             )
 
 
-def _check_ring(inner_mrad: float, outer_mrad: float) -> None:
-    if not (isfinite(inner_mrad) and inner_mrad >= 0 and outer_mrad > inner_mrad):
+def _set_ring(ring: AnnularDetector | SegmentedDetector) -> None:
+    """Angles as floats; the outer one may be infinite."""
+    inner_mrad = not_negative("inner_mrad", ring.inner_mrad, "mrad")
+    outer_mrad = inf if ring.outer_mrad == inf else positive("outer_mrad", ring.outer_mrad, "mrad")
+    if outer_mrad <= inner_mrad:
         raise InvalidParameter(
-            f"a ring from {inner_mrad} to {outer_mrad} mrad is empty; give 0 <= inner_mrad < outer_mrad, in mrad"
+            f"a ring from {inner_mrad:g} to {outer_mrad:g} mrad is empty; give 0 <= inner_mrad < outer_mrad, in mrad"
         )
+    object.__setattr__(ring, "inner_mrad", inner_mrad)
+    object.__setattr__(ring, "outer_mrad", outer_mrad)
 
 
 def _window(detector: PixelatedDetector, grid: WaveGrid, wavelength_angstrom: float, cutoff_mrad: float) -> _Window:

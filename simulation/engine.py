@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from instruments.optics import Coherence, Optics
-from simulation.arguments import checked_seed
+from simulation.arguments import checked_optics, checked_seed
 from simulation.backend import backend
 from simulation.coherence import SourceBlur, focal_nodes
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty
@@ -193,7 +193,8 @@ class Simulator:
         The source size does not apply to single points; the focal spread does.
         """
         detector = PixelatedDetector(max_angle_mrad=max_angle_mrad)
-        pointlike = (coherence or self._coherence).model_copy(update={"source_size_nm": 0.0})
+        coherence = self._coherence if coherence is None else _checked_coherence(coherence)
+        pointlike = coherence.model_copy(update={"source_size_nm": 0.0})
         made = self.image(
             optics,
             PointScan(points_nm),
@@ -208,8 +209,7 @@ class Simulator:
         return self._sources.prepared(beam_energy_ev, self._tilt_mrad)
 
     def _check(self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, float]:
-        if not isinstance(optics, Optics):
-            raise InvalidParameter(f"optics is a {type(optics).__name__}; give instruments.Optics")
+        checked_optics(optics)
         if not isinstance(scan, GridScan | PointScan):
             raise InvalidParameter(f"scan is a {type(scan).__name__}; give a GridScan or a PointScan")
         check_aperture(optics, self.grid.cutoff_per_angstrom)

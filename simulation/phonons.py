@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.arguments import checked_seed
+from simulation.arguments import checked_seed, not_negative, whole
 from simulation.errors import InvalidParameter, InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 from simulation.specimens import CELL_TOLERANCE_ANGSTROM, Atoms, Specimen
@@ -31,14 +31,17 @@ class FrozenPhonons:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and displacements that are negative or not finite."""
-        if self.count < 1 or self.count != int(self.count):
-            raise InvalidParameter(f"phonon configurations: count = {self.count} must be a whole number, at least 1")
+        object.__setattr__(self, "count", whole("count", self.count, 1))
         if self.seed is not None:
-            checked_seed(self.seed)
-        values = self.sigmas_nm.values() if isinstance(self.sigmas_nm, Mapping) else [self.sigmas_nm]
-        for value in values:
-            if not (isfinite(value) and value >= 0):
-                raise InvalidParameter(f"rms displacement {value} nm must be zero or positive, in nm")
+            object.__setattr__(self, "seed", checked_seed(self.seed))
+        if isinstance(self.sigmas_nm, Mapping):
+            checked: Any = {
+                symbol_of(symbol): not_negative(f"sigmas_nm[{symbol!r}]", value, "nm")
+                for symbol, value in self.sigmas_nm.items()
+            }
+        else:
+            checked = not_negative("sigmas_nm", self.sigmas_nm, "nm")
+        object.__setattr__(self, "sigmas_nm", checked)
 
     def configurations(self, specimen: Specimen, seed: int = 0) -> list[Specimen]:
         """The displaced specimens, in order; `seed` is used if the phonons have none of their own."""
@@ -72,7 +75,7 @@ def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> li
         return [specimen]
     if isinstance(phonons, FrozenPhonons):
         return phonons.configurations(specimen, seed)
-    if isinstance(phonons, str | Atoms) or not isinstance(phonons, Iterable):
+    if isinstance(phonons, str | np.ndarray | Mapping | Atoms) or not isinstance(phonons, Iterable):
         kind = type(phonons).__name__
         raise InvalidParameter(f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm) or a list of structures")
     displaced = [_displaced(index, structure, specimen) for index, structure in enumerate(phonons)]

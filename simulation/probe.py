@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.aberrations import chi
+from simulation.arguments import checked_optics, finite, positive, whole_pair
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.wave_grid import WaveGrid
@@ -30,14 +29,11 @@ def probe(
     psi = ifft2(N A(k) exp(-i chi(k)) exp(-2 pi i k.r0)) with sum |fft2(psi)|^2 = 1, so that
     sum |psi|^2 = 1 / (rows * columns). The centre (x_nm, y_nm) need not lie on a pixel.
     """
-    dy, dx = sampling_nm if isinstance(sampling_nm, tuple) else (sampling_nm, sampling_nm)
-    if not (isfinite(dy) and isfinite(dx) and dy > 0 and dx > 0):
-        raise InvalidParameter(f"sampling_nm = {sampling_nm} must be positive, in nm")
-    rows, columns = shape_px
-    if rows < 1 or columns < 1:
-        raise InvalidParameter(f"shape_px = {shape_px} must be (rows, columns), at least one each")
-    if not (isfinite(x_nm) and isfinite(y_nm)):
-        raise InvalidParameter(f"probe position ({x_nm}, {y_nm}) nm must be finite")
+    checked_optics(optics)
+    steps_nm = sampling_nm if isinstance(sampling_nm, tuple) and len(sampling_nm) == 2 else (sampling_nm, sampling_nm)
+    dy, dx = (positive("sampling_nm", step, "nm") for step in steps_nm)
+    rows, columns = whole_pair("shape_px", shape_px)
+    x_nm, y_nm = finite("x_nm", x_nm, "nm"), finite("y_nm", y_nm, "nm")
     check_aperture_edge(aperture)
     grid = WaveGrid((rows, columns), (rows * dy * 10, columns * dx * 10), None, aperture)
     check_aperture(optics, 0.5 / max(grid.sampling_angstrom))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simulation.arguments import whole_pair
+from simulation.arguments import finite, positive, whole_pair
 from simulation.errors import InvalidParameter
 
 
@@ -27,13 +26,11 @@ class GridScan:
 
     def __post_init__(self) -> None:
         """Refuse empty or infinite scans."""
-        if not all(isfinite(value) for value in (self.x_nm, self.y_nm, self.width_nm, self.height_nm)):
-            raise InvalidParameter("a scan needs finite x_nm, y_nm, width_nm, height_nm")
-        if self.width_nm <= 0 or self.height_nm <= 0:
-            raise InvalidParameter(f"a scan of {self.width_nm} x {self.height_nm} nm is empty; both must be positive")
+        for name in ("x_nm", "y_nm"):
+            object.__setattr__(self, name, finite(name, getattr(self, name), "nm"))
+        for name in ("width_nm", "height_nm"):
+            object.__setattr__(self, name, positive(name, getattr(self, name), "nm"))
         object.__setattr__(self, "shape_px", whole_pair("shape_px", self.shape_px))
-        if min(self.shape_px) < 1:
-            raise InvalidParameter(f"shape_px = {self.shape_px} must be (rows, columns), at least one each")
 
     @property
     def pixel_nm(self) -> tuple[float, float]:
@@ -78,7 +75,7 @@ class PointScan:
 
     def __init__(self, points_nm: ArrayLike) -> None:
         """Refuse lists that are empty, of another shape, or not finite."""
-        points = np.array(points_nm, dtype=np.float64)
+        points = _numbers(points_nm)
         if points.shape == (2,):
             points = points[None, :]
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
@@ -109,6 +106,16 @@ class PointScan:
     def points_angstrom(self) -> NDArray[np.float64]:
         """(n, 2) of (x, y)."""
         return self.points_nm * 10
+
+
+def _numbers(points_nm: ArrayLike) -> NDArray[np.float64]:
+    try:
+        given = np.asarray(points_nm)
+    except ValueError as error:  # rows of unlike length
+        raise InvalidParameter(f"points_nm is no table ({error}); give (n, 2) of (x, y) in nm") from error
+    if given.dtype.kind not in "iuf":
+        raise InvalidParameter(f"points_nm holds no real numbers: {points_nm!r}; give (n, 2) of (x, y) in nm")
+    return np.array(given, dtype=np.float64)
 
 
 Scan = GridScan | PointScan

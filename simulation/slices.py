@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.errors import InvalidParameter
+from simulation.arguments import positive
 from simulation.specimens import Specimen
 from simulation.wave_grid import steps_across
 
@@ -37,9 +36,7 @@ class Slices:
 
 def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:
     """Number of equal slices at most `slice_thickness_nm` thick."""
-    if not (isfinite(slice_thickness_nm) and slice_thickness_nm > 0):
-        raise InvalidParameter(f"slice_thickness_nm = {slice_thickness_nm} must be a positive number of nm")
-    return steps_across(depth_angstrom, slice_thickness_nm * 10)
+    return steps_across(depth_angstrom, positive("slice_thickness_nm", slice_thickness_nm, "nm") * 10)
 
 
 def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:

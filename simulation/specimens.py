@@ -142,7 +142,7 @@ def _orthogonal_pair(
 
 
 def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
-    cell = np.asarray(atoms.cell[:], dtype=np.float64)
+    cell = _table("cell", atoms.cell)
     if cell.shape == (3,):
         cell = np.diag(cell)
     if cell.shape != (3, 3) or not np.all(np.isfinite(cell)):
@@ -161,10 +161,11 @@ def _orthogonal_lengths(atoms: Atoms) -> tuple[float, float, float]:
 
 
 def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    numbers = np.array(atoms.numbers, dtype=np.int64)
-    if not np.array_equal(numbers, np.asarray(atoms.numbers)):
-        raise InvalidSpecimen(f"atomic numbers must be whole, and are {np.asarray(atoms.numbers)[:4]} ...; round them")
-    positions = np.asarray(atoms.positions, dtype=np.float64)
+    given = _table("numbers", atoms.numbers)
+    numbers = np.where(np.isfinite(given), given, 0).astype(np.int64)
+    if numbers.ndim != 1 or not np.array_equal(numbers, given):
+        raise InvalidSpecimen(f"atomic numbers must be whole, and are {given[:4]} ...; round them")
+    positions = _table("positions", atoms.positions)
     if positions.shape != (len(numbers), 3):
         raise InvalidSpecimen(f"positions have shape {positions.shape}; {len(numbers)} atoms need ({len(numbers)}, 3)")
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
@@ -175,3 +176,10 @@ def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]
     for number in np.unique(numbers):
         symbol_of(int(number))
     return numbers, positions
+
+
+def _table(name: str, given: Any) -> NDArray[np.float64]:
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidSpecimen(f"the {name} of atoms are no numbers ({error}); give what ase.Atoms has") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from simulation.arguments import whole_pair
+from simulation.arguments import positive, whole_pair
 from simulation.errors import InvalidParameter
 
 ANTIALIAS_FRACTION = 0.6666666
@@ -37,8 +37,7 @@ class WaveGrid:
     ) -> WaveGrid:
         """At least the sampling asked for, rounded up to FFT-friendly sizes unless `shape_px` fixes them."""
         if shape_px is None:
-            if not (isfinite(sampling_nm) and sampling_nm > 0):
-                raise InvalidParameter(f"sampling_nm = {sampling_nm} must be a positive number of nm")
+            sampling_nm = positive("sampling_nm", sampling_nm, "nm")
             counts = (steps_across(height_angstrom, sampling_nm * 10), steps_across(width_angstrom, sampling_nm * 10))
             too = "fine" if max(counts) > _PIXEL_LIMIT else "coarse"
             _check_shape(counts, f"sampling_nm = {sampling_nm:g} nm is too {too} for this cell")

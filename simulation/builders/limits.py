@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation import arguments
 from simulation.errors import InvalidParameter, InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 
@@ -26,14 +26,12 @@ def atomic_number(symbol: str) -> int:
 
 def positive(name: str, value: float, unit: str) -> float:
     """`value` as a float, refused unless it is finite and above 0."""
-    if not (isfinite(value) and value > 0):
-        raise InvalidParameter(f"{name} = {value} {unit} must be a finite number above 0 {unit}; give a larger one")
-    return float(value)
+    return arguments.positive(name, value, unit)
 
 
 def within(name: str, value: float, low: float, high: float, unit: str) -> float:
     """`value` as a float, refused outside `low` to `high` (both allowed)."""
-    if not (isfinite(value) and low <= value <= high):
+    if not low <= arguments.finite(name, value, unit) <= high:
         raise InvalidParameter(
             f"{name} = {value} {unit} is outside {low:g} to {high:g} {unit}; choose a value between them"
         )

@@ -244,7 +244,11 @@ def test_graphene_boundaries_bond_every_atom_three_times(m, n, sigma, angle_deg)
             InvalidSpecimen,
             "outside the cell in z",
         ),
-        (lambda layer: nanoparticle("Au", "sphere", diameter_nm=0), InvalidParameter, "diameter_nm = 0 nm"),
+        (
+            lambda layer: nanoparticle("Au", "sphere", diameter_nm=0),
+            InvalidParameter,
+            "diameter_nm = 0 must",
+        ),
         (lambda layer: nanoparticle("MgO", "icosahedron", diameter_nm=2), InvalidParameter, "fcc elements"),
         (lambda layer: tilt_boundary("Au", (1, 0, 1), thickness_nm=1), InvalidParameter, "must hold the tilt axis"),
         (lambda layer: layer_tilt_boundary("graphene", 2, 2), InvalidParameter, "without a common factor"),

@@ -90,7 +90,7 @@ def test_bad_arguments_are_named():
         probe(ordinary, shape_px=(8, 8), sampling_nm=-1.0)
     with pytest.raises(InvalidParameter, match="shape_px"):
         probe(ordinary, shape_px=(0, 8), sampling_nm=0.01)
-    with pytest.raises(InvalidParameter, match="nm must be finite"):
+    with pytest.raises(InvalidParameter, match="x_nm = nan must be a finite number of nm"):
         probe(ordinary, x_nm=float("nan"), **GRID)
     with pytest.raises(InvalidParameter, match="finer sampling_nm"):
         probe(ordinary, shape_px=(8, 8), sampling_nm=1.0)

@@ -11,7 +11,10 @@ from simulation import (
     GridScan,
     InvalidParameter,
     PixelatedDetector,
+    PointScan,
     SegmentedDetector,
+    Simulator,
+    probe,
     simulate,
 )
 from simulation import beam_damage as damage
@@ -49,7 +52,7 @@ REFUSED = {
     "fewer than no electrons": (lambda: raw_counts(np.array([0.1]), -1, DetectorChain(), RNG), "electrons_e_per_px"),
     "a pixel without area": (lambda: dose_e_per_a2(1.0, (0.0, 0.1)), "pixel_nm"),
     "a camera without limit": (lambda: PixelatedDetector(max_angle_mrad=INF), "max_angle_mrad"),
-    "half a segment": (lambda: SegmentedDetector(0, 10, segment_count=2.5), "whole numbers"),
+    "half a segment": (lambda: SegmentedDetector(0, 10, segment_count=2.5), "segment_count = 2.5 must be a whole"),
     "a turned detector": (lambda: SegmentedDetector(0, 10, rotation_deg=NAN), "rotation_deg"),
     "half a configuration": (lambda: FrozenPhonons(1.5, 0.01), "whole number"),
     "an element unknown": (lambda: displacement_barn("Xx", 8e4, 7.0), "unknown element"),
@@ -104,6 +107,14 @@ REFUSED = {
     "a scan of one number": (lambda: GridScan(0, 0, 1, 1, 4), "shape_px = 4 must be two whole numbers"),
     "a camera of one number": (lambda: PixelatedDetector(shape_px=64), "shape_px = 64"),
     "a camera of half a pixel": (lambda: PixelatedDetector(shape_px=(8.5, 8)), "shape_px"),
+    "words for positions": (lambda: PointScan([["a", "b"]]), "points_nm holds no real numbers"),
+    "imaginary positions": (lambda: PointScan(1j * np.ones((2, 2))), "points_nm holds no real numbers"),
+    "an array for phonons": (lambda: _image(phonons=np.array(0.02)), "phonons is a ndarray"),
+    "a length for a probe's optics": (lambda: probe(0.1, shape_px=(8, 8), sampling_nm=0.02), "optics is a float"),
+    "one number for a probe's pixels": (lambda: probe(OPTICS, shape_px=8, sampling_nm=0.02), "shape_px = 8 must be"),
+    "a length for the coherence of patterns": (
+        lambda: Simulator(bulk("Al", cubic=True)).diffraction(OPTICS, [[0, 0]], coherence=0.1), "coherence is a float",
+    ),
     "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(NAN, 0, 1, 1), "stage position"),
 }  # fmt: skip
 
@@ -119,3 +130,46 @@ def test_a_ring_between_the_waves_of_a_small_cell_is_not_an_image_of_zeros():
     atoms = bulk("Al", cubic=True) * (2, 2, 1)
     with pytest.raises(InvalidParameter, match=r"'thin' from 10.1 to 10.2 mrad counts nothing.*steps of 4\.5"):
         simulate(atoms, OPTICS, GridScan(0, 0, 0.4, 0.4, (2, 2)), {"thin": AnnularDetector(10.1, 10.2)})
+
+
+NO_NUMBERS = ("abc", "0.02", None, NAN, np.array([0.02]), [0.02], 1 + 2j, (), True)
+TAKERS = {
+    "sampling_nm": lambda value: _image(sampling_nm=value),
+    "slice_thickness_nm": lambda value: _image(slice_thickness_nm=value),
+    "accuracy": lambda value: _image(accuracy=value),
+    "interpolation": lambda value: _image(interpolation=value),
+    "seed": lambda value: _image(seed=value),
+    "x_nm": lambda value: GridScan(value, 0, 1, 1, (4, 4)),
+    "height_nm": lambda value: GridScan(0, 0, 1, value, (4, 4)),
+    "inner_mrad": lambda value: AnnularDetector(value, 50),
+    "outer_mrad": lambda value: SegmentedDetector(0, value),
+    "segment_count": lambda value: SegmentedDetector(0, 10, segment_count=value),
+    "rotation_deg": lambda value: SegmentedDetector(0, 10, rotation_deg=value),
+    "count": lambda value: FrozenPhonons(value, 0.01),
+    "sigmas_nm": lambda value: FrozenPhonons(1, value),
+    r"sigmas_nm\['Sr'\]": lambda value: FrozenPhonons(1, {"Sr": value}),
+    "width_nm": lambda value: amorphous_film({"C": 1.0}, width_nm=value, height_nm=1, thickness_nm=1),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_what_is_no_number_is_named_with_what_is_wanted(name):
+    for value in NO_NUMBERS:
+        with pytest.raises(InvalidParameter, match=rf"^{name} = .* must be a (finite |positive |whole )?number"):
+            TAKERS[name](value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """Also in arrays without dimensions; kept as Python's, so that detectors can be compared and kept."""
+    ring = AnnularDetector(np.array(10), np.float32(50))
+    assert ring == AnnularDetector(10, 50)
+    assert hash(ring) == hash(AnnularDetector(10, 50))
+    assert GridScan(np.array(0.5), 0, np.int64(1), 1, np.array([4, 4])) == GridScan(0.5, 0, 1, 1, (4, 4))
+    assert SegmentedDetector(0, 10, segment_count=np.int64(8)).segment_count == 8
+    assert FrozenPhonons(np.int64(2), np.array(0.5)) == FrozenPhonons(2, 0.5)
+
+
+@pytest.mark.parametrize("detectors", [AnnularDetector(30, 60), [AnnularDetector(30, 60)], "haadf", None, 3.0])
+def test_detectors_need_names(detectors):
+    with pytest.raises(InvalidParameter, match=r"detectors is a .*; give each a name"):
+        simulate(bulk("Al", cubic=True), OPTICS, GridScan(0, 0, 0.4, 0.4, (2, 2)), detectors)
