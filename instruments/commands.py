@@ -1,8 +1,11 @@
-"""The self-contained, absolute commands a microscope takes; each with its id and its deadline."""
+"""The self-contained, absolute commands a microscope takes; each with its id and its deadline.
+
+Neighbours: `axes` names what `SetAxes` can set, `deadlines` says how long a command may take.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -56,4 +59,35 @@ class Unblank(Record):
     deadline_s: float = Field(default=5.0, gt=0)
 
 
-Command = Annotated[AcquireFrame | Park | Blank | Unblank, Field(discriminator="kind")]
+AxisValue = Annotated[float, Field(strict=True)] | Annotated[str, Field(strict=True, min_length=1)]
+"""A number in the unit its axis ends in, or one of the axis' choices."""
+
+
+class SetAxes(Record):
+    """Bring each of these axes to this value, and say what was read back; axes that are not named stay.
+
+    Absolute: sent twice it does what it does once. A value is refused if it is outside the axis; an axis that the
+    instrument does not have is Unsupported, and then none of them moves.
+    """
+
+    kind: Literal["set_axes"] = "set_axes"
+    action_id: str = Field(min_length=1)
+    deadline_s: float = Field(default=60.0, gt=0)
+    values: dict[str, AxisValue] = Field(min_length=1)
+
+
+class RunProcedure(Record):
+    """Let the instrument do something of its own by name: normalise, autofocus, flash; never repeated alone."""
+
+    kind: Literal["run_procedure"] = "run_procedure"
+    action_id: str = Field(min_length=1)
+    deadline_s: float = Field(default=300.0, gt=0)
+    name: str = Field(min_length=1)
+
+
+Command = Annotated[
+    AcquireFrame | Park | Blank | Unblank | SetAxes | RunProcedure,
+    Field(discriminator="kind"),
+]
+COMMANDS: Final = (AcquireFrame, Park, Blank, Unblank, SetAxes, RunProcedure)
+"""Every class of command."""

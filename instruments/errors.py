@@ -5,6 +5,7 @@ InstrumentError
   InstrumentBusy      nothing moved; try again
   AcquisitionFailed   the dose was spent, the frame is lost; record it, then go on
   InstrumentFault     state unknown; stop, blank the beam, wait for a person
+    LinkLost          nobody answers at the other end: assume the beam on, send nothing but a blank
   ResultUnknown       sent, no answer: the dose counts as spent, never repeat alone
   Unsupported         this instrument cannot; the policy must do without
   ConfigurationError  the instrument's configuration is wrong; nothing was opened
@@ -31,6 +32,10 @@ class AcquisitionFailed(InstrumentError):
 
 class InstrumentFault(InstrumentError):
     """State unknown: stop, blank the beam, wait for a person."""
+
+
+class LinkLost(InstrumentFault):
+    """Nobody answers at the other end: assume that the beam is on; blank it first when the link is back."""
 
 
 class ResultUnknown(InstrumentError):

@@ -22,7 +22,8 @@ class ScanPattern(Record):
 
     `field_of_view_nm` is the width (fast axis, columns); the height follows from square pixels.
     Pixel (r, c) sits at centre + ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, rotated by `rotation_deg`
-    from +x towards +y.
+    from +x towards +y. With `at_once` nothing is scanned: a camera of these pixels sees the whole field, each
+    pixel for `dwell_time_us`, and the beam is on for that long.
     """
 
     field_of_view_nm: float = Field(gt=0, le=1e6)
@@ -32,6 +33,13 @@ class ScanPattern(Record):
     rotation_deg: float = 0.0
     beam_shift_x_nm: float = 0.0
     beam_shift_y_nm: float = 0.0
+    at_once: bool = Field(default=False, description="a parallel beam and a camera: every pixel is exposed together")
+    illuminated_nm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="lit disc of an exposure at once, diameter; None: within the field",
+    )
 
     @property
     def pixel_size_nm(self) -> float:
@@ -50,8 +58,10 @@ class ScanPattern(Record):
 
     def beam_on_s(self, subframe_count: int = 1) -> float:
         """Time on the pixels, all sub-frames; flyback not included."""
-        return subframe_count * self.shape_px[0] * self.shape_px[1] * self.dwell_time_us * 1e-6
+        pixels = 1 if self.at_once else self.shape_px[0] * self.shape_px[1]
+        return subframe_count * pixels * self.dwell_time_us * 1e-6
 
     def duration_s(self, subframe_count: int = 1) -> float:
         """Beam-on plus flyback time of all sub-frames."""
-        return self.beam_on_s(subframe_count) + subframe_count * self.shape_px[0] * self.flyback_time_us * 1e-6
+        lines = 0 if self.at_once else self.shape_px[0]
+        return self.beam_on_s(subframe_count) + subframe_count * lines * self.flyback_time_us * 1e-6

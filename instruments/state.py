@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
 
+from pydantic import AwareDatetime, Field
+
+from instruments.capabilities import Capabilities
+from instruments.commands import AxisValue
 from instruments.models import Record
 from instruments.optics import Coherence, Optics
 from instruments.scans import StagePosition
+
+
+class AxisReading(Record):
+    """One axis after a command: what was asked for, what was read back, and how far they may differ."""
+
+    requested: AxisValue | None = Field(default=None, description="None: read back, not asked for")
+    read_back: AxisValue | None = Field(default=None, description="None: this instrument cannot read it back")
+    tolerance: float = Field(default=0.0, ge=0)
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether it stands where it was sent; None where nobody can tell."""
+        if self.requested is None or self.read_back is None:
+            return None
+        if isinstance(self.requested, str) or isinstance(self.read_back, str):
+            return self.requested == self.read_back
+        return abs(self.requested - self.read_back) <= self.tolerance
+
+
+class ClockOffset(Record):
+    """The clock of a device minus that of this computer."""
+
+    offset_s: float
+    uncertainty_s: float = Field(ge=0)
+    measured_at: AwareDatetime
+
+
+class ColumnState(Record):
+    """What else made an image, as far as the instrument tells; None: it does not."""
+
+    extraction_v: float | None = None
+    emission_ua: float | None = None
+    since_flash_s: float | None = Field(default=None, ge=0)
+    monochromator: str | None = Field(default=None, description="its state, in the maker's words")
+    energy_spread_ev: float | None = Field(default=None, ge=0, description="full width at half maximum")
+    vacuum_mbar: dict[str, float] = Field(default_factory=dict, description="by gauge")
+    holder: str | None = None
+    eucentric_z_nm: float | None = Field(default=None, description="stage height at which tilting does not shift")
+    current_method: str | None = Field(default=None, description="how the current was measured: screen, Faraday cup")
+    current_measured_at: AwareDatetime | None = None
+    current_uncertainty_fraction: float | None = Field(default=None, ge=0)
+    clocks: dict[str, ClockOffset] = Field(default_factory=dict, description="by device")
 
 
 class MicroscopeState(Record):
@@ -22,3 +68,26 @@ class MicroscopeState(Record):
     mode: str | None = None
     beam_blanked: bool = True
     undetermined: dict[str, str] = Field(default_factory=dict, description="field -> why it is not known")
+    axes: dict[str, AxisReading] = Field(default_factory=dict, description="those no other field holds, or just set")
+    column: ColumnState | None = Field(default=None, description="None: this instrument tells nothing of its column")
+    calibrations: tuple[str, ...] = Field(default=(), description="ids of the calibrations in use")
+
+    def with_readings(self, values: Mapping[str, AxisValue], capabilities: Capabilities) -> MicroscopeState:
+        """This state with the axes that were just set: asked for, read back, and how far these may differ."""
+        readings = dict(self.axes)
+        for name, value in values.items():
+            axis = capabilities.axis(name)
+            tolerance = axis.allowed_error if axis else 0.0
+            readings[name] = AxisReading(requested=value, read_back=self.axis_value(name), tolerance=tolerance)
+        return self.model_copy(update={"axes": readings})
+
+    def axis_value(self, name: str) -> AxisValue | None:
+        """What this axis was read back at; None where it is not known."""
+        if name in self.axes:
+            return self.axes[name].read_back
+        optics, stage = self.optics, self.stage
+        shift = {"beam_shift_x_nm": self.beam_shift_x_nm, "beam_shift_y_nm": self.beam_shift_y_nm}
+        for values in (shift, dict(stage), dict(optics), dict(optics.aberrations)):
+            if name in values:
+                return values[name]
+        return None

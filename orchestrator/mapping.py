@@ -67,6 +67,7 @@ def command_for(
         rotation_deg=scan.rotation_deg,
         beam_shift_x_nm=values["x_nm"] - stage.x_nm,
         beam_shift_y_nm=values["y_nm"] - stage.y_nm,
+        at_once=mode is not None and mode.is_at_once,
     )
     nominal = spec.instrument.optics
     optics = Optics(

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from instruments.arrangement import Arrangement
 from instruments.capabilities import Capabilities, Mode
-from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
-from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault
+from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
+from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.optics import Optics
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
-from simulation.world.clock import Situation, prepared
+from simulation.world.clock import Situation, prepared, rearranged
 from simulation.world.config import SimulatedConfig, parse_config
-from simulation.world.instrument_card import READING_STDS, card, refuse_frame, refuse_park
+from simulation.world.instrument_card import READING_STDS, card, refuse_frame, refuse_park, refuse_setting
 from simulation.world.randomness import Purpose, generator
 from simulation.world.rendering import Exposure, Renderer
 from simulation.world.specimen import World
@@ -81,17 +82,19 @@ class SimulatedMicroscope:
         return electrons(current_pa, duration_s), settled.time_s + duration_s - self._situation.time_s
 
     def execute(self, command: Command) -> MicroscopeState:
-        """Park, blank or unblank; a command carried out before is not carried out again."""
+        """Park, blank, unblank or set axes; a command carried out before is not carried out again."""
         if isinstance(command, AcquireFrame):
             raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
+        if isinstance(command, RunProcedure):
+            raise Unsupported(f"the simulated microscope has no procedure {command.name!r}; it has none")
         if self._stopped.is_set() and not isinstance(command, Blank):
             raise InstrumentFault("stopped: the beam is blanked; open the instrument again after a person has looked")
         if command.action_id not in self._executed:
-            if isinstance(command, Park):
-                refuse_park(command, self._card)
+            self._refuse(command)
             self._carry_out(command)
         self._refuse_other(command)
-        return self.read_state()
+        state = self.read_state()
+        return state.with_readings(command.values, self._card) if isinstance(command, SetAxes) else state
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Expose once and return the counts; an action id already exposed gives the same frame without exposing."""
@@ -128,11 +131,10 @@ class SimulatedMicroscope:
                 if isinstance(command, AcquireFrame):
                     refuse_frame(command, self._card)
                     self._expose(command)
-                else:
-                    if isinstance(command, Park):
-                        refuse_park(command, self._card)
+                elif not isinstance(command, RunProcedure):
+                    self._refuse(command)
                     self._carry_out(command)
-            except CommandRefused:
+            except (CommandRefused, Unsupported):
                 continue
 
     def prepare(self, worker_count: int = 1) -> None:
@@ -204,7 +206,13 @@ class SimulatedMicroscope:
         if not before.is_blanked:
             self._burn(before, self._card.blanker_settle_s, 2, "blanking")
 
-    def _carry_out(self, command: Park | Blank | Unblank) -> None:
+    def _refuse(self, command: Park | Blank | Unblank | SetAxes) -> None:
+        if isinstance(command, Park):
+            refuse_park(command, self._card)
+        if isinstance(command, SetAxes):
+            refuse_setting(command, self._card, is_blanked=self._situation.is_blanked)
+
+    def _carry_out(self, command: Park | Blank | Unblank | SetAxes) -> None:
         if isinstance(command, Blank) and self._situation.is_blanked:
             self._executed[command.action_id] = command  # nothing changes, so that a paused run decides as any other
             return
@@ -217,6 +225,10 @@ class SimulatedMicroscope:
             if not now.is_blanked:
                 self._burn(now, rest_s, 1, command.action_id)
             now = replace(now, time_s=now.time_s + rest_s)
+        elif isinstance(command, SetAxes):
+            before = self._situation
+            wanted = Arrangement(before.stage, before.optics, before.beam_shift_nm).with_values(command.values)
+            now = rearranged(before, wanted, self.config, self.world.drift)
         else:
             now = replace(now, is_blanked=isinstance(command, Blank))
         self._executed[command.action_id] = command

@@ -24,8 +24,8 @@ import numpy as np
 from instruments.adapters.replay_config import ReplayConfig
 from instruments.adapters.replay_record import SplitRecord, split_record
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
-from instruments.errors import CommandRefused, InstrumentFault
+from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
+from instruments.errors import CommandRefused, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.optics import Optics
@@ -41,6 +41,7 @@ _UNKNOWN = {
     "coherence": "the file does not say",
     "optics.semi_convergence_angle_mrad": "the file does not say; what is reported was commanded",
 }
+_NO_REFERENCES = "the file does not say"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class ReplayMicroscope:
         )
 
     def execute(self, command: Command) -> MicroscopeState:
-        """Park, blank, unblank: the clock and the beam shift follow, the record is not touched."""
+        """Park, blank, unblank, set the beam shift: the clock follows, the record is not touched."""
         self._refuse_after_stop()
         match command:
             case AcquireFrame():
@@ -125,8 +126,22 @@ class ReplayMicroscope:
                 self._is_blanked = True
             case Unblank():
                 self._is_blanked = False
+            case SetAxes():
+                return self._set_axes(command)
+            case RunProcedure():
+                raise Unsupported(f"a replay has no procedure {command.name!r}; it has none")
         self._commanded.add(command.action_id)
         return self.read_state()
+
+    def _set_axes(self, command: SetAxes) -> MicroscopeState:
+        self._capabilities.check_values(command.values)
+        x_nm, y_nm = (
+            float(command.values.get(name, now))
+            for name, now in zip(("beam_shift_x_nm", "beam_shift_y_nm"), self._shift_nm, strict=True)
+        )
+        self._move(x_nm, y_nm)
+        self._commanded.add(command.action_id)
+        return self.read_state().with_readings(command.values, self._capabilities)
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Read recorded points once, or give again, unchanged, what this action id has read before.
@@ -383,8 +398,16 @@ def _capabilities(config: ReplayConfig, maps: SpectrumMaps) -> Capabilities:
         simulated=False,
         axes=(*shifts, current),
         modes=(
-            Mode(name=SURVEY, kind="stem", detectors=(Detector(name="haadf", raw_counts=False),)),
-            Mode(name=EDS, kind="eds", detectors=tuple(Detector(name=line) for line in maps.counts)),
+            Mode(
+                name=SURVEY,
+                kind="stem",
+                detectors=(Detector(name="haadf", raw_counts=False, without_references=_NO_REFERENCES),),
+            ),
+            Mode(
+                name=EDS,
+                kind="eds",
+                detectors=tuple(Detector(name=line, without_references=_NO_REFERENCES) for line in maps.counts),
+            ),
         ),
         stop_latency_s=0.0,
         quirks=(

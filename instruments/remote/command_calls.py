@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from pydantic import Field, ValidationError
 
-from instruments.commands import AcquireFrame, Blank, Park, Unblank
+from instruments.commands import COMMANDS, AcquireFrame, Blank
 from instruments.errors import InstrumentFault, Unsupported
 from instruments.microscope import Forecasting, HiddenTruth, Rebuildable
 from instruments.models import Record
@@ -20,7 +20,6 @@ EXTRA_PROTOCOLS: Final[dict[str, Any]] = {
     "Rebuildable": Rebuildable,
     "HiddenTruth": HiddenTruth,
 }
-COMMANDS: Final = (AcquireFrame, Park, Blank, Unblank)
 
 
 class Request(Record):
@@ -68,7 +67,7 @@ class CommandCalls:
                 return self._load(session_id, adapter, cast("dict[str, Any]", config))
             case "acquire", {"command": AcquireFrame() as command}:
                 return self._adapter.acquire(command, lambda: self._ownership.check_may_act(request.fence))
-            case "execute", {"command": AcquireFrame() | Park() | Blank() | Unblank() as command}:
+            case "execute", {"command": command} if isinstance(command, COMMANDS):
                 if not isinstance(command, Blank):  # taking the beam off is never refused
                     self._ownership.check_may_act(request.fence)
                 return self._adapter.execute(command)

@@ -11,6 +11,7 @@ from instruments.errors import (
     InstrumentBusy,
     InstrumentError,
     InstrumentFault,
+    LinkLost,
     ResultUnknown,
     Unsupported,
 )
@@ -19,7 +20,7 @@ _CLASSES: Final[dict[str, type[InstrumentError]]] = {
     error.__name__: error
     for error in (
         AcquisitionFailed, CommandRefused, ConfigurationError, InstrumentBusy, InstrumentError, InstrumentFault,
-        ResultUnknown, Unsupported,
+        LinkLost, ResultUnknown, Unsupported,
     )
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from instruments.capabilities import Capabilities, Mode
-from instruments.commands import AcquireFrame, Blank, Park, Unblank
+from instruments.commands import COMMANDS
 from instruments.frames import Frame
 from instruments.models import Record
 from instruments.remote.status import InstrumentStatus, StopReport
@@ -30,7 +30,7 @@ _KINDS: Final = "biufcSU"  # of NumPy dtypes; objects would need pickle
 _RECORDS: Final[dict[str, type[Record]]] = {
     record.__name__: record
     for record in (
-        AcquireFrame, Blank, Capabilities, InstrumentStatus, MicroscopeState, Mode, Park, StopReport, Unblank,
+        *COMMANDS, Capabilities, InstrumentStatus, MicroscopeState, Mode, StopReport,
     )
 }  # fmt: skip
 _FRAME_FIELDS: Final = tuple(field.name for field in fields(Frame))

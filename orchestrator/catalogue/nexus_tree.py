@@ -16,6 +16,7 @@ UNITS: Final = {
     "_px": "pixel", "_barn": "barn", "_per_s": "1/s", "_nm_per_s": "nm/s", "_nm_per_min": "nm/min",
     "counts_per_electron": "count/electron", "offset_counts": "count", "electrons": "electron",
     "_e_per_px": "electron/pixel", "_hz": "Hz", "_a": "A", "_v": "V", "_k": "K",
+    "_ua": "uA", "_mbar": "mbar", "_ml_per_min": "mL/min",
 }  # fmt: skip
 UNITLESS: Final = ""
 
@@ -70,28 +71,31 @@ def number(parent: h5py.Group, name: str, value: Any, unit: str, **attributes: s
     _label(made, {"units": unit, **attributes})
 
 
-def write_values(parent: h5py.Group, values: Mapping[str, Any]) -> None:
+def write_values(parent: h5py.Group, values: Mapping[str, Any], unit: str = UNITLESS) -> None:
     """A JSON mapping as fields: numbers with the unit their name ends in, texts, truth values, mappings as groups.
 
-    None is written as an empty field with `missing`, so that it differs from zero and from not being there.
+    A name without a unit has that of the mapping it is in (`unit`). None is written as an empty field with `missing`,
+    of numbers where there is a unit and else of text, so that it differs from zero and from not being there.
     """
     for key, value in values.items():
         name = _free_name(parent, key)
+        own_unit = unit_of(key) or unit
         match value:
             case bool():
                 parent.create_dataset(name, data=np.bool_(value))
             case int() | float():
-                number(parent, name, value, unit_of(key))
+                number(parent, name, value, own_unit)
             case str():
                 write_text(parent, name, value)
             case None:
-                empty = parent.create_dataset(name, data=h5py.Empty("f8"))
-                empty.attrs["units"] = unit_of(key)
+                empty = parent.create_dataset(name, data=h5py.Empty("f8" if own_unit else h5py.string_dtype()))
+                if own_unit:
+                    empty.attrs["units"] = own_unit
                 empty.attrs["missing"] = "not known"
             case Mapping():
-                write_values(group(parent, name, "NXcollection"), value)
+                write_values(group(parent, name, "NXcollection"), value, own_unit)
             case list() if _are_numbers(value):
-                number(parent, name, value, unit_of(key))
+                number(parent, name, value, own_unit)
             case list() if value and all(isinstance(item, str) for item in value):
                 texts = [item.replace("\0", "\ufffd") for item in value]
                 parent.create_dataset(name, data=texts, dtype=h5py.string_dtype())

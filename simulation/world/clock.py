@@ -7,6 +7,7 @@ from math import cos, hypot, pi, sin
 
 import numpy as np
 
+from instruments.arrangement import Arrangement
 from instruments.commands import AcquireFrame
 from instruments.optics import Optics
 from instruments.scans import StagePosition
@@ -97,17 +98,32 @@ def prepared(before: Situation, command: AcquireFrame, config: SimulatedConfig, 
     (50 ms). Aberration correctors and defocus settle within the beam shift's time and cost nothing of their own.
     """
     now = replace(before, ordinal=before.ordinal + 1, is_blanked=True)
-    if command.stage != before.stage:
-        now = _moved(now, command.stage, config, drift)
-    if command.optics.probe_current_pa != before.optics.probe_current_pa:
-        jump = generator(config.seed, Purpose.CURRENT_CHANGE, now.ordinal).normal(0, config.current_change_focus_nm)
-        now = replace(now, time_s=now.time_s + config.current_change_s, focus_jump_nm=now.focus_jump_nm + float(jump))
+    now = _arranged(now, command.stage, command.optics, config, drift)
     if command.mode != before.mode:
         now = replace(now, time_s=now.time_s + config.camera_length_change_s, mode=command.mode)
-    shift = (command.scan.beam_shift_x_nm, command.scan.beam_shift_y_nm)
-    if shift != before.beam_shift_nm:
-        now = replace(now, time_s=now.time_s + config.beam_shift_settle_s, beam_shift_nm=shift)
+    now = _shifted(now, (command.scan.beam_shift_x_nm, command.scan.beam_shift_y_nm), config)
     return replace(now, optics=command.optics)
+
+
+def rearranged(before: Situation, wanted: Arrangement, config: SimulatedConfig, drift: Drift) -> Situation:
+    """The situation when the axes stand where they are wanted; the beam stays blanked."""
+    now = _arranged(replace(before, ordinal=before.ordinal + 1), wanted.stage, wanted.optics, config, drift)
+    return replace(_shifted(now, wanted.beam_shift_nm, config), optics=wanted.optics)
+
+
+def _arranged(now: Situation, stage: StagePosition, optics: Optics, config: SimulatedConfig, drift: Drift) -> Situation:
+    if stage != now.stage:
+        now = _moved(now, stage, config, drift)
+    if optics.probe_current_pa != now.optics.probe_current_pa:
+        jump = generator(config.seed, Purpose.CURRENT_CHANGE, now.ordinal).normal(0, config.current_change_focus_nm)
+        now = replace(now, time_s=now.time_s + config.current_change_s, focus_jump_nm=now.focus_jump_nm + float(jump))
+    return now
+
+
+def _shifted(now: Situation, shift_nm: tuple[float, float], config: SimulatedConfig) -> Situation:
+    if shift_nm == now.beam_shift_nm:
+        return now
+    return replace(now, time_s=now.time_s + config.beam_shift_settle_s, beam_shift_nm=shift_nm)
 
 
 def _moved(now: Situation, stage: StagePosition, config: SimulatedConfig, drift: Drift) -> Situation:

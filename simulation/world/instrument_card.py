@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.commands import AcquireFrame, Park
+from instruments.commands import AcquireFrame, Park, SetAxes
 from instruments.errors import CommandRefused
 from simulation.world.config import SimulatedConfig
 
@@ -27,6 +27,7 @@ def modes(config: SimulatedConfig) -> tuple[Mode, ...]:
                     inner_mrad=_DETECTORS[detector][0],
                     outer_mrad=_DETECTORS[detector][1],
                     gain_counts_per_electron=gain,
+                    without_references="single electrons are counted: no dark counts, one gain for all pixels",
                 )
                 for detector in detectors
             ),
@@ -133,6 +134,15 @@ def refuse_park(command: Park, card: Capabilities) -> None:
     _check(card, "beam_shift_x_nm", command.beam_shift_x_nm)
     _check(card, "beam_shift_y_nm", command.beam_shift_y_nm)
     _check(card, "park_s", command.duration_s)
+
+
+def refuse_setting(command: SetAxes, card: Capabilities, *, is_blanked: bool) -> None:
+    """The same for axes set without a frame; Unsupported for one there is not."""
+    card.check_values(command.values)
+    if "camera_length_mm" in command.values:
+        raise CommandRefused("camera_length_mm comes with the mode; choose the mode of that camera length")
+    if not is_blanked:
+        raise CommandRefused("the beam is not blanked and would burn while axes move; blank it first")
 
 
 def _check(card: Capabilities, name: str, value: float) -> None:

@@ -12,7 +12,7 @@ SUFFIXES = (
     "nm", "nm2", "nm3", "per_nm", "per_nm2", "per_nm3", "per_um2", "nm_per_px", "nm_per_s", "nm_per_min",
     "px", "per_px", "g_per_cm3",
     # angles; energies; currents; voltages; detector geometry
-    "mrad", "deg", "sr", "ev", "per_100ev", "pa", "mm",
+    "mrad", "deg", "sr", "ev", "per_100ev", "pa", "ua", "v", "mbar", "mm",
     # time
     "us", "s", "per_s", "hz",
     # dose
@@ -39,6 +39,7 @@ NOUNS = {
     "alpha": "level of a statistical test",
     "amplitude": "column signal in fractions of the beam",
     "background": "in the unit of the image it belongs to",
+    "backlash": "of an instrument axis, whose record names the unit",
     "best": "outcome to beat, in the objective's own unit",
     "confidence": "probability",
     "contrast": "ratio",
@@ -71,6 +72,7 @@ NOUNS = {
     "noise": "in the unit of the outcome it describes",
     "occupancy": "ratio",
     "odds": "ratio of probabilities",
+    "peak": "in standard deviations of what lies around it",
     "power": "exponent or test power",
     "precision": "ratio",
     "prior": "probability",

@@ -1,0 +1,54 @@
+"""What may be sent again when its answer was lost: the one place that knows.
+
+Setting an absolute value twice does what setting it once does. Everything that exposes, that changes the vacuum, or
+that the instrument does of its own is never repeated: it becomes unknown, its dose counts as spent, and it is
+reconciled with what the instrument remembers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from instruments.axes import permission_for
+from instruments.commands import Blank, Command, Park, SetAxes
+from instruments.errors import CommandRefused
+from instruments.state import MicroscopeState
+
+IDEMPOTENT_CALLS: Final = frozenset({"capabilities", "read_state", "outcome", "forecast", "stop"})
+"""Calls of a microscope that only read, and the one that blanks."""
+
+
+def is_idempotent(command: Command) -> bool:
+    """Whether `command` may be sent again after a reconnection, its result read back.
+
+    >>> is_idempotent(SetAxes(action_id="a", values={"x_nm": 5.0}))
+    True
+    >>> is_idempotent(SetAxes(action_id="a", values={"column_valves": "open"}))
+    False
+    """
+    match command:
+        case Blank():
+            return True
+        case Park():
+            return command.duration_s == 0
+        case SetAxes():
+            return all(permission_for(name) is None for name in command.values)
+        case _:
+            return False
+
+
+def moved_by(state: MicroscopeState, steps: dict[str, float], *, action_id: str, deadline_s: float = 60.0) -> SetAxes:
+    """The absolute command of a relative move from where the axes were read back.
+
+    Raises CommandRefused for an axis whose place is not known, or that has no numbers.
+    """
+    values: dict[str, float | str] = {}
+    for name, step in steps.items():
+        now = state.axis_value(name)
+        if not isinstance(now, float | int):
+            raise CommandRefused(
+                f"{name} cannot be moved by {step:g}: it was read back as {now!r}, and only a known number can be made "
+                "absolute; set a value instead"
+            )
+        values[name] = now + step
+    return SetAxes(action_id=action_id, deadline_s=deadline_s, values=values)
