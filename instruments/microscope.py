@@ -80,3 +80,21 @@ class HiddenTruth(Protocol):
     def truth(self) -> dict[str, Any]:
         """Arrays and numbers of the hidden world, as the adapter documents them."""
         ...
+
+
+@runtime_checkable
+class TakesDarkFrames(Protocol):
+    """An instrument that can read its detectors while the beam stays blanked."""
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """What `acquire` would give without a beam: a dark reference; nothing falls on the specimen."""
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """An instrument that has something to give back: a connection, threads, a process."""
+
+    def close(self) -> None:
+        """Hang up and end all that was started; the beam stays as it is. More than once is harmless."""
+        ...

@@ -1,0 +1,232 @@
+"""The microscope on the bench: opened when first needed, exposed once per shot, whatever check asks for it.
+
+Checks come in any order, and each shot is taken once and shared: dose is spent once. Neighbours: `frames` (what is
+exposed), `owner` (the thread that calls).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from secrets import token_hex
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, Blank
+from instruments.conformance.conditions import Conditions
+from instruments.conformance.frames import SHOTS, Shot, Shots
+from instruments.conformance.holdings import Holdings
+from instruments.conformance.owner import Hung, OwnerThread, awaited
+from instruments.conformance.target import Target
+from instruments.dose_ledger import DoseLedger
+from instruments.errors import InstrumentError
+from instruments.frames import Frame
+from instruments.guards import GuardedMicroscope, worst_charge
+from instruments.limits import SafetyEnvelope
+from instruments.microscope import Microscope, Releasable
+from instruments.state import MicroscopeState
+
+T = TypeVar("T")
+_TOGETHER: Final[tuple[tuple[Shot, ...], ...]] = (
+    ("shift_x", "still", "shift_y"),
+    ("stage_x", "stage_still", "stage_y"),
+    ("long",),
+)  # fmt: skip  moves that are compared are taken one after another, so that drift has little time
+
+
+class CannotJudge(Exception):
+    """What a check needs is not there; it says so and is skipped."""
+
+
+class Bench:
+    """One target under test. `close` gives everything back; a context manager."""
+
+    def __init__(
+        self, target: Target, conditions: Conditions | None = None, envelope: SafetyEnvelope | None = None
+    ) -> None:
+        self.target = target
+        self.conditions = conditions or Conditions()
+        self.envelope = envelope or SafetyEnvelope()
+        self._owner = OwnerThread()
+        self._microscope: Microscope | None = None
+        self._capabilities: Capabilities | None = None
+        self._guarded: GuardedMicroscope | None = None
+        self._ledger = DoseLedger()
+        self._before: Holdings | None = None
+        self._opening_count = 0
+        self._taken_in: dict[Shot, int] = {}
+        self._shots: Shots | None = None
+        self._frames: dict[Shot, Frame] = {}
+        self._refused: dict[Shot, InstrumentError] = {}
+
+    # --- opening and closing
+
+    @property
+    def microscope(self) -> Microscope:
+        """The adapter itself, without a guard: what it refuses, it refuses by itself."""
+        if self._microscope is None:
+            self._before = Holdings.now()
+            self._microscope = self.timed(self.target.open, "opening")
+            self._opening_count += 1
+        return self._microscope
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As the instrument said first."""
+        if self._capabilities is None:
+            self._capabilities = self.call(lambda microscope: microscope.capabilities(), "capabilities")
+        return self._capabilities
+
+    @property
+    def shots(self) -> Shots:
+        """Commands of the kit's exposures, around where the instrument stood when it was opened."""
+        if self._shots is None:
+            self._shots = Shots(self.capabilities, self.read_state(), self.conditions, token_hex(4))
+        return self._shots
+
+    def close(self) -> None:
+        """Blank, close the microscope, let the thread go."""
+        try:
+            self.put_away()
+        finally:
+            self._owner.end()
+
+    def put_away(self) -> None:
+        """Blank and close the microscope; the next call opens it again."""
+        microscope, self._microscope, self._guarded = self._microscope, None, None
+        if microscope is None:
+            return
+        try:
+            self.timed(microscope.stop, "stop")
+        finally:
+            self.timed(lambda: self.target.close(microscope), "closing")
+
+    def left_behind(self) -> list[str]:
+        """Put the microscope away, and name what it took since it was opened and has not given back."""
+        self.read_state()
+        before = self._before or Holdings.now()
+        self.put_away()
+        return before.still_held(self.conditions.patience_s)
+
+    def abandon(self) -> None:
+        """Leave a microscope that hangs to its thread, and go on with a new one of each."""
+        self._microscope, self._guarded, self._owner = None, None, OwnerThread()
+
+    def go_on(self) -> None:
+        """Ready again after `stop`."""
+        microscope = self.microscope
+        if isinstance(microscope, Releasable):
+            self.timed(microscope.release, "release")
+        else:
+            self.put_away()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- calling
+
+    def timed(self, call: Callable[[], T], what: str) -> T:
+        """The result of a call in the owner's thread. Raises Hung after `patience_s`; then the owner is a new one."""
+        try:
+            return self._owner.call(call, self.conditions.patience_s, what)
+        except Hung:
+            self.abandon()
+            raise
+
+    def call(self, ask: Callable[[Microscope], T], what: str) -> T:
+        """The same, of the microscope."""
+        microscope = self.microscope
+        return self.timed(lambda: ask(microscope), what)
+
+    def read_state(self) -> MicroscopeState:
+        """Read back now."""
+        return self.call(lambda microscope: microscope.read_state(), "read_state")
+
+    def blank(self) -> MicroscopeState:
+        """Blank the beam; the state read back after it."""
+        command = Blank(action_id=self.shots.action_id())
+        return self.call(lambda microscope: microscope.execute(command), "blank")
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        """The adapter's own answer to a command, whatever it is; no guard."""
+        microscope = self.microscope
+        patience_s = self.conditions.patience_s + command.deadline_s
+        try:
+            return self._owner.call(lambda: microscope.acquire(command), patience_s, "acquire")
+        except Hung:
+            self.abandon()
+            raise
+
+    def begin(self, command: AcquireFrame) -> Future[Frame]:
+        """Start an exposure through the guard; its frame comes later."""
+        guarded = self._guard()
+        return self._owner.begin(lambda: guarded.acquire(command))
+
+    def wait(self, future: Future[T], patience_s: float, what: str) -> T:
+        """The result of what was begun. Raises Hung; then the owner is a new one."""
+        try:
+            return awaited(future, patience_s, what)
+        except Hung:
+            self.abandon()
+            raise
+
+    # --- exposing
+
+    def frame(self, shot: Shot) -> Frame:
+        """The frame of that name, exposed through the facility's envelope. Raises CannotJudge where there is none."""
+        if shot not in self._frames and shot not in self._refused:
+            for one in next((group for group in _TOGETHER if shot in group), (shot,)):
+                self._take(one)
+        if shot in self._refused:
+            raise CannotJudge(f"no frame {shot!r}: {self._refused[shot]}") from self._refused[shot]
+        return self._frames[shot]
+
+    def renewed(self, shot: Shot) -> Frame:
+        """The frame, from the microscope that is open now: taken again if it was opened anew since."""
+        self.frame(shot)
+        if self._microscope is None or self._taken_in[shot] != self._opening_count:
+            self._frames.pop(shot)
+            self._take(shot)
+        return self.frame(shot)
+
+    def why_none(self, shot: Shot) -> InstrumentError | None:
+        """The error that came instead of this shot; None if it was taken."""
+        try:
+            self.frame(shot)
+        except CannotJudge:
+            return self._refused[shot]
+        return None
+
+    def _take(self, shot: Shot) -> None:
+        if shot in self._frames or shot in self._refused:
+            return
+        command, guarded = self.shots.command(shot), self._guard()
+        try:
+            future = self._owner.begin(lambda: guarded.acquire(command))
+            self._taken_in[shot] = self._opening_count
+            self._frames[shot] = self.wait(future, self.conditions.patience_s + command.deadline_s, "acquire")
+        except InstrumentError as error:
+            self._refused[shot] = error
+
+    def _guard(self) -> GuardedMicroscope:
+        if self._guarded is None:
+            microscope, envelope = self.microscope, self.envelope
+            self._guarded = self.timed(lambda: GuardedMicroscope(microscope, envelope, self._ledger), "capabilities")
+        return self._guarded
+
+    # --- what it costs
+
+    def worst(self, shots: Sequence[Shot] = SHOTS) -> tuple[float, float]:
+        """(electrons, e/A2 on the worst 1 nm2) that these shots can put on the specimen together, in advance."""
+        ledger, shots_made = DoseLedger(), Shots(self.capabilities, self.read_state(), self.conditions, "plan")
+        for shot in shots:
+            command = shots_made.command(shot)
+            charge = worst_charge(command, self.capabilities)
+            ledger.add_frame(command, charge.electrons, charge.settling_electrons)
+        return ledger.electrons, ledger.max_e_per_a2

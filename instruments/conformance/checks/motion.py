@@ -1,0 +1,223 @@
+"""Where the image goes when the beam or the stage is moved: sign, axes, scale, and the size of a pixel.
+
+Frames of one place are registered: content that was at the middle lies on the other side after a move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import atan2, degrees
+
+import numpy as np
+
+from instruments.conformance.bench import Bench, CannotJudge
+from instruments.conformance.check import Check, Result, failed, passed
+from instruments.conformance.findings import Measured
+from instruments.conformance.frames import Shot
+from instruments.errors import AcquisitionFailed
+from instruments.frames import Frame
+from instruments.registration import Displacement, displacement
+
+_NOTHING = 0.2  # of a move: less than that is standing still
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Measured motion for each commanded one: columns are commanded x and y, rows what the images did; 1 is right."""
+
+    matrix: np.ndarray  # (2, 2)
+    peak: float
+    tolerance: float
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every entry is that of the identity, within the tolerance."""
+        return bool(np.abs(self.matrix - np.eye(2)).max() <= self.tolerance)
+
+    def measured(self, what: str) -> tuple[Measured, ...]:
+        """The four entries with their bounds, and how well the images agreed."""
+        names = (("x", "x"), ("x", "y"), ("y", "x"), ("y", "y"))
+        entries = [
+            Measured(
+                name=f"{what} {seen} by {asked}",
+                value=float(value),
+                low=one - self.tolerance,
+                high=one + self.tolerance,
+            )
+            for (seen, asked), value, one in zip(names, self.matrix.ravel(), (1.0, 0.0, 0.0, 1.0), strict=True)
+        ]
+        return (*entries, Measured(name="peak of the registration", value=self.peak, unit="deviations"))
+
+    def scaled(self, factor: float) -> Motion:
+        """The same with every length multiplied, as another pixel size would."""
+        return Motion(self.matrix * factor, self.peak, self.tolerance)
+
+
+def motion(bench: Bench, still: Shot, x: Shot, y: Shot) -> Motion:
+    """Measured by registration. Raises CannotJudge, ElsewhereError."""
+    here = bench.frame(still)
+    move_nm, pixel_nm = bench.shots.move_nm, here.pixel_size_nm
+    columns, peaks = list[tuple[float, float]](), list[float]()
+    for shot in (x, y):
+        there = bench.frame(shot)
+        found = _registered(here, there)
+        columns.append((-found.x_px * pixel_nm / move_nm, -found.y_px * pixel_nm / move_nm))
+        peaks.append(found.peak)
+    tolerance = max(bench.conditions.motion_tolerance_fraction, 0.5 * pixel_nm / move_nm)
+    return Motion(np.array(columns).T, min(peaks), tolerance)
+
+
+class ElsewhereError(Exception):
+    """The image after a move shows another place altogether."""
+
+
+def _registered(here: Frame, there: Frame) -> Displacement:
+    """By the detector that sees most. Raises CannotJudge where none sees enough, ElsewhereError where nothing fits."""
+    seen, name = max((_seen(here, name), name) for name in here.counts)
+    if seen == 0.0:
+        raise CannotJudge(
+            "two sub-frames of one place have too little in common to see a move by; choose another place, a longer "
+            "dwell, two sub-frames or a larger field"
+        )
+    try:
+        return displacement(here.total(name), there.total(name))
+    except AcquisitionFailed as error:
+        raise ElsewhereError(
+            f"after the move {name} shows another place: two images of one place agree by {seen:.0f} deviations, "
+            f"those before and after have nothing in common ({error})"
+        ) from error
+
+
+def _seen(frame: Frame, detector: str) -> float:
+    """How clearly the first and the second half of the sub-frames agree, in deviations; 0 where they do not."""
+    counts = frame.counts[detector]
+    half = len(counts) // 2
+    if half == 0:
+        return 0.0
+    try:
+        return displacement(counts[:half].sum(axis=0), counts[half:].sum(axis=0)).peak
+    except AcquisitionFailed:
+        return 0.0
+
+
+def beam_shift(bench: Bench) -> Motion:
+    """Of the beam shift."""
+    _need(bench, "beam_shift_x_nm", "beam_shift_y_nm")
+    return motion(bench, "still", "shift_x", "shift_y")
+
+
+def stage(bench: Bench) -> Motion:
+    """Of the stage."""
+    _need(bench, "x_nm", "y_nm")
+    return motion(bench, "stage_still", "stage_x", "stage_y")
+
+
+def _need(bench: Bench, *names: str) -> None:
+    for name in names:
+        axis = bench.capabilities.axis(name)
+        if axis is None or axis.minimum >= axis.maximum:
+            raise CannotJudge(f"this instrument declares no axis {name} that moves")
+
+
+def pixel_factor(bench: Bench) -> float:
+    """What the image's lengths are too large by, where stage and beam shift agree on it; 1 where they do not."""
+    try:
+        both = [beam_shift(bench), stage(bench)]
+    except (CannotJudge, ElsewhereError):
+        return 1.0
+    factors = [float(np.sqrt(abs(np.linalg.det(one.matrix)))) for one in both]
+    tolerance = max(one.tolerance for one in both)
+    mean = float(np.mean(factors))
+    is_common = abs(factors[0] - factors[1]) <= tolerance * mean
+    return mean if is_common and abs(mean - 1) > tolerance and all(factor > _NOTHING for factor in factors) else 1.0
+
+
+def words(matrix: np.ndarray, tolerance: float) -> str:
+    """What is wrong with a motion, in a few words."""
+    size = np.linalg.norm(matrix, axis=0)
+    if size.max() < _NOTHING:
+        return "the image did not move, though the read-back says so"
+    if size.min() < _NOTHING:
+        return f"the image did not follow {'xy'[int(size.argmin())]}, though the read-back says so"
+    straight = np.abs(np.diag(matrix)).min() > np.abs(matrix - np.diag(np.diag(matrix))).max()
+    if not straight and abs(matrix[0, 1]) > _NOTHING and np.sign(matrix[0, 1]) == np.sign(matrix[1, 0]):
+        return "x and y are swapped"
+    signs = [axis for axis, value in zip("xy", np.diag(matrix), strict=True) if value < 0]
+    if straight and signs:
+        return f"the sign of {' and '.join(signs)} is wrong"
+    turn_deg = degrees(atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
+    if abs(turn_deg) > degrees(tolerance):
+        return f"the axes are turned by {turn_deg:.1f} deg"
+    return "the scale is wrong: " + ", ".join(
+        f"{axis} moves {value:.3f} nm for each nm asked for" for axis, value in zip("xy", size, strict=True)
+    )
+
+
+def _judged(bench: Bench, measure: Callable[[Bench], Motion], what: str) -> Result:
+    try:
+        true = measure(bench).scaled(1 / pixel_factor(bench))
+    except ElsewhereError as error:
+        return failed(str(error))
+    if true.is_right:
+        return passed(
+            f"the image moves as commanded, within {true.tolerance:.0%} of {bench.shots.move_nm:g} nm",
+            *true.measured(what),
+        )
+    return failed(words(true.matrix, true.tolerance), *true.measured(what))
+
+
+def _beam_shift(bench: Bench) -> Result:
+    return _judged(bench, beam_shift, "beam shift")
+
+
+def _stage(bench: Bench) -> Result:
+    return _judged(bench, stage, "stage")
+
+
+def _calibration(bench: Bench) -> Result:
+    still = bench.frame("still")
+    asked_nm = still.requested.scan.pixel_size_nm
+    said = Measured(name="pixel size", value=still.pixel_size_nm, unit="nm", low=asked_nm * 0.99, high=asked_nm * 1.01)
+    if not said.is_within:
+        return failed(f"a pixel of {asked_nm:.4g} nm was asked for, the frame says {still.pixel_size_nm:.4g} nm", said)
+    try:
+        moved = [beam_shift(bench), stage(bench)]
+    except ElsewhereError as error:
+        raise CannotJudge(f"no motion to compare with: {error}") from error
+    factor = pixel_factor(bench)
+    tolerance = max(one.tolerance for one in moved)
+    seen = Measured(name="length in the image over length moved", value=factor, low=1 - tolerance, high=1 + tolerance)
+    if seen.is_within:
+        return passed("stage, beam shift and pixels measure the same lengths", said, seen)
+    return failed(
+        f"stage and beam shift agree, the image's scale does not: a pixel is {1 / factor:.3f} of what is declared",
+        said,
+        seen,
+    )
+
+
+BEAM_SHIFT = Check(
+    name="beam_shift_motion",
+    does="takes three frames, two of them with the beam shifted, and registers them",
+    cure="correct sign, axes or calibration where the adapter converts beam shifts; +x is +columns, +y is +rows",
+    run=_beam_shift,
+    shots=("shift_x", "still", "shift_y"),
+    may_be_quirk=True,
+)
+STAGE = Check(
+    name="stage_motion",
+    does="moves the stage a little along x and along y, taking a frame at each place, and registers them",
+    cure="correct sign, axes or calibration where the adapter converts stage positions; +x is +columns, +y is +rows",
+    run=_stage,
+    shots=("stage_x", "stage_still", "stage_y"),
+    may_be_quirk=True,
+)
+CALIBRATION = Check(
+    name="calibration",
+    does="compares the lengths in the image with those of stage and beam shift, from the frames of both",
+    cure="calibrate the field of view; if only one of stage and beam shift disagrees, see its own check",
+    run=_calibration,
+    shots=("shift_x", "still", "shift_y", "stage_x", "stage_still", "stage_y"),
+    may_be_quirk=True,
+)

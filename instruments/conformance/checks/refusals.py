@@ -1,0 +1,213 @@
+"""What must be refused: values outside the limits, controls and modes that there are none of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from instruments.capabilities import Axis, Capabilities
+from instruments.commands import AcquireFrame, Park, SetAxes
+from instruments.conformance.bench import Bench
+from instruments.conformance.check import Check, Result, failed, passed
+from instruments.errors import CommandRefused, Unsupported
+from instruments.models import Record
+from instruments.optics import Aberrations, Optics
+from instruments.scans import ScanPattern, StagePosition
+from instruments.state import MicroscopeState
+
+_ENOUGH = 2  # faults after which no more is tried: each may have moved or exposed something
+_UNDECLARED = (
+    "x_nm",
+    "y_nm",
+    "z_nm",
+    "alpha_deg",
+    "beta_deg",
+    "beam_shift_x_nm",
+    "beam_shift_y_nm",
+    "rotation_deg",
+    "tilt_x_mrad",
+    "tilt_y_mrad",
+    "defocus_nm",
+)  # fmt: skip  asked for where the instrument has no such axis
+_REFUSALS = (CommandRefused, Unsupported)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Something the instrument must not do, and the axis it is about."""
+
+    words: str
+    axis: str | None
+    wanted: float | str | None
+    do: Callable[[], object]
+
+
+def _out_of_range(bench: Bench) -> Result:
+    return _all_refused(bench, list(_attempts_beyond(bench)), "outside its limits")
+
+
+def _unknown_control(bench: Bench) -> Result:
+    return _all_refused(bench, list(_attempts_unknown(bench)), "it does not have")
+
+
+def _all_refused(bench: Bench, attempts: list[Attempt], what: str) -> Result:
+    faults: list[str] = []
+    for attempt in attempts:
+        fault = _fault(bench, attempt)
+        faults += [fault] if fault else []
+        if len(faults) == _ENOUGH:
+            break
+    if faults:
+        return failed("; ".join(faults))
+    return passed(f"{len(attempts)} commands {what} were refused, the read-back stayed as it was")
+
+
+def _fault(bench: Bench, attempt: Attempt) -> str | None:
+    """What is wrong with the answer; None if it was a refusal that changed nothing."""
+    before = bench.read_state()
+    try:
+        attempt.do()
+    except _REFUSALS as error:
+        moved = _moved(before, bench.read_state(), bench.capabilities)
+        return f"{attempt.words}: refused ({error}), yet {moved} changed" if moved else None
+    except Exception as error:  # noqa: BLE001  any other error is the fault that is looked for
+        return f"{attempt.words}: {type(error).__name__} instead of CommandRefused ({error})"
+    after = bench.read_state()
+    if attempt.axis is None:
+        return f"{attempt.words}: accepted"
+    return f"{attempt.words}: accepted, {_where_it_went(attempt, before, after, bench.capabilities)}"
+
+
+def _where_it_went(
+    attempt: Attempt, before: MicroscopeState, after: MicroscopeState, capabilities: Capabilities
+) -> str:
+    axis = capabilities.axis(attempt.axis or "")
+    value = after.axis_value(attempt.axis or "")
+    if value is None or axis is None or isinstance(value, str):
+        return f"read-back {value}"
+    if value in (axis.minimum, axis.maximum) and value != before.axis_value(axis.name):
+        return f"clamped to {value:g} without a word"
+    if value == attempt.wanted:
+        return f"and it went there: read-back {value:g}"
+    return f"the error was swallowed: read-back {value:g} as before"
+
+
+def _moved(before: MicroscopeState, after: MicroscopeState, capabilities: Capabilities) -> str:
+    """Names of the axes that stand elsewhere, beyond what their read-back may be off."""
+    names: list[str] = []
+    for axis in capabilities.axes:
+        one, other = before.axis_value(axis.name), after.axis_value(axis.name)
+        if isinstance(one, str) or isinstance(other, str) or one is None or other is None:
+            names += [axis.name] if one != other else []
+        elif abs(one - other) > 2 * axis.allowed_error:
+            names.append(axis.name)
+    return ", ".join(names)
+
+
+# --- outside the limits
+
+
+def _attempts_beyond(bench: Bench) -> Iterator[Attempt]:
+    for axis in bench.capabilities.axes:
+        for value in _beyond(axis):
+            words = f"{axis.name} {value:g} (limits {axis.minimum:g} to {axis.maximum:g})"
+            for do in _ways(bench, axis.name, value):
+                yield Attempt(words, axis.name, value, do)
+
+
+def _beyond(axis: Axis) -> list[float]:
+    """A value just outside at each end: near enough to harm nothing, far enough not to be rounding."""
+    if axis.choices or axis.read_only:
+        return []
+    low, high = axis.minimum, axis.maximum
+    step = max(0.01 * (high - low), 2 * axis.resolution, 4 * axis.allowed_error)
+    if high == low:
+        step = max(step, 1.0, 0.01 * abs(high))
+    below = low - step if low <= 0 else max(low - step, low / 2)
+    return [high + step, below]
+
+
+def _ways(bench: Bench, name: str, value: float) -> Iterator[Callable[[], object]]:
+    """Every command that can ask for this value of this axis."""
+    action_id = bench.shots.action_id()
+    frame = _frame_with(bench.shots.command("still"), name, value)
+    if frame is not None:
+        yield lambda: bench.acquire(frame)
+    if name in ("beam_shift_x_nm", "beam_shift_y_nm"):
+        park = Park.model_validate({"action_id": action_id, name: value})
+        yield lambda: bench.call(lambda microscope: microscope.execute(park), "park")
+    if frame is None and name not in _FRAME_NUMBERS:
+        command = SetAxes(action_id=action_id, values={name: value})
+        yield lambda: bench.call(lambda microscope: microscope.execute(command), "set_axes")
+
+
+_FRAME_NUMBERS = ("pixel_size_nm", "frame_px", "park_s", "subframe_count")
+
+
+def _frame_with(command: AcquireFrame, name: str, value: float) -> AcquireFrame | None:
+    """The same exposure with one number changed; None where a frame has no such number, or cannot hold it."""
+    parts: dict[str, tuple[type[Record], Record]] = {
+        "stage": (StagePosition, command.stage),
+        "scan": (ScanPattern, command.scan),
+        "optics": (Optics, command.optics),
+    }
+    try:
+        for part, (kind, now) in parts.items():
+            if name in kind.model_fields:
+                return command.model_copy(update={part: _checked(kind, now, name, value)})
+        if name in Aberrations.model_fields:
+            aberrations = _checked(Aberrations, command.optics.aberrations, name, value)
+            optics = command.optics.model_copy(update={"aberrations": aberrations})
+            return command.model_copy(update={"optics": optics})
+    except ValidationError:
+        return None
+    return None
+
+
+def _checked(kind: type[Record], now: Record, name: str, value: Any) -> Record:
+    return kind.model_validate({**now.model_dump(), name: value})
+
+
+# --- what there is none of
+
+
+def _attempts_unknown(bench: Bench) -> Iterator[Attempt]:
+    still = bench.shots.command("still")
+    nowhere = still.model_copy(update={"mode": "no-such-mode", "action_id": bench.shots.action_id()})
+    yield Attempt("mode 'no-such-mode'", None, None, lambda: bench.acquire(nowhere))
+    by_the_wrong_door = bench.shots.command("still")
+    yield Attempt(
+        "an exposure given to execute(), which returns no frame", None, None,
+        lambda: bench.call(lambda microscope: microscope.execute(by_the_wrong_door), "execute"),
+    )  # fmt: skip
+    unknown = SetAxes(action_id=bench.shots.action_id(), values={"no_such_axis_nm": 1.0})
+    yield Attempt(
+        "axis 'no_such_axis_nm'", None, None,
+        lambda: bench.call(lambda microscope: microscope.execute(unknown), "set_axes"),
+    )  # fmt: skip
+    for name in _UNDECLARED:
+        if bench.capabilities.axis(name) is None:
+            frame = _frame_with(bench.shots.command("still"), name, 1.0)
+            if frame is not None:
+                yield Attempt(
+                    f"{name} 1, an axis it does not declare", name, 1.0, lambda frame=frame: bench.acquire(frame)
+                )
+
+
+OUT_OF_RANGE = Check(
+    name="out_of_range",
+    does="asks for values just outside each limit, with commands for frames, parking and axes",
+    cure="compare every value with the limits before anything is sent, and raise CommandRefused; never clamp",
+    run=_out_of_range,
+    may_expose=True,
+)
+UNKNOWN_CONTROL = Check(
+    name="unknown_control",
+    does="asks for a mode, an axis and a command that the instrument does not have",
+    cure="raise Unsupported or CommandRefused for what is not in capabilities(); ignore nothing",
+    run=_unknown_control,
+    may_expose=True,
+)

@@ -1,0 +1,21 @@
+"""What is left of an adapter after it was closed: nothing."""
+
+from __future__ import annotations
+
+from instruments.conformance.bench import Bench
+from instruments.conformance.check import Check, Result, failed, passed
+
+
+def _teardown(bench: Bench) -> Result:
+    left = bench.left_behind()
+    if left:
+        return failed(f"still there after closing: {', '.join(sorted(left))}")
+    return passed("no thread, process or socket is left after closing")
+
+
+TEARDOWN = Check(
+    name="teardown",
+    does="blanks and closes the instrument, and looks for threads, processes and sockets that stay",
+    cure="give the adapter a close() that ends and joins all that opening and using it started",
+    run=_teardown,
+)

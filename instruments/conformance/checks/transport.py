@@ -1,0 +1,281 @@
+"""What an adapter does when its server is silent, late, gone, or shared.
+
+No answer may be waited for without end, none taken for that of another call, and no exposure repeated for a lost one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from instruments.commands import AcquireFrame
+from instruments.conformance.bench import Bench, CannotJudge
+from instruments.conformance.check import Check, Result, failed, passed
+from instruments.conformance.findings import Measured
+from instruments.conformance.owner import Hung, OwnerThread, awaited
+from instruments.conformance.proxy import FaultyLine
+from instruments.conformance.target import Served
+from instruments.errors import CommandRefused, InstrumentBusy, InstrumentError, Unsupported
+from instruments.microscope import Microscope
+from instruments.state import MicroscopeState
+
+_NOTHING_MOVED = (CommandRefused, InstrumentBusy, Unsupported)
+_OUTCOMES = ("delivered", "not_started", "unknown")
+_UNDER_WAY_S = 0.5  # for a request to reach its server
+
+
+class Wire:
+    """A microscope opened through lines that the check can spoil, called from one thread of its own."""
+
+    def __init__(self, bench: Bench, target: Served, lines: list[FaultyLine]) -> None:
+        self.target = target
+        self._bench = bench
+        self._lines = lines
+        self._owner = OwnerThread()
+        self.microscope = self.call(lambda: target.open_at(tuple(line.address for line in lines)), "opening")
+
+    def spoil(self, how: Callable[[FaultyLine], None]) -> None:
+        """The same to every line."""
+        for line in self._lines:
+            how(line)
+
+    def call(self, call: Callable[[], Any], what: str) -> Any:
+        """What the call returns or raises. Raises Hung."""
+        return self._owner.call(call, self._bench.conditions.patience_s, what)
+
+    def begin(self, call: Callable[[], Any]) -> Future[Any]:
+        """Start a call."""
+        return self._owner.begin(call)
+
+    def close(self) -> None:
+        """Cut the lines, close the microscope as well as it goes."""
+        for line in self._lines:
+            line.close()
+        closing = self._owner.begin(lambda: self._bench.target.close(self.microscope))
+        with suppress(InstrumentError, OSError, Hung):  # its lines are gone: how it closes then is not judged here
+            awaited(closing, self._bench.conditions.patience_s, "closing")
+        self._owner.end(0.1)
+
+
+@contextmanager
+def _wired(bench: Bench) -> Iterator[Wire]:
+    target = bench.target
+    if not isinstance(target, Served):
+        raise CannotJudge("no server behind this adapter that the kit may interfere with (its target is not `Served`)")
+    bench.shots.action_id()  # what is asked below is made while the line is whole
+    bench.put_away()
+    with ExitStack() as open_lines:
+        lines = [open_lines.enter_context(FaultyLine(address)) for address in target.addresses()]
+        wire = Wire(bench, target, lines)
+        open_lines.callback(wire.close)
+        yield wire
+
+
+def _mute_server(bench: Bench) -> Result:
+    with _wired(bench) as wire:
+        wire.call(wire.microscope.read_state, "read_state")
+        wire.spoil(FaultyLine.fall_silent)
+        begun_s = time.monotonic()
+        try:
+            wire.call(wire.microscope.read_state, "read_state of a silent server")
+        except InstrumentError as error:
+            took = Measured(
+                name="said so after", value=time.monotonic() - begun_s, unit="s", high=bench.conditions.patience_s
+            )
+            return passed(f"{type(error).__name__}: {error}", took)
+        return failed("the server was silent, and read_state gave an answer all the same")
+
+
+def _call_after_timeout(bench: Bench) -> Result:
+    with _wired(bench) as wire:
+        microscope = wire.microscope
+        wire.call(microscope.read_state, "read_state")
+        wire.spoil(FaultyLine.hold_answers)
+        with suppress(InstrumentError):
+            wire.call(microscope.read_state, "read_state of a late server")
+        wire.spoil(FaultyLine.heal)
+        return _answers_right(bench, wire, microscope)
+
+
+def _answers_right(bench: Bench, wire: Wire, microscope: Microscope) -> Result:
+    """Whether calls after a late answer are answered by what they asked for, or refused, or a new opening helps."""
+    said: InstrumentError | None = None
+    for _ in range(3):
+        try:
+            outcome = wire.call(lambda: microscope.outcome("never-asked"), "outcome")
+            state = wire.call(microscope.read_state, "read_state")
+        except InstrumentError as error:
+            said = error
+            continue
+        if outcome not in _OUTCOMES or not isinstance(state, MicroscopeState):
+            return failed(f"a late answer was taken for that of the next call: outcome() gave {outcome!r:.80}")
+        return passed("after a call that had no answer in time the next ones are answered right")
+    fresh = wire.call(lambda: bench.target.open(), "opening again")
+    try:
+        wire.call(fresh.read_state, "read_state after opening again")
+    finally:
+        wire.call(lambda: bench.target.close(fresh), "closing")
+    return passed(f"it says that it has to be opened again ({said}), and then works")
+
+
+def _lost_answer(bench: Bench) -> Result:
+    command = bench.shots.command("lost")
+    with _wired(bench) as wire:
+        error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(FaultyLine.cut))
+        if isinstance(error, Result):
+            return error
+        again = wire.call(bench.target.open, "opening again")
+        try:
+            outcome = wire.call(lambda: again.outcome(command.action_id), "outcome")
+        finally:
+            wire.call(lambda: bench.target.close(again), "closing")
+    if outcome == "not_started":
+        return failed("the exposure's answer was lost, and its outcome is 'not_started': its dose would be spent twice")
+    return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}")
+
+
+def _server_killed(bench: Bench) -> Result:
+    command = bench.shots.command("killed")
+    with _wired(bench) as wire:
+        error = _broken_in_mid_command(bench, wire, command, wire.target.kill)
+        if isinstance(error, Result):
+            wire.target.revive()
+            return error
+        begun_s = time.monotonic()
+        wire.target.revive()
+        again = wire.call(bench.target.open, "opening again")
+        try:
+            wire.call(again.read_state, "read_state after the server came back")
+        finally:
+            wire.call(lambda: bench.target.close(again), "closing")
+    back = Measured(name="server started and connected again in", value=time.monotonic() - begun_s, unit="s")
+    return passed(f"{type(error).__name__}; with a new server it works again", back)
+
+
+def _broken_in_mid_command(
+    bench: Bench, wire: Wire, command: AcquireFrame, spoil: Callable[[], None]
+) -> InstrumentError | Result:
+    """How an exposure ends whose request went out and whose answer never comes; a Result if it ends wrongly."""
+    microscope = wire.microscope
+    wire.spoil(FaultyLine.hold_answers)
+    exposing = wire.begin(lambda: microscope.acquire(command))
+    _under_way(exposing)
+    spoil()
+    try:
+        awaited(exposing, bench.conditions.patience_s + command.deadline_s, "acquire over a line that broke")
+    except _NOTHING_MOVED as error:
+        return failed(f"{type(error).__name__} ({error}): that says nothing moved, but the exposure had been sent")
+    except InstrumentError as error:
+        return error
+    return failed("the line broke before any answer came, and acquire gave a frame: it was exposed again, or invented")
+
+
+def _under_way(exposing: Future[Any]) -> None:
+    """Let the request reach its server. Raises CannotJudge when there is an answer before anything broke."""
+    until_s = time.monotonic() + _UNDER_WAY_S
+    while time.monotonic() < until_s:
+        if exposing.done():
+            raise CannotJudge(f"the exposure ended before the line broke: {exposing.exception() or 'a frame came'}")
+        time.sleep(0.01)
+
+
+# --- several clients
+
+
+def _concurrent_clients(bench: Bench) -> Result:
+    allowed = bench.capabilities.concurrent_clients
+    if allowed == 1 and not isinstance(bench.target, Served):
+        raise CannotJudge("one client is declared, and there is no server behind it that a second one could reach")
+    first = bench.read_state()
+    faults, refused, call_count = _hammered(bench, first)
+    if faults:
+        return failed(f"{len(faults)} of {call_count} answers were wrong, such as {faults[0]}")
+    clients = bench.conditions.client_count
+    if refused and allowed >= clients:
+        return failed(f"{allowed} clients are declared, of {clients} some were refused: {refused[0]}")
+    how = f"; {len(refused)} were refused by name ({refused[0]})" if refused else ""
+    return passed(f"{clients} clients at once, {call_count} answers of the right kind and value{how}")
+
+
+def _hammered(bench: Bench, first: MicroscopeState) -> tuple[list[str], list[str], int]:
+    """Wrong answers, refusals, and how many calls there were, of several clients at once."""
+    conditions = bench.conditions
+    owners = [OwnerThread(f"conformance client {number}") for number in range(conditions.client_count)]
+    opened = [owner.begin(bench.target.open) for owner in owners]
+    working = [
+        owner.begin(lambda number=number, opening=opening: _client(bench, number, opening.result(), first))
+        for number, (owner, opening) in enumerate(zip(owners, opened, strict=True))
+    ]
+    try:
+        results = [awaited(work, conditions.patience_s, "a client among several") for work in working]
+    finally:
+        for owner, opening in zip(owners, opened, strict=True):
+            if opening.done() and opening.exception() is None:
+                owner.begin(lambda opening=opening: bench.target.close(opening.result()))
+            owner.end()
+    return (
+        [fault for faults, _ in results for fault in faults],
+        [refusal for _, refusals in results for refusal in refusals],
+        conditions.client_count * conditions.client_call_count,
+    )
+
+
+def _client(bench: Bench, number: int, microscope: Microscope, first: MicroscopeState) -> tuple[list[str], list[str]]:
+    faults: list[str] = []
+    for count in range(bench.conditions.client_call_count):
+        try:
+            faults += _one_call(microscope, f"client-{number}-{count}", count, bench, first)
+        except InstrumentError as error:
+            return faults, [f"{type(error).__name__}: {error}"]
+    return faults, []
+
+
+def _one_call(microscope: Microscope, action_id: str, count: int, bench: Bench, first: MicroscopeState) -> list[str]:
+    match count % 3:
+        case 0:
+            state: object = microscope.read_state()  # what a server says is not always what was asked for
+            is_right = isinstance(state, MicroscopeState) and state.stage == first.stage
+            return [] if is_right else [f"read_state() gave {state!r:.80}"]
+        case 1:
+            outcome = microscope.outcome(action_id)
+            return [] if outcome in ("not_started", "unknown") else [f"outcome() of a new action gave {outcome!r:.80}"]
+        case _:
+            card = microscope.capabilities()
+            return [] if card == bench.capabilities else [f"capabilities() gave {card!r:.80}"]
+
+
+MUTE_SERVER = Check(
+    name="mute_server",
+    does="lets the server fall silent and reads the state; moves and exposes nothing",
+    cure="put a limit of time on every call, and raise InstrumentFault when it runs out",
+    run=_mute_server,
+)
+CALL_AFTER_TIMEOUT = Check(
+    name="call_after_timeout",
+    does="holds an answer back until the adapter gives up, lets it come late, and calls again",
+    cure="throw the connection away after a call that had no answer; a late answer must never meet the next call",
+    run=_call_after_timeout,
+)
+LOST_ANSWER = Check(
+    name="lost_answer",
+    does="cuts the line after an exposure was asked for and before its answer; asks a new connection for its outcome",
+    cure="raise ResultUnknown, and never repeat an exposure alone; outcome() says delivered or unknown",
+    run=_lost_answer,
+    shots=("lost",),
+)
+SERVER_KILLED = Check(
+    name="server_killed",
+    does="kills the server in the middle of an exposure and starts it again",
+    cure="raise ResultUnknown (or InstrumentFault), and let a new opening connect again",
+    run=_server_killed,
+    shots=("killed",),
+)
+CONCURRENT_CLIENTS = Check(
+    name="concurrent_clients",
+    does="opens several clients at once, each of which reads and compares kind and value of every answer",
+    cure="frame messages and number them, or let one client in at a time and refuse the others",
+    run=_concurrent_clients,
+)

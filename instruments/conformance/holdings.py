@@ -1,0 +1,50 @@
+"""What this process holds: threads, child processes, sockets; and what of it is new after something was closed."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+_LOOK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Threads, processes and sockets at one moment."""
+
+    threads: frozenset[threading.Thread]
+    processes: frozenset[psutil.Process]
+    sockets: frozenset[tuple[int, str, str]]  # file descriptor, this end, the other
+
+    @classmethod
+    def now(cls) -> Self:
+        """Of this process."""
+        this = psutil.Process()
+        return cls(
+            frozenset(threading.enumerate()),
+            frozenset(this.children(recursive=True)),
+            frozenset((one.fd, str(one.laddr), str(one.raddr)) for one in this.net_connections("all")),
+        )
+
+    def still_held(self, patience_s: float) -> list[str]:
+        """What is there now and was not then, in words; whatever goes within a while is not counted."""
+        until_s = time.monotonic() + min(patience_s, 5.0)
+        while found := self._new():
+            if time.monotonic() >= until_s:
+                break
+            gc.collect()
+            time.sleep(_LOOK_S)
+        return found
+
+    def _new(self) -> list[str]:
+        now = Holdings.now()
+        return [
+            *(f"thread {one.name!r}" for one in now.threads - self.threads if not one.name.startswith("conformance ")),
+            *(f"process {one.pid}" for one in now.processes - self.processes if one.is_running()),
+            *(f"socket {here or 'of no address'} {there}".rstrip() for _, here, there in now.sockets - self.sockets),
+        ]
