@@ -13,6 +13,7 @@ import typer
 
 from orchestrator.errors import SpecError
 from simulation import FrozenPhonons, SimulationError, reporting
+from simulation.backend import DEVICES
 from simulation.errors import ProbeOutgrowsCell
 from simulation.method_choice import METHODS
 from workflows.cli.app import app
@@ -99,7 +100,7 @@ def simulate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="placement, precision, specimen_tilt_mrad, ..."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cupy")] = "auto",
+    device: Annotated[str, typer.Option("--device", help=", ".join(DEVICES))] = "auto",
     seed: Annotated[int, typer.Option("--seed", min=0, help="of phonons, shot noise and check probes")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
     as_json: JsonOption = False,

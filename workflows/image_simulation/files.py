@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,11 +23,12 @@ import numpy as np
 
 from instruments import AcquireFrame, Frame, MicroscopeState, ScanPattern, StagePosition
 from instruments.capabilities import Detector, Mode
+from orchestrator.catalogue.folder import RESERVE_BYTES, check_room, free_bytes
 from orchestrator.catalogue.frame_files import put_in_place, write_beside
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.catalogue.nexus import EVENT, FrameRecord, encode
 from orchestrator.catalogue.nexus_tree import group, write_axis, write_counts, write_text
-from orchestrator.errors import DataFolderNotWritable, SpecError
+from orchestrator.errors import DataFolderNotWritable, DiskFull, SpecError, StorageError
 from orchestrator.plain_json import plain
 from simulation import pictures
 from simulation.images import Image
@@ -63,8 +66,12 @@ def targets(out: Path, *, overwrite: bool) -> tuple[Path | None, Path]:
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise DataFolderNotWritable(f"--out {out}: {out.parent} cannot be written; change its rights, or name another")
     for path in (nexus, picture):
+        if path is not None and path.is_dir():
+            raise SpecError(f"--out {out}: {path} is a folder; name a file")
         if path is not None and path.exists() and not overwrite:
             raise SpecError(f"{path} exists; choose another name, or replace it with --overwrite")
+    with _said_of(out):
+        check_room(out.parent, 0)
     return nexus, picture
 
 
@@ -74,16 +81,35 @@ def write(
     """Write what `targets` named; `asked` is kept in the file. Raises StorageError, and leaves no part of a file."""
     nexus, picture = places
     data = None if nexus is None else nexus_bytes(built, made, begun, asked)
-    pending = [(write_beside(picture, picture_bytes(made)), picture)]
+    drawn, pending = picture_bytes(made), list[tuple[Path, Path]]()
     try:
-        if nexus is not None and data is not None:
-            pending.insert(0, (write_beside(nexus, data), nexus))
-        for temporary, path in pending:
-            put_in_place(temporary, path)
+        with _said_of(nexus or picture):
+            if nexus is not None and data is not None:
+                pending.append((write_beside(nexus, data), nexus))
+            pending.append((write_beside(picture, drawn), picture))
+            for temporary, path in pending:
+                put_in_place(temporary, path)
     finally:
         for temporary, _ in pending:
             temporary.unlink(missing_ok=True)
     return Written(nexus, picture, None if data is None else sha256(data).hexdigest())
+
+
+@contextmanager
+def _said_of(out: Path) -> Iterator[None]:
+    """Errors of storage name the option and its cure; those of a data folder would name a catalogue's."""
+    folder = out.parent.resolve()
+    try:
+        yield
+    except DiskFull as error:
+        raise DiskFull(
+            f"--out {out}: the disk of {folder} is full, {free_bytes(folder)} bytes are free and {RESERVE_BYTES} beside"
+            " the files are needed; make room, or name a file on another disk"
+        ) from error
+    except StorageError as error:
+        system = error.__cause__
+        why = system.strerror if isinstance(system, OSError) and system.strerror else str(error)
+        raise type(error)(f"--out {out}: {folder} cannot be written ({why}); name a file in another folder") from error
 
 
 def nexus_bytes(built: Built, made: Simulated, begun: datetime, asked: dict[str, Any]) -> bytes:

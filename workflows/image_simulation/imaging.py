@@ -21,6 +21,7 @@ DEFAULT_PIXEL_NM: Final = 0.02
 LARGEST_PIXEL_COUNT: Final = 16_777_216
 _LEAST_PIXELS: Final = 16
 _NOMINAL_DWELL_US: Final = 1.0
+_LARGEST_E_PER_PX: Final = 1e9
 _ALL_COUNTS = DetectorChain(saturation_counts=2**32 - 1)
 
 
@@ -149,15 +150,29 @@ def _exposure(request: Request, scan: GridScan) -> tuple[Optics, float, float]:
                 " positive (--optics probe_current_pa=...)"
             )
         return request.optics, request.dwell_time_us, electrons_in(current_pa, request.dwell_time_us * 1e-6)
-    per_px = request.dose_e_per_px
-    if per_px is None:
-        per_px = (request.dose_e_per_a2 or 0.0) * scan.pixel_nm[0] * scan.pixel_nm[1] * 100
-    if not 0 < per_px <= 1e9:
-        raise SpecError(f"{given[0]}: {per_px:g} electrons a pixel; give more than 0, up to 1e9")
+    per_px = _electrons_e_per_px(request, scan)
     if current_pa > 0:
         return request.optics, per_px / electrons_in(current_pa, 1e-6), per_px
     fitting_pa = per_px / electrons_in(1.0, _NOMINAL_DWELL_US * 1e-6)
     return request.optics.model_copy(update={"probe_current_pa": fitting_pa}), _NOMINAL_DWELL_US, per_px
+
+
+def _electrons_e_per_px(request: Request, scan: GridScan) -> float:
+    """Of a dose that was given by area or by pixel."""
+    if request.dose_e_per_px is not None:
+        if not 0 < request.dose_e_per_px <= _LARGEST_E_PER_PX:
+            raise SpecError(
+                f"--dose-e-per-px {request.dose_e_per_px:g}: give more than 0, up to {_LARGEST_E_PER_PX:g} electrons"
+            )
+        return request.dose_e_per_px
+    asked_e_per_a2 = request.dose_e_per_a2 or 0.0
+    pixel_a2 = scan.pixel_nm[0] * scan.pixel_nm[1] * 100
+    if not 0 < asked_e_per_a2 <= _LARGEST_E_PER_PX / pixel_a2:
+        raise SpecError(
+            f"--dose-e-per-a2 {asked_e_per_a2:g}: give more than 0, up to {_LARGEST_E_PER_PX / pixel_a2:.3g} e/A2"
+            f" ({_LARGEST_E_PER_PX:g} electrons on each pixel of {scan.pixel_nm[1]:.3g} nm)"
+        )
+    return asked_e_per_a2 * pixel_a2
 
 
 def _single(images: Images) -> Images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from simulation import AnnularDetector, SegmentedDetector
 from workflows.cli import simulate_commands
 from workflows.cli.app import app
 from workflows.cli.simulation_options import coherence_of, detectors_of, displacements_of, optics_of
-from workflows.image_simulation import StructureRequest, built, files
+from workflows.image_simulation import Simulated, StructureRequest, built, files
 
 OPTICS = "beam_energy_ev=60e3,semi_convergence_angle_mrad=30"
 QUICK = ("--sampling-nm", "0.016", "--shape-px", "6,8", "--field-of-view-nm", "0.8")
@@ -133,6 +134,45 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
     assert "cannot be written; change its rights" in done.stderr
 
 
+def test_a_full_disk_is_said_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: few)
+    monkeypatch.setattr(simulate_commands, "simulated", pytest.fail)
+    done = ran("SrTiO3", "--optics", OPTICS, "--out", tmp_path / "sto.nxs")
+    assert done.exit_code == 6
+    assert f"--out {tmp_path / 'sto.nxs'}: the disk of {tmp_path} is full, 4096 bytes are free" in done.stderr
+    assert "make room, or name a file on another disk" in done.stderr
+    assert "resume" not in done.stderr
+
+
+def test_a_folder_lost_meanwhile_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    drawn = files.picture_bytes
+
+    def drawn_late(made: Simulated) -> bytes:
+        folder.rmdir()
+        return drawn(made)
+
+    monkeypatch.setattr(files, "picture_bytes", drawn_late)
+    done = ran("SrTiO3", "--optics", OPTICS, *QUICK, "--out", folder / "sto.nxs")
+    assert done.exit_code == 6
+    assert f"{folder} cannot be written (No such file or directory); name a file in another folder" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "sto.png").mkdir()
+    done = ran("SrTiO3", "--optics", OPTICS, "--overwrite", "--out", tmp_path / "sto.nxs")
+    assert done.exit_code == 2
+    assert "sto.png is a folder; name a file" in done.stderr
+
+
+def test_every_device_is_in_the_help() -> None:
+    told = " ".join(CliRunner().invoke(app, ["simulate", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "auto, cpu, cuda, cupy, numpy" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -148,6 +188,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_computed(
         (("SrTiO3", "--optics", OPTICS, "--phonons", "2"), "needs both --phonons"),
         (("SrTiO3", "--optics", OPTICS, "--dwell-time-us", "2"), "at 0 pA gives no electrons"),
         (("SrTiO3", "--optics", OPTICS, "--dose-e-per-px", "2", "--dose-e-per-a2", "2"), "give one of them"),
+        (("SrTiO3", "--optics", OPTICS, "--dose-e-per-a2", "-5"), "--dose-e-per-a2 -5: give more than 0, up to"),
+        (("SrTiO3", "--optics", OPTICS, "--dose-e-per-px", "1e12"), "--dose-e-per-px 1e+12: give more than 0, up to"),
         (("SrTiO3", "--optics", OPTICS, "--method", "magic"), "unknown method 'magic'"),
         (("SrTiO3", "--optics", OPTICS, "--set", "placement=anywhere"), "unknown placement 'anywhere'"),
         (("SrTiO3", "--optics", OPTICS, "--set", "grid_shape_px=4"), "no such setting, or not its kind of value"),
