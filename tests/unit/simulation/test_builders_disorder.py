@@ -203,21 +203,39 @@ def test_tilt_boundaries_have_their_sigma_and_angle(material, plane, axis, sigma
     bond = {"Au": 2.885, "Al": 2.864, "Cu": 2.553}[material]
     coordination = np.bincount(neighbor_list("i", made.atoms, 1.2 * bond))
     assert int((coordination != 12).sum()) == made.odd_atom_count
-    y = made.atoms.positions[coordination != 12, 1] / 10
-    height = made.atoms.cell.lengths()[1] / 10
-    from_boundary = np.minimum(np.minimum(y, height - y), np.abs(y - height / 2))
-    assert from_boundary.max(initial=0) < 0.45  # the grains are perfect
+    away_nm = distances_nm(made, coordination != 12)
+    assert away_nm.min(axis=1).max(initial=0) < 0.45  # the grains are perfect
+    assert made.odd_atom_count == 0 or (away_nm < 0.45).any(axis=0).all()  # and both boundaries are where they are said
 
 
-def test_the_coherent_twin_has_no_odd_atom():
-    assert tilt_boundary("Cu", (1, 1, 1), axis=(1, -1, 0), thickness_nm=0.4).odd_atom_count == 0
+def distances_nm(made, chosen):
+    """Of chosen atoms from each of the boundaries, (n, 2), in the periodic cell."""
+    height_nm = made.atoms.cell.lengths()[1] / 10
+    away_nm = made.atoms.positions[chosen, 1, None] / 10 - np.array(made.boundaries_y_nm)
+    return np.abs(away_nm - height_nm * np.round(away_nm / height_nm))
+
+
+def test_the_coherent_twin_has_no_odd_atom_and_is_its_own_image_in_both_boundaries():
+    made = tilt_boundary("Cu", (1, 1, 1), axis=(1, -1, 0), thickness_nm=0.4)
+    assert made.odd_atom_count == 0
+    box = made.atoms.cell.lengths()
+    for boundary_nm in made.boundaries_y_nm:
+        mirrored = made.atoms.positions * (1, -1, 1) + (0, 20 * boundary_nm, 0)
+        apart = made.atoms.positions[:, None] - mirrored[None, :]
+        apart -= box * np.round(apart / box)
+        assert np.linalg.norm(apart, axis=-1).min(axis=0).max() < 0.01
 
 
 @pytest.mark.parametrize(("m", "n", "sigma", "angle_deg"), [(2, 1, 7, 21.787), (3, 1, 13, 32.204)])
 def test_graphene_boundaries_bond_every_atom_three_times(m, n, sigma, angle_deg):
     made = layer_tilt_boundary("graphene", m, n)
     assert (made.sigma, made.misorientation_deg) == (sigma, pytest.approx(angle_deg, abs=1e-3))
-    np.testing.assert_array_equal(np.bincount(neighbor_list("i", made.atoms, 1.705)), 3)
+    first, bonds = neighbor_list("iD", made.atoms, 1.705)
+    np.testing.assert_array_equal(np.bincount(first), 3)
+    pull = np.linalg.norm([np.bincount(first, bonds[:, axis]) for axis in range(3)], axis=0)  # 0 in the perfect layer
+    away_nm = distances_nm(made, pull > 0.1)
+    assert away_nm.min(axis=1).max() < 0.3
+    assert (away_nm < 0.3).any(axis=0).all()
 
 
 @pytest.mark.parametrize(
