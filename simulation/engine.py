@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
 
@@ -18,7 +18,6 @@ from simulation.electron import wavelength_angstrom
 from simulation.error_check import Signals
 from simulation.errors import InvalidParameter
 from simulation.exposure import Exposure
-from simulation.images import Image, Images
 from simulation.method_choice import check_method
 from simulation.method_trial import Measurement, MethodTrial, Wanted
 from simulation.phonons import FrozenPhonons, Phonons, configurations
@@ -33,6 +32,9 @@ from simulation.sources import Prepared, Sources
 from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
+
+if TYPE_CHECKING:
+    from simulation.images import Image, Images
 
 _INCOHERENT_GRID_ANGSTROM = 40.0
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.detectors import Detector, PixelatedDetector, SegmentedDetector
-from simulation.images import Images
 from simulation.scans import Scan
+
+if TYPE_CHECKING:
+    from simulation.images import Images
 
 Axes = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Angles (y, x) in mrad of the pixelated detectors, by name."""
@@ -28,6 +30,8 @@ def dataset(
     kind: type[np.floating[Any]] = np.float32,
 ) -> Images:
     """Assemble the result; `signals[name]` is (*scan shape, *detector shape), `kind` what it is stored in."""
+    from simulation.images import Images  # xarray and pandas: not for those who only read kept images
+
     coordinates: dict[str, Any] = {
         name: (dim, values, {"units": "nm", "long_name": name}) for name, (dim, values) in scan.coordinates().items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +12,12 @@ from instruments.optics import Optics
 from simulation.aberrations import chi
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
-from simulation.images import Image
 from simulation.probe import check_aperture, probe_spectrum
 from simulation.scattering_factors import projected_scattering_factor
 from simulation.wave_grid import WaveGrid
+
+if TYPE_CHECKING:
+    from simulation.images import Image
 
 _CARBON_PER_NM3 = 90.0  # amorphous carbon, 1.8 g/cm3
 _STEP_MRAD = 1e-3
@@ -54,6 +57,8 @@ def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) 
     |FT(psi exp(i phase))|^2 with the probe psi on the middle of the object. The object has to be wider than the
     illuminated patch, else the beam wraps round: an error says how wide (`shadow_nm` at the edge of the aperture).
     """
+    from simulation.images import Image
+
     if phase_rad.ndim != 2 or not np.isfinite(phase_rad).all():
         raise InvalidParameter(f"phase_rad of shape {phase_rad.shape} must be (rows, columns) of finite phases")
     grid = _grid((phase_rad.shape[0], phase_rad.shape[1]), pixel_nm)
