@@ -71,6 +71,13 @@ def test_instruments_is_only_words() -> None:
     assert not loaded & {"torch", "cupy", "ase", "h5py", "simulation", "policies", "orchestrator", "workflows"}
 
 
+def test_a_run_begins_without_what_few_runs_need() -> None:
+    """Each of these takes between some tenths of a second and two seconds in every process."""
+    loaded = set(imported("workflows.session")["loaded"])
+    assert "sqlalchemy" in loaded
+    assert not loaded & {"torch", "xarray", "pandas", "prefect", "fastapi", "matplotlib"}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_imported_are_ours(package: str) -> None:
     """Other distributions ship packages called `instruments` and `workflows`."""
