@@ -109,6 +109,27 @@ class SimulatedMicroscope:
         self._refuse_other(command)
         return self._render(self._exposures[command.action_id])
 
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """What the detectors give without a beam: nothing, for they have no dark counts. No time passes."""
+        refuse_frame(command, self._card)
+        mode, state = self._mode(command.mode), self.read_state()
+        shape = (command.subframe_count, *command.scan.shape_px)
+        return Frame(
+            action_id=command.action_id,
+            requested=command,
+            state=state,
+            mode=mode,
+            counts={detector.name: np.zeros(shape, np.uint16) for detector in mode.detectors},
+            pixel_size_nm=command.scan.pixel_size_nm,
+            dose_e_per_a2=0.0,
+            electrons=0.0,
+            started_s=state.time_s,
+            ended_s=state.time_s,
+            instrument="simulated",
+            simulated=True,
+            context=self._context(0.0, command),
+        )
+
     def outcome(self, action_id: str) -> Outcome:
         """Delivered, if it was carried out; the twin always knows."""
         return "delivered" if action_id in self._executed else "not_started"

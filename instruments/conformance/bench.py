@@ -20,7 +20,7 @@ from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.target import Target
 from instruments.dose_ledger import DoseLedger
-from instruments.errors import InstrumentError
+from instruments.errors import InstrumentError, InstrumentFault
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
 from instruments.limits import SafetyEnvelope
@@ -29,10 +29,13 @@ from instruments.state import MicroscopeState
 
 T = TypeVar("T")
 _TOGETHER: Final[tuple[tuple[Shot, ...], ...]] = (
-    ("shift_x", "still", "shift_y"),
-    ("stage_x", "stage_still", "stage_y"),
-    ("long",),
-)  # fmt: skip  moves that are compared are taken one after another, so that drift has little time
+    ("shift_x", "shift_y", "still"),
+    ("stage_x", "stage_y", "stage_still"),
+)  # images that are compared follow each other, so that drift has little time; the last of them goes home
+
+
+class Halted(InstrumentFault):
+    """Somebody stopped the instrument from outside: nothing more is asked of it."""
 
 
 class CannotJudge(Exception):
@@ -48,6 +51,7 @@ class Bench:
         self.target = target
         self.conditions = conditions or Conditions()
         self.envelope = envelope or SafetyEnvelope()
+        self._halted_because: str | None = None
         self._owner = OwnerThread()
         self._microscope: Microscope | None = None
         self._capabilities: Capabilities | None = None
@@ -64,7 +68,9 @@ class Bench:
 
     @property
     def microscope(self) -> Microscope:
-        """The adapter itself, without a guard: what it refuses, it refuses by itself."""
+        """The adapter itself, without a guard: what it refuses, it refuses by itself. Raises Halted."""
+        if self._halted_because is not None:
+            raise Halted(self._halted_because)
         if self._microscope is None:
             self._before = Holdings.now()
             self._microscope = self.timed(self.target.open, "opening")
@@ -108,6 +114,16 @@ class Bench:
         before = self._before or Holdings.now()
         self.put_away()
         return before.still_held(self.conditions.patience_s)
+
+    def halt(self, because: str) -> None:
+        """Ask nothing more of the instrument, whatever check runs; from any thread. The caller stops it."""
+        self._halted_because = because
+
+    def stop(self) -> None:
+        """Blank and interrupt what is open; from any thread."""
+        microscope = self._microscope
+        if microscope is not None:
+            microscope.stop()
 
     def abandon(self) -> None:
         """Leave a microscope that hangs to its thread, and go on with a new one of each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from instruments.conformance.bench import Bench, CannotJudge
+from instruments.conformance.bench import Bench, CannotJudge, Halted
 from instruments.conformance.findings import Finding, Measured, Verdict
 from instruments.conformance.frames import Shot
 from instruments.conformance.owner import Hung
@@ -49,16 +49,16 @@ def failed(found: str, *measured: Measured) -> Result:
 
 
 def judged(check: Check, bench: Bench) -> Finding:
-    """The verdict of one check. ConfigurationError goes on: then there is no instrument to judge."""
+    """The verdict of one check. ConfigurationError and Halted go on: there is no instrument then."""
     try:
         result = check.run(bench)
         verdict: Verdict = "passed" if result.is_right else "failed"
     except CannotJudge as reason:
         verdict, result = "skipped", Result(True, str(reason))
-    except ConfigurationError:
+    except (ConfigurationError, Halted):
         raise
     except Hung as error:
-        verdict, result = "failed", failed(f"{error}: no limit of time on it")
+        verdict, result = "failed", failed(str(error))
     except Exception as error:  # noqa: BLE001  an adapter under test may raise anything, and that is a finding
         verdict, result = "failed", failed(f"raised {type(error).__name__}: {error}")
     quirk = _quirk(check, bench) if verdict == "failed" else None

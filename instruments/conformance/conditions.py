@@ -24,8 +24,8 @@ class Conditions(Record):
     stage_y_nm: float | None = None
     move_fraction: float = Field(default=0.2, ge=0.05, le=0.4, description="moves, as a part of the field of view")
     motion_tolerance_fraction: float = Field(default=0.05, gt=0, le=0.5, description="of a move; at least half a pixel")
-    stop_exposure_s: float = Field(default=6.0, gt=0, le=600, description="exposure that is stopped after its start")
-    stop_margin_s: float = Field(default=1.0, ge=0, description="beyond the declared stop latency, for this computer")
+    stop_exposure_s: float = Field(default=10.0, gt=0, le=600, description="exposure that is stopped after its start")
+    stop_margin_s: float = Field(default=2.0, ge=0, description="beyond the declared stop latency, for this computer")
     patience_s: float = Field(default=30.0, gt=0, description="the longest anything may take to answer or say no")
     client_count: int = Field(default=4, ge=2, le=32)
     client_call_count: int = Field(default=50, ge=1, description="of each client")

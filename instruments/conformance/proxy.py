@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from contextlib import suppress
@@ -12,6 +13,7 @@ from instruments.conformance.target import Address
 
 _CHUNK_BYTES: Final = 1 << 16
 _DIAL_S: Final = 10.0
+_LOOK_S: Final = 0.02
 
 
 class FaultyLine:
@@ -19,7 +21,7 @@ class FaultyLine:
 
     def __init__(self, server: Address) -> None:
         self._server = server
-        self._requests_pass, self._answers_pass = threading.Event(), threading.Event()
+        self._requests_pass, self._answers_pass, self._speaks = (threading.Event() for _ in range(3))
         self.heal()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -36,17 +38,17 @@ class FaultyLine:
 
     def fall_silent(self) -> None:
         """Pass nothing any more in either direction; connections stay, new ones are taken and hear nothing."""
-        self._requests_pass.clear()
-        self._answers_pass.clear()
+        for passing in (self._requests_pass, self._answers_pass, self._speaks):
+            passing.clear()
 
     def hold_answers(self) -> None:
-        """Pass what the adapter says, and keep what the server answers until `heal`."""
+        """Pass what the adapter says, and keep what the server answers until `heal`; its end is passed at once."""
         self._answers_pass.clear()
 
     def heal(self) -> None:
         """Pass everything again, first of all what was kept."""
-        self._requests_pass.set()
-        self._answers_pass.set()
+        for passing in (self._requests_pass, self._answers_pass, self._speaks):
+            passing.set()
 
     def cut(self) -> None:
         """Hang up on both sides, keeping nothing; new connections are taken again."""
@@ -96,17 +98,28 @@ class FaultyLine:
             self._start(self._pass, server, adapter, self._answers_pass)
 
     def _pass(self, source: socket.socket, sink: socket.socket, may_pass: threading.Event) -> None:
-        try:
-            while chunk := source.recv(_CHUNK_BYTES):
-                may_pass.wait()
-                sink.sendall(chunk)
-            may_pass.wait()
-        except OSError:
-            pass
-        finally:
-            _hang_up(source)
-            _hang_up(sink)
-            source.close()
+        kept: list[bytes] = []
+        with suppress(OSError):  # one of the two hung up, or the line was cut
+            while self._passed_on(source, sink, may_pass, kept):
+                pass
+            self._speaks.wait()  # a silent line does not even say that an end of it is gone
+        _hang_up(source)
+        _hang_up(sink)
+        source.close()
+
+    def _passed_on(
+        self, source: socket.socket, sink: socket.socket, may_pass: threading.Event, kept: list[bytes]
+    ) -> bool:
+        """Read what there is, give on what may be; False at the end, where what was kept is lost."""
+        if select.select([source], [], [], _LOOK_S)[0]:
+            chunk = source.recv(_CHUNK_BYTES)
+            if not chunk:
+                return False
+            kept.append(chunk)
+        if may_pass.is_set() and kept:
+            sink.sendall(b"".join(kept))
+            kept.clear()
+        return True
 
 
 def _hang_up(one: socket.socket) -> None:

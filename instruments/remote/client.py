@@ -28,6 +28,7 @@ CONNECT_S: Final = 10.0
 STOP_ANSWER_S: Final = 10.0
 WAIT_S: Final = 60.0  # for an instrument that still finishes the exposure of its last owner
 PATIENCE_S: Final = 600.0  # for an answer, beyond the deadline of the command itself
+READ_PATIENCE_S: Final = 30.0  # for one that moves and computes nothing
 
 
 def connect(endpoint: Endpoint | Path, *, timeout_s: float = CONNECT_S) -> RemoteInstrument:
@@ -228,7 +229,7 @@ class RemoteMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read-back values now."""
-        return self.ask("read_state", {})
+        return self.ask("read_state", {}, patience_s=READ_PATIENCE_S)
 
     def execute(self, command: Command) -> MicroscopeState:
         """Carry out a command that yields no frame. Raises ResultUnknown when the line breaks."""
@@ -240,7 +241,7 @@ class RemoteMicroscope:
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost."""
-        return self.ask("outcome", {"action_id": action_id})
+        return self.ask("outcome", {"action_id": action_id}, patience_s=READ_PATIENCE_S)
 
     def stop(self) -> None:
         """Blank and interrupt by the stop line; nothing happens when somebody newer owns the instrument.
@@ -251,9 +252,21 @@ class RemoteMicroscope:
         if report.beam_blanked is not True and not report.is_ignored:
             raise InstrumentFault(f"instrument {report.name!r}: {report.message}")
 
-    def ask(self, call: str, arguments: Mapping[str, Any], *, more_s: float = 0.0, moves: bool = False) -> Any:
+    def close(self) -> None:
+        """Hang up; the instrument stays as it is."""
+        self._line.close()
+
+    def ask(
+        self,
+        call: str,
+        arguments: Mapping[str, Any],
+        *,
+        patience_s: float = PATIENCE_S,
+        more_s: float = 0.0,
+        moves: bool = False,
+    ) -> Any:
         """One call on the command line with this owner's fence."""
-        return self._line.call(call, self.fence, arguments, patience_s=PATIENCE_S + more_s, moves=moves)
+        return self._line.call(call, self.fence, arguments, patience_s=patience_s + more_s, moves=moves)
 
 
 def _forecast(self: RemoteMicroscope, command: AcquireFrame) -> tuple[float, float]:

@@ -88,7 +88,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         flyback_exposes=True,
         current_uncertainty_fraction=READING_STDS * config.current_reading_fraction,
         quirks=(
-            f"a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, not read back",
+            f"stage_motion: a stage move ends {config.backlash_min_nm:g} to {config.backlash_max_nm:g} nm off, not read back",
             "emission decays between flashes; the current read back follows it",
             "below 1 us dwell lines jitter and detectors glow on",
             "stage tilt, stage z and beam tilt are fixed at 0",

@@ -1,6 +1,7 @@
 """Every sub-command; each registers itself with `app` on import. Neighbour: `entry`, which loads only one room."""
 
 from workflows.cli import (
+    conform_commands,
     flow_commands,
     look_commands,
     machine_commands,
@@ -16,6 +17,7 @@ from workflows.cli.app import app
 
 __all__ = [
     "app",
+    "conform_commands",
     "flow_commands",
     "look_commands",
     "machine_commands",

@@ -17,6 +17,7 @@ from typing import Final
 ROOMS: Final = {
     "calibrate survey": "flow_commands",
     "show list report replay": "look_commands",
+    "conform": "conform_commands",
     "doctor instruments bench": "machine_commands",
     "worker instrument-host watchdog prefect-server": "process_commands",
     "submit queue hold release cancel pause estop": "queue_commands",

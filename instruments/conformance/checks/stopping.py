@@ -17,6 +17,7 @@ from instruments.microscope import TakesDarkFrames
 
 _DARK = 0.05  # of the lit image's mean
 _LOOK_S = 0.01
+_UNDER_WAY_S = 0.3  # of the exposure before it is stopped
 
 
 def _stop_latency(bench: Bench) -> Result:
@@ -33,7 +34,7 @@ def _stop_latency(bench: Bench) -> Result:
         )
     started_s = time.monotonic()
     exposing = bench.begin(command)
-    _exposing_for(exposing, min(allowed_s, exposure_s / 8), command.action_id, started_s)
+    _exposing_for(exposing, min(_UNDER_WAY_S, exposure_s / 8), command.action_id, started_s)
     try:
         return _stopped(bench, exposing, allowed_s)
     finally:

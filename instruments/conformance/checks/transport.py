@@ -140,12 +140,13 @@ def _lost_answer(bench: Bench) -> Result:
 def _server_killed(bench: Bench) -> Result:
     command = bench.shots.command("killed")
     with _wired(bench) as wire:
-        error = _broken_in_mid_command(bench, wire, command, wire.target.kill)
-        if isinstance(error, Result):
+        try:
+            error = _broken_in_mid_command(bench, wire, command, wire.target.kill)
+        finally:
+            begun_s = time.monotonic()
             wire.target.revive()
+        if isinstance(error, Result):
             return error
-        begun_s = time.monotonic()
-        wire.target.revive()
         again = wire.call(bench.target.open, "opening again")
         try:
             wire.call(again.read_state, "read_state after the server came back")
@@ -236,15 +237,19 @@ def _client(bench: Bench, number: int, microscope: Microscope, first: Microscope
 def _one_call(microscope: Microscope, action_id: str, count: int, bench: Bench, first: MicroscopeState) -> list[str]:
     match count % 3:
         case 0:
-            state: object = microscope.read_state()  # what a server says is not always what was asked for
-            is_right = isinstance(state, MicroscopeState) and state.stage == first.stage
-            return [] if is_right else [f"read_state() gave {state!r:.80}"]
+            return _state_faults(microscope.read_state(), first)
         case 1:
             outcome = microscope.outcome(action_id)
             return [] if outcome in ("not_started", "unknown") else [f"outcome() of a new action gave {outcome!r:.80}"]
         case _:
             card = microscope.capabilities()
             return [] if card == bench.capabilities else [f"capabilities() gave {card!r:.80}"]
+
+
+def _state_faults(answer: object, first: MicroscopeState) -> list[str]:
+    """What is wrong with an answer that should be a state with the stage where it was: servers mix answers up."""
+    is_right = isinstance(answer, MicroscopeState) and answer.stage == first.stage
+    return [] if is_right else [f"read_state() gave {answer!r:.80}"]
 
 
 MUTE_SERVER = Check(
