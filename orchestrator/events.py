@@ -9,6 +9,7 @@ from typing import Any, Final
 CREATED: Final = "created"
 STATUS_CHANGED: Final = "status_changed"
 CONTEXT_SET: Final = "context_set"
+INSTRUMENT_DESCRIBED: Final = "instrument_described"
 INTENDED: Final = "intended"
 FRAME_STORED: Final = "frame_stored"
 OBSERVED: Final = "observed"

@@ -159,14 +159,11 @@ class Job:
 
     def _write_report(self, experiment_id: str) -> None:
         """The report, if there is anything to report. Whatever goes wrong with it, the experiment is what it is."""
-        microscope = self.attachment.microscope
         wanted = RunOptions.of(self.catalogue.experiment(experiment_id)).report
-        if microscope is None or not wanted or not self.catalogue.frames(experiment_id):
+        if not wanted or not self.catalogue.frames(experiment_id):
             return
         with ThreadPoolExecutor(1, "report") as executor:
-            writing = executor.submit(
-                write_report, self.catalogue, self.settings, experiment_id, lambda adapter, config: microscope
-            )
+            writing = executor.submit(write_report, self.catalogue, self.settings, experiment_id)
         error = writing.exception()
         if error is None:
             self._tell(f"report: {writing.result()}")

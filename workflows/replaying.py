@@ -10,6 +10,7 @@ from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from workflows.assembly import join, make_policy, prepare, spec_of
+from workflows.described import looking_back
 from workflows.looking_back import NoRecord
 from workflows.restart import taken_again
 
@@ -21,7 +22,8 @@ def replay_decisions(catalogue: Catalogue, settings: Settings, experiment_id: st
     """
     row = catalogue.experiment(experiment_id)
     spec = spec_of(catalogue, row)
-    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), catalogue.data_folder / "cache")
+    described, cache = looking_back(catalogue, row.id), catalogue.data_folder / "cache"
+    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), cache, described)
     policy = make_policy(parts, spec.policy.name, spec.policy.options)
     experiment = join(parts, policy, NoRecord(), lambda kind, payload: None)
     differences: list[dict[str, Any]] = []

@@ -28,20 +28,19 @@ from orchestrator.report.report_data import (
 from orchestrator.report.wording import without_folders
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from workflows.assembly import OpenInstrument, join, open_here, prepare, spec_of
+from workflows.assembly import join, prepare, spec_of
+from workflows.described import looking_back
 from workflows.flows.survey_report import is_survey, write_survey_page
 from workflows.looking_back import NoPolicy, NoRecord
 from workflows.restart import taken_again
 
 
-def write_report(
-    catalogue: Catalogue, settings: Settings, experiment_id: str, open_instrument: OpenInstrument = open_here
-) -> Path:
+def write_report(catalogue: Catalogue, settings: Settings, experiment_id: str) -> Path:
     """The report as one HTML file in the experiment's folder; its path. Raises OrchestratorError if it cannot write."""
     row = catalogue.experiment(experiment_id)
     if is_survey(row):
         return write_survey_page(catalogue, row.id)
-    page = render_report(report_data(catalogue, settings, row, open_instrument))
+    page = render_report(report_data(catalogue, settings, row))
     path = catalogue.data_folder / "experiments" / row.id / "report.html"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -53,14 +52,13 @@ def write_report(
     return path
 
 
-def report_data(
-    catalogue: Catalogue, settings: Settings, row: ExperimentRow, open_instrument: OpenInstrument = open_here
-) -> ReportData:
+def report_data(catalogue: Catalogue, settings: Settings, row: ExperimentRow) -> ReportData:
     """Everything the report shows; the objective is answered again from the journalled features."""
     spec = spec_of(catalogue, row)
     steps = list(Journal(catalogue, row.id).past())
     cache = catalogue.data_folder / "cache"
-    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), cache, open_instrument)
+    described = looking_back(catalogue, row.id)
+    parts = prepare(spec, row.seed, settings.instrument(spec.instrument.name), cache, described)
     experiment = join(parts, NoPolicy(), NoRecord(), _ignore)
     features: dict[str, bytes] = {}
     for step in steps:

@@ -36,6 +36,7 @@ from workflows.assembly import (
     spec_of,
 )
 from workflows.beam import Beam, DarkOpening
+from workflows.described import note_instrument
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
@@ -248,6 +249,7 @@ class Session:
         opening: DarkOpening,
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
+        note_instrument(self.catalogue, experiment_id, parts.microscope.capabilities())
         curve = Curve.over(parts.question, parts.spec.budget)
         answers = AnswerKeeper(answer_path(self.catalogue.data_folder, experiment_id), parts.question.objective)
 

@@ -92,7 +92,7 @@ class Chronicle:
         return next((step for step in self.steps if step.frame_id == frame_id and step.has_frame), None)
 
 
-_KEPT_BY_ROW = (events.CREATED, events.CONTEXT_SET)  # the experiment's row tells it
+_NOT_TOLD = (events.CREATED, events.CONTEXT_SET, events.INSTRUMENT_DESCRIBED)  # shown elsewhere
 
 
 def advance(chronicle: Chronicle, told: Iterable[Event]) -> Chronicle:
@@ -110,7 +110,7 @@ def advance(chronicle: Chronicle, told: Iterable[Event]) -> Chronicle:
             changed = {"closed": {}, "evaluated": {}} if is_going else changed
         elif event.kind in changed:
             changed[event.kind] = event.payload
-        elif event.kind not in _KEPT_BY_ROW:
+        elif event.kind not in _NOT_TOLD:
             notes.append(Note(kind=event.kind, recorded_at=event.recorded_at, payload=event.payload))
     return Chronicle(
         last_seq=last_seq, last_at=last_at, started_at=started_at, steps=tuple(steps.values()), notes=tuple(notes),

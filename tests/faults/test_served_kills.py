@@ -103,7 +103,7 @@ def test_a_killed_run_takes_its_prefect_server_along(forward_model: Path, tmp_pa
     data = data_folder(tmp_path, forward_model)
     running = process("run", RASTER, "--data", data, "--no-baselines", "--set", "instrument.config.time_scale=1000")
     try:
-        until(lambda: event_count(data) > 2, "the first intent")
+        until(lambda: event_count(data) > 3, "the first intent")
         children = psutil.Process(running.pid).children(recursive=True)
         assert any("workflows.prefect_server" in child.cmdline() for child in children)
     finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
+import instruments
 from orchestrator.catalogue import Catalogue
 from tests.integration.conftest import FinishedRun
 from tests.integration.harness import CENSUS, data_folder, stempilot, without_ids
@@ -84,6 +86,17 @@ def test_show_and_list_tell_the_same(census_run: FinishedRun) -> None:
     assert "completed" in table
 
 
+@pytest.fixture
+def nothing_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking back must not touch a microscope, which may be measuring for somebody else."""
+
+    def refuse(name: str, **config: Any) -> NoReturn:
+        raise AssertionError(f"{name} was opened with {sorted(config)}")
+
+    monkeypatch.setattr(instruments, "open", refuse)
+
+
+@pytest.mark.usefixtures("nothing_opened")
 def test_report_is_written_and_can_be_written_again(census_run: FinishedRun) -> None:
     report = Path(census_run.document["report"])
     assert report.is_file()
@@ -95,6 +108,7 @@ def test_report_is_written_and_can_be_written_again(census_run: FinishedRun) -> 
     assert census_run.id in text
 
 
+@pytest.mark.usefixtures("nothing_opened")
 def test_replay_derives_every_decision_again(census_run: FinishedRun) -> None:
     outcome = stempilot("replay", census_run.id, "--data", census_run.data, "--json").expect(0).document
     assert outcome["differences"] == []

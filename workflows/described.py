@@ -1,0 +1,74 @@
+"""What an instrument said it can do, kept in the journal: looking back at an experiment touches no instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Never
+
+from instruments import AcquireFrame, Capabilities, Command, InstrumentFault, Microscope
+from instruments.microscope import Outcome
+from instruments.state import MicroscopeState
+from orchestrator.catalogue import Catalogue
+from orchestrator.events import INSTRUMENT_DESCRIBED
+from orchestrator.plain_json import plain
+from workflows.assembly import OpenInstrument, open_here
+
+
+@dataclass(frozen=True)
+class DescribedInstrument:
+    """An instrument of which nothing is here but its capabilities; whatever else is asked of it is refused."""
+
+    described: Capabilities
+
+    def capabilities(self) -> Capabilities:
+        """Those of the instrument when the experiment ran."""
+        return self.described
+
+    def read_state(self) -> MicroscopeState:
+        """Refuse. Raises InstrumentFault."""
+        self._refuse("read")
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Refuse. Raises InstrumentFault."""
+        self._refuse(command.kind)
+
+    def acquire(self, command: AcquireFrame) -> Never:
+        """Refuse. Raises InstrumentFault."""
+        self._refuse(command.kind)
+
+    def outcome(self, action_id: str) -> Outcome:
+        """Refuse. Raises InstrumentFault."""
+        self._refuse(f"asked about {action_id}")
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def _refuse(self, what: str) -> Never:
+        name = self.described.name
+        raise InstrumentFault(f"{name} may not be {what} here: its experiment is only looked back at")
+
+
+def note_instrument(catalogue: Catalogue, experiment_id: str, capabilities: Capabilities) -> None:
+    """Write down what the instrument says of itself, unless the journal says so already."""
+    document = plain(capabilities)
+    if _last_description(catalogue, experiment_id) != document:
+        catalogue.append(experiment_id, INSTRUMENT_DESCRIBED, {"capabilities": document})
+
+
+def looking_back(catalogue: Catalogue, experiment_id: str) -> OpenInstrument:
+    """Opens the instrument of an experiment as it described itself; one of an older journal is opened in earnest."""
+    document = _last_description(catalogue, experiment_id)
+    if document is None:
+        return open_here
+
+    def open_described(adapter: str, config: Mapping[str, Any]) -> Microscope:
+        del adapter, config
+        return DescribedInstrument(Capabilities.model_validate(document))
+
+    return open_described
+
+
+def _last_description(catalogue: Catalogue, experiment_id: str) -> dict[str, Any] | None:
+    found = list(catalogue.events(experiment_id, kinds=(INSTRUMENT_DESCRIBED,)))
+    return found[-1].payload["capabilities"] if found else None
