@@ -35,7 +35,9 @@ _CORE_PATCH_SHARE = 0.5
 _TAPER_START, _TAPER_WIDTH = 0.85, 0.07
 """Of the Nyquist frequency: where the cores' spectrum is cut softly, so that its ringing ends within the patch."""
 _SAME_OFFSET_DECIMALS = 6
-_PATCHES_AT_ONCE = 64
+_PATCHES_AT_ONCE = 16
+_NODE_COUNTS = {"single": 6, "double": 10}
+"""Along each axis: shifts of a patch between the pixels are interpolated between so many."""
 
 
 class ExactTransmission:
@@ -155,7 +157,8 @@ class Patches:
         self._grid, self._shape, self._form, self._on = grid, shape_px, form, on
         dy, dx = grid.sampling_angstrom
         self._own = WaveGrid(shape_px, (shape_px[0] * dy, shape_px[1] * dx))
-        self._known: dict[int, NDArray[np.inexact]] = {}
+        self._nodes = _chebyshev_nodes(_NODE_COUNTS[on.precision])
+        self._tables: dict[int, Array] = {}
 
     def add(self, rows: Array, atoms: AtomSlice, first_row: int) -> bool:
         """Adds to (rows, columns), whose first row is `first_row` of the grid; False where no atom reaches them."""
@@ -169,9 +172,11 @@ class Patches:
         keys, which = np.unique(described, axis=0, return_inverse=True)
         order = near[np.argsort(which.ravel(), kind="stable")]
         which = np.sort(which.ravel())
-        for start in range(0, len(keys), _PATCHES_AT_ONCE):
-            made = self._made(keys[start : start + _PATCHES_AT_ONCE])
-            first, last = np.searchsorted(which, (start, start + len(made)))
+        shape = (_PATCHES_AT_ONCE, self._shape[0] * self._shape[1])
+        room = self._on.xp.empty(shape, dtype=rows.dtype, device=self._on.device)
+        for start, stop in _runs(keys[:, 0], _PATCHES_AT_ONCE):
+            made = self._between(int(keys[start, 0]), keys[start:stop, 1:], room)
+            first, last = np.searchsorted(which, (start, stop))
             for atom, patch in zip(order[first:last].tolist(), (which[first:last] - start).tolist(), strict=True):
                 self._put(rows, made[patch], int(corner[atom, 0]), int(corner[atom, 1]))
         return len(near) > 0
@@ -182,32 +187,73 @@ class Patches:
             for own_columns, there_columns in columns:
                 rows[there_rows, there_columns] += patch[own_rows, own_columns]
 
-    def _made(self, keys: NDArray[np.float64]) -> Array:
-        """Patches for (number, y, x) with y, x the distance from the middle pixel in pixels; (n, rows, columns)."""
+    def _between(self, number: int, offsets_px: NDArray[np.float64], room: Array) -> Array:
+        """Patches of one element for offsets (y, x) from the middle pixel, interpolated; (at least n, rows, columns).
+
+        The functions hold no frequency above the grid's Nyquist, and offsets are half a pixel at most: polynomials of
+        few nodes are exact to rounding. Products have one shape: a patch has the same bits whatever is beside it.
+        They lie in `room`, which is used again: fresh memory would cost more than the product.
+        """
+        on, table = self._on, self._table(number)
+        weights = np.zeros((_PATCHES_AT_ONCE, len(self._nodes) ** 2), on.to_numpy(table[:0]).dtype)
+        along_y, along_x = (_polynomials(offsets_px[:, axis], self._nodes) for axis in (0, 1))
+        weights[: len(offsets_px)] = (along_y[:, :, None] * along_x[:, None, :]).reshape(len(offsets_px), -1)
+        on.xp.matmul(on.asarray(weights), table, out=room)
+        return on.xp.reshape(room, (_PATCHES_AT_ONCE, *self._shape))
+
+    def _table(self, number: int) -> Array:
+        """Patches for all pairs of nodes, one a row."""
+        if number not in self._tables:
+            nodes = np.stack(np.meshgrid(self._nodes, self._nodes, indexing="ij"), axis=-1).reshape(-1, 2)
+            self._tables[number] = self._on.xp.reshape(self._made(number, nodes), (len(nodes), -1))
+        return self._tables[number]
+
+    def _made(self, number: int, offsets_px: NDArray[np.float64]) -> Array:
+        """Patches for offsets (y, x) from the middle pixel, by their Fourier transform; (n, rows, columns)."""
         on, (rows, columns) = self._on, self._shape
-        numbers = keys[:, 0].astype(np.int64)
-        forms = np.stack([self._spectrum(int(number)) for number in numbers])
-        is_real = not np.iscomplexobj(forms)
+        form = self._spectrum(number)
+        is_real = not np.iscomplexobj(form)
         ramps = []
-        for offset, count, is_half in ((keys[:, 1], rows, False), (keys[:, 2], columns, is_real)):
+        for offset, count, is_half in ((offsets_px[:, 0], rows, False), (offsets_px[:, 1], columns, is_real)):
             k = np.fft.fftfreq(count)[: count // 2 + 1] if is_half else np.fft.fftfreq(count)
             ramp: NDArray[np.complex128] = np.exp(-2j * np.pi * k * (offset[:, None] + count // 2))
             if count % 2 == 0:
                 ramp[:, count // 2] = ramp[:, count // 2].real
             ramps.append(ramp.astype(on.complex_type))
-        spectra = on.asarray(forms * ramps[0][:, :, None] * ramps[1][:, None, :])
+        spectra = on.asarray(form * ramps[0][:, :, None] * ramps[1][:, None, :])
         return on.irfft2(spectra, self._shape) if is_real else on.ifft2(spectra)
 
     def _spectrum(self, number: int) -> NDArray[np.inexact]:
         """The form on the patch's grid, half of it if real."""
-        if number not in self._known:
-            ky, kx = self._own.frequencies_per_angstrom()
-            dy, dx = self._own.sampling_angstrom
-            form = self._form(number, np.hypot(ky, kx)) / (dy * dx)
-            half = form[:, : self._shape[1] // 2 + 1]
-            is_complex = np.iscomplexobj(form)
-            self._known[number] = form.astype(self._on.complex_type) if is_complex else half.astype(self._on.real_type)
-        return self._known[number]
+        ky, kx = self._own.frequencies_per_angstrom()
+        dy, dx = self._own.sampling_angstrom
+        form = self._form(number, np.hypot(ky, kx)) / (dy * dx)
+        if np.iscomplexobj(form):
+            return form.astype(self._on.complex_type)
+        return form[:, : self._shape[1] // 2 + 1].astype(self._on.real_type)
+
+
+def _chebyshev_nodes(count: int) -> NDArray[np.float64]:
+    """Where polynomials between -1/2 and 1/2 are best known."""
+    return -0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)
+
+
+def _polynomials(places: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At each place the weights of values at the nodes, (n, nodes): Lagrange's polynomials."""
+    others = ~np.eye(len(nodes), dtype=bool)
+    found = np.empty((len(places), len(nodes)))
+    for index, node in enumerate(nodes):
+        rest = nodes[others[index]]
+        found[:, index] = np.prod((places[:, None] - rest) / (node - rest), axis=1)
+    return found
+
+
+def _runs(values: NDArray[np.float64], longest: int) -> Iterator[tuple[int, int]]:
+    """First and last index of runs of one value in a sorted array, in pieces."""
+    for value in np.unique(values).tolist():
+        first, last = np.searchsorted(values, value, "left"), np.searchsorted(values, value, "right")
+        for start in range(int(first), int(last), longest):
+            yield start, min(start + longest, int(last))
 
 
 def _overlaps(corner: int, count: int, period: int, available: int) -> Iterator[tuple[slice, slice]]:
