@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
+from simulation.check_probes import CheckProbes, drawn
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
 from simulation.difference_check import compared_ratio, doubt_ratio
 from simulation.local_difference import LocalDifferenceSource
-from simulation.method_choice import CHECK_POINT_COUNT, Candidate
+from simulation.method_choice import Candidate, fits
 from simulation.progress import during
 from simulation.sources import Sources
+from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
 
 Signals = dict[str, NDArray[np.float64]]
@@ -28,7 +30,9 @@ Signals = dict[str, NDArray[np.float64]]
 Imaging = Callable[[Candidate, Optics, NDArray[np.float64], Mapping[str, Detector]], Signals]
 """Signals of some probes by a method."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
-_ERROR_MARGIN = 1.5
+_MANY = 256
+"""Probes on which a window is compared with a wider one."""
+_WIDER = (2.0, 1.5, 1.25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,25 @@ class ErrorEstimate:
     optics: Optics
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Probes of one exposure with multislice's signals of them. `signals`: of candidates, at these and at some more."""
+
+    exposure: tuple[Any, ...]
+    probes: CheckProbes
+    points: NDArray[np.float64]
+    reference: Signals
+    signals: dict[tuple[Any, ...], Signals]
+
+
 class ErrorCheck:
     """Estimates for the images of one specimen; with `once` one for each energy and tilt."""
 
-    def __init__(self, sources: Sources, signals: Imaging, seed: int, *, once: bool) -> None:
+    def __init__(self, sources: Sources, grid: WaveGrid, signals: Imaging, seed: int, *, once: bool) -> None:
         """`seed` draws the probes."""
-        self._sources, self._signals, self._seed, self._once = sources, signals, seed, once
+        self._sources, self._grid, self._signals, self._seed, self._once = sources, grid, signals, seed, once
         self._known_errors: dict[tuple[float, float, float], tuple[Any, ErrorEstimate]] = {}
-        self._known_reference: tuple[Any, Signals] | None = None
-        self._known_doubtful: tuple[Any, NDArray[np.int64]] | None = None
+        self._known_comparisons: dict[bool, _Comparison] = {}
         self._known_differences: tuple[LocalDifferenceSource, float] | None = None
 
     @during("check against multislice")
@@ -59,14 +73,13 @@ class ErrorCheck:
         detectors: Mapping[str, Detector],
         image: Signals,
     ) -> ErrorEstimate:
-        """Rms difference from multislice on a few probes of configuration 0, over the image's spread; worst detector.
+        """Bound on the rms difference from multislice, over the image's spread; worst detector.
 
-        Patterns on a coarser diffraction grid are compared through rings. An estimate made once
-        for each energy and tilt lets re-imaging propagate nothing; it holds for that image alone (with another defocus,
-        scan or detector the error can be ten times that) and is nan for others, which name the optics of the one. Of
-        windows half the probes are taken where most was added for what is outside the smallest of them: errors are
-        large at few places. These count once each, the random ones for all the others, and the difference is stated
-        with a margin.
+        From a few probes of configuration 0, and for windows from a wider window on many (`check_probes`). `image` may
+        be empty: then the spread is that of some probes. Patterns on a coarser diffraction grid are compared through
+        rings. An estimate made once for each energy and tilt lets re-imaging propagate nothing; it holds for that image
+        alone (with another defocus, scan or detector the error can be ten times that) and is nan for others, which name
+        the optics of the one.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
         asked = (optics, points.tobytes(), tuple(detectors.items()), _spreads(image))
@@ -77,20 +90,50 @@ class ErrorCheck:
         compared = compared or _rings(optics)
         if candidate.tolerance is not None:
             return self._of_differences(candidate.tolerance, optics, points, compared, image)
-        doubtful = self._doubtful(candidate, optics, points, compared)
-        others = np.setdiff1d(np.arange(len(points)), doubtful)
-        count = min(CHECK_POINT_COUNT if len(doubtful) else 2 * CHECK_POINT_COUNT, len(others))
-        picked = np.random.default_rng([self._seed, count]).choice(others, count, replace=False)
-        chosen = points[np.concatenate([doubtful, picked])]
-        stands_for = np.concatenate([np.ones(len(doubtful)), np.full(count, len(others) / max(1, count))])
-        reference = self._reference(optics, chosen, compared)
-        own = self._signals(candidate, optics, chosen, compared)
-        spreads = {name: spread_of(image.get(name, reference[name])) for name in compared}
-        squares = {name: ((own[name] - reference[name]) ** 2).reshape(len(chosen), -1).mean(1) for name in compared}
-        ratios = [np.sqrt(np.average(squares[name], weights=stands_for)) / spreads[name] for name in compared]
-        estimate = ErrorEstimate(_ERROR_MARGIN * float(max(ratios)), optics)
+        comparison = self._comparison(candidate, optics, points, compared)
+        ratios = [
+            self._upper_rms(candidate, comparison, name) / self._spread(candidate, comparison, name, image)
+            for name in compared
+        ]
+        estimate = ErrorEstimate(max(ratios), optics)
         self._known_errors[key] = asked, estimate
         return estimate
+
+    def _upper_rms(self, candidate: Candidate, comparison: _Comparison, name: str) -> float:
+        """Of one detector, in fractions of the incident beam."""
+        own, exact = self._own(candidate, comparison)[name], comparison.reference[name]
+        squares, wider = _mean_squares(own[: len(exact)], exact), self._wider(candidate)
+        if wider is None:
+            return comparison.probes.upper_rms(squares)
+        alike = _mean_squares(own, self._own(wider, comparison)[name])
+        return comparison.probes.upper_rms(squares, (alike[: len(exact)], alike[len(exact) :]))
+
+    def _spread(self, candidate: Candidate, comparison: _Comparison, name: str, image: Signals) -> float:
+        """Of the image where it is known, else about that."""
+        if name in image:
+            return spread_of(image[name])
+        exact = comparison.reference[name]
+        if candidate.window_px is None:
+            return comparison.probes.spread(exact) or spread_of(exact)
+        return spread_of(self._own(candidate, comparison)[name][len(exact) :])
+
+    def _own(self, candidate: Candidate, comparison: _Comparison) -> Signals:
+        """Signals by an approximate method at the comparison's points, made once."""
+        key = (candidate.method, candidate.interpolation, candidate.window_px)
+        if key not in comparison.signals:
+            optics, _, detectors = comparison.exposure
+            comparison.signals[key] = self._signals(candidate, optics, comparison.points, dict(detectors))
+        return comparison.signals[key]
+
+    def _wider(self, candidate: Candidate) -> Candidate | None:
+        """A window up to twice as wide, if one fits."""
+        if candidate.window_px is None:
+            return None
+        for factor in _WIDER:
+            rows, columns = (2 * round(factor * side_px / 2) for side_px in candidate.window_px)
+            if fits(self._grid, (rows, columns)):
+                return Candidate("windowed", 1, 0.0, (rows, columns))
+        return None
 
     def _of_differences(
         self,
@@ -113,31 +156,40 @@ class ErrorCheck:
         doubt = doubt_ratio(source, optics, points, detectors, spreads)
         return ErrorEstimate(max(doubt, self._known_differences[1]), optics)
 
-    def _doubtful(
+    def _comparison(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
-    ) -> NDArray[np.int64]:
-        """Probes for which most was added for what their windows leave out, counted from the mean.
+    ) -> _Comparison:
+        """The last one is kept: that of the first window tried serves the others, as does that of other methods."""
+        has_window = candidate.window_px is not None
+        exposure = (optics, points.tobytes(), tuple(detectors.items()))
+        known = self._known_comparisons.get(has_window)
+        if known is None or known.exposure != exposure:
+            rng = np.random.default_rng([self._seed, len(points)])
+            probes = drawn(self._doubts(candidate, optics, points, detectors), rng)
+            chosen = points[probes.chosen]
+            reference = self._signals(_MULTISLICE, optics, chosen, detectors)
+            if has_window:
+                many = rng.choice(len(points), min(_MANY, len(points)), replace=False)
+                chosen = np.concatenate([chosen, points[many]])
+            known = self._known_comparisons[has_window] = _Comparison(exposure, probes, chosen, reference, {})
+        return known
 
-        Those of the first window tried serve the others too: then all are compared with the same multislice.
-        """
-        if candidate.window_px is None:
-            return np.zeros(0, dtype=np.int64)
-        key = (optics, points.tobytes(), tuple(detectors.items()))
-        if self._known_doubtful is None or self._known_doubtful[0] != key:
+    def _doubts(
+        self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
+    ) -> NDArray[np.float64]:
+        """For each probe. Of a window, the square of what was added for what it leaves out, counted from the mean."""
+        if candidate.window_px is not None:
             source = self._sources.signal_source(candidate, 0, optics)
-            if not isinstance(source, WindowedSource):
-                return np.zeros(0, dtype=np.int64)
-            added = source.added(optics, points, detectors)
-            unusual = np.abs(added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
-            self._known_doubtful = (key, np.argsort(unusual.max(axis=1), kind="stable")[-CHECK_POINT_COUNT:])
-        return self._known_doubtful[1]
+            if isinstance(source, WindowedSource):
+                added = source.added(optics, points, detectors)
+                unusual = (added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
+                return (unusual**2).mean(axis=1)
+        return np.ones(len(points))
 
-    def _reference(self, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]) -> Signals:
-        """Multislice at the check probes; the last ones are kept."""
-        key = (optics, points.tobytes(), tuple(detectors.items()))
-        if self._known_reference is None or self._known_reference[0] != key:
-            self._known_reference = (key, self._signals(_MULTISLICE, optics, points, detectors))
-        return self._known_reference[1]
+
+def _mean_squares(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the differences at each point, over its channels."""
+    return ((values - others) ** 2).reshape(len(values), -1).mean(axis=1)
 
 
 def _spreads(image: Signals) -> tuple[str, ...]:

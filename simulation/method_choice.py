@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2, sqrt
+from math import log2, sqrt
 
 from instruments.optics import Optics
+from simulation.arguments import positive, whole
 from simulation.bloch_matrix import bloch_matrix_bytes, matrix_counts
+from simulation.check_probes import CHECK_POINT_COUNT
 from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.difference_cost import difference_bytes, difference_flops
-from simulation.errors import InvalidParameter, MethodUnavailable
+from simulation.errors import MethodUnavailable
 from simulation.partitioned_prism import partitioned_counts
 from simulation.prism import Layout, scattering_matrix_bytes
-from simulation.wave_grid import WaveGrid, fft_friendly
+from simulation.wave_grid import WaveGrid
 
 METHODS = ("auto", "multislice", "prism", "partitioned_prism", "periodic", "local_difference", "windowed", "incoherent")
 INTERPOLATING = ("prism", "partitioned_prism")
@@ -22,8 +24,6 @@ INTERPOLATIONS = (1, 2, 4)
 """Interpolations of PRISM that `auto` considers."""
 PARENT_DISTANCES = (2, 4)
 """Interpolations of partitioned PRISM that `auto` considers."""
-CHECK_POINT_COUNT = 12
-"""Probes on which an approximate method is compared with multislice before `auto` accepts it."""
 
 _SMALLEST_WINDOW_PER_PROBE = 4.0
 _MEMORY_SHARE = 0.75
@@ -32,6 +32,8 @@ _WORTH_APPROXIMATING = 0.6
 _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+_WINDOW_SIDES_PX = tuple(quarters * 2**power for power in range(2, 9) for quarters in (4, 5, 6))
+"""The sides that Fourier transforms of small arrays take least time a pixel for: 16, 20, 24, 32, 40, 48 and so on."""
 _TAIL_TRANSFORMS = 6
 _FEWEST_PARENTS = 12
 _TOLERANCE_PER_ACCURACY = 2.0
@@ -81,10 +83,8 @@ def check_method(method: str, interpolation: int, accuracy: float) -> None:
     """Refuse what this package does not know."""
     if method not in METHODS:
         raise MethodUnavailable(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    if interpolation < 1 or interpolation != int(interpolation):
-        raise InvalidParameter(f"interpolation = {interpolation} must be a whole number, at least 1")
-    if not accuracy > 0:
-        raise InvalidParameter(f"accuracy = {accuracy} must be positive (rms error over standard deviation)")
+    whole("interpolation", interpolation, 1)
+    positive("accuracy", accuracy)  # rms error over the standard deviation
 
 
 def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[Candidate]:
@@ -159,9 +159,16 @@ def tolerances(accuracy: float) -> list[float]:
 
 
 def window_shape(grid: WaveGrid, side_nm: float) -> tuple[int, int]:
-    """Even FFT-friendly pixel counts that span at least `side_nm`."""
-    rows, columns = (2 * fft_friendly(max(8, ceil(side_nm * 10 / sampling / 2))) for sampling in grid.sampling_angstrom)
+    """Pixel counts of a window of about this side, by a quarter more or less at most, from a few sides.
+
+    A cell that differs a little then has the same windows.
+    """
+    rows, columns = (_nearest_side_px(side_nm * 10 / sampling) for sampling in grid.sampling_angstrom)
     return rows, columns
+
+
+def _nearest_side_px(length_px: float) -> int:
+    return min(_WINDOW_SIDES_PX, key=lambda side_px: max(side_px / length_px, length_px / side_px))
 
 
 def fits(grid: WaveGrid, shape_px: tuple[int, int]) -> bool:

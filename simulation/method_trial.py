@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf, nan, sqrt
 
 from instruments.optics import Optics
 from simulation.backend import Backend
@@ -34,7 +34,10 @@ from simulation.windowed import smallest_side_nm
 
 _LARGEST_WINDOW_STEP = 2.0
 _HOPELESS = 1.5
-"""Error on the check probes alone, over the accuracy asked for, from which on the others are not tried."""
+"""Error on the check probes alone, over the accuracy asked for, from which on the others are not imaged.
+
+For windows it is 1: the spread of their images is known beforehand.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class MethodTrial:
         """Nothing is computed yet."""
         self.detection = Detection(sources, grid, on)
         self._sources, self._grid, self._on, self._wanted = sources, grid, on, wanted
-        self._errors = ErrorCheck(sources, self.detection.of_first, wanted.seed, once=wanted.method in INTERPOLATING)
+        once = wanted.method in INTERPOLATING
+        self._errors = ErrorCheck(sources, grid, self.detection.of_first, wanted.seed, once=once)
 
     def measured(self, exposure: Exposure) -> Measurement:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
@@ -95,7 +99,7 @@ class MethodTrial:
     def _first_good(self, exposure: Exposure) -> Measurement:
         """Of what is tried the first within the accuracy asked for, else the last.
 
-        Errors of windows fall at least as fast as their side grows: sides that cannot do are left out.
+        Errors of windows seldom fall faster than the square of their side grows: sides that would have to are left out.
         """
         measured, smallest_px, accuracy = None, 0.0, self._wanted.accuracy
         tried = self.candidates(exposure.foci[0][0], exposure.probe_count, exposure.detectors)
@@ -106,8 +110,8 @@ class MethodTrial:
                     continue
                 ratio = self._estimate(candidate, exposure, {}).ratio
                 if window_px:
-                    smallest_px = window_px[0] * min(ratio / accuracy, _LARGEST_WINDOW_STEP)
-                if ratio > _HOPELESS * accuracy:
+                    smallest_px = window_px[0] * min(sqrt(ratio / accuracy), _LARGEST_WINDOW_STEP)
+                if ratio > (1.0 if window_px else _HOPELESS) * accuracy:
                     continue
             measured = self._measured_by(candidate, exposure)
             if measured.error_estimate.ratio <= accuracy:
