@@ -17,9 +17,9 @@ def finite(name: str, value: Any, unit: str) -> float:
     return _refuse_unless(isfinite(_as_float(value)), name, value, f"a finite number of {unit}")
 
 
-def positive(name: str, value: Any, unit: str) -> float:
-    """The same above 0."""
-    return _refuse_unless(0 < _as_float(value) < inf, name, value, f"a positive number of {unit}")
+def positive(name: str, value: Any, unit: str = "") -> float:
+    """The same above 0; `unit` is empty where there is none."""
+    return _refuse_unless(0 < _as_float(value) < inf, name, value, f"a positive number{unit and f' of {unit}'}")
 
 
 def not_negative(name: str, value: Any, unit: str) -> float:

@@ -15,6 +15,7 @@ from simulation.scattering_factors import symbol_of
 from simulation.specimens import CELL_TOLERANCE_ANGSTROM, Atoms, Specimen
 
 _ANGSTROM_PER_NM = 10.0
+_LARGEST_SIGMA_NM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,11 @@ class FrozenPhonons:
             object.__setattr__(self, "seed", checked_seed(self.seed))
         if isinstance(self.sigmas_nm, Mapping):
             checked: Any = {
-                symbol_of(symbol): not_negative(f"sigmas_nm[{symbol!r}]", value, "nm")
+                symbol_of(symbol): _checked_sigma_nm(f"sigmas_nm[{symbol!r}]", value)
                 for symbol, value in self.sigmas_nm.items()
             }
         else:
-            checked = not_negative("sigmas_nm", self.sigmas_nm, "nm")
+            checked = _checked_sigma_nm("sigmas_nm", self.sigmas_nm)
         object.__setattr__(self, "sigmas_nm", checked)
 
     def configurations(self, specimen: Specimen, seed: int = 0) -> list[Specimen]:
@@ -63,6 +64,16 @@ class FrozenPhonons:
                 raise InvalidParameter(f"sigmas_nm names no rms displacement for {symbol}; give one for every element")
             by_number[int(number)] = self.sigmas_nm[symbol] * _ANGSTROM_PER_NM
         return np.array([by_number[int(number)] for number in specimen.numbers])
+
+
+def _checked_sigma_nm(name: str, value: Any) -> float:
+    sigma_nm = not_negative(name, value, "nm")
+    if sigma_nm > _LARGEST_SIGMA_NM:
+        raise InvalidParameter(
+            f"{name} = {sigma_nm:g} nm is above {_LARGEST_SIGMA_NM:g} nm, where any crystal has melted; give the rms"
+            " displacement per axis in nm (0.008 nm is 0.08 angstrom)"
+        )
+    return sigma_nm
 
 
 Phonons = FrozenPhonons | Sequence[Atoms]

@@ -15,6 +15,7 @@ from simulation.scattering_factors import symbol_of
 CELL_TOLERANCE_ANGSTROM = 1e-4
 """Cell vectors that differ by less are equal."""
 _BELOW_EXIT_ANGSTROM = 1e-5
+_OCCUPANCY_TOLERANCE = 1e-3
 
 
 @runtime_checkable
@@ -65,7 +66,7 @@ class Specimen:
 def read_structure(path: str | Path) -> Any:
     """The structure of a CIF or extended XYZ file as `ase.Atoms` (the last frame of a trajectory).
 
-    Raises `InvalidSpecimen` if the file is missing, unreadable, empty or has no cell.
+    Raises `InvalidSpecimen` if the file is missing, unreadable, empty, has no cell, or sites that are partly occupied.
     """
     import ase.io
     from ase.io.formats import UnknownFileTypeError
@@ -80,12 +81,13 @@ def read_structure(path: str | Path) -> Any:
     try:
         atoms = ase.io.read(path, format=file_format)
     except (*unreadable, RuntimeError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
         raise InvalidSpecimen(f"structure file {path} cannot be read as CIF or extended XYZ ({reason})") from error
     if isinstance(atoms, list):
         atoms = atoms[-1]
     if len(atoms) == 0:
         raise InvalidSpecimen(f"structure file {path} holds no atoms")
+    _check_occupancy(path, atoms)
     if abs(atoms.cell.volume) < 1e-6:
         raise InvalidSpecimen(
             f"structure file {path} has no three-dimensional cell; write Lattice=... (extended XYZ) or a CIF cell,"
@@ -93,6 +95,17 @@ def read_structure(path: str | Path) -> Any:
         )
     _checked_atoms(atoms)
     return atoms
+
+
+def _check_occupancy(path: Path, atoms: Any) -> None:
+    """ase takes the element with most of a site for the whole site."""
+    for shares in atoms.info.get("occupancy", {}).values():
+        if len(shares) != 1 or abs(sum(shares.values()) - 1) > _OCCUPANCY_TOLERANCE:
+            site = " + ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
+            raise InvalidSpecimen(
+                f"structure file {path} has a site that is partly occupied ({site}); atoms are simulated whole: choose"
+                " which are there, in a supercell if need be, and write them with occupancy 1"
+            )
 
 
 def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:

@@ -28,6 +28,7 @@ ROOMS: Final = {
     "new validate schema": "spec_commands",
 }
 ROOM_OF: Final = {word: room for words, room in ROOMS.items() for word in words.split()}
+_INTERRUPTED: Final = 130
 _WITH_VALUE: Final = ("--data", "--settings", "--reason", "--server")
 _OF_A_STOP: Final = {"--data", "--settings", "--reason", "--json"}  # any other: not a stop, not here, or misspelt
 
@@ -37,9 +38,12 @@ def main() -> None:
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word == "estop":
         stop_first(sys.argv[2:], os.environ)
-    importlib.import_module(f"workflows.cli.{ROOM_OF.get(word, 'commands')}")
-    from workflows.cli.app import app
-
+    try:
+        importlib.import_module(f"workflows.cli.{ROOM_OF.get(word, 'commands')}")
+        from workflows.cli.app import app
+    except KeyboardInterrupt:
+        print("stempilot: interrupted; nothing was begun", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
     app()
 
 

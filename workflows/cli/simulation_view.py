@@ -30,11 +30,11 @@ class RichBar:
         """Draw it."""
         if standing.elapsed_s < SHOWN_AFTER_S:
             return
-        if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=1.0, left="")
         left = "" if standing.left_s is None else f"{duration(standing.left_s)} left"
         what = f"{standing.what} {standing.done}/{standing.total}"
+        if self._task is None:
+            self._task = self._progress.add_task(what, total=1.0, left=left)
+            self._progress.start()
         self._progress.update(self._task, completed=standing.fraction, description=what, left=left)
 
     def end(self) -> None:

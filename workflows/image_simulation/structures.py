@@ -14,6 +14,7 @@ from orchestrator.errors import SpecError
 from simulation import InvalidSpecimen
 from simulation.builders import CRYSTALS, LAYERS, crystal, monolayer
 from simulation.builders.lattice_filling import with_vacuum
+from simulation.builders.limits import LEAST_DISTANCE_ANGSTROM, close_pairs
 from simulation.builders.zone_axes import oriented_cell
 from simulation.probe_size import probe_width_nm
 from simulation.specimens import orthogonal_cell, read_structure
@@ -62,21 +63,36 @@ def built(request: StructureRequest) -> Built:
     repeat = _repeat(request, unit)
     count = len(unit) * repeat[0] * repeat[1] * repeat[2]
     if count > LARGEST_ATOM_COUNT:
+        chosen = request.repeat is None
+        less = "reduce defocus, aberrations or thickness, or give --repeat" if chosen else "repeat it less"
         raise SpecError(
-            f"{unit.get_chemical_formula()} repeated {repeat} has {count} atoms, above {LARGEST_ATOM_COUNT};"
-            " repeat it less"
+            f"{unit.get_chemical_formula()} repeated {repeat} has {count} atoms, above {LARGEST_ATOM_COUNT}; {less}"
         )
     if not 0 <= request.vacuum_nm <= 1e3:
         raise SpecError(f"--vacuum-nm {request.vacuum_nm:g}: give 0 to 1000 nm")
+    _note_close_atoms(unit, notes)
     atoms = with_vacuum(unit * repeat, request.vacuum_nm)
     return Built(
         atoms=atoms, unit=unit, repeat=repeat, vacuum_nm=request.vacuum_nm, source=source, notes=tuple(notes)
     )  # fmt: skip
 
 
+def _note_close_atoms(unit: Any, notes: list[str]) -> None:
+    lengths = np.asarray(unit.cell.lengths())
+    pairs = close_pairs(np.asarray(unit.positions), lengths, min(LEAST_DISTANCE_ANGSTROM, 0.49 * float(lengths.min())))
+    if len(pairs):
+        first, second = sorted(pairs[0].tolist())
+        notes.append(
+            f"atoms {first} and {second} are nearer than {LEAST_DISTANCE_ANGSTROM / 10:g} nm (pairs like this:"
+            f" {len(pairs)}): are they in the file twice?"
+        )
+
+
 def _unit(name: str) -> tuple[Any, str]:
     """Atoms of a file, or of a layer or crystal by its name."""
     path = Path(name)
+    if path.is_dir():
+        raise SpecError(f"{name} is a folder; give a structure file in it")
     if path.is_file():
         return read_structure(path), f"file {path.name}"
     if name in LAYERS:

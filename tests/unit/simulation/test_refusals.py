@@ -109,6 +109,7 @@ REFUSED = {
     "a camera of half a pixel": (lambda: PixelatedDetector(shape_px=(8.5, 8)), "shape_px"),
     "words for positions": (lambda: PointScan([["a", "b"]]), "points_nm holds no real numbers"),
     "imaginary positions": (lambda: PointScan(1j * np.ones((2, 2))), "points_nm holds no real numbers"),
+    "angstrom for nm": (lambda: FrozenPhonons(2, {"Sr": 0.5}), r"sigmas_nm\['Sr'\] = 0.5 nm is above 0.1 nm"),
     "an array for phonons": (lambda: _image(phonons=np.array(0.02)), "phonons is a ndarray"),
     "a length for a probe's optics": (lambda: probe(0.1, shape_px=(8, 8), sampling_nm=0.02), "optics is a float"),
     "one number for a probe's pixels": (lambda: probe(OPTICS, shape_px=8, sampling_nm=0.02), "shape_px = 8 must be"),
@@ -166,7 +167,7 @@ def test_numbers_of_numpy_are_numbers():
     assert hash(ring) == hash(AnnularDetector(10, 50))
     assert GridScan(np.array(0.5), 0, np.int64(1), 1, np.array([4, 4])) == GridScan(0.5, 0, 1, 1, (4, 4))
     assert SegmentedDetector(0, 10, segment_count=np.int64(8)).segment_count == 8
-    assert FrozenPhonons(np.int64(2), np.array(0.5)) == FrozenPhonons(2, 0.5)
+    assert FrozenPhonons(np.int64(2), np.array(0.05)) == FrozenPhonons(2, 0.05)
 
 
 @pytest.mark.parametrize("detectors", [AnnularDetector(30, 60), [AnnularDetector(30, 60)], "haadf", None, 3.0])

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from instruments import Optics
 from orchestrator.catalogue.nexus_reader import decode
 from orchestrator.errors import SpecError
-from simulation import AnnularDetector, SegmentedDetector
+from simulation import AnnularDetector, InvalidSpecimen, SegmentedDetector
 from workflows.cli import simulate_commands
 from workflows.cli.app import app
 from workflows.cli.simulation_options import coherence_of, detectors_of, displacements_of, optics_of
@@ -244,6 +244,43 @@ Direct
 0.3333333 0.6666667 0.376
 0.6666667 0.3333333 0.876
 """
+
+
+CIF = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+loop_
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Sr 0 0 0 0.5
+Ba 0 0 0 0.5
+"""
+
+
+def test_what_a_file_leaves_open_is_not_settled_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.cif"
+    path.write_text(CIF)
+    with pytest.raises(InvalidSpecimen, match=r"partly occupied \(Sr 0.5 \+ Ba 0.5\); atoms are simulated whole"):
+        built(StructureRequest(name=str(path)))
+    path.write_text(CIF.replace("Sr 0 0 0 0.5\n", "").replace("0.5\n", "0.7\n"))
+    with pytest.raises(InvalidSpecimen, match=r"partly occupied \(Ba 0.7\)"):
+        built(StructureRequest(name=str(path)))
+    path.write_text(CIF.replace("Sr 0 0 0 0.5", "Sr 0 0 0 1").replace("Ba 0 0 0 0.5", "Ba 0.01 0 0 1"))
+    made = built(StructureRequest(name=str(path)))
+    assert made.notes == ("atoms 0 and 1 are nearer than 0.05 nm (pairs like this: 1): are they in the file twice?",)
+    with pytest.raises(SpecError, match="is a folder; give a structure file in it"):
+        built(StructureRequest(name=str(tmp_path)))
+    far = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30, defocus_nm=1e6)
+    with pytest.raises(SpecError, match="reduce defocus"):
+        built(StructureRequest(name="SrTiO3", optics=far))
 
 
 def test_structures_are_made_orthogonal_turned_and_repeated(tmp_path: Path) -> None:
