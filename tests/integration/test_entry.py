@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from workflows.cli.commands import app
-from workflows.cli.entry import ROOM_OF
+from workflows.cli.entry import ROOM_OF, main
 
 
 def test_every_command_is_loaded_from_the_room_that_has_it() -> None:
@@ -32,6 +33,20 @@ def test_the_command_answers(tmp_path: Path) -> None:
     done = subprocess.run([command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "run" in done.stdout
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt(name)
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["stempilot", "simulate", "SrTiO3"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stempilot: interrupted; nothing was begun\n"
 
 
 @pytest.mark.parametrize("word", ["watchdog", "instrument-host", "prefect-server"])
