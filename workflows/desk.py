@@ -22,7 +22,7 @@ from orchestrator.queue import ExperimentQueue, QueueEntry
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.emergency_stop import clear, emergency_stop
-from workflows.session import RunOptions
+from workflows.run_options import RunOptions
 from workflows.submission import with_uploads
 from workflows.validation import check_spec
 

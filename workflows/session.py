@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from instruments import InstrumentError
 from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
-from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
 from orchestrator.events import BEAM_BLANKED, CONTEXT_SET
 from orchestrator.journal import Journal
@@ -23,7 +23,6 @@ from orchestrator.loop import Control, Ending, Experiment
 from orchestrator.plain_json import plain
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
-from orchestrator.versions import versions
 from policies import Policy
 from workflows.assembly import (
     MakePolicy,
@@ -42,39 +41,13 @@ from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
 from workflows.evaluation.rehearsal import Curve, truth_of, verdict_on
 from workflows.flows.names import flow_name
+from workflows.foreword import bytes_needed, context_of
 from workflows.interrupting import interruptible, terminable
 from workflows.looking_back import NoRecord
 from workflows.one_thread import one_thread
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
-
-_BYTES_PER_PX = 2.0
-_FRAME_OVERHEAD_BYTES = 200_000.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Everything `stempilot run` was told besides the spec; remembered, so that `resume` needs nothing."""
-
-    seed: int = 0
-    engine: str = "prefect"
-    baselines: bool = True
-    report: bool = True
-    settings_file: str | None = None
-
-    @classmethod
-    def of(cls, row: ExperimentRow) -> RunOptions:
-        """Those an experiment was started or submitted with; what it was not told is as if left out."""
-        known = {option.name for option in fields(cls)}
-        told: dict[str, Any] = {"seed": row.seed} | {key: row.options[key] for key in row.options.keys() & known}
-        return cls(**told)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "seed": self.seed, "engine": self.engine, "baselines": self.baselines, "report": self.report,
-            "settings_file": self.settings_file,
-        }  # fmt: skip
+from workflows.run_options import RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,34 +349,5 @@ class Session:
         return ending
 
 
-def context_of(spec: ExperimentSpec) -> dict[str, Any]:
-    """What every frame's file tells of the experiment."""
-    return {
-        "specimen": specimen_context(spec),
-        "experiment": spec.name,
-        "proposal": spec.proposal,
-        "labels": spec.labels,
-        "versions": versions(),
-    }
-
-
-def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
-    """The specimen believed, with its elements."""
-    document = spec.specimen.model_dump(mode="json")
-    if document["atom_types"] is None and spec.specimen.structure is not None:
-        from simulation.specimens import read_structure
-
-        document["atom_types"] = ", ".join(sorted(set(read_structure(spec.specimen.structure).get_chemical_symbols())))
-    return document
-
-
 def _ignore(kind: str, payload: Mapping[str, Any]) -> None:
     del kind, payload
-
-
-def bytes_needed(spec: ExperimentSpec) -> int:
-    """Disk a run may take: every frame at full size, two detectors, as many as budget and space allow (capped)."""
-    scan = spec.instrument.scan
-    frames = spec.budget.frames or 500
-    size = 512 * 512 * scan.subframe_count * 2 * _BYTES_PER_PX / 4 + _FRAME_OVERHEAD_BYTES
-    return int(frames * size)

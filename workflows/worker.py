@@ -31,7 +31,7 @@ from workflows.job import Job
 from workflows.lease_keeper import LeaseKeeper
 from workflows.prefect_server import FACTS_FILE, quiet_environment
 from workflows.roles import RoleLock, run_folder
-from workflows.session import RunOptions
+from workflows.run_options import RunOptions
 
 POLL_S: Final = 0.2
 _TRY_AGAIN_S: Final = 1.0

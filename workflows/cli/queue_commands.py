@@ -20,7 +20,7 @@ from workflows.cli.app import app
 from workflows.cli.fail import DONE, INSTRUMENT, explained
 from workflows.cli.options import DataOption, IdArgument, JsonOption, SettingsOption, overrides_of, settings_of
 from workflows.desk import SHOWN, Desk, When, open_desk
-from workflows.session import RunOptions
+from workflows.run_options import RunOptions
 from workflows.submission import moment_of
 
 ServerOption = Annotated[

@@ -22,7 +22,7 @@ from workflows.cli.options import DataOption, JsonOption, SettingsOption, overri
 from workflows.cli.process_commands import leave_at_once, log_to_stderr, say
 from workflows.flows.schedule import LATE_S, Order, ScheduleBook, schedule_of
 from workflows.prefect_server import quiet_environment
-from workflows.session import RunOptions
+from workflows.run_options import RunOptions
 from workflows.submission import with_uploads
 from workflows.validation import check_spec
 from workflows.worker import prefect_url

@@ -21,7 +21,7 @@ from orchestrator.errors import (
 from policies import PolicyError
 from workflows.cli.fail import exit_status_of
 from workflows.cli.options import overrides_of
-from workflows.session import RunOptions
+from workflows.run_options import RunOptions
 
 
 @pytest.mark.parametrize(
