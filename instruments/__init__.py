@@ -25,8 +25,8 @@ from instruments.errors import (
 from instruments.events import Events, InstrumentEvent, Subscription
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope
-from instruments.limits import SafetyEnvelope
-from instruments.microscope import Forecasting, HiddenTruth, Microscope, Outcome, Rebuildable, Releasable
+from instruments.limits import AxisLimit, SafetyEnvelope, StageBox
+from instruments.microscope import Forecasting, HiddenTruth, Linked, Microscope, Outcome, Rebuildable, Releasable
 from instruments.optics import Aberrations, Coherence, Optics
 from instruments.registry import known_adapters, open  # noqa: A004  the public name is fixed
 from instruments.retries import is_idempotent, moved_by
@@ -42,6 +42,7 @@ __all__ = [
     "ActionState",
     "Arrangement",
     "Axis",
+    "AxisLimit",
     "AxisReading",
     "AxisValue",
     "Blank",
@@ -67,6 +68,7 @@ __all__ = [
     "InstrumentEvent",
     "InstrumentFault",
     "LinkLost",
+    "Linked",
     "Microscope",
     "MicroscopeState",
     "Mode",
@@ -81,6 +83,7 @@ __all__ = [
     "SafetyEnvelope",
     "ScanPattern",
     "SetAxes",
+    "StageBox",
     "StagePosition",
     "Subscription",
     "Unblank",

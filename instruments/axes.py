@@ -65,7 +65,6 @@ KNOWN_AXES: Final[Mapping[str, KnownAxis]] = {
     ),
     **_known(
         "optics",
-        beam_energy_ev="energy of the electrons",
         semi_convergence_angle_mrad="half angle of the probe",
         probe_current_pa="current of the probe",
         defocus_nm="positive is underfocus",
@@ -111,7 +110,7 @@ KNOWN_AXES: Final[Mapping[str, KnownAxis]] = {
         strain_fraction="pull on the specimen",
     ),
     **_known("column", "valves", column_valves="between gun and specimen: closed, open"),
-    **_known("column", "high_tension", high_tension="off, on"),
+    **_known("column", "high_tension", high_tension="off, on", beam_energy_ev="energy of the electrons"),
     **_known("column", "vacuum", vacuum="the maker's states"),
 }  # fmt: skip
 

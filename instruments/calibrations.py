@@ -76,16 +76,15 @@ class CalibrationRegistry:
         """The one in use for this quantity, expired or not; None if there is none."""
         return next((one for one in self.in_use(now) if one.quantity == quantity), None)
 
-    def check(self, now: datetime, when_expired: WhenExpired, quantities: Sequence[str] | None = None) -> list[str]:
-        """Warnings of calibrations in use that have expired, all or those of `quantities`.
+    def check(self, now: datetime, when_expired: WhenExpired, required: Sequence[str] = ()) -> list[str]:
+        """Warnings: calibrations in use that have expired, and quantities of `required` that have none.
 
-        Raises CommandRefused with the same words where the facility refuses, and for a quantity without calibration.
+        Raises CommandRefused with the same words where the facility refuses.
         """
         used = self.in_use(now)
-        missing = sorted(set(quantities or ()) - {one.quantity for one in used})
+        missing = sorted(set(required) - {one.quantity for one in used})
         faults = [f"{quantity} has no calibration; measure it and enter it" for quantity in missing]
-        asked = [one for one in used if quantities is None or one.quantity in quantities]
-        faults += [one.expiry_words() for one in asked if one.has_expired(now)]
+        faults += [one.expiry_words() for one in used if one.has_expired(now)]
         if faults and when_expired == "refuse":
             raise CommandRefused("; ".join(faults))
         return faults

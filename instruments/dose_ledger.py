@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, cos, floor, hypot, radians, sin
+from math import ceil, cos, floor, hypot, pi, radians, sin
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from instruments.units import ANGSTROM2_PER_NM2
 CELL_NM = 1.0
 MAX_SIDE_NM = 4000.0
 """Longest side of a raster the ledger keeps books of (16 million cells)."""
+MAX_PLACE_NM = 1e8
+"""Farthest from the origin: 10 cm."""
+MIN_SIDE_NM = 1e-6
+"""Shortest side of one; less is lost in the rounding of where it lies."""
 _TOUCHED_NM2 = 1e-9
 _BLOCK = 64
 
@@ -35,7 +39,12 @@ def _overlap_1d(low: float, high: float) -> tuple[int, np.ndarray]:
 
 
 def footprint(stage: StagePosition, scan: ScanPattern) -> Footprint:
-    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, 0.1 nm points when rotated."""
+    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, 0.1 nm points when rotated.
+
+    Of an exposure at once with `illuminated_nm`: of the lit disc, evenly.
+    """
+    if scan.at_once and scan.illuminated_nm is not None:
+        return _disc(stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm, scan.illuminated_nm / 2)
     x, y = stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm
     half_width, half_height = scan.field_of_view_nm / 2, scan.height_nm / 2
     if scan.rotation_deg == 0:
@@ -66,6 +75,28 @@ def _turned(
     inside = (np.abs(c * px + s * py) <= half_width_nm) & (np.abs(c * py - s * px) <= half_height_nm)
     overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
     return Footprint(column, row, overlap * (area_nm2 / overlap.sum()))
+
+
+def _disc(x_nm: float, y_nm: float, radius_nm: float) -> Footprint:
+    """Every cell a disc touches; cells on its border from 10 x 10 points."""
+    column, row = floor(x_nm - radius_nm), floor(y_nm - radius_nm)
+    dx = np.arange(column, ceil(x_nm + radius_nm) + 1) + 0.5 - x_nm
+    dy = np.arange(row, ceil(y_nm + radius_nm) + 1) + 0.5 - y_nm
+    across = np.abs(dx)[None, :], np.abs(dy)[:, None]
+    nearest = np.hypot(*(np.clip(side - 0.5, 0.0, None) for side in across))
+    farthest = np.hypot(*(side + 0.5 for side in across))
+    overlap = (farthest <= radius_nm).astype(float)
+    rows, columns = np.nonzero((nearest < radius_nm) & (farthest > radius_nm))
+    sub = (np.arange(10) + 0.5) / 10 - 0.5
+    px, py = dx[columns, None, None] + sub[None, None, :], dy[rows, None, None] + sub[None, :, None]
+    inside = np.hypot(px, py) <= radius_nm
+    overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
+    return Footprint(column, row, overlap * (pi * radius_nm**2 / overlap.sum()))
+
+
+def spot(x_nm: float, y_nm: float) -> Footprint:
+    """The one cell under a beam that stands still."""
+    return Footprint(floor(x_nm), floor(y_nm), np.ones((1, 1)))
 
 
 def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
@@ -99,9 +130,18 @@ class DoseLedger:
         self._write(self._mean, marks, flux * marks.overlap_nm2 / CELL_NM**2)
         self._write(self._peak, marks, np.where(marks.overlap_nm2 > 0, flux, 0.0))
 
+    def add_somewhere(self, marks: Footprint, electrons: float) -> None:
+        """Electrons that may all have gone to any one point of the footprint: the mean is spread, the bound is not."""
+        area_nm2 = float(marks.overlap_nm2.sum())
+        self.electrons += electrons
+        mean = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
+        self._write(self._mean, marks, mean * marks.overlap_nm2 / CELL_NM**2)
+        bound = electrons / (CELL_NM**2 * ANGSTROM2_PER_NM2)
+        self._write(self._peak, marks, np.where(marks.overlap_nm2 > 0, bound, 0.0))
+
     def add_point(self, x_nm: float, y_nm: float, electrons: float) -> None:
         """All of it into the one cell under a parked beam."""
-        self.add(Footprint(floor(x_nm), floor(y_nm), np.ones((1, 1))), electrons)
+        self.add(spot(x_nm, y_nm), electrons)
 
     def add_frame(self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0) -> None:
         """A frame's electrons over its raster, those of the settling blanker on its first pixel."""

@@ -1,39 +1,48 @@
 """The guard around a microscope: it refuses, never clamps, and nothing goes round it.
 
-Its neighbours: `limits` (what is allowed), `dose_ledger` (what was spent).
+Its neighbours: `limits` (what is allowed), `envelope_checks` (whether a command is), `exposure_checks` (what it costs),
+`dose_ledger` (what was spent), `link_watch` (what holds while nobody answers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import uuid4
 
+from instruments.actions import NOTHING_MOVED, ActionState, state_after
+from instruments.axes import axis_values
+from instruments.calibrations import CalibrationRegistry
 from instruments.capabilities import Capabilities
-from instruments.commands import AcquireFrame, Blank, Command, Park, Unblank
-from instruments.dose_ledger import MAX_SIDE_NM, DoseLedger, first_pixel_nm, footprint
-from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentBusy, Unsupported
+from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes, Unblank
+from instruments.dose_ledger import DoseLedger, footprint, spot
+from instruments.envelope_checks import (
+    check_bounds,
+    check_permissions,
+    check_pole_piece,
+    check_steps,
+    moves_the_beam,
+    sound,
+    within,
+)
+from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, Unsupported
+from instruments.events import EventKind, Events, InstrumentEvent
+from instruments.exposure_checks import Charge, check_dose, check_exposure, procedure_electrons, worst_charge
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Forecasting, Microscope, Outcome
+from instruments.link_watch import LinkWatch
+from instruments.microscope import Forecasting, Linked, Microscope, Outcome
 from instruments.state import MicroscopeState
-from instruments.units import ANGSTROM2_PER_NM2, electrons
+from instruments.whereabouts import Whereabouts
+
+__all__ = ["Charge", "GuardedMicroscope", "SafetyCheck", "worst_charge"]
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles."""
-
-    electrons: float
-    settling_electrons: float
-
-
-def worst_charge(command: AcquireFrame, capabilities: Capabilities) -> Charge:
-    """The most electrons `command` can put on the specimen: flyback, settling and current uncertainty included."""
-    current_pa = command.optics.probe_current_pa * (1 + capabilities.current_uncertainty_fraction)
-    count = command.subframe_count
-    on_s = command.scan.duration_s(count) if capabilities.flyback_exposes else command.scan.beam_on_s(count)
-    settling = electrons(current_pa, capabilities.blanker_settle_s)
-    return Charge(electrons(current_pa, on_s) + settling, settling)
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -41,17 +50,25 @@ class GuardedMicroscope:
     """A microscope that refuses what the envelope forbids and debits every exposure before it happens.
 
     The debit is the worst case; after a frame it is corrected to the electrons the instrument read back (if it reports
-    dose). A failed or unanswered exposure stays debited in full.
+    dose). A failed or unanswered exposure stays debited in full. Once the link is lost nothing is issued: `reconnect`
+    blanks first and debits the time between, and `acknowledge` is a person's.
     """
 
     inner: Microscope
     envelope: SafetyEnvelope
     ledger: DoseLedger = field(default_factory=DoseLedger)
     time_before_s: float = 0.0
+    calibrations: CalibrationRegistry = field(default_factory=CalibrationRegistry)
+    events: Events = field(default_factory=Events)
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _utc_now
 
     def __post_init__(self) -> None:
         self._capabilities = self.inner.capabilities()
-        self._shift_nm = (0.0, 0.0)
+        self._whereabouts = Whereabouts()
+        self._link = LinkWatch(self.clock)
+        self._warned: set[str] = set()
+        self._time_s = 0.0  # of the instrument's clock, as last read
 
     def capabilities(self) -> Capabilities:
         """Those of the instrument."""
@@ -68,18 +85,23 @@ class GuardedMicroscope:
     def stop(self) -> None:
         """Blank and interrupt; never refused."""
         self.inner.stop()
+        self._tell("stopped", "stopped, the beam is blanked")
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Check, debit, expose, correct the debit to what was read back. A CommandRefused comes before any move."""
+        self._link.refuse()
+        command = sound(command)
         charge = self.check(command)
         self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
+        self._link.lit, self._link.current_pa = footprint(command.stage, command.scan), self._current_pa(command)
         try:
-            frame = self.inner.acquire(command)
-        except (CommandRefused, InstrumentBusy, Unsupported):  # nothing moved; after any other error the debit stays
+            with self._issued(command):
+                frame = self.inner.acquire(command)
+        except NOTHING_MOVED:  # after any other error the debit stays
             self.ledger.add_frame(command, -charge.electrons, -charge.settling_electrons)
             raise
         self._correct(command, charge, frame.electrons)
-        return frame
+        return self._with_calibrations(frame)
 
     def fetch(self, command: AcquireFrame) -> Frame:
         """The frame of an exposure that the instrument says was made before a restart: debited, but not checked.
@@ -97,20 +119,44 @@ class GuardedMicroscope:
         return frame
 
     def execute(self, command: Command) -> MicroscopeState:
-        """Park, blank, unblank; exposing while parked is limited by the envelope and counted."""
-        if isinstance(command, AcquireFrame):
-            raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
-        if isinstance(command, Park):
-            self._check_park(command)
-        if isinstance(command, Unblank):
-            raise CommandRefused(
-                "unblank is refused: a parked beam burns (30 pA for 1 s is 1.9e8 electrons on one spot); "
-                "acquire_frame unblanks and blanks by itself"
-            )
-        state = self.inner.execute(command)
-        if isinstance(command, Blank):
-            self._shift_nm = (state.beam_shift_x_nm, state.beam_shift_y_nm)
+        """Park, blank, set axes, run a procedure; what exposes meanwhile is limited by the envelope and counted."""
+        command = sound(command)
+        match command:
+            case Blank():
+                with self._issued(command):
+                    return self.inner.execute(command)
+            case AcquireFrame():
+                raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
+            case Unblank():
+                raise CommandRefused(
+                    "unblank is refused: a parked beam burns (30 pA for 1 s is 1.9e8 electrons on one spot); "
+                    "acquire_frame unblanks and blanks by itself"
+                )
+            case Park():
+                return self._park(command)
+            case SetAxes():
+                return self._set_axes(command)
+            case RunProcedure():
+                return self._run(command)
+
+    def reconnect(self) -> MicroscopeState:
+        """Connect anew and blank before anything else; the time between is debited. `acknowledge` comes after it.
+
+        Raises LinkLost while nobody answers, InstrumentFault if the beam is not confirmed off.
+        """
+        if isinstance(self.inner, Linked):
+            self.inner.reconnect()
+        state = self.inner.execute(Blank(action_id=f"blank-{uuid4().hex}"))
+        if not state.beam_blanked:
+            raise InstrumentFault("the link is back, but the beam is not blanked: blank it at the instrument")
+        burnt = self._link.back(self.ledger)
+        self._tell("link_back", f"the beam is blanked; {burnt:.3g} electrons debited for the time between")
         return state
+
+    def acknowledge(self, by: str) -> None:
+        """A person, by name, has looked at the instrument after a lost link. Raises LinkLost while it is lost."""
+        self._link.acknowledge()
+        self._tell("acknowledged", f"acknowledged by {by}")
 
     def recharge(self, command: AcquireFrame, read_back_electrons: float | None) -> None:
         """After a restart: debit again what the journal holds; None (no answer was stored) costs the worst case."""
@@ -125,74 +171,94 @@ class GuardedMicroscope:
 
     def check(self, command: AcquireFrame) -> Charge:
         """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves."""
-        mode = self._capabilities.mode(command.mode)
-        if mode is None:
-            known = ", ".join(mode.name for mode in self._capabilities.modes)
-            raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {known}")
-        self._check_geometry(command)
-        self._check_beam(command)
+        values = axis_values(command)
+        check_bounds(values, self.envelope)
+        check_exposure(command, self._capabilities, self.envelope)
+        self._check_moves(values)
+        self._check_calibrations()
         charge = worst_charge(command, self._capabilities)
-        self._check_spent(command, charge)
+        check_dose(command, charge, self.ledger, self.envelope)
+        self._check_time(command)
         return charge
 
-    def _check_geometry(self, command: AcquireFrame) -> None:
-        limits, stage, scan = self.envelope, command.stage, command.scan
-        _within("stage x", stage.x_nm, limits.min_stage_x_nm, limits.max_stage_x_nm, "nm")
-        _within("stage y", stage.y_nm, limits.min_stage_y_nm, limits.max_stage_y_nm, "nm")
-        for name, value, limit, unit in (
-            ("stage alpha", stage.alpha_deg, limits.max_stage_tilt_deg, "deg"),
-            ("stage beta", stage.beta_deg, limits.max_stage_tilt_deg, "deg"),
-            ("beam shift x", scan.beam_shift_x_nm, limits.max_beam_shift_nm, "nm"),
-            ("beam shift y", scan.beam_shift_y_nm, limits.max_beam_shift_nm, "nm"),
-        ):
-            if limit is not None:
-                _within(name, value, -limit, limit, unit)
-        longest_nm = max(scan.field_of_view_nm, scan.height_nm)
-        _within("longest side of a scan for the dose ledger", longest_nm, None, MAX_SIDE_NM, "nm")
+    # --- commands without a frame
 
-    def _check_beam(self, command: AcquireFrame) -> None:
-        limits, optics = self.envelope, command.optics
-        _within("defocus", optics.defocus_nm, limits.min_defocus_nm, limits.max_defocus_nm, "nm")
-        _within("probe current", optics.probe_current_pa, None, limits.max_current_pa, "pA")
-        _within("beam energy", optics.beam_energy_ev, None, limits.max_beam_energy_ev, "eV")
-        exposure_s = command.scan.duration_s(command.subframe_count)
-        if not self._capabilities.can_interrupt:
-            _within(
-                "exposure of an instrument that cannot interrupt",
-                exposure_s,
-                None,
-                self._capabilities.stop_latency_s,
-                "s",
-            )
-        _within("exposure", exposure_s, None, limits.max_exposure_s, "s")
+    def _park(self, command: Park) -> MicroscopeState:
+        self._link.refuse()
+        within("park time", command.duration_s, None, self.envelope.max_park_s, "s")
+        values = axis_values(command)
+        check_bounds(values, self.envelope)
+        self._check_moves(values)
+        if not self.inner.read_state().beam_blanked:
+            raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")
+        with self._issued(command):
+            return self.inner.execute(command)
 
-    def _check_spent(self, command: AcquireFrame, charge: Charge) -> None:
+    def _set_axes(self, command: SetAxes) -> MicroscopeState:
+        self._link.refuse()
+        card, values = self._capabilities, dict(command.values)
+        card.check_values(values)
+        check_permissions(values, card, self.envelope)
+        check_bounds(values, self.envelope)
+        self._check_moves(values)
+        if card.has_beam and moves_the_beam(values, card) and not self.inner.read_state().beam_blanked:
+            raise CommandRefused("the beam is not blanked and would burn while axes move; blank it first")
+        with self._issued(command):
+            state = self.inner.execute(command.model_copy(update={"values": values}))
+        if missing := {name: value for name, value in values.items() if name not in state.axes}:
+            state = state.with_readings(missing, card)
+        self._check_reached(values, state)
+        return state
+
+    def _run(self, command: RunProcedure) -> MicroscopeState:
+        self._link.refuse()
+        procedure = self._capabilities.procedure(command.name)
+        if procedure is None:
+            raise Unsupported(f"instrument {self._capabilities.name!r} has no procedure {command.name!r}")
+        if command.name not in (self.envelope.procedures or ()):
+            raise CommandRefused(f"procedure {command.name!r} is not in the facility's envelope; run it by hand")
+        state = self.inner.read_state()
+        burnt = procedure_electrons(procedure, state, self.ledger, self._capabilities, self.envelope)
+        self._link.lit = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
+        self.ledger.add_somewhere(self._link.lit, burnt)
+        try:
+            with self._issued(command):
+                return self.inner.execute(command)
+        except NOTHING_MOVED:
+            self.ledger.add_somewhere(self._link.lit, -burnt)
+            raise
+
+    # --- what has to hold before
+
+    def _check_moves(self, values: dict[str, AxisValue]) -> None:
+        """Steps, rates and the pole-piece table, and the high tension, which are about where the axes stand now."""
+        limits, energy = self.envelope, self._capabilities.axis("beam_energy_ev")
+        can_change_energy = energy is not None and energy.minimum < energy.maximum and "beam_energy_ev" in values
+        if limits.axes is None and limits.pole_piece is None and not can_change_energy:
+            return
+        state = self.inner.read_state()
+        self._time_s = state.time_s
+        places = self._whereabouts.places(state)
+        check_steps(values, places, self._whereabouts.since_s(state.time_s), limits)
+        check_pole_piece(values, places, limits)
+        if can_change_energy and values["beam_energy_ev"] != state.optics.beam_energy_ev:
+            check_permissions({"beam_energy_ev": values["beam_energy_ev"]}, self._capabilities, limits)
+
+    def _check_calibrations(self) -> None:
         limits = self.envelope
-        total = self.ledger.electrons + charge.electrons
-        _within("electrons after this frame", total, None, limits.max_electrons, "electrons")
-        flux = (charge.electrons - charge.settling_electrons) / (command.scan.area_nm2 * ANGSTROM2_PER_NM2)
-        marks = footprint(command.stage, command.scan)
-        peak = self.ledger.peak_after(marks, flux)
-        settling = charge.settling_electrons / ANGSTROM2_PER_NM2
-        if settling:
-            x_nm, y_nm = first_pixel_nm(command.stage, command.scan)
-            spot = footprint(
-                command.stage.model_copy(update={"x_nm": x_nm, "y_nm": y_nm}),
-                command.scan.model_copy(
-                    update={
-                        "field_of_view_nm": 1e-3,
-                        "shape_px": (1, 1),
-                        "beam_shift_x_nm": 0.0,
-                        "beam_shift_y_nm": 0.0,
-                    }
-                ),
-            )
-            peak = max(peak, self.ledger.peak_after(spot, flux + settling))
-        _within("dose of a 1 nm2 cell after this frame", peak, None, limits.max_dose_e_per_a2, "e/A2")
-        if limits.max_instrument_time_s is not None:
+        if not len(self.calibrations) and limits.required_calibrations is None:
+            return
+        when_expired, required = limits.expired_calibrations or "warn", limits.required_calibrations or ()
+        for warning in self.calibrations.check(self.now(), when_expired, required):
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._tell("calibration_expired", warning)
+
+    def _check_time(self, command: AcquireFrame) -> None:
+        limit_s = self.envelope.max_instrument_time_s
+        if limit_s is not None:
             now_s = self.time_before_s + self.inner.read_state().time_s
-            ends_s = now_s + self._duration_s(command)
-            _within("microscope time after this frame", ends_s, None, limits.max_instrument_time_s, "s")
+            within("microscope time after this frame", now_s + self._duration_s(command), None, limit_s, "s")
 
     def _duration_s(self, command: AcquireFrame) -> float:
         """Moves and settling included where the instrument can tell, else the exposure alone."""
@@ -200,14 +266,50 @@ class GuardedMicroscope:
             return self.inner.forecast(command)[1]
         return command.scan.duration_s(command.subframe_count)
 
-    def _check_park(self, command: Park) -> None:
-        if not self.inner.read_state().beam_blanked:
-            raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")
-        _within("park time", command.duration_s, None, self.envelope.max_park_s, "s")
-        limit = self.envelope.max_beam_shift_nm
-        if limit is not None:
-            _within("beam shift x", command.beam_shift_x_nm, -limit, limit, "nm")
-            _within("beam shift y", command.beam_shift_y_nm, -limit, limit, "nm")
+    # --- what is done after
+
+    @contextmanager
+    def _issued(self, command: Command) -> Iterator[None]:
+        """Tell what becomes of an action; remember where it may have left the axes; notice a lost link."""
+        values = axis_values(command)
+        self._tell_action(command, "accepted")
+        self._tell_action(command, "running")
+        try:
+            yield
+        except InstrumentError as error:
+            self._tell_action(command, state_after(error), str(error))
+            if not isinstance(error, NOTHING_MOVED):
+                self._whereabouts.may_have_moved(values, self._time_s + command.deadline_s)
+            if self._link.notice(error, self.inner):
+                self._tell("link_lost", f"{error}; the beam counts as on")
+            raise
+        self._whereabouts.moved(values, self._time_after_s())
+        self._tell_action(command, "done")
+        if isinstance(command, Blank):
+            self._tell("blanked", "the beam is blanked")
+
+    def _time_after_s(self) -> float:
+        """The instrument's clock, asked only where a rate is limited."""
+        limits = (self.envelope.axes or {}).values()
+        if any(limit.max_rate_per_s is not None for limit in limits):
+            self._time_s = self.inner.read_state().time_s
+        return self._time_s
+
+    def _check_reached(self, values: dict[str, AxisValue], state: MicroscopeState) -> None:
+        missed = [
+            f"{name} was sent to {reading.requested} and stands at {reading.read_back}, {reading.tolerance:g} allowed"
+            for name, reading in state.axes.items()
+            if name in values and reading.is_reached is False
+        ]
+        if missed:
+            raise InstrumentFault(f"{'; '.join(missed)}: look at the instrument before anything else")
+
+    def _current_pa(self, command: AcquireFrame) -> float:
+        return command.optics.probe_current_pa * (1 + self._capabilities.current_uncertainty_fraction)
+
+    def _with_calibrations(self, frame: Frame) -> Frame:
+        used = tuple(one.id for one in self.calibrations.in_use(self.now()))
+        return replace(frame, state=frame.state.model_copy(update={"calibrations": used})) if used else frame
 
     def _correct(self, command: AcquireFrame, charge: Charge, read_back_electrons: float) -> None:
         if not self._capabilities.reports_dose or charge.electrons <= 0:
@@ -215,12 +317,15 @@ class GuardedMicroscope:
         excess = charge.electrons - read_back_electrons
         self.ledger.add_frame(command, -excess, -excess * charge.settling_electrons / charge.electrons)
 
+    def _tell(self, kind: EventKind, message: str) -> None:
+        self.events.publish(InstrumentEvent(kind=kind, message=message))
 
-def _within(name: str, value: float, low: float | None, high: float | None, unit: str) -> None:
-    if low is not None and value < low:
-        raise CommandRefused(f"{name} {value:.6g} {unit} is below the limit {low:.6g} {unit}; narrow the search space")
-    if high is not None and value > high:
-        raise CommandRefused(f"{name} {value:.6g} {unit} is above the limit {high:.6g} {unit}; narrow the search space")
+    def _tell_action(self, command: Command, state: ActionState, message: str = "") -> None:
+        self.events.publish(
+            InstrumentEvent(
+                kind="action", action_id=command.action_id, command=command.kind, state=state, message=message
+            )
+        )
 
 
 SafetyCheck = Callable[[AcquireFrame], Charge]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,16 +13,65 @@ from instruments.errors import ConfigurationError
 from instruments.models import Record
 
 
+class AxisLimit(Record):
+    """What a facility allows of one axis, in the unit its name ends in; None: no such limit."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    max_step: float | None = Field(default=None, gt=0, description="the longest single move")
+    max_rate_per_s: float | None = Field(
+        default=None, gt=0, description="a move over the instrument time since the last one of this axis"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}; swap them")
+        return self
+
+
+class StageBox(Record):
+    """One row of a pole-piece table: up to these tilts the stage may stand in this box; None: no bound."""
+
+    max_alpha_deg: float = Field(ge=0)
+    max_beta_deg: float = Field(default=0.0, ge=0)
+    min_x_nm: float | None = None
+    max_x_nm: float | None = None
+    min_y_nm: float | None = None
+    max_y_nm: float | None = None
+    min_z_nm: float | None = None
+    max_z_nm: float | None = None
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Axis -> (low, high)."""
+        found = {
+            "alpha_deg": (-self.max_alpha_deg, self.max_alpha_deg),
+            "beta_deg": (-self.max_beta_deg, self.max_beta_deg),
+        }
+        for axis in ("x_nm", "y_nm", "z_nm"):
+            low, high = getattr(self, f"min_{axis}"), getattr(self, f"max_{axis}")
+            found[axis] = (-inf if low is None else low, inf if high is None else high)
+        return found
+
+    def lies_in(self, other: StageBox) -> bool:
+        """Whether every position of this box is one of the other."""
+        outer = other.bounds()
+        return all(outer[name][0] <= low and high <= outer[name][1] for name, (low, high) in self.bounds().items())
+
+
 class SafetyEnvelope(Record):
     """Limits outside adapters and policies; None means: this facility sets no such limit.
 
     `max_dose_e_per_a2` holds for every 1 nm2 cell of the specimen, survey, focus, parking and flyback included.
+    What has to be permitted (valves, high tension, vacuum, procedures) is denied where it is None.
     """
 
     min_stage_x_nm: float | None = None
     max_stage_x_nm: float | None = None
     min_stage_y_nm: float | None = None
     max_stage_y_nm: float | None = None
+    min_stage_z_nm: float | None = None
+    max_stage_z_nm: float | None = None
     max_stage_tilt_deg: float | None = Field(default=None, ge=0)
     max_beam_shift_nm: float | None = Field(default=None, ge=0)
     min_defocus_nm: float | None = None
@@ -33,10 +83,23 @@ class SafetyEnvelope(Record):
     max_dose_e_per_a2: float | None = Field(default=None, gt=0)
     max_electrons: float | None = Field(default=None, gt=0)
     max_instrument_time_s: float | None = Field(default=None, gt=0)
+    max_stop_latency_s: float | None = Field(
+        default=None, gt=0, description="from a stop to a dark specimen; caps exposures that cannot be interrupted"
+    )
+    axes: dict[str, AxisLimit] | None = Field(default=None, description="axis name -> its limits")
+    pole_piece: tuple[StageBox, ...] | None = Field(
+        default=None, description="the stage stands in, and moves within, one of these boxes"
+    )
+    permissions: tuple[str, ...] | None = Field(
+        default=None, description="what may be set: valves, high_tension, vacuum, or the name of an interlocked axis"
+    )
+    procedures: tuple[str, ...] | None = Field(default=None, description="procedures that may be run")
+    required_calibrations: tuple[str, ...] | None = Field(default=None, description="quantities that must have one")
+    expired_calibrations: Literal["warn", "refuse"] | None = Field(default=None, description="None: warn")
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
-        for axis in ("stage_x_nm", "stage_y_nm", "defocus_nm"):
+        for axis in ("stage_x_nm", "stage_y_nm", "stage_z_nm", "defocus_nm"):
             low, high = getattr(self, f"min_{axis}"), getattr(self, f"max_{axis}")
             if low is not None and high is not None and low >= high:
                 raise ValueError(f"min_{axis} {low} is not below max_{axis} {high}; swap them")
@@ -47,19 +110,74 @@ class SafetyEnvelope(Record):
 
         Raises ConfigurationError naming the limit that `other` would widen.
         """
-        limits: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            ours, theirs = getattr(self, name), getattr(other, name)
-            sign = -1.0 if name.startswith("min_") else 1.0
-            if ours is not None and theirs is not None and sign * theirs > sign * ours:
-                raise ConfigurationError(
-                    f"safety.{name}: {theirs:g} is wider than the facility's {ours:g}; an experiment can only narrow it"
-                )
-            tightest = min((sign * value for value in (ours, theirs) if value is not None), default=inf)
-            limits[name] = None if tightest == inf else sign * tightest
+        limits: dict[str, Any] = {
+            name: _narrowed(f"safety.{name}", getattr(self, name), getattr(other, name)) for name in NUMBERS
+        }
+        limits["axes"] = _narrowed_axes(self.axes, other.axes)
+        limits["pole_piece"] = _narrowed_boxes(self.pole_piece, other.pole_piece)
+        for name in ("permissions", "procedures"):
+            limits[name] = _fewer(f"safety.{name}", getattr(self, name), getattr(other, name))
+        ours, theirs = self.required_calibrations, other.required_calibrations
+        limits["required_calibrations"] = tuple(sorted({*(ours or ()), *(theirs or ())})) or None
+        if self.expired_calibrations == "refuse" and other.expired_calibrations == "warn":
+            raise ConfigurationError(
+                "safety.expired_calibrations: warn is wider than the facility's refuse; leave it out"
+            )
+        limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
         return SafetyEnvelope(**limits)
 
     def _repr_html_(self) -> str:
         limits = {name: value for name, value in self if value is not None}
         none = "" if limits else "no limit is set"
         return cards.card("Safety envelope", none, cards.facts(limits))
+
+
+NUMBERS = tuple(name for name, field in SafetyEnvelope.model_fields.items() if field.annotation == float | None)
+"""The limits that are one number each."""
+
+
+def _narrowed(name: str, ours: float | None, theirs: float | None) -> float | None:
+    sign = -1.0 if name.rpartition(".")[2].startswith("min") else 1.0
+    if ours is not None and theirs is not None and sign * theirs > sign * ours:
+        raise ConfigurationError(
+            f"{name}: {theirs:g} is wider than the facility's {ours:g}; an experiment can only narrow it"
+        )
+    tightest = min((sign * value for value in (ours, theirs) if value is not None), default=inf)
+    return None if tightest == inf else sign * tightest
+
+
+def _narrowed_axes(
+    ours: dict[str, AxisLimit] | None, theirs: dict[str, AxisLimit] | None
+) -> dict[str, AxisLimit] | None:
+    if ours is None or theirs is None:
+        return ours or theirs
+    none = AxisLimit()
+    return {
+        axis: AxisLimit(**{
+            name: _narrowed(f"safety.axes.{axis}.{name}", getattr(ours.get(axis, none), name), value)
+            for name, value in theirs.get(axis, none)
+        })
+        for axis in ours | theirs
+    }  # fmt: skip
+
+
+def _narrowed_boxes(
+    ours: tuple[StageBox, ...] | None, theirs: tuple[StageBox, ...] | None
+) -> tuple[StageBox, ...] | None:
+    if ours is None or theirs is None:
+        return ours if theirs is None else theirs
+    for number, box in enumerate(theirs):
+        if not any(box.lies_in(outer) for outer in ours):
+            raise ConfigurationError(
+                f"safety.pole_piece.{number}: reaches out of every box of the facility's table; an experiment can only "
+                "narrow it"
+            )
+    return theirs
+
+
+def _fewer(name: str, ours: Iterable[str] | None, theirs: Iterable[str] | None) -> tuple[str, ...] | None:
+    if theirs is None:
+        return None if ours is None else tuple(ours)
+    if more := sorted(set(theirs) - set(ours or ())):
+        raise ConfigurationError(f"{name}: {', '.join(more)} is not permitted by the facility; leave it out")
+    return tuple(theirs)

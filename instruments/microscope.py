@@ -74,6 +74,19 @@ class Releasable(Protocol):
 
 
 @runtime_checkable
+class Linked(Protocol):
+    """An instrument at the other end of a connection that can break."""
+
+    def is_link_lost(self) -> bool:
+        """Whether the last call found nobody there, or got no answer."""
+        ...
+
+    def reconnect(self) -> None:
+        """Connect anew; nothing else is sent. Raises LinkLost."""
+        ...
+
+
+@runtime_checkable
 class HiddenTruth(Protocol):
     """A world that knows the answer; only `workflows.evaluation` may ask."""
 

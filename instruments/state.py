@@ -83,11 +83,16 @@ class MicroscopeState(Record):
 
     def axis_value(self, name: str) -> AxisValue | None:
         """What this axis was read back at; None where it is not known."""
-        if name in self.axes:
-            return self.axes[name].read_back
-        optics, stage = self.optics, self.stage
-        shift = {"beam_shift_x_nm": self.beam_shift_x_nm, "beam_shift_y_nm": self.beam_shift_y_nm}
-        for values in (shift, dict(stage), dict(optics), dict(optics.aberrations)):
-            if name in values:
-                return values[name]
-        return None
+        return self.all_axes().get(name)
+
+    def all_axes(self) -> dict[str, AxisValue | None]:
+        """Every axis that was read back, by name; None where the instrument cannot tell."""
+        unknown = {field.rpartition(".")[2] for field in self.undetermined}
+        values: dict[str, AxisValue | None] = {
+            "beam_shift_x_nm": self.beam_shift_x_nm,
+            "beam_shift_y_nm": self.beam_shift_y_nm,
+        }
+        for group, numbers in (("stage", self.stage), ("optics", self.optics), ("optics", self.optics.aberrations)):
+            values |= {name: None if group in unknown else value for name, value in numbers if name != "aberrations"}
+        values |= {name: None for name in values if name in unknown}
+        return values | {name: reading.read_back for name, reading in self.axes.items()}

@@ -274,7 +274,8 @@ def test_an_expired_calibration_warns_or_refuses_as_the_facility_sets() -> None:
     assert "'a' of field_of_view_nm expired at 2026-03-31T00:00+00:00; measure it again against gold" in warning
     with pytest.raises(CommandRefused, match="expired"):
         registry.check(later, "refuse")
-    assert registry.check(later, "refuse", ["camera_length_mm"]) == []
+    missing = registry.check(MARCH, "warn", ["camera_length_mm", "dose"])
+    assert missing == ["dose has no calibration; measure it and enter it"]
     with pytest.raises(CommandRefused, match="probe_current_pa has no calibration"):
         registry.check(MARCH, "refuse", ["probe_current_pa"])
 

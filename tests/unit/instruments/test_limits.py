@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from instruments import ConfigurationError, SafetyEnvelope
+from instruments.limits import NUMBERS
 
-NAMES = sorted(SafetyEnvelope.model_fields)
+NAMES = sorted(NUMBERS)
 MINIMA = [name for name in NAMES if name.startswith("min_")]
 
 

@@ -1,0 +1,174 @@
+"""Whether what a command sets lies in the envelope: bounds, steps, rates, the pole-piece table, permissions.
+
+Pure functions of the command and of where the axes may stand; neighbour: `guards` keeps that and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from instruments.axes import STAGE_AXES, known_axis, permission_for, unit_of
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, AxisValue, Command
+from instruments.errors import CommandRefused
+from instruments.limits import AxisLimit, SafetyEnvelope
+
+T = TypeVar("T", bound=Command)
+Places = Mapping[str, Sequence[float]]
+"""Axis -> every value at which it may stand: what was read back, what was sent, both where an answer was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """How the envelope calls an axis, and the fields that bound it; with `sign` -1 it is counted the other way."""
+
+    words: str
+    low: str | None
+    high: str | None
+    is_symmetric: bool = False
+    sign: float = 1.0
+
+
+_NAMED: Final[Mapping[str, _Bounds]] = {
+    "x_nm": _Bounds("stage x", "min_stage_x_nm", "max_stage_x_nm"),
+    "y_nm": _Bounds("stage y", "min_stage_y_nm", "max_stage_y_nm"),
+    "z_nm": _Bounds("stage z", "min_stage_z_nm", "max_stage_z_nm"),
+    "alpha_deg": _Bounds("stage alpha", None, "max_stage_tilt_deg", is_symmetric=True),
+    "beta_deg": _Bounds("stage beta", None, "max_stage_tilt_deg", is_symmetric=True),
+    "beam_shift_x_nm": _Bounds("beam shift x", None, "max_beam_shift_nm", is_symmetric=True),
+    "beam_shift_y_nm": _Bounds("beam shift y", None, "max_beam_shift_nm", is_symmetric=True),
+    "defocus_nm": _Bounds("defocus", "min_defocus_nm", "max_defocus_nm"),
+    "c10_nm": _Bounds("defocus", "min_defocus_nm", "max_defocus_nm", sign=-1.0),
+    "probe_current_pa": _Bounds("probe current", None, "max_current_pa"),
+    "beam_energy_ev": _Bounds("beam energy", None, "max_beam_energy_ev"),
+}
+
+
+def sound(command: T) -> T:
+    """The command, validated once more: one put together past its model may hold anything. Raises CommandRefused."""
+    try:
+        again = type(command).model_validate(command.model_dump(warnings=False))
+    except (ValidationError, TypeError) as error:
+        raise CommandRefused(f"{command.kind} is no valid command: {error}") from error
+    if isinstance(again, AcquireFrame) and min(again.scan.shape_px) < 1:
+        rows, columns = again.scan.shape_px
+        raise CommandRefused(f"scan shape {rows} x {columns} px has no pixels; give at least 1 x 1")
+    return again
+
+
+def within(name: str, value: float, low: float | None, high: float | None, unit: str) -> None:
+    """Raise CommandRefused unless low <= value <= high; None: no bound."""
+    if low is not None and not value >= low:
+        raise CommandRefused(f"{name} {value:.6g} {unit} is below the limit {low:.6g} {unit}; narrow the search space")
+    if high is not None and not value <= high:
+        raise CommandRefused(f"{name} {value:.6g} {unit} is above the limit {high:.6g} {unit}; narrow the search space")
+
+
+def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> None:
+    """Raise CommandRefused for a value outside the envelope, whichever device's axis it is, or not a finite number."""
+    for name, value in values.items():
+        if not isinstance(value, str) and not isfinite(value):
+            raise CommandRefused(f"{name} is {value}: only finite numbers are sent; give one")
+        bounds = _NAMED.get(name.rpartition(".")[2])
+        if isinstance(value, str):
+            if bounds is not None or _limit(name, envelope) is not None:
+                raise CommandRefused(f"{name} takes a number, not {value!r}: the envelope limits it")
+            continue
+        if bounds is not None:
+            high = _number(envelope, bounds.high)
+            low = _number(envelope, bounds.low)
+            if bounds.is_symmetric and high is not None:
+                low = -high
+            within(bounds.words, bounds.sign * value, low, high, unit_of(name) or "")
+        limit = _limit(name, envelope)
+        if limit is not None:
+            within(name, value, limit.minimum, limit.maximum, unit_of(name) or "")
+
+
+def check_steps(
+    values: Mapping[str, AxisValue], places: Places, since_s: Mapping[str, float], envelope: SafetyEnvelope
+) -> None:
+    """Raise CommandRefused for a move that is too long or too fast from anywhere the axis may stand.
+
+    `since_s` is the instrument time since each axis was last moved; an axis that was not has none.
+    """
+    for name, value in values.items():
+        limit = _limit(name, envelope)
+        if limit is None or isinstance(value, str) or (limit.max_step is None and limit.max_rate_per_s is None):
+            continue
+        if not places.get(name):
+            raise CommandRefused(
+                f"where {name} stands is not known, so neither is the length of its move; have it read back"
+            )
+        unit = unit_of(name) or ""
+        step = max(abs(value - place) for place in places[name])
+        within(f"step of {name}", step, None, limit.max_step, unit)
+        if limit.max_rate_per_s is not None and name in since_s and step > limit.max_rate_per_s * since_s[name]:
+            wait_s = step / limit.max_rate_per_s - since_s[name]
+            raise CommandRefused(
+                f"{name} would move {step:.6g} {unit} {since_s[name]:.3g} s after its last move, faster than "
+                f"{limit.max_rate_per_s:.6g} {unit}/s; wait {wait_s:.3g} s, or take a shorter step"
+            )
+
+
+def check_pole_piece(values: Mapping[str, AxisValue], places: Places, envelope: SafetyEnvelope) -> None:
+    """Raise CommandRefused unless the stage stays in one box of the table, however its axes get there.
+
+    Axes move at their own speeds and in any order, so the box must hold every combination of where they may stand and
+    where they go.
+    """
+    if envelope.pole_piece is None or not any(name in values for name in STAGE_AXES):
+        return
+    reach: dict[str, tuple[float, float]] = {}
+    for name in STAGE_AXES:
+        stands = list(places.get(name, ()))
+        if not stands:
+            raise CommandRefused(f"where {name} stands is not known, so the stage does not move; have it read back")
+        goes = values.get(name, stands[-1])
+        if isinstance(goes, str):
+            raise CommandRefused(f"{name} takes a number, not {goes!r}")
+        reach[name] = min(*stands, goes), max(*stands, goes)
+    for box in envelope.pole_piece:
+        if all(low <= reach[name][0] and reach[name][1] <= high for name, (low, high) in box.bounds().items()):
+            return
+    way = ", ".join(f"{name} {low:.6g} to {high:.6g}" for name, (low, high) in reach.items())
+    raise CommandRefused(
+        f"the stage would pass {way}: no box of the pole-piece table holds that; go to the middle first, then tilt"
+    )
+
+
+def check_permissions(values: Mapping[str, AxisValue], capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
+    """Raise CommandRefused for what nobody may set unless the facility permits it."""
+    permitted = envelope.permissions or ()
+    for name in values:
+        axis = capabilities.axis(name)
+        needed = permission_for(name)
+        if needed is None and (axis is None or not axis.interlocked):
+            continue
+        if name not in permitted and needed not in permitted:
+            raise CommandRefused(
+                f"{name} may not be set: permission {needed or name!r} is not in the facility's envelope; do it by hand"
+            )
+
+
+def moves_the_beam(values: Mapping[str, AxisValue], capabilities: Capabilities) -> bool:
+    """Whether setting these could carry an open beam over the specimen: anything but holder and detectors."""
+    for name in values:
+        axis, known = capabilities.axis(name), known_axis(name)
+        frames = {axis.frame if axis else "stage", known.frame if known else "holder"}
+        if not frames <= {"holder", "detector"}:
+            return True
+    return False
+
+
+def _limit(name: str, envelope: SafetyEnvelope) -> AxisLimit | None:
+    return envelope.axes.get(name) if envelope.axes is not None else None
+
+
+def _number(envelope: SafetyEnvelope, field: str | None) -> float | None:
+    return None if field is None else getattr(envelope, field)

@@ -1,0 +1,112 @@
+"""What an exposure costs at most, and whether the envelope allows that: length, electrons, dose of every cell.
+
+Neighbours: `guards` asks, `dose_ledger` keeps the books.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instruments.capabilities import Capabilities, Procedure
+from instruments.commands import AcquireFrame
+from instruments.dose_ledger import MAX_PLACE_NM, MAX_SIDE_NM, MIN_SIDE_NM, DoseLedger, first_pixel_nm, footprint, spot
+from instruments.envelope_checks import within
+from instruments.errors import CommandRefused
+from instruments.limits import SafetyEnvelope
+from instruments.state import MicroscopeState
+from instruments.units import ANGSTROM2_PER_NM2, electrons
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles."""
+
+    electrons: float
+    settling_electrons: float
+
+
+def worst_charge(command: AcquireFrame, capabilities: Capabilities) -> Charge:
+    """The most electrons `command` can put on the specimen: flyback, settling and current uncertainty included."""
+    if not capabilities.has_beam:
+        return Charge(0.0, 0.0)
+    current_pa = command.optics.probe_current_pa * (1 + capabilities.current_uncertainty_fraction)
+    count = command.subframe_count
+    on_s = command.scan.duration_s(count) if capabilities.flyback_exposes else command.scan.beam_on_s(count)
+    settling = electrons(current_pa, capabilities.blanker_settle_s)
+    on_first_pixel = 0.0 if command.scan.at_once else settling
+    return Charge(electrons(current_pa, on_s) + settling, on_first_pixel)
+
+
+def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
+    """Raise CommandRefused for a mode there is not, a field too large for the ledger, an exposure too long."""
+    mode = capabilities.mode(command.mode)
+    if mode is None:
+        known = ", ".join(mode.name for mode in capabilities.modes)
+        raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {known}")
+    scan = command.scan
+    if mode.is_at_once != scan.at_once:
+        right = "true" if mode.is_at_once else "false"
+        raise CommandRefused(f"mode {mode.name!r} is of kind {mode.kind}: scan.at_once must be {right}")
+    longest_nm = max(scan.field_of_view_nm, scan.height_nm, scan.illuminated_nm or 0.0)
+    within("longest side of a scan for the dose ledger", longest_nm, None, MAX_SIDE_NM, "nm")
+    within(
+        "shortest side of a scan for the dose ledger",
+        min(scan.field_of_view_nm, scan.height_nm),
+        MIN_SIDE_NM,
+        None,
+        "nm",
+    )
+    for axis, place_nm in (
+        ("x", command.stage.x_nm + scan.beam_shift_x_nm), ("y", command.stage.y_nm + scan.beam_shift_y_nm)
+    ):  # fmt: skip
+        within(f"{axis} of a scan for the dose ledger", place_nm, -MAX_PLACE_NM, MAX_PLACE_NM, "nm")
+    exposure_s = scan.duration_s(command.subframe_count)
+    _check_can_stop(exposure_s, capabilities, envelope)
+    within("exposure", exposure_s, None, envelope.max_exposure_s, "s")
+
+
+def _check_can_stop(exposure_s: float, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
+    """A stop must darken the specimen in time, also where it can only wait for the end of the exposure."""
+    allowed_s = envelope.max_stop_latency_s
+    if not capabilities.can_interrupt:
+        cap_s = capabilities.stop_latency_s if allowed_s is None else allowed_s
+        within("exposure of an instrument that cannot interrupt", exposure_s, None, cap_s, "s")
+    else:
+        within("stop latency of the instrument", capabilities.stop_latency_s, None, allowed_s, "s")
+
+
+def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelope: SafetyEnvelope) -> None:
+    """Raise CommandRefused for more electrons than are left, or too many on any 1 nm2 cell."""
+    total = ledger.electrons + charge.electrons
+    within("electrons after this frame", total, None, envelope.max_electrons, "electrons")
+    if envelope.max_dose_e_per_a2 is None:
+        return
+    marks = footprint(command.stage, command.scan)
+    flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)
+    peak = ledger.peak_after(marks, flux)
+    settling = charge.settling_electrons / ANGSTROM2_PER_NM2
+    if settling:
+        peak = max(peak, ledger.peak_after(spot(*first_pixel_nm(command.stage, command.scan)), flux + settling))
+    within("dose of a 1 nm2 cell after this frame", peak, None, envelope.max_dose_e_per_a2, "e/A2")
+
+
+def procedure_electrons(
+    procedure: Procedure,
+    state: MicroscopeState,
+    ledger: DoseLedger,
+    capabilities: Capabilities,
+    envelope: SafetyEnvelope,
+) -> float:
+    """What a procedure may burn into the spot the beam stands on. Raises CommandRefused where that is too much."""
+    if not procedure.exposes or not capabilities.has_beam:
+        return 0.0
+    _check_can_stop(procedure.duration_s, capabilities, envelope)
+    within(f"procedure {procedure.name}", procedure.duration_s, None, envelope.max_exposure_s, "s")
+    current_pa = max(state.optics.probe_current_pa, state.measured_current_pa or 0.0)
+    burnt = electrons(current_pa * (1 + capabilities.current_uncertainty_fraction), procedure.duration_s)
+    total = ledger.electrons + burnt
+    within("electrons after this procedure", total, None, envelope.max_electrons, "electrons")
+    here = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
+    peak = ledger.peak_after(here, burnt / ANGSTROM2_PER_NM2)
+    within("dose of a 1 nm2 cell after this procedure", peak, None, envelope.max_dose_e_per_a2, "e/A2")
+    return burnt
