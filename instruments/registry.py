@@ -14,6 +14,11 @@ GROUP = "stempilot.instruments"
 _BUILT_IN = {
     "simulated": "simulation.microscope:open_simulated",
     "replay": "instruments.adapters.replay:open_replay",
+    "ophyd": "instruments.adapters.ophyd:open_ophyd",
+    "temscript": "instruments.adapters.temscript:open_temscript",
+    "worker": "instruments.adapters.worker:open_worker",
+    "nion": "instruments.adapters.nion:open_nion",
+    "micromanager": "instruments.adapters.micromanager:open_micromanager",
 }
 
 
