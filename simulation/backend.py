@@ -5,7 +5,9 @@ numpy (scipy's FFT), torch (CPU and CUDA) and CuPy. FFTs here are deterministic 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +88,11 @@ class Backend:
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """The array back in host memory."""
         return self._to_numpy(array)
+
+    def release_memory(self) -> None:
+        """Hand back to the system what was freed between arrays that are kept; the allocator would hold it."""
+        if self.name in ("numpy", "torch-cpu"):
+            _trim_heap()
 
     def batch_count(self, bytes_each: int) -> int:
         """How many items of that size to treat at once, at least one."""
@@ -202,6 +209,16 @@ def _import(name: str, remedy: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise DeviceUnavailable(f"{name} cannot be imported ({error}); {remedy}, or choose another device") from error
+
+
+def _trim_heap() -> None:
+    """glibc keeps what lies between living arrays: as much again as is used, when slices of a potential are made."""
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:  # another C library, which has no such call
+        return
 
 
 def _host_memory_bytes() -> int:

@@ -65,6 +65,7 @@ def transmissions(
     functions = on.empty_waves((count, *grid.shape_px))
     for index, spectrum in enumerate(steps(spectra, "slices of the potential", count)):
         functions[index] = on.ifft2(spectrum * aperture)
+        on.release_memory()
     return Transmissions(functions, order, slices.thickness_angstrom, grid)
 
 

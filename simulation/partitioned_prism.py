@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial import KDTree
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
@@ -136,10 +137,9 @@ def parent_beams(vectors: NDArray[np.int64], interpolation: int) -> NDArray[np.i
     for index in edge[np.argsort(np.arctan2(*vectors[edge].T), kind="stable")].tolist():
         if not chosen or np.hypot(*(vectors[chosen] - vectors[index]).T).min() >= interpolation:
             chosen.append(index)
-    for index in np.flatnonzero((vectors % interpolation == 0).all(axis=1)).tolist():
-        if np.hypot(*(vectors[chosen] - vectors[index]).T).min() >= _CROWDED * interpolation:
-            chosen.append(index)
-    return np.sort(np.array(chosen, dtype=np.int64))
+    lattice = np.flatnonzero((vectors % interpolation == 0).all(axis=1))  # never crowded among themselves
+    to_edge, _ = KDTree(vectors[chosen]).query(vectors[lattice])
+    return np.sort(np.concatenate([np.array(chosen, np.int64), lattice[to_edge >= _CROWDED * interpolation]]))
 
 
 def interpolation_weights(vectors: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -68,6 +68,7 @@ def tail_maps(
             if sees_incident[channel]:
                 strength[channel] = strength[channel] + _squared(on, on.ifft2(scattered * mixed[channel]))
         arriving = scattered if isinstance(arriving, float) else arriving + scattered
+        on.release_memory()
     if itinerary:
         power = on.ifft2(power + 0j)
         for channel, mix in enumerate(mixed):

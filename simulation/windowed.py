@@ -31,30 +31,42 @@ from simulation.method_choice import fits
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.probe import probe_spectrum
 from simulation.progress import batches
-from simulation.wave_grid import WaveGrid
+from simulation.wave_grid import WaveGrid, fft_friendly
+from simulation.window_cuts import multiply_by_windows
 from simulation.window_tails import tail_maps
 
 _SAME_OFFSET_DECIMALS = 6
 _ARRAYS_PER_WAVE = 4
 _SHARE_INSIDE = 0.94
+_SAMPLES_PER_WAVE = 4
+"""Of the shortest wave in the aperture: how finely the probe's width is looked at."""
 _PLACES_PER_PIXEL = 8
 """Along each axis: how finely the vacuum's windows follow the probe between pixels."""
 
 
 def smallest_side_nm(optics: Optics, grid: WaveGrid, depth_angstrom: float) -> float:
     """Side of the square that holds most of the probe at the entrance and at the exit of the specimen."""
-    spectrum = probe_spectrum(optics, grid)
+    beams = _beams_of(probe_spectrum(optics, grid), grid)
     through = Propagator(optics, grid, depth_angstrom, backend("numpy"))
+    rows, columns = (
+        np.rint(k * extent).astype(int) for k, extent in zip((beams.ky, beams.kx), grid.extent_angstrom, strict=True)
+    )
+    counts = [
+        min(whole, fft_friendly(_SAMPLES_PER_WAVE * len(own)))
+        for whole, own in zip(grid.shape_px, (rows, columns), strict=True)
+    ]
     side = 0.0
     for share in (0.0, 1.0):
-        wave = np.fft.ifft2(spectrum * np.exp(1j * share * through.phase_y) * np.exp(1j * share * through.phase_x))
-        power = np.abs(wave) ** 2
-        for axis, sampling in enumerate(grid.sampling_angstrom):
+        phases = np.exp(1j * share * through.phase_y[rows]) * np.exp(1j * share * through.phase_x[:, columns])
+        spectrum = np.zeros(counts, dtype=np.complex128)
+        spectrum[np.ix_(rows, columns)] = beams.amplitudes * phases
+        power = np.abs(np.fft.ifft2(spectrum)) ** 2
+        for axis, extent in enumerate(grid.extent_angstrom):
             along = power.sum(axis=1 - axis)
-            steps = np.abs(np.fft.fftfreq(len(along), 1 / len(along)))
-            order = np.argsort(steps, kind="stable")
-            inside = np.cumsum(along[order]) / along.sum()
-            side = max(side, 2 * steps[order][np.searchsorted(inside, _SHARE_INSIDE)] * sampling / 10)
+            steps = np.abs(np.fft.fftfreq(len(along), 1 / len(along))).astype(int)
+            inside = np.cumsum(np.bincount(steps, along)) / along.sum()
+            sides_px = 1.0 + 2.0 * np.arange(len(inside))
+            side = max(side, float(np.interp(_SHARE_INSIDE, inside, sides_px)) * extent / len(along) / 10)
     return side
 
 
@@ -69,14 +81,17 @@ class _Beams:
 
 @dataclass(frozen=True, slots=True)
 class _Exposure:
-    """What all probes of one optics and set of detectors share. `tails`: added for what windows leave out."""
+    """What all probes of one optics and set of detectors share. `tails`: added for what windows leave out.
+
+    `columns` of the diffraction grid lie beyond every detector and are not computed.
+    """
 
     key: tuple[Optics, tuple[tuple[str, Detector], ...]]
     beams: _Beams
     shapes: dict[str, tuple[int, ...]]
     in_vacuum: NDArray[np.float64]
     folded: Array
-    columns: Array
+    columns: slice
     tails: NDArray[Any]
 
 
@@ -147,25 +162,13 @@ class WindowedSource:
             tails = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
             beams = _beams_of(spectrum, self.grid)
             self._known = _Exposure(key, beams, shapes, in_vacuum, *self._folded(masks), tails)
+            self._on.release_memory()
         return self._known
 
     def _tails(self, exposure: _Exposure, corners: NDArray[np.int64]) -> NDArray[np.float64]:
         """(points, channels)."""
         centres = np.mod(corners + np.array(self.shape_px) // 2, self.grid.shape_px)
         return exposure.tails[:, centres[:, 0], centres[:, 1]].T.astype(np.float64)
-
-    def _window_of(self, function: Array, row: int, column: int) -> Array:
-        """The window of a periodic function from a corner: a view, or a copy where it crosses the cell's edge."""
-        (height, width), (rows, columns) = self.shape_px, self.grid.shape_px
-        if row + height <= rows and column + width <= columns:
-            return function[row : row + height, column : column + width]
-        xp = self._on.xp
-        band = function[row : row + height]
-        if row + height > rows:
-            band = xp.concat([band, function[: row + height - rows]], axis=0)
-        if column + width <= columns:
-            return band[:, column : column + width]
-        return xp.concat([band[:, column:], band[:, : column + width - columns]], axis=1)
 
     def _incident(self, optics: Optics, whole: Propagator) -> NDArray[np.complex128]:
         """The probe centred on the origin, in Fourier space of the whole grid, where it meets the first atoms."""
@@ -194,8 +197,8 @@ class WindowedSource:
             shapes[name] = detector_shape(detector)
         return np.concatenate(found), shapes
 
-    def _folded(self, masks: NDArray[Any]) -> tuple[Array, Array]:
-        """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it they need."""
+    def _folded(self, masks: NDArray[Any]) -> tuple[Array, slice]:
+        """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it left out of them."""
         rows, columns = self.shape_px
         row_lags, column_lags = (np.fft.fftfreq(2 * n, 1 / (2 * n)).astype(int) for n in (rows, columns))
         row_place, column_place = row_lags % self.grid.shape_px[0], column_lags % self.grid.shape_px[1]
@@ -206,9 +209,10 @@ class WindowedSource:
         folded = np.fft.fft2(cut).real / (4.0 * rows * columns * np.prod(self.grid.shape_px))
         kx = np.fft.fftfreq(2 * columns, self.grid.sampling_angstrom[1])
         margin = 1 / (columns * self.grid.sampling_angstrom[1])
-        kept = np.flatnonzero(np.abs(kx) <= self.grid.cutoff_per_angstrom + margin)
-        flat = folded[:, :, kept].reshape(len(masks), -1).T
-        return self._on.asarray(flat.astype(self._on.real_type)), self._on.asarray(kept)
+        beyond = np.flatnonzero(np.abs(kx) > self.grid.cutoff_per_angstrom + margin)
+        flat = np.delete(folded, beyond, axis=2).reshape(len(masks), -1).T
+        left_out = slice(int(beyond[0]), int(beyond[-1]) + 1) if len(beyond) else slice(0, 0)
+        return self._on.asarray(flat.astype(self._on.real_type)), left_out
 
     def _places(
         self, points_angstrom: NDArray[np.float64]
@@ -246,7 +250,7 @@ class WindowedSource:
         corners: NDArray[np.int64] | None,
         propagator: Propagator,
         folded: Array,
-        columns: Array,
+        columns: slice,
     ) -> NDArray[np.float64]:
         """(waves, channels); without corners in vacuum. `waves` is overwritten."""
         on, (height, width) = self._on, self.shape_px
@@ -254,10 +258,10 @@ class WindowedSource:
             if number:
                 waves = on.ifft2(on.fft2(waves) * propagator.through(crossed))
             if corners is not None:
-                function = self._specimen.functions[index]
-                for i, (row, column) in enumerate(corners.tolist()):
-                    waves[i] *= self._window_of(function, row, column)
-        half = on.xp.take(on.fft(waves, 2 * width, -1), columns, axis=2)
+                multiply_by_windows(waves, self._specimen.functions[index], corners, on)
+        half = on.fft(waves, 2 * width, -1)
+        if columns.start < columns.stop:
+            half = on.xp.concat([half[:, :, : columns.start], half[:, :, columns.stop :]], axis=2)
         spectra = on.fft(half, 2 * height, -2)
         intensity = on.xp.real(spectra) ** 2 + on.xp.imag(spectra) ** 2
         flat = on.xp.reshape(intensity, (intensity.shape[0], -1))
