@@ -142,15 +142,15 @@ def draw_images(case: Case, images: dict[str, NDArray[np.float64]], rows: list[d
     axes = figure.subplots(2, len(case.drawn))
     reference = images["multislice"]
     low, high = float(reference.min()), float(reference.max())
-    extent = (0.0, case.scan.width_nm, case.scan.height_nm, 0.0)
+    extent = (0.0, case.scan.width_nm, 0.0, case.scan.height_nm)
     errors = {row["method"]: row["haadf_over_std"] for row in rows}
     for column, label in enumerate(case.drawn):
-        axes[0, column].imshow(images[label], cmap="gray", vmin=low, vmax=high, extent=extent)
+        axes[0, column].imshow(images[label], cmap="gray", vmin=low, vmax=high, extent=extent, origin="lower")
         axes[0, column].set_title(label.replace("_", " "), fontsize=8.5)
         scale_bar(axes[0, column], case.scan.width_nm)
         difference = (images[label] - reference) / reference.std()
         reach = float(np.abs(difference).max()) or 1.0
-        axes[1, column].imshow(difference, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=extent)
+        axes[1, column].imshow(difference, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=extent, origin="lower")
         said = "the reference" if column == 0 else f"rms {errors[label]:.2g}, red or blue: {reach:.2g}"
         axes[1, column].set_title(said, fontsize=8)
         scale_bar(axes[1, column], case.scan.width_nm, dark=True)

@@ -69,6 +69,9 @@ def displacements_of(text: str) -> float | dict[str, float]:
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
     """Settings without an option of their own: `placement=bilinear`, `grid_shape_px=[512, 512]`."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise SpecError(f"--set {pair}: write KEY=VALUE, such as precision=double")
     found = overrides_of(pairs)
     for name, value in found.items():
         if name in _WORDS and isinstance(value, str):

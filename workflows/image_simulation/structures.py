@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
@@ -91,7 +92,7 @@ def _note_close_atoms(unit: Any, notes: list[str]) -> None:
 def _unit(name: str) -> tuple[Any, str]:
     """Atoms of a file, or of a layer or crystal by its name."""
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         raise SpecError(f"{name} is a folder; give a structure file in it")
     if path.is_file():
         return read_structure(path), f"file {path.name}"
@@ -99,8 +100,11 @@ def _unit(name: str) -> tuple[Any, str]:
         return monolayer(name), f"layer {name}: {LAYERS[name].source}"
     if name in CRYSTALS:
         return crystal(name), f"crystal {name}: {CRYSTALS[name].source}"
+    known = {each.lower(): each for each in (*LAYERS, *CRYSTALS)}
+    close = get_close_matches(name.lower(), known, n=1)
+    meant = f"did you mean {known[close[0]]}? Known" if close else "known"
     raise SpecError(
-        f"{name}: there is no such file, and no structure of this name; known are the layers"
+        f"{name or 'an empty name'}: there is no such file, and no structure of this name; {meant} are the layers"
         f" {', '.join(sorted(LAYERS))} and the crystals {', '.join(sorted(CRYSTALS))}"
     )
 

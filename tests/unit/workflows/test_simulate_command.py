@@ -177,6 +177,9 @@ def test_every_device_is_in_the_help() -> None:
     ("arguments", "message"),
     [
         (("nothing", "--optics", OPTICS), "nothing: there is no such file, and no structure of this name"),
+        (("mos2", "--optics", OPTICS), "no structure of this name; did you mean MoS2?"),
+        (("", "--optics", OPTICS), "an empty name: there is no such file"),
+        (("SrTiO3", "--optics", OPTICS, "--set", "double"), "--set double: write KEY=VALUE, such as precision=double"),
         (("SrTiO3",), "--optics is missing"),
         (("SrTiO3", "--optics", "beam_energy_ev=-3,angle=1"), "semi_convergence_angle_mrad: missing; add it"),
         (("SrTiO3", "--optics", "nofile.yaml"), "nofile.yaml: cannot be read"),
