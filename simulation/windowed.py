@@ -162,6 +162,7 @@ class WindowedSource:
             tails = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
             beams = _beams_of(spectrum, self.grid)
             self._known = _Exposure(key, beams, shapes, in_vacuum, *self._folded(masks), tails)
+            self._on.release_memory()
         return self._known
 
     def _tails(self, exposure: _Exposure, corners: NDArray[np.int64]) -> NDArray[np.float64]:
