@@ -47,7 +47,7 @@ class UnsendableError(Exception):
 def send(connection: Connection, message: Any) -> None:
     """Send one message. Raises UnsendableError, OSError."""
     arrays: list[np.ndarray] = []
-    packed = _pack(message, arrays)
+    packed = pack(message, arrays)
     layout = [[array.dtype.str, list(array.shape)] for array in arrays]
     connection.send_bytes(json.dumps([packed, layout], separators=(",", ":")).encode())
     for array in arrays:
@@ -66,7 +66,7 @@ def receive(connection: Connection) -> Any:
         if array.nbytes:
             _fill(array, connection)
     try:
-        return _unpack(packed, arrays)
+        return unpack(packed, arrays)
     except (ValidationError, ValueError, TypeError, KeyError, IndexError) as error:
         raise WireError(f"no message of protocol {PROTOCOL}: {error}") from error
 
@@ -94,20 +94,21 @@ def _checked(layout: list[Any]) -> list[Any]:
     return layout
 
 
-def _pack(value: Any, arrays: list[np.ndarray]) -> Any:
+def pack(value: Any, arrays: list[np.ndarray]) -> Any:
+    """A value as JSON; its arrays are added to `arrays`, and JSON has their numbers. Raises UnsendableError."""
     match value:
         case np.ndarray() | np.generic():
             return _pack_array(value, arrays)
         case None | bool() | int() | float() | str():
             return value
         case list():
-            return [_pack(item, arrays) for item in cast("list[Any]", value)]
+            return [pack(item, arrays) for item in cast("list[Any]", value)]
         case tuple():
-            return {"$": "tuple", "items": [_pack(item, arrays) for item in cast("tuple[Any, ...]", value)]}
+            return {"$": "tuple", "items": [pack(item, arrays) for item in cast("tuple[Any, ...]", value)]}
         case dict():
             return _pack_mapping(cast("dict[Any, Any]", value), arrays)
         case Frame():
-            return {"$": "frame", "fields": [_pack(getattr(value, name), arrays) for name in _FRAME_FIELDS]}
+            return {"$": "frame", "fields": [pack(getattr(value, name), arrays) for name in _FRAME_FIELDS]}
         case Record() if type(value).__name__ in _RECORDS:
             return {"$": "record", "name": type(value).__name__, "fields": value.model_dump(mode="json")}
         case _:
@@ -126,19 +127,20 @@ def _pack_array(value: np.ndarray | np.generic, arrays: list[np.ndarray]) -> dic
 
 def _pack_mapping(value: dict[Any, Any], arrays: list[np.ndarray]) -> dict[str, Any]:
     if all(isinstance(key, str) for key in value) and "$" not in value:
-        return {key: _pack(item, arrays) for key, item in value.items()}
-    return {"$": "mapping", "items": [[_pack(key, arrays), _pack(item, arrays)] for key, item in value.items()]}
+        return {key: pack(item, arrays) for key, item in value.items()}
+    return {"$": "mapping", "items": [[pack(key, arrays), pack(item, arrays)] for key, item in value.items()]}
 
 
-def _unpack(packed: Any, arrays: list[np.ndarray]) -> Any:
+def unpack(packed: Any, arrays: list[np.ndarray]) -> Any:
+    """The value that was packed. Raises ValidationError, ValueError, TypeError, KeyError, IndexError, WireError."""
     if isinstance(packed, list):
-        return [_unpack(item, arrays) for item in cast("list[Any]", packed)]
+        return [unpack(item, arrays) for item in cast("list[Any]", packed)]
     if not isinstance(packed, dict):
         return packed
     document = cast("dict[str, Any]", packed)
     if "$" in document:
         return _unpack_tagged(document, arrays)
-    return {key: _unpack(item, arrays) for key, item in document.items()}
+    return {key: unpack(item, arrays) for key, item in document.items()}
 
 
 def _unpack_tagged(document: dict[str, Any], arrays: list[np.ndarray]) -> Any:
@@ -148,13 +150,13 @@ def _unpack_tagged(document: dict[str, Any], arrays: list[np.ndarray]) -> Any:
         case "scalar":
             return arrays[document["index"]][()]
         case "tuple":
-            return tuple(_unpack(item, arrays) for item in document["items"])
+            return tuple(unpack(item, arrays) for item in document["items"])
         case "mapping":
-            return {_unpack(key, arrays): _unpack(item, arrays) for key, item in document["items"]}
+            return {unpack(key, arrays): unpack(item, arrays) for key, item in document["items"]}
         case "record":
             return _RECORDS[document["name"]].model_validate(document["fields"])
         case "frame":
-            values = [_unpack(item, arrays) for item in document["fields"]]
+            values = [unpack(item, arrays) for item in document["fields"]]
             return Frame(**dict(zip(_FRAME_FIELDS, values, strict=True)))
         case kind:
             raise WireError(f"no message of protocol {PROTOCOL}: a value of kind {kind!r}")

@@ -1,0 +1,1 @@
+"""What workers run in other Pythons, one file for each library; nothing here imports stempilot, and it imports none."""

@@ -1,0 +1,131 @@
+"""A light microscope under Micro-Manager's core as the device of a worker.
+
+Runs in the Python in which pymmcore-plus is installed; loads nothing of stempilot. Positions are in um, as the core
+has them. Neighbour: `instruments.adapters.micromanager` is the other end.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+
+class CommandRefused(Exception):
+    """Nothing moved."""
+
+
+class AcquisitionFailed(Exception):
+    """Stopped between two images."""
+
+
+class ConfigurationError(Exception):
+    """What is wanted is not there."""
+
+
+def open_device(file: str, properties: dict[str, dict[str, str]], timeout_ms: int) -> MicroManagerDevice:
+    """The microscope of that configuration file (Micro-Manager's demonstration where it is empty), shutter closed."""
+    try:
+        from pymmcore_plus import CMMCorePlus  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigurationError(f"{error}; install pymmcore-plus there") from error
+    core = CMMCorePlus()
+    if file:
+        core.loadSystemConfiguration(file)
+    else:
+        core.loadSystemConfiguration()  # needs mm-test-adapters, or an installed Micro-Manager
+    core.setTimeoutMs(timeout_ms)
+    for label, values in properties.items():
+        for name, value in values.items():
+            core.setProperty(label, name, value)
+    return MicroManagerDevice(core)
+
+
+class MicroManagerDevice:
+    """One camera, an XY stage, a focus drive, a shutter: those the core calls its own."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+        self._stopped = threading.Event()
+        core.setAutoShutter(False)
+        self.shutter(False)
+
+    def describe(self) -> dict[str, Any]:
+        """Which devices there are, the size of the camera's images, versions."""
+        core = self._core
+        return {
+            "camera": core.getCameraDevice(),
+            "stage": core.getXYStageDevice(),
+            "focus": core.getFocusDevice(),
+            "shutter": core.getShutterDevice(),
+            "shape_px": [core.getImageHeight(), core.getImageWidth()],
+            "bytes_per_pixel": core.getBytesPerPixel(),
+            "versions": [core.getVersionInfo(), core.getAPIVersionInfo()],
+        }
+
+    def read(self) -> dict[str, float | None]:
+        """Positions in um, None for a device there is none of; whether the shutter is open."""
+        core = self._core
+        has_stage = bool(core.getXYStageDevice())
+        return {
+            "x_um": core.getXPosition() if has_stage else None,
+            "y_um": core.getYPosition() if has_stage else None,
+            "z_um": core.getPosition() if core.getFocusDevice() else None,
+            "shutter_open": float(core.getShutterOpen()) if core.getShutterDevice() else None,
+            "pixel_size_um": core.getPixelSizeUm(),
+        }
+
+    def move(self, x_um: float | None, y_um: float | None, z_um: float | None) -> dict[str, float | None]:
+        """Move what is given, and wait until it is there; what is read then."""
+        core = self._core
+        if x_um is not None or y_um is not None:
+            now_x_um, now_y_um = core.getXPosition(), core.getYPosition()
+            core.setXYPosition(now_x_um if x_um is None else x_um, now_y_um if y_um is None else y_um)
+            core.waitForDevice(core.getXYStageDevice())
+        if z_um is not None:
+            core.setPosition(z_um)
+            core.waitForDevice(core.getFocusDevice())
+        return self.read()
+
+    def shutter(self, is_open: bool) -> bool:
+        """Open or close the shutter, where there is one; what was read back."""
+        core = self._core
+        if is_open and self._stopped.is_set():
+            raise CommandRefused("stopped: the shutter stays closed until it is released")
+        if not core.getShutterDevice():
+            return True
+        core.setShutterOpen(is_open)
+        if core.getShutterOpen() != is_open:
+            raise RuntimeError("the shutter did not {}".format("open" if is_open else "close"))
+        return is_open
+
+    def snap(self, exposure_ms: float, region: list[int], count: int, is_lit: bool) -> dict[str, Any]:
+        """So many images of a region (x, y, width, height in px), the shutter open meanwhile if `is_lit`."""
+        core = self._core
+        if self._stopped.is_set():
+            raise CommandRefused("stopped: nothing is exposed until it is released")
+        core.setROI(*region)
+        core.setExposure(exposure_ms)
+        images: list[np.ndarray] = []
+        try:
+            self.shutter(is_lit)
+            for _ in range(count):
+                if self._stopped.is_set():
+                    raise AcquisitionFailed(f"stopped after {len(images)} of {count} images")
+                core.snapImage()
+                images.append(np.array(core.getImage()))
+        finally:
+            self.shutter(False)
+        return {"images": np.stack(images), "exposure_ms": core.getExposure(), "pixel_size_um": core.getPixelSizeUm()}
+
+    def release(self) -> None:
+        """Expose again after `stop`."""
+        self._stopped.clear()
+
+    def stop(self) -> None:
+        """Take no further image; wait for the one that is taken, halt the stage, close the shutter."""
+        self._stopped.set()
+        if self._core.getXYStageDevice():
+            self._core.stop(self._core.getXYStageDevice())
+        self.shutter(False)

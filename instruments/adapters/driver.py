@@ -1,0 +1,63 @@
+"""What a driver does for `driven`: converts between house units and those of a library, and drives it. Nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from instruments.capabilities import Capabilities, Mode
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.state import MicroscopeState
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """Counts by detector, (sub-frames, rows, columns[, detector rows, detector columns]), and what is known of them."""
+
+    counts: Mapping[str, np.ndarray]
+    pixel_size_nm: float
+    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Driver(Protocol):
+    """One library's instrument. All but `interrupt` are called from one thread; each raises the house's errors."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it has, known once it is open."""
+        ...
+
+    def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
+        """Read back now; the state carries this time."""
+        ...
+
+    def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
+        """Bring checked axes to these values, and wait until they are there."""
+        ...
+
+    def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
+        """Blank, or let the beam on."""
+        ...
+
+    def check(self, command: AcquireFrame, mode: Mode) -> None:
+        """Raise CommandRefused for a frame within all axes that it cannot take; nothing moves."""
+        ...
+
+    def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
+        """Take the frame where everything stands, the beam on meanwhile if `is_lit`, and blanked afterwards."""
+        ...
+
+    def interrupt(self) -> None:
+        """Blank, end what runs, and expose nothing until it is told to go on; from any thread."""
+        ...
+
+    def release(self) -> None:
+        """Expose again after `interrupt`."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; more than once is harmless."""
+        ...

@@ -1,0 +1,207 @@
+"""A light microscope under Micro-Manager's core, in a worker of its own: camera, XY stage, focus drive, no electrons.
+
+Mode `camera`: every pixel exposed at once (`scan.at_once`), a region around the middle of the chip, `dwell_time_us` its
+exposure. Nothing here burns a specimen (`has_beam` is false), so there is no dose; the shutter stands for the blanker.
+Neighbours: `micromanager_config`, `devices.micromanager_device` (runs there), `driven` (refusals, read-back, action
+ids).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from instruments.adapters.driven import READ_S, DrivenMicroscope
+from instruments.adapters.driver import Exposed
+from instruments.adapters.micromanager_config import MicroManagerConfig
+from instruments.capabilities import Axis, Capabilities, Detector, Mode
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError
+from instruments.optics import Optics
+from instruments.scans import StagePosition
+from instruments.state import MicroscopeState
+from instruments.workers import Program, Worker
+
+DEVICE: Final = Path(__file__).parent / "devices" / "micromanager_device.py"
+CAMERA: Final = "camera"
+_NM_PER_UM: Final = 1000.0
+_SAME: Final = 1e-6
+_NO_ELECTRONS: Final = Optics(beam_energy_ev=1.0, semi_convergence_angle_mrad=0.0)
+_UNKNOWN: Final = {
+    "optics": "a light microscope has no electrons: these values mean nothing",
+    "measured_current_pa": "a light microscope has no electrons",
+    "coherence": "a light microscope has no electrons",
+    "mode": "nothing was exposed yet",
+}
+
+
+def open_micromanager(**config: Any) -> DrivenMicroscope:
+    """Open it; the keys are those of `MicroManagerConfig`. Raises ConfigurationError, InstrumentFault."""
+    return DrivenMicroscope(MicroManagerDriver(MicroManagerConfig.checked(config)))
+
+
+class MicroManagerDriver:
+    """Driver over Micro-Manager's core in a worker."""
+
+    def __init__(self, config: MicroManagerConfig) -> None:
+        self._config = config
+        opening = {
+            "file": str(config.file or ""),
+            "properties": config.properties,
+            "timeout_ms": round(config.motion_s * 1000),
+        }
+        self.worker = Worker(
+            Program(name="micromanager", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
+        )
+        self._seen_start_count = 1
+        try:
+            self._about: dict[str, Any] = self.worker.call("describe", deadline_s=READ_S)
+            self._pixel_nm = self._calibrated_nm()
+            self._capabilities = _capabilities(config, self._about, self._pixel_nm)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Fixed while it is open."""
+        return self._capabilities
+
+    def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
+        """Positions and shutter as the core reads them."""
+        found: dict[str, float | None] = self.worker.call("read", deadline_s=deadline_s)
+        return MicroscopeState(
+            time_s=time_s,
+            stage=StagePosition(
+                x_nm=(found["x_um"] or 0.0) * _NM_PER_UM,
+                y_nm=(found["y_um"] or 0.0) * _NM_PER_UM,
+                z_nm=(found["z_um"] or 0.0) * _NM_PER_UM,
+            ),
+            optics=_NO_ELECTRONS,
+            beam_blanked=not found["shutter_open"],
+            undetermined=_UNKNOWN,
+        )
+
+    def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
+        """Move the stage and the focus drive, and wait."""
+        wanted = {
+            f"{axis}_um": float(values[f"{axis}_nm"]) / _NM_PER_UM if f"{axis}_nm" in values else None for axis in "xyz"
+        }
+        self._call("move", wanted, deadline_s)
+
+    def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
+        """By the shutter."""
+        self._call("shutter", {"is_open": not is_blanked}, deadline_s)
+
+    def check(self, command: AcquireFrame, mode: Mode) -> None:
+        """A region of whole pixels of the calibrated size, within the chip, exposed within the limit."""
+        scan, (rows, columns) = command.scan, self._about["shape_px"]
+        if not (1 <= scan.shape_px[0] <= rows and 1 <= scan.shape_px[1] <= columns):
+            raise CommandRefused(f"{scan.shape_px} px are not within the camera's {rows} x {columns} px")
+        if abs(scan.pixel_size_nm - self._pixel_nm) > _SAME * self._pixel_nm:
+            raise CommandRefused(
+                f"pixel size {scan.pixel_size_nm:g} nm is not the camera's {self._pixel_nm:g} nm; set field_of_view_nm "
+                f"to {self._pixel_nm * scan.shape_px[1]:g} nm for {scan.shape_px[1]} px"
+            )
+
+    def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
+        """Images of a region around the middle of the chip, one after another."""
+        (rows, columns), (all_rows, all_columns) = command.scan.shape_px, self._about["shape_px"]
+        exposure_ms = command.scan.dwell_time_us * 1e-3
+        asked = {
+            "exposure_ms": exposure_ms,
+            "region": [(all_columns - columns) // 2, (all_rows - rows) // 2, columns, rows],
+            "count": command.subframe_count,
+            "is_lit": is_lit,
+        }
+        reply = self._call("snap", asked, until_s - time.monotonic() + READ_S, moves=True)
+        images: np.ndarray = reply["images"]
+        if images.dtype.kind != "u" or images.shape != (command.subframe_count, rows, columns):
+            raise AcquisitionFailed(f"{images.dtype} {images.shape} came, not {rows} x {columns} unsigned integers")
+        if abs(reply["exposure_ms"] - exposure_ms) > 0.01 * exposure_ms:
+            raise AcquisitionFailed(f"exposed for {reply['exposure_ms']:g} ms, {exposure_ms:g} ms were asked for")
+        return Exposed({CAMERA: images}, self._pixel_nm, {"device": self._about, "exposure_ms": reply["exposure_ms"]})
+
+    def interrupt(self) -> None:
+        """After the image that is taken; a worker that does not say so is killed, and a new one closes the shutter."""
+        self.worker.stop(2 * self._config.max_exposure_s + 2.0)
+
+    def release(self) -> None:
+        """Expose again."""
+        self._call("release", {}, READ_S)
+
+    def close(self) -> None:
+        """End the worker; the core's own end, which aborts, is not waited for."""
+        self.worker.close()
+
+    def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
+        """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
+        self.worker.start()
+        if self.worker.start_count != self._seen_start_count:
+            self._seen_start_count = self.worker.start_count
+            self.worker.call("release", deadline_s=READ_S)
+        return self.worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
+
+    def _calibrated_nm(self) -> float:
+        told_um: float = self.worker.call("read", deadline_s=READ_S)["pixel_size_um"]
+        pixel_nm = self._config.pixel_size_nm or told_um * _NM_PER_UM
+        if not pixel_nm:
+            raise ConfigurationError(
+                "Micro-Manager has no pixel size for this configuration; calibrate it there, or set pixel_size_nm"
+            )
+        return pixel_nm
+
+
+def _capabilities(config: MicroManagerConfig, about: Mapping[str, Any], pixel_nm: float) -> Capabilities:
+    rows, columns = about["shape_px"]
+    step_nm = config.stage_resolution_nm
+    reach = {"x_nm": config.max_stage_nm, "y_nm": config.max_stage_nm} if about["stage"] else {}
+    reach |= {"z_nm": config.max_height_nm} if about["focus"] else {}
+    stage = [
+        Axis(name=name, minimum=-limit, maximum=limit, resolution=step_nm, tolerance=step_nm, frame="stage")
+        for name, limit in reach.items()
+    ]
+    scan = {
+        "field_of_view_nm": (pixel_nm, pixel_nm * columns),
+        "pixel_size_nm": (pixel_nm * (1 - _SAME), pixel_nm * (1 + _SAME)),
+        "dwell_time_us": (1.0, config.max_exposure_s * 1e6),
+        "subframe_count": (1.0, 64.0),
+    }
+    camera = Detector(
+        name=CAMERA,
+        shape_px=(rows, columns),
+        without_references="Micro-Manager knows neither gain nor dark image of a camera",
+    )
+    return Capabilities(
+        name=f"micromanager {'demo' if config.demo else about['camera']}",
+        simulated=config.demo,
+        has_beam=False,
+        axes=(
+            *stage,
+            *(Axis(name=name, minimum=low, maximum=high, frame="scan") for name, (low, high) in scan.items()),
+        ),
+        modes=(Mode(name=CAMERA, kind="camera", detectors=(camera,)),),
+        can_interrupt=False,
+        stop_latency_s=config.max_exposure_s + 0.5,
+        reports_dose=False,
+        reports_limits=False,
+        quirks=_quirks(config),
+    )
+
+
+def _quirks(config: MicroManagerConfig) -> tuple[str, ...]:
+    always = (
+        "Micro-Manager's stages have no limits: the axes' are the configuration's, and the adapter refuses by them",
+        "an image that is being taken cannot be interrupted: a stop takes effect after it",
+    )
+    if not config.demo:
+        return always
+    return (
+        *always,
+        "blank: the demonstration camera does not darken when the shutter is closed",
+        "dwell: the demonstration's bead images are the same whatever the exposure, and without noise",
+    )

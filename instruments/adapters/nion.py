@@ -1,0 +1,226 @@
+"""Nion Swift's instrument, real or simulated (nionswift-usim), in a worker of its own: it is never loaded here.
+
+House units and signs on this side, Nion's controls in SI on the other. Modes: the scan with its dark-field channels,
+and each camera with the beam standing still. Neighbours: `nion_card`, `nion_config`, `devices.nion_device` (runs
+there), `driven` (refusals, read-back, action ids).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from math import atan2, cos, degrees, hypot, radians, sin
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from instruments.adapters.driven import READ_S, DrivenMicroscope
+from instruments.adapters.driver import Exposed
+from instruments.adapters.nion_card import (
+    CAMERA_OFFSET,
+    LEAST_DEFOCUS_NM,
+    SCAN_OFFSET,
+    UNITS_PER_SCAN_VALUE,
+    capabilities_of,
+    controls_of,
+)
+from instruments.adapters.nion_config import NionConfig
+from instruments.capabilities import Capabilities, Mode
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.errors import AcquisitionFailed, CommandRefused
+from instruments.optics import Aberrations, Optics
+from instruments.scans import StagePosition
+from instruments.state import MicroscopeState
+from instruments.workers import Program, Worker
+
+DEVICE: Final = Path(__file__).parent / "devices" / "nion_device.py"
+_BESIDES: Final = ("C12.x", "C12.y", "EHT", "ConvergenceAngle", "C_Blank")
+_UNKNOWN: Final = {
+    "measured_current_pa": "the control's value is reported as commanded current; nothing measures it",
+    "coherence": "Nion Swift does not say",
+    "mode": "nothing was exposed yet",
+}
+
+
+def open_nion(**config: Any) -> DrivenMicroscope:
+    """Open it; the keys are those of `NionConfig`. Raises ConfigurationError, InstrumentFault."""
+    return DrivenMicroscope(NionDriver(NionConfig.checked(config)))
+
+
+class NionDriver:
+    """Driver over Nion Swift in a worker."""
+
+    def __init__(self, config: NionConfig) -> None:
+        self._config = config
+        self._controls = controls_of(config)
+        self._folder = tempfile.TemporaryDirectory(prefix="stempilot-nion-", ignore_cleanup_errors=True)
+        opening = {
+            "scan": config.scan,
+            "cameras": {name: camera.source for name, camera in config.cameras.items()},
+            "controls": config.controls,
+            "usim": config.usim,
+            "sample_index": config.sample_index,
+            "folder": self._folder.name,
+        }
+        self.worker = Worker(
+            Program(name="nion", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
+        )
+        self._seen_start_count = 1
+        try:
+            self.versions: dict[str, str] = self.worker.call("describe", deadline_s=READ_S)["versions"]
+            found = self._read(READ_S)
+            energy_ev, angle_mrad = round(found["EHT"], 6), round(found["ConvergenceAngle"] * 1e3, 9)
+            self._capabilities = capabilities_of(config, energy_ev, angle_mrad)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Fixed while it is open."""
+        return self._capabilities
+
+    def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
+        """One reading of all controls."""
+        found = self._read(deadline_s)
+        house = {one.axis: one.factor * found[one.name] for one in self._controls}
+        c12_x_nm, c12_y_nm = found["C12.x"] * 1e9, found["C12.y"] * 1e9
+        aberrations = Aberrations(
+            c12_nm=hypot(c12_x_nm, c12_y_nm), phi12_deg=degrees(atan2(c12_y_nm, c12_x_nm)) / 2, c30_nm=house["c30_nm"]
+        )
+        return MicroscopeState(
+            time_s=time_s,
+            stage=StagePosition(x_nm=house["x_nm"], y_nm=house["y_nm"]),
+            beam_shift_x_nm=house["beam_shift_x_nm"],
+            beam_shift_y_nm=house["beam_shift_y_nm"],
+            optics=Optics(
+                beam_energy_ev=round(found["EHT"], 6),
+                semi_convergence_angle_mrad=round(found["ConvergenceAngle"] * 1e3, 9),
+                probe_current_pa=max(house["probe_current_pa"], 0.0),
+                defocus_nm=house["defocus_nm"],
+                aberrations=aberrations,
+            ),
+            beam_blanked=found["C_Blank"] != 0.0,
+            undetermined=_UNKNOWN,
+        )
+
+    def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
+        """Set the controls of these axes together; all are known to be there before the first is set."""
+        numbers = {name: float(value) for name, value in values.items()}
+        wanted = {one.name: numbers[one.axis] / one.factor for one in self._controls if one.axis in numbers}
+        if {"c12_nm", "phi12_deg"} & numbers.keys():
+            now = self.read_state(0.0, deadline_s).optics.aberrations
+            c12_m = numbers.get("c12_nm", now.c12_nm) * 1e-9
+            twice = 2 * radians(numbers.get("phi12_deg", now.phi12_deg))
+            wanted |= {"C12.x": c12_m * cos(twice), "C12.y": c12_m * sin(twice)}
+        self._call("write", {"values": wanted}, deadline_s)
+        if self._config.settle_s and {"x_nm", "y_nm"} & numbers.keys():
+            time.sleep(self._config.settle_s)
+
+    def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
+        """As read back by the device, which raises where it is not so."""
+        self._call("blank", {"is_blanked": is_blanked}, deadline_s)
+
+    def check(self, command: AcquireFrame, mode: Mode) -> None:
+        """Shape, dwell, and the one defocus at which the simulated Ronchigram is empty."""
+        scan, config = command.scan, self._config
+        if mode.kind == "stem":
+            if max(scan.shape_px) > config.max_shape_px or min(scan.shape_px) < 1:
+                raise CommandRefused(f"{scan.shape_px} px are not 1 to {config.max_shape_px} px a side")
+            if scan.dwell_time_us > config.max_dwell_us:
+                raise CommandRefused(
+                    f"dwell_time_us {scan.dwell_time_us:g} us of a scan is above {config.max_dwell_us:g} us; ask for "
+                    "more sub-frames"
+                )
+            return
+        if scan.shape_px != (1, 1):
+            raise CommandRefused(f"mode {mode.name!r} is a camera under a beam that stands still: scan.shape_px (1, 1)")
+        longest_s = config.cameras[mode.name].max_exposure_s
+        if scan.dwell_time_us > longest_s * 1e6:
+            raise CommandRefused(f"exposure {scan.dwell_time_us * 1e-6:g} s is above {longest_s:g} s of {mode.name}")
+        if config.usim and mode.kind == "ronchigram" and abs(command.optics.defocus_nm) < LEAST_DEFOCUS_NM:
+            raise CommandRefused(f"at defocus 0 nm this camera's frame is empty; at least {LEAST_DEFOCUS_NM:g} nm")
+
+    def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
+        """Sub-frames one after another, as long as the deadline and nobody's stop end them."""
+        take = self._scanned if mode.kind == "stem" else self._photographed
+        frames = [take(command, mode, until_s, is_lit=is_lit) for _ in range(command.subframe_count)]
+        counts = {name: np.stack([frame.counts[name] for frame in frames]) for name in frames[0].counts}
+        return Exposed(counts, frames[0].pixel_size_nm, {**frames[0].context, "versions": self.versions})
+
+    def interrupt(self) -> None:
+        """By the worker's own line; it is killed and a new one blanks if it does not say so."""
+        self.worker.stop(max(3.0, 2 * self._config.stop_latency_s))
+
+    def release(self) -> None:
+        """Expose again."""
+        self._call("release", {}, READ_S)
+
+    def close(self) -> None:
+        """End the worker, which blanks; remove its folder."""
+        self.worker.close()
+        self._folder.cleanup()
+
+    # --- of the other side
+
+    def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
+        """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
+        self.worker.start()
+        if self.worker.start_count != self._seen_start_count:
+            self._seen_start_count = self.worker.start_count
+            self.worker.call("release", deadline_s=READ_S)
+        return self.worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
+
+    def _read(self, deadline_s: float) -> dict[str, float]:
+        names = [*(one.name for one in self._controls), *_BESIDES]
+        return self.worker.call("read", {"names": names}, deadline_s=deadline_s)
+
+    def _scanned(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
+        scan = command.scan
+        parameters = {
+            "fov_nm": max(scan.field_of_view_nm, scan.height_nm),
+            "pixel_size": scan.shape_px,
+            "pixel_time_us": scan.dwell_time_us,
+            "flyback_time_us": scan.flyback_time_us,
+        }
+        left_s = until_s - time.monotonic()
+        channels = list(self._config.channels.values())
+        asked = {"parameters": parameters, "channels": channels, "timeout_s": left_s, "is_lit": is_lit}
+        reply = self._call("scan", asked, left_s + READ_S, moves=True)
+        images: Mapping[str, np.ndarray] = reply["images"]
+        if missing := [channel for channel in channels if channel not in images]:
+            raise AcquisitionFailed(f"the scan gave no {', '.join(missing)}")
+        counts = {
+            name: _unsigned(name, images[channel], scan.shape_px, UNITS_PER_SCAN_VALUE, SCAN_OFFSET)
+            for name, channel in self._config.channels.items()
+        }
+        found_nm: float = reply["pixel_size_nm"]
+        if abs(found_nm - scan.pixel_size_nm) > 1e-3 * scan.pixel_size_nm:
+            raise AcquisitionFailed(f"pixels of {found_nm:g} nm came, {scan.pixel_size_nm:g} nm were asked for")
+        return Exposed(
+            counts, scan.pixel_size_nm, {"counts_per_unit": UNITS_PER_SCAN_VALUE, "offset_counts": SCAN_OFFSET}
+        )
+
+    def _photographed(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
+        camera = self._config.cameras[mode.name]
+        left_s = until_s - time.monotonic()
+        exposure_ms = command.scan.dwell_time_us * 1e-3
+        asked = {"name": mode.name, "exposure_ms": exposure_ms, "timeout_s": left_s, "is_lit": is_lit}
+        reply = self._call("camera", asked, left_s + READ_S, moves=True)
+        image: np.ndarray = reply.pop("image")
+        if is_lit and not np.ptp(image):
+            raise AcquisitionFailed(f"the frame of {mode.name} is empty: all its pixels are {image.flat[0]:g}")
+        counts = _unsigned(mode.name, image, camera.shape_px, 1.0, CAMERA_OFFSET)[None, None]
+        return Exposed({mode.name: counts}, command.scan.pixel_size_nm, {**reply, "offset_counts": CAMERA_OFFSET})
+
+
+def _unsigned(name: str, image: np.ndarray, shape_px: tuple[int, int], factor: float, offset: float) -> np.ndarray:
+    """Floats as unsigned integers. Raises AcquisitionFailed for another shape and what does not fit; nothing is cut."""
+    if image.shape != tuple(shape_px):
+        raise AcquisitionFailed(f"{name} came as {image.shape}, {shape_px} (rows, columns) were expected")
+    values = np.rint(image * np.float64(factor) + offset)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= np.iinfo(np.uint32).max):
+        raise AcquisitionFailed(f"{name} holds values that do not fit: {np.nanmin(image):g} to {np.nanmax(image):g}")
+    return values.astype(np.uint32)

@@ -1,0 +1,254 @@
+"""This end of a worker: starts a program in another Python, calls it with deadlines, stops it from beside, kills it.
+
+A worker that did not answer in time is killed: what it would still say belongs to no call any more. The next call
+starts it anew, and the first thing a new one is told is to stop, which blanks. Neighbours: `server`, `protocol`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from instruments.errors import (
+    CommandRefused,
+    ConfigurationError,
+    InstrumentError,
+    InstrumentFault,
+    LinkLost,
+    ResultUnknown,
+)
+from instruments.events import Events, InstrumentEvent
+from instruments.remote.failures import failure
+from instruments.workers.protocol import Broken, Silent, receive, send
+
+SERVER: Final = Path(__file__).with_name("server.py")
+STOP_S: Final = 3.0
+START_S: Final = 120.0
+CLOSE_S: Final = 5.0
+_LAST_WORDS_BYTES: Final = 2000
+_NOT_THERE: Final = ("ModuleNotFoundError", "ImportError", "ConfigurationError", "FileNotFoundError")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What a worker runs: a function of a file, in the Python at `python`, that opens a device from `config`."""
+
+    name: str
+    python: Path
+    file: Path
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    function: str = "open_device"
+    start_s: float = START_S
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    command: socket.socket
+    stop: socket.socket
+    output: IO[bytes]
+
+    def last_words(self) -> str:
+        """The end of what it printed, in one line."""
+        if self.output.closed:
+            return ""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - _LAST_WORDS_BYTES))
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
+        return " / ".join(lines[-3:])
+
+    def kill(self) -> None:
+        """End it and all it started, at once."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        for one in (self.command, self.stop):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
+            one.close()
+        self.output.close()
+
+
+class Worker:
+    """One program in a process of its own. Calls go one after another; `stop` and `close` from any thread."""
+
+    def __init__(self, program: Program, *, events: Events | None = None) -> None:
+        self.program = program
+        self.start_count = 0
+        self._events = events or Events()
+        self._calls = threading.Lock()
+        self._stops = threading.Lock()
+        self._life = threading.RLock()
+        self._running: _Running | None = None
+        self._is_lost = False
+        self._is_closed = False
+        self._number = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        running = self._running
+        return running.process.pid if running is not None else None
+
+    def call(
+        self, name: str, arguments: Mapping[str, Any] | None = None, *, deadline_s: float, moves: bool = False
+    ) -> Any:
+        """What the device's method returns, or an InstrumentError.
+
+        Without an answer in time, and when the process dies, it is killed: ResultUnknown for a call that `moves`, else
+        LinkLost. An error of a class that is none of the house's is an InstrumentFault.
+        """
+        with self._calls:
+            running = self._living()
+            try:
+                return self._asked(running, running.command, name, arguments or {}, time.monotonic() + deadline_s)
+            except (Silent, Broken, OSError) as error:
+                because = f"no answer in {deadline_s:g} s" if isinstance(error, Silent) else "its process ended"
+                raise self._lose(running, f"{name}: {because}", ResultUnknown if moves else LinkLost) from error
+
+    def start(self) -> None:
+        """Start it if it does not run. Raises ConfigurationError, InstrumentFault."""
+        self._living()
+
+    def stop(self, deadline_s: float = STOP_S) -> None:
+        """Stop the device from beside; from any thread, during a call too.
+
+        One that does not answer is killed, and a new one started and stopped, so that the beam is blanked by somebody.
+        Raises InstrumentFault when that fails too: assume that the beam is on.
+        """
+        with self._stops:
+            running = self._running
+            if running is None and not self._is_lost:
+                return
+            try:
+                if running is not None:
+                    self._asked(running, running.stop, "stop", {}, time.monotonic() + deadline_s)
+                    return
+            except (Silent, Broken, OSError) as error:
+                self._lose(running, f"stop: {error or 'no answer'}", LinkLost)
+            self._living()
+
+    def close(self) -> None:
+        """Let the device go and end its process; more than once is harmless."""
+        self._is_closed = True
+        with self._life:
+            running, self._running = self._running, None
+        if running is None:
+            return
+        with suppress(OSError):
+            running.command.shutdown(socket.SHUT_WR)  # the end of the line is what tells it to leave
+        with suppress(subprocess.TimeoutExpired):
+            running.process.wait(CLOSE_S)
+        running.kill()
+
+    # --- its life
+
+    def _living(self) -> _Running:
+        with self._life:
+            if self._is_closed:
+                raise LinkLost(f"{self.program.name} was closed; nothing was sent; open the instrument again")
+            if self._running is None:
+                self._running = self._started()
+            return self._running
+
+    def _started(self) -> _Running:
+        running = self._spawned()
+        program = self.program
+        opening = {"file": str(program.file), "function": program.function, "config": dict(program.config)}
+        until_s = time.monotonic() + program.start_s
+        try:
+            self._asked(running, running.command, "open", opening, until_s)
+            if self._is_lost:
+                self._asked(running, running.stop, "stop", {}, until_s)
+        except (Silent, Broken, OSError) as error:
+            words = running.last_words()
+            running.kill()
+            raise LinkLost(
+                f"{program.name} did not start in {program.python} ({error or 'no answer'}): {words}; assume that the "
+                "beam is on"
+            ) from error
+        except InstrumentError:
+            running.kill()
+            raise
+        self.start_count += 1
+        if self._is_lost:
+            self._is_lost = False
+            self._events.publish(InstrumentEvent(kind="link_back", message=f"{program.name} runs again, stopped"))
+        return running
+
+    def _spawned(self) -> _Running:
+        program = self.program
+        ours, theirs = socket.socketpair()
+        our_stop, their_stop = socket.socketpair()
+        output = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
+        try:
+            process = subprocess.Popen(
+                [program.python, "-I", SERVER, str(theirs.fileno()), str(their_stop.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(theirs.fileno(), their_stop.fileno()),
+                start_new_session=True,
+            )
+        except OSError as error:
+            for one in (ours, our_stop, output):
+                one.close()
+            raise ConfigurationError(
+                f"{program.name}: {program.python} cannot be run ({error.strerror}); name the Python in which its "
+                "library is installed"
+            ) from error
+        finally:
+            theirs.close()
+            their_stop.close()
+        return _Running(process, ours, our_stop, output)
+
+    def _lose(self, running: _Running | None, because: str, kind: type[InstrumentError]) -> InstrumentError:
+        """Kill it, if somebody else has not; what to raise."""
+        words = ""
+        if running is not None:
+            words = running.last_words()
+            with self._life:
+                if self._running is running:
+                    self._running, self._is_lost = None, True
+                running.kill()
+        message = f"{self.program.name}: {because}; it was killed and will be started again"
+        self._events.publish(InstrumentEvent(kind="link_lost", message=message))
+        return kind(f"{message}{f' (it said: {words})' if words else ''}; assume that the beam is on")
+
+    def _asked(
+        self, running: _Running, line: socket.socket, name: str, arguments: Mapping[str, Any], until_s: float
+    ) -> Any:
+        """One request and the reply of the same number."""
+        self._number += 1
+        number = self._number
+        line.settimeout(max(until_s - time.monotonic(), 1e-3))
+        try:
+            send(line, {"number": number, "call": name, "arguments": dict(arguments)})
+        except TypeError as error:
+            raise CommandRefused(f"{name} cannot be sent: {error}; nothing moved") from error
+        reply = receive(line, until_s)
+        if not isinstance(reply, dict) or reply.get("number") != number:
+            raise Broken(f"the reply of another call: {reply!r:.100}")
+        if "error" not in reply:
+            return reply.get("result")
+        raise self._error(reply, name)
+
+    def _error(self, reply: dict[str, Any], name: str) -> InstrumentError:
+        kind, message = str(reply["error"]), str(reply["message"])
+        if name == "open" and kind in _NOT_THERE:
+            return ConfigurationError(f"{self.program.name} in {self.program.python}: {message}")
+        known = failure(reply)
+        if type(known) is InstrumentFault and kind != InstrumentFault.__name__:
+            return InstrumentFault(f"{self.program.name}: {name} raised {kind}: {message}")
+        return known

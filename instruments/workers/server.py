@@ -1,0 +1,106 @@
+"""The far end of a worker: a program for another Python that serves one device, and leaves when its owner is gone.
+
+Run as `python -I server.py COMMAND-LINE STOP-LINE`, two sockets it inherits. Standard library and NumPy only, in words
+that Python 3.8 understands. The device is an object whose methods are called by name, from the main thread; its `stop`
+from beside, at any time. Neighbours: `protocol`; `process` is the other end.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+LEAVE_S = 5.0  # for a device to stop when its owner is gone
+
+
+def loaded(path: str, name: str) -> Any:
+    """The module in that file, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Server:
+    """Answers the two lines of one device."""
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._device: Any = None
+
+    def serve_calls(self, line: socket.socket) -> None:
+        """Carry out calls until the other end hangs up or says `close`."""
+        while self._answer(line, self._call):
+            pass
+
+    def serve_stops(self, line: socket.socket) -> None:
+        """Stop the device as often as it is asked; stop it and leave when the owner is gone."""
+        while self._answer(line, self._stop):
+            pass
+        self.leave()
+
+    def leave(self) -> None:
+        """Stop what is open and end this process, whatever its threads do; vendors' exits abort or hang."""
+        threading.Timer(LEAVE_S, os._exit, (1,)).start()
+        if self._device is not None:
+            self._device.stop()
+        os._exit(0)
+
+    def _answer(self, line: socket.socket, carry_out: Any) -> bool:
+        try:
+            request = self._protocol.receive(line)
+        except self._protocol.Broken:
+            return False
+        number = request.get("number")
+        try:
+            reply = {"number": number, "result": carry_out(request)}
+        except Exception as error:  # noqa: BLE001  whatever the device raises is told to the other end
+            reply = {"number": number, "error": type(error).__name__, "message": str(error)}
+        return self._sent(line, reply)
+
+    def _sent(self, line: socket.socket, reply: dict[str, Any]) -> bool:
+        try:
+            self._protocol.send(line, reply)
+        except TypeError as error:
+            self._protocol.send(line, {"number": reply["number"], "error": "TypeError", "message": str(error)})
+        except OSError:
+            return False
+        return True
+
+    def _call(self, request: dict[str, Any]) -> Any:
+        name, arguments = request["call"], request["arguments"]
+        if name == "open":
+            module = loaded(arguments["file"], "stempilot_device")
+            self._device = getattr(module, arguments["function"])(**arguments["config"])
+            return None
+        if name.startswith("_") or self._device is None:
+            raise LookupError(f"no call {name!r} of this device")
+        return getattr(self._device, name)(**arguments)
+
+    def _stop(self, request: dict[str, Any]) -> bool | None:
+        """Whether there was something to stop."""
+        if self._device is None:
+            return False
+        self._device.stop()
+        return True
+
+
+def main() -> None:
+    """Serve the two lines whose numbers are given."""
+    command, stop = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  as little as possible is imported
+    server = Server(loaded(os.path.join(folder, "protocol.py"), "stempilot_protocol"))  # noqa: PTH118
+    threading.Thread(target=server.serve_stops, args=(stop,), name="stop line", daemon=True).start()
+    server.serve_calls(command)
+    server.leave()
+
+
+if __name__ == "__main__":
+    main()
