@@ -102,9 +102,9 @@ class Simulator:
     """A specimen ready to be imaged many times; arguments as for `simulate`.
 
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
-    energy and tilt whose aperture is no larger (with `partitioned_prism` the same): with `method="prism"` or
-    `"periodic"` another defocus, aberration, scan or detector propagates nothing. What is kept is dropped, oldest
-    first, beyond 1 GiB or 40 % of a GPU's.
+    energy and tilt whose aperture is no larger (with `partitioned_prism` and `local_difference` the same): with
+    `method="prism"` or `"periodic"` another defocus, aberration, scan or detector propagates nothing. What is kept is
+    dropped, oldest first, beyond 1 GiB or 40 % of a GPU's.
     """
 
     def __init__(

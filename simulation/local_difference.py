@@ -76,9 +76,9 @@ class LocalDifferenceSource:
         self._known: tuple[Any, dict[str, NDArray[np.float64]]] | None = None
 
     def serves(self, optics: Optics, tolerance: float) -> bool:
-        """Whether it is fine enough, for an aperture no larger than its own."""
+        """Whether it is fine enough, for its own aperture: that of a larger one has left out other waves."""
         fine = self.tolerance <= max(tolerance, SMALLEST_TOLERANCE[self._on.precision])
-        return fine and self.semi_convergence_angle_mrad >= optics.semi_convergence_angle_mrad
+        return fine and self.semi_convergence_angle_mrad == optics.semi_convergence_angle_mrad
 
     @property
     def wave_count(self) -> int:

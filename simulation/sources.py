@@ -95,9 +95,9 @@ class Sources:
     """Sources of one specimen (and its phonon configurations), made when first asked for and kept.
 
     Transmission functions serve all images of one beam energy; a scattering matrix all of one energy and tilt with
-    no larger aperture, parents of partitioned PRISM those of the same aperture. The oldest are dropped beyond the
-    backend's working memory, but never what was made last nor the transmission functions it came from: a specimen
-    larger than that memory is built once for each configuration.
+    no larger aperture, parents of partitioned PRISM and local differences those of the same aperture. The oldest are
+    dropped beyond the backend's working memory, but never what was made last nor the transmission functions it came
+    from: a specimen larger than that memory is built once for each configuration.
     """
 
     def __init__(
