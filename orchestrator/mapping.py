@@ -41,8 +41,11 @@ def _beam_shift_limit_nm(capabilities: Capabilities) -> float:
 def command_for(
     point: Mapping[str, Any], spec: ExperimentSpec, capabilities: Capabilities, action_id: str
 ) -> AcquireFrame:
-    """The command of a point. Raises SpecError for a point that lacks a value or asks for too many pixels."""
-    values = {**spec.instrument.fixed, **point}
+    """The command of a point; without a `mode`, in the instrument's first.
+
+    Raises SpecError for a point that lacks a value or asks for too many pixels.
+    """
+    values = {"mode": capabilities.modes[0].name, **spec.instrument.fixed, **point}
     missing = [key for key in POINT_KEYS if key not in values and key != "purpose"]
     if missing:
         raise SpecError(

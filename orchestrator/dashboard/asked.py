@@ -10,6 +10,7 @@ from orchestrator.dashboard.phrases import duration
 from orchestrator.report.headline import scientific
 
 QUESTIONS: Mapping[str, str] = {
+    "brightness": "Where is most counted?",
     "defect_census": "Which point defects are there, where, and how many per area?",
     "element_map": "Where are the elements?",
 }

@@ -30,7 +30,7 @@ class LitMicroscope(NullMicroscope):
     CCD_SIZE = CAMERA_PX
 
     def __init__(self) -> None:
-        super().__init__(wait_exposure=True)
+        super().__init__(wait_exposure=True, voltage=60.0)
         self._mode = "TEM"
         self._stem_acq_param["image_size"] = "FULL"
         self._rng = np.random.default_rng(1)

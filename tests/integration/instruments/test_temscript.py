@@ -39,6 +39,7 @@ from instruments.conformance import Bench, Conditions
 from instruments.conformance.kit import CHECKS, run
 from instruments.conformance.proxy import FaultyLine
 from instruments.microscope import Linked
+from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.temscript_target import CURRENT_PA, TemscriptTarget
 
 if find_spec("temscript") is None:
@@ -75,14 +76,16 @@ def microscope(null: TemscriptTarget) -> Iterator[Microscope]:
     null.close(opened)
 
 
-def image(action_id: str, x_nm: float = 0.0, exposure_s: float = 0.02, **scan: Any) -> AcquireFrame:
+def image(
+    action_id: str, x_nm: float = 0.0, exposure_s: float = 0.02, energy_ev: float = 200e3, **scan: Any
+) -> AcquireFrame:
     """64 x 64 pixels of the null microscope's 2048: a quarter of the chip, binned by 8."""
     geometry = {"field_of_view_nm": 64 * 8 * 0.24, "shape_px": (64, 64), "at_once": True, **scan}
     return AcquireFrame(
         action_id=action_id,
         deadline_s=30,
         stage=StagePosition(x_nm=x_nm),
-        optics=Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=0.5, probe_current_pa=CURRENT_PA),
+        optics=Optics(beam_energy_ev=energy_ev, semi_convergence_angle_mrad=0.5, probe_current_pa=CURRENT_PA),
         scan=ScanPattern.model_validate({"dwell_time_us": exposure_s * 1e6, **geometry}),
         mode="CCD",
     )
@@ -106,7 +109,12 @@ def told(target: TemscriptTarget, endpoint: str, value: object = None, within_s:
 
 def test_the_null_microscope_conforms(null: TemscriptTarget) -> None:
     conditions = Conditions(
-        field_of_view_nm=64 * 8 * 0.24, dwell_time_us=2e4, subframe_count=1, patience_s=20, client_call_count=12
+        field_of_view_nm=64 * 8 * 0.24,
+        shape_px=(64, 64),
+        dwell_time_us=2e4,
+        subframe_count=1,
+        patience_s=20,
+        client_call_count=12,
     )
     with Bench(null, conditions) as bench:
         report = run(bench, CHECKS)
@@ -120,7 +128,7 @@ def test_the_null_microscope_conforms(null: TemscriptTarget) -> None:
 
 
 def test_stage_and_beam_shift_are_seen_to_move(lit: TemscriptTarget) -> None:
-    conditions = Conditions(mode="stem", field_of_view_nm=100, dwell_time_us=10, subframe_count=2)
+    conditions = Conditions(mode="stem", field_of_view_nm=100, shape_px=(64, 64), dwell_time_us=10, subframe_count=2)
     moved = [check for check in CHECKS if check.name in ("stage_motion", "beam_shift_motion", "calibration", "counts")]
     with Bench(lit, conditions) as bench:
         report = run(bench, moved)
@@ -131,12 +139,26 @@ def test_a_camera_counts_longer_for_a_longer_exposure(lit: TemscriptTarget) -> N
     microscope = lit.open()
     try:
         scan = {"field_of_view_nm": 256 * 0.24, "shape_px": (64, 64)}
-        short, long = (microscope.acquire(image(f"{s}", exposure_s=s, **scan)) for s in (0.02, 0.08))
+        short, long = (microscope.acquire(image(f"{s}", exposure_s=s, energy_ev=60e3, **scan)) for s in (0.02, 0.08))
         assert short.counts["CCD"].dtype == np.uint16
         assert long.counts["CCD"].mean() == pytest.approx(4 * short.counts["CCD"].mean(), rel=0.05)
         assert microscope.read_state().beam_blanked
     finally:
         lit.close(microscope)
+
+
+def test_the_same_experiment_as_everywhere(lit: TemscriptTarget) -> None:
+    """On a camera without beam shift, the stage does the moving."""
+    facility = {
+        "port": lit.addresses()[0][1],
+        "probe_current_pa": 50,
+        "cameras": {"CCD": {"pixel_size_nm": {10: 0.25}}},
+        **QUICK,
+    }
+    answer = run_anywhere("temscript", facility)
+    check(answer)
+    assert answer.brightness["counts_per_px"] > 0
+    assert told(lit, "stage_position")["x"] == pytest.approx(1e-9 * answer.decisions[-1].point["x_nm"])
 
 
 def test_the_server_clamps_and_the_adapter_does_not(null: TemscriptTarget, microscope: Microscope) -> None:

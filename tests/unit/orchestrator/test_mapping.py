@@ -52,6 +52,11 @@ def test_a_command_holds_everything_of_its_point(spec: ExperimentSpec, capabilit
     assert command.purpose == "field"
 
 
+def test_a_point_without_a_mode_is_taken_in_the_first(spec: ExperimentSpec, capabilities: Capabilities) -> None:
+    point = {key: value for key, value in POINT.items() if key != "mode"}
+    assert command_for(point, spec, capabilities, "a1") == command_for(POINT, spec, capabilities, "a1")
+
+
 def test_far_points_move_the_stage_and_near_ones_do_not() -> None:
     assert stage_for(499, -499, 500).x_nm == 0
     far = stage_for(3000, 10, 500)
