@@ -120,6 +120,8 @@ def test_points_are_drawn_along_their_line_or_where_they_are():
     turned = images(PointScan(places))["haadf"].plot(origin="upper")
     assert turned.yaxis_inverted()
     assert turned.get_ylabel() == "y (nm), downwards"
+    with pytest.raises(InvalidParameter, match=r"haadf is a single value, .* more pixels"):
+        images(GridScan(0, 0, 1, 1, (1, 1)))["haadf"].plot()
     with pytest.raises(InvalidParameter, match="origin = 'top': give 'lower'"):
         images()["haadf"].plot(origin="top")
 
