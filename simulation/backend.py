@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from simulation.arguments import positive
 from simulation.errors import DeviceUnavailable, InvalidParameter
 
 DEVICES = ("auto", "cpu", "cuda", "cupy", "numpy")
@@ -25,6 +27,7 @@ PRECISIONS = ("single", "double")
 Array = Any
 """An array of the backend's library."""
 
+_HOST = ("numpy", "torch-cpu")
 _CPU_BATCH_BYTES = 12 * 2**20
 _WORKING_SHARE = 0.4
 _LARGEST_HOST_WORKING_BYTES = 2**30
@@ -54,6 +57,10 @@ class Backend:
     _asarray: Callable[[NDArray[Any]], Array]
     _to_numpy: Callable[[Array], NDArray[Any]]
     precision: str = "single"
+    threads: int = 1
+    """Batches treated at once on a CPU, each by one thread."""
+    asked_bytes: int | None = None
+    """Working memory that a person chose."""
 
     @property
     def real_type(self) -> type[np.floating[Any]]:
@@ -78,8 +85,10 @@ class Backend:
     @property
     def working_bytes(self) -> int:
         """What may be kept between images, and what a method that is chosen for cost may take."""
+        if self.asked_bytes is not None:
+            return min(self.asked_bytes, self.memory_bytes)
         share = int(_WORKING_SHARE * self.memory_bytes)
-        return min(share, _LARGEST_HOST_WORKING_BYTES) if self.name in ("numpy", "torch-cpu") else share
+        return min(share, _LARGEST_HOST_WORKING_BYTES) if self.name in _HOST else share
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """The numpy array on this device; float64 and complex128 keep their precision."""
@@ -89,9 +98,23 @@ class Backend:
         """The array back in host memory."""
         return self._to_numpy(array)
 
+    @contextmanager
+    def one_thread_each(self) -> Iterator[None]:
+        """Inside, torch computes every operation on the thread that asks for it; then as before."""
+        if self.name != "torch-cpu":
+            yield
+            return
+        torch = _import("torch", "install torch")
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def release_memory(self) -> None:
         """Hand back to the system what was freed between arrays that are kept; the allocator would hold it."""
-        if self.name in ("numpy", "torch-cpu"):
+        if self.name in _HOST:
             _trim_heap()
 
     def batch_count(self, bytes_each: int) -> int:
@@ -99,14 +122,22 @@ class Backend:
         return max(1, self.batch_bytes // max(1, bytes_each))
 
 
-def backend(device: str = "auto", precision: str = "single") -> Backend:
+def backend(
+    device: str = "auto", precision: str = "single", threads: int = 1, memory_gib: float | None = None
+) -> Backend:
     """A backend by name: `auto` (CUDA if torch has it, then CuPy, else CPU), `cpu`, `cuda`, `cupy`, `numpy`.
 
-    `precision`: `single` (float32, complex64) or `double` (float64, complex128: twice the memory).
+    `precision`: `single` (float32, complex64) or `double` (float64, complex128: twice the memory). A GPU takes one
+    batch at a time, whatever `threads`. `memory_gib`: of the free memory no more than this is counted on.
     """
     if precision not in PRECISIONS:
         raise InvalidParameter(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
-    return replace(_by_name(device), precision=precision)
+    found = _by_name(device)
+    on_host = found.name in _HOST
+    if memory_gib is not None:
+        asked_bytes = int(positive("memory_gib", memory_gib, "GiB") * 2**30)
+        found = replace(found, memory_bytes=min(found.memory_bytes, asked_bytes), asked_bytes=asked_bytes)
+    return replace(found, precision=precision, threads=threads if on_host else 1)
 
 
 def _by_name(device: str) -> Backend:

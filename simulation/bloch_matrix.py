@@ -34,6 +34,7 @@ from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.progress import batches
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 
 _POINTS_PER_BLOCK = 8192
@@ -90,14 +91,17 @@ class BlochMatrix:
         """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
         xp, rows_of = self._on.xp, self.vectors.rows
         count = self._on.batch_count(2 * self._on.complex_bytes * len(self.vectors.pixels))
-        for start in batches(len(points_angstrom), count, "probes"):
+
+        def seen(start: int) -> tuple[int, Array]:
             amplitudes = self._on.asarray(self.amplitudes(optics, points_angstrom[start : start + count]))
             waves = [
                 xp.matmul(xp.take(amplitudes, self._on.asarray(rows), axis=1), part)
                 for rows, part in zip(rows_of, self.parts, strict=True)
             ]
             found = xp.concat(waves, axis=1)
-            yield start, xp.real(found) ** 2 + xp.imag(found) ** 2
+            return start, xp.real(found) ** 2 + xp.imag(found) ** 2
+
+        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
 
     def amplitudes(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> NDArray[Any]:
         """Of each plane wave of the aperture in each probe, (points, beams)."""

@@ -18,6 +18,7 @@ from simulation.crystal_symmetry import IDENTITY, Crystal, Symmetry
 from simulation.multislice import Propagator, Transmissions, propagate
 from simulation.probe import aperture_function
 from simulation.progress import steps
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 
 
@@ -133,14 +134,16 @@ class BlochWaves:
         specimen = Transmissions(self._unit.functions, order, self._unit.thickness_angstrom, self._unit.grid)
         pixels = shape[0] * shape[1]
         count = on.batch_count(on.complex_bytes * pixels)
-        found: list[Array] = []
-        for start in range(0, waves.shape[0], count):
+        propagator = self._propagator(index)
+
+        def crossed(start: int) -> Array:
             own = waves[start : start + count]
             spread = on.xp.zeros((own.shape[0], pixels), dtype=own.dtype, device=on.device)
             spread[:, leaving] = own
-            exits = propagate(on.xp.reshape(spread, (-1, *shape)), specimen, self._propagator(index), on)
-            found.append(on.xp.take(on.xp.reshape(exits, (own.shape[0], -1)), leaving, axis=1))
-        return on.xp.concat(found, axis=0)
+            exits = propagate(on.xp.reshape(spread, (-1, *shape)), specimen, propagator, on)
+            return on.xp.take(on.xp.reshape(exits, (own.shape[0], -1)), leaving, axis=1)
+
+        return on.xp.concat(list(in_order(crossed, range(0, waves.shape[0], count), on.threads)), axis=0)
 
     def _entering(self, index: int) -> NDArray[Any]:
         """Amplitude 1 at each propagated beam's own place among the waves."""

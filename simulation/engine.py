@@ -31,6 +31,7 @@ from simulation.slices import slice_count
 from simulation.sources import Prepared, Sources
 from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
+from simulation.threads import checked_threads
 from simulation.wave_grid import WaveGrid
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def simulate(
     aperture: str = "soft",
     specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
+    threads: int | None = None,
+    memory_gib: float | None = None,
 ) -> Images:
     """Image a specimen: one float32 variable a detector, in fractions of the incident beam.
 
@@ -75,6 +78,9 @@ def simulate(
     at x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say which method was
     used, its estimated error (nan where none is known: `incoherent`, and images that a `Simulator` makes from the kept
     waves of interpolated PRISM after the one it checked), and every parameter.
+    `threads`: batches of probes and waves computed at once on a CPU; images have the same bits for any number. None:
+    OMP_NUM_THREADS, or else half of the processors, four at most. `memory_gib`: working memory, in place of 1 GiB (on a
+    GPU 40 % of what is free): `auto` chooses within it, and other methods that need more are refused.
     """
     simulator = Simulator(
         atoms,
@@ -94,6 +100,8 @@ def simulate(
         aperture=aperture,
         specimen_tilt_mrad=specimen_tilt_mrad,
         seed=seed,
+        threads=threads,
+        memory_gib=memory_gib,
     )
     return simulator.image(optics, scan, detectors)
 
@@ -104,7 +112,7 @@ class Simulator:
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
     energy and tilt whose aperture is no larger (with `partitioned_prism` and `local_difference` the same): with
     `method="prism"` or `"periodic"` another defocus, aberration, scan or detector propagates nothing. What is kept is
-    dropped, oldest first, beyond 1 GiB or 40 % of a GPU's.
+    dropped, oldest first, beyond `memory_gib`.
     """
 
     def __init__(
@@ -127,6 +135,8 @@ class Simulator:
         aperture: str = "soft",
         specimen_tilt_mrad: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
+        threads: int | None = None,
+        memory_gib: float | None = None,
     ) -> None:
         """Check everything that does not depend on optics, scan or detectors."""
         check_method(method, interpolation, accuracy)
@@ -140,7 +150,7 @@ class Simulator:
         self.slice_count = slice_count(depth, slice_thickness_nm)
         self._wanted = Wanted(method, int(interpolation), accuracy, slice_thickness_nm, checked_seed(seed))
         self._coherence, self._phonons = _checked_coherence(coherence), phonons
-        self._on = backend(device, precision)
+        self._on = backend(device, precision, checked_threads(threads), memory_gib)
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, self._wanted.seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
@@ -172,7 +182,8 @@ class Simulator:
             return shaped if blur is None else {name: blur.apply(values) for name, values in shaped.items()}
 
         foci = focal_nodes(seen, coherence.focal_spread_nm)
-        measured = self._trial.measured(Exposure(foci, wide.points_angstrom(), detectors, seen_by))
+        with self._on.one_thread_each():
+            measured = self._trial.measured(Exposure(foci, wide.points_angstrom(), detectors, seen_by))
         shaped = seen_by(measured.signals)
         attributes = self._attributes(optics, coherence, measured) | {
             "specimen_tilt_mrad": list(tilt_mrad),
@@ -208,7 +219,8 @@ class Simulator:
 
     def prepared(self, beam_energy_ev: float) -> Prepared:
         """The specimen's transmission functions at an energy, for those who propagate waves themselves."""
-        return self._sources.prepared(beam_energy_ev, self._tilt_mrad)
+        with self._on.one_thread_each():
+            return self._sources.prepared(beam_energy_ev, self._tilt_mrad)
 
     def _check(self, optics: Optics, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, float]:
         checked_optics(optics)

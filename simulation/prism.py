@@ -19,6 +19,7 @@ from simulation.errors import InvalidParameter
 from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.progress import batches
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid, fft_friendly
 
 LARGEST_MEMORY_SHARE = 0.8
@@ -106,9 +107,12 @@ class ScatteringMatrix:
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
     ) -> Iterator[tuple[int, Array]]:
         count = self._on.batch_count(2 * self._on.complex_bytes * self._waves.shape[1])
-        for start in batches(len(points_angstrom), count, "probes"):
+
+        def seen(start: int) -> tuple[int, Array]:
             coefficients = self._coefficients(base, points_angstrom[start : start + count])
-            yield start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
+            return start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
+
+        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
 
     def _windows(
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
@@ -116,12 +120,15 @@ class ScatteringMatrix:
         xp, (rows, columns) = self._on.xp, self.grid.shape_px
         count = self._on.batch_count(2 * self._on.complex_bytes * rows * columns)
         corners = self._corners(points_angstrom)
-        for start in batches(len(points_angstrom), count, "probes"):
+
+        def seen(start: int) -> tuple[int, Array]:
             part = slice(start, start + count)
             coefficients = self._coefficients(base, points_angstrom[part])
             waves = [self._window_sum(corner, coefficients[i]) for i, corner in enumerate(corners[part].tolist())]
             spectra = self._on.fft2(xp.stack(waves)) / (rows * columns)
-            yield start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))
+            return start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))
+
+        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
 
     def _corners(self, points_angstrom: NDArray[np.float64]) -> NDArray[np.int64]:
         """First row and column of the window centred on the pixel nearest to each probe."""
@@ -191,11 +198,14 @@ def exit_waves(
     row = f * np.where(row >= (window[0] + 1) // 2, row - window[0], row) % rows
     column = f * np.where(column >= (window[1] + 1) // 2, column - window[1], column) % columns
     count = on.batch_count(on.complex_bytes * rows * columns)
-    for start in batches(len(beams), count, "plane waves"):
+
+    def crossed(start: int) -> Array:
         own_rows, own_columns = row[start : start + count], column[start : start + count]
         waves = np.zeros((len(own_rows), rows, columns), on.complex_type)
         waves[np.arange(len(own_rows)), own_rows, own_columns] = 1.0
-        yield fourier_resized(on, propagate(on.asarray(waves), specimen, propagator, on), layout.stored.shape_px)
+        return fourier_resized(on, propagate(on.asarray(waves), specimen, propagator, on), layout.stored.shape_px)
+
+    yield from in_order(crossed, batches(len(beams), count, "plane waves"), on.threads)
 
 
 def _in_fourier_space(exits: Iterator[Array], pixels: NDArray[np.int64], count: int, on: Backend) -> Array:

@@ -28,6 +28,7 @@ from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
 from simulation.progress import batches
 from simulation.specimens import Specimen
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
 
@@ -72,12 +73,15 @@ class MultisliceSource:
         propagator = Propagator(optics, self.grid, self._specimen.thickness_angstrom, on)
         base = on.asarray(probe_spectrum(optics, self.grid).astype(on.complex_type))
         count = on.batch_count(on.complex_bytes * rows * columns)
-        for start in batches(len(points_angstrom), count, "probes"):
+
+        def seen(start: int) -> tuple[int, Array]:
             along_y, along_x = position_phases(self.grid, points_angstrom[start : start + count])
             shift_y = on.asarray(along_y.astype(on.complex_type))[:, :, None]
             shift_x = on.asarray(along_x.astype(on.complex_type))[:, None, :]
             exits = propagate(base * shift_y * shift_x, self._specimen, propagator, on)
-            yield start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
+            return start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
+
+        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), on.threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter
 from simulation.placement import SpreadAtoms
 from simulation.slices import AtomSlice
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 
 BAND_BYTES = 32 * 2**20
@@ -86,10 +87,14 @@ class ExactTransmission:
                           self._columns)  # fmt: skip
         kept = on.asarray(np.mod(signed, columns))
         found = on.empty_waves((rows, len(self._columns)))
-        for start in range(0, rows, self._band_rows):
+
+        def fill(start: int) -> None:
             stop = min(start + self._band_rows, rows)
             wave = self._band(atoms, layers, wide[start:stop], start)
             found[start:stop] = on.xp.take(on.fft(wave, columns, -1), kept, axis=1)
+
+        for _ in in_order(fill, range(0, rows, self._band_rows), on.threads):
+            pass
         return self._cut(found)
 
     def _wide_rows(self, atoms: AtomSlice) -> Array:

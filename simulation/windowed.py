@@ -31,6 +31,7 @@ from simulation.method_choice import fits
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.probe import probe_spectrum
 from simulation.progress import batches
+from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid, fft_friendly
 from simulation.window_cuts import multiply_by_windows
 from simulation.window_tails import tail_maps
@@ -129,12 +130,16 @@ class WindowedSource:
         values = np.empty((len(points_angstrom), len(exposure.in_vacuum)))
         offsets, which, corners = self._places(points_angstrom)
         count = self._on.batch_count(self._on.complex_bytes * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
-        for start in batches(len(points_angstrom), count, "probes"):
+
+        def measure(start: int) -> None:
             stop = min(start + count, len(points_angstrom))
             used, own = np.unique(which[start:stop], return_inverse=True)
             probes = self._probes(beams, offsets[used])
             waves = probes[self._on.asarray(own)] if len(used) > 1 else self._on.xp.tile(probes, (stop - start, 1, 1))
             values[start:stop] = self._measured(waves, corners[start:stop], propagator, folded, columns)
+
+        for _ in in_order(measure, batches(len(points_angstrom), count, "probes"), self._on.threads):
+            pass
         places, nearest = self._coarse(offsets)
         in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
         values += exposure.in_vacuum - in_vacuum[nearest[which]]

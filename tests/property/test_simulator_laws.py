@@ -257,14 +257,11 @@ def threaded_images():
     return found
 
 
-def test_another_process_gives_the_same_bits_and_two_threads_the_same_image():
+def test_another_process_and_two_threads_give_the_same_bits():
     environment = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     child = subprocess.run(
         [sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True, env=environment, timeout=300
     )
     theirs, ours = json.loads(child.stdout), threaded_images()
     assert theirs["1"] == ours
-    for method, images in ours.items():
-        for name, text in images.items():
-            one, two = (np.frombuffer(bytes.fromhex(each), np.float32) for each in (text, theirs["2"][method][name]))
-            assert np.abs(two - one).max() < 1e-6, (method, name)
+    assert theirs["2"] == ours
