@@ -24,7 +24,7 @@ _prefect_home = tempfile.TemporaryDirectory(prefix="stempilot-prefect-", ignore_
 os.environ["PREFECT_HOME"] = _prefect_home.name
 atexit.register(_prefect_home.cleanup)
 
-pytest_plugins = ["tests.catalogues", "tests.postgresql"]
+pytest_plugins = ["instruments.conformance.pytest_plugin", "tests.catalogues", "tests.postgresql"]
 
 settings.register_profile("house", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("house")

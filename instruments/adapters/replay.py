@@ -246,6 +246,7 @@ class ReplayMicroscope:
             raise CommandRefused(
                 f"probe current {current_pa:g} pA is not the record's declared current {nominal_pa:g} pA; ask for that"
             )
+        _refuse_optics(command.optics)
         block = self._block(command.scan)
         if command.mode == EDS:
             self._check_exposure(command, block)
@@ -357,6 +358,14 @@ class ReplayMicroscope:
             "full_dwell_time_us": self._full_dwell_us,
             "exposed_before_us": float(exposure.used_before_us.max()),
         }
+
+
+def _refuse_optics(optics: Optics) -> None:
+    """What was recorded stays in the focus, and under the tilt, in which it was recorded."""
+    asked = {"defocus_nm": optics.defocus_nm, "tilt_x_mrad": optics.tilt_x_mrad, "tilt_y_mrad": optics.tilt_y_mrad}
+    for name, value in asked.items() | {(name, value) for name, value in optics.aberrations if name.startswith("c")}:
+        if value != 0:
+            raise CommandRefused(f"{name} {value:g}: a record cannot be focused, tilted or corrected; leave it at 0")
 
 
 def _first(centre_px: float, count: int, all_count: int) -> int:

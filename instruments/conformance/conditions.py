@@ -16,7 +16,7 @@ class Conditions(Record):
 
     mode: str | None = Field(default=None, description="None: the first of the instrument's")
     field_of_view_nm: float | None = Field(default=None, gt=0, description="None: 100 nm, or the nearest it can")
-    shape_px: tuple[int, int] = Field(default=(64, 64), description="(rows, columns)")
+    shape_px: tuple[int, int] = Field(default=(96, 96), description="(rows, columns)")
     dwell_time_us: float | None = Field(default=None, gt=0, description="None: 4 us, or the nearest it can")
     subframe_count: int = Field(default=2, ge=1, le=16)
     probe_current_pa: float | None = Field(default=None, gt=0, description="None: as it is")

@@ -10,7 +10,8 @@ from typing import Self
 
 import psutil
 
-_LOOK_S = 0.02
+_LOOK_S = 0.1
+_AFTERGLOW_S = 2.0  # in which what was told to end may still be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,9 @@ class Holdings:
 
     def still_held(self, patience_s: float) -> list[str]:
         """What is there now and was not then, in words; whatever goes within a while is not counted."""
-        until_s = time.monotonic() + min(patience_s, 5.0)
-        while found := self._new():
-            if time.monotonic() >= until_s:
-                break
-            gc.collect()
+        until_s = time.monotonic() + min(patience_s, _AFTERGLOW_S)
+        gc.collect()
+        while (found := self._new()) and time.monotonic() < until_s:
             time.sleep(_LOOK_S)
         return found
 

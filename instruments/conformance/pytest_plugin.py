@@ -1,7 +1,9 @@
 """The kit as tests of a stranger's own suite: a target in, one test for each check out.
 
+    # conftest.py
     pytest_plugins = ["instruments.conformance.pytest_plugin"]
 
+    # test_mine.py
     @pytest.fixture(scope="module")
     def conformance_target():
         return AdapterTarget("mine", {"host": "127.0.0.1"})

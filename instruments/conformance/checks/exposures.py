@@ -45,10 +45,15 @@ def _frame(bench: Bench) -> Result:
     return passed(f"{len(frame.counts)} detectors of {rows} x {columns} px, {asked[0]} sub-frames")
 
 
+def _detectors(frame: Frame) -> list[Detector]:
+    """Those of the mode that the frame has; which are missing is said by the check `frame`."""
+    return [detector for detector in frame.mode.detectors if detector.name in frame.counts]
+
+
 def _counts(bench: Bench) -> Result:
     frame = bench.frame("still")
     measured: list[Measured] = []
-    for detector in frame.mode.detectors:
+    for detector in _detectors(frame):
         counts = frame.counts[detector.name]
         if counts.dtype.kind != "u":
             return failed(f"{detector.name} is {counts.dtype}; raw counts are unsigned integers", *measured)
@@ -90,7 +95,7 @@ def _is_raw(frame: Frame, detector: Detector) -> bool:
 def _dwell(bench: Bench) -> Result:
     short, long = bench.frame("still"), bench.frame("long")
     measured = [_beam_on(short, long)]
-    for detector in short.mode.detectors:
+    for detector in _detectors(short):
         if not _is_raw(short, detector):
             continue
         few, many = (frame.counts[detector.name].mean() - detector.offset_counts for frame in (short, long))

@@ -19,6 +19,7 @@ from instruments.errors import AcquisitionFailed
 from instruments.frames import Frame
 from instruments.registration import Displacement, displacement
 
+_BLUR_PX = 1.5  # standard deviation
 _NOTHING = 0.2  # of a move: less than that is standing still
 
 
@@ -74,31 +75,41 @@ class ElsewhereError(Exception):
 
 def _registered(here: Frame, there: Frame) -> Displacement:
     """By the detector that sees most. Raises CannotJudge where none sees enough, ElsewhereError where nothing fits."""
-    seen, name = max((_seen(here, name), name) for name in here.counts)
-    if seen == 0.0:
+    peaks = {name: _seen(here, name) for name in here.counts}
+    best = max(peaks, key=lambda name: peaks[name] or 0.0)
+    if peaks[best] == 0.0:
         raise CannotJudge(
             "two sub-frames of one place have too little in common to see a move by; choose another place, a longer "
-            "dwell, two sub-frames or a larger field"
+            "dwell or a larger field"
         )
     try:
-        return displacement(here.total(name), there.total(name))
+        return displacement(_smooth(here.total(best)), _smooth(there.total(best)))
     except AcquisitionFailed as error:
+        if peaks[best] is None:
+            raise CannotJudge(f"{error} (with two sub-frames it could be told from a wrong move)") from error
         raise ElsewhereError(
-            f"after the move {name} shows another place: two images of one place agree by {seen:.0f} deviations, "
-            f"those before and after have nothing in common ({error})"
+            f"after the move {best} shows another place: two images of one place agree by {peaks[best]:.0f} "
+            f"deviations, those before and after have nothing in common ({error})"
         ) from error
 
 
-def _seen(frame: Frame, detector: str) -> float:
-    """How clearly the first and the second half of the sub-frames agree, in deviations; 0 where they do not."""
+def _seen(frame: Frame, detector: str) -> float | None:
+    """How clearly the two halves of the sub-frames agree, in deviations; 0: they do not, None: there is but one."""
     counts = frame.counts[detector]
     half = len(counts) // 2
     if half == 0:
-        return 0.0
+        return None
     try:
-        return displacement(counts[:half].sum(axis=0), counts[half:].sum(axis=0)).peak
+        return displacement(_smooth(counts[:half].sum(axis=0)), _smooth(counts[half:].sum(axis=0))).peak
     except AcquisitionFailed:
         return 0.0
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    """Blurred by pixels: of a lattice that is sampled coarsely every period looks like the right one."""
+    rows, columns = (np.fft.fftfreq(side) for side in image.shape)
+    low_pass = np.exp(-2 * (np.pi * _BLUR_PX) ** 2 * (rows[:, None] ** 2 + columns[None, :] ** 2))
+    return np.fft.ifft2(np.fft.fft2(image - image.mean()) * low_pass).real
 
 
 def beam_shift(bench: Bench) -> Motion:
@@ -186,6 +197,10 @@ def _calibration(bench: Bench) -> Result:
     except ElsewhereError as error:
         raise CannotJudge(f"no motion to compare with: {error}") from error
     factor = pixel_factor(bench)
+    if not all(one.scaled(1 / factor).is_right for one in moved):
+        raise CannotJudge(
+            "stage or beam shift does not move as commanded (see their checks): no length to compare with"
+        )
     tolerance = max(one.tolerance for one in moved)
     seen = Measured(name="length in the image over length moved", value=factor, low=1 - tolerance, high=1 + tolerance)
     if seen.is_within:

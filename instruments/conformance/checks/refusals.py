@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, Park, SetAxes
-from instruments.conformance.bench import Bench
+from instruments.conformance.bench import Bench, CannotJudge
 from instruments.conformance.check import Check, Result, failed, passed
 from instruments.errors import CommandRefused, Unsupported
 from instruments.models import Record
@@ -54,6 +54,10 @@ def _unknown_control(bench: Bench) -> Result:
 
 
 def _all_refused(bench: Bench, attempts: list[Attempt], what: str) -> Result:
+    if not attempts:
+        raise CannotJudge(
+            "no frame within the limits is taken here (see the check `frame`), so no refusal says anything"
+        )
     faults: list[str] = []
     for attempt in attempts:
         fault = _fault(bench, attempt)
@@ -120,7 +124,7 @@ def _attempts_beyond(bench: Bench) -> Iterator[Attempt]:
 
 def _beyond(axis: Axis) -> list[float]:
     """A value just outside at each end: near enough to harm nothing, far enough not to be rounding."""
-    if axis.choices or axis.read_only:
+    if axis.choices or axis.read_only or axis.interlocked:
         return []
     low, high = axis.minimum, axis.maximum
     step = max(0.01 * (high - low), 2 * axis.resolution, 4 * axis.allowed_error)
@@ -134,7 +138,7 @@ def _ways(bench: Bench, name: str, value: float) -> Iterator[Callable[[], object
     """Every command that can ask for this value of this axis."""
     action_id = bench.shots.action_id()
     frame = _frame_with(bench.shots.command("still"), name, value)
-    if frame is not None:
+    if frame is not None and bench.why_none("still") is None:  # where no frame is taken, a refusal says nothing
         yield lambda: bench.acquire(frame)
     if name in ("beam_shift_x_nm", "beam_shift_y_nm"):
         park = Park.model_validate({"action_id": action_id, name: value})
@@ -175,6 +179,8 @@ def _checked(kind: type[Record], now: Record, name: str, value: Any) -> Record:
 
 
 def _attempts_unknown(bench: Bench) -> Iterator[Attempt]:
+    if bench.why_none("still") is not None:
+        return
     still = bench.shots.command("still")
     nowhere = still.model_copy(update={"mode": "no-such-mode", "action_id": bench.shots.action_id()})
     yield Attempt("mode 'no-such-mode'", None, None, lambda: bench.acquire(nowhere))
@@ -199,15 +205,17 @@ def _attempts_unknown(bench: Bench) -> Iterator[Attempt]:
 
 OUT_OF_RANGE = Check(
     name="out_of_range",
-    does="asks for values just outside each limit, with commands for frames, parking and axes",
+    does="takes one frame, then asks for values just outside each limit: of frames, parking and axes",
     cure="compare every value with the limits before anything is sent, and raise CommandRefused; never clamp",
     run=_out_of_range,
+    shots=("still",),
     may_expose=True,
 )
 UNKNOWN_CONTROL = Check(
     name="unknown_control",
-    does="asks for a mode, an axis and a command that the instrument does not have",
+    does="takes one frame, then asks for a mode, an axis and a command that the instrument does not have",
     cure="raise Unsupported or CommandRefused for what is not in capabilities(); ignore nothing",
     run=_unknown_control,
+    shots=("still",),
     may_expose=True,
 )

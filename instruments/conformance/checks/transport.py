@@ -124,7 +124,7 @@ def _answers_right(bench: Bench, wire: Wire, microscope: Microscope) -> Result:
 def _lost_answer(bench: Bench) -> Result:
     command = bench.shots.command("lost")
     with _wired(bench) as wire:
-        error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(FaultyLine.cut))
+        error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(_cut_once))
         if isinstance(error, Result):
             return error
         again = wire.call(bench.target.open, "opening again")
@@ -135,6 +135,12 @@ def _lost_answer(bench: Bench) -> Result:
     if outcome == "not_started":
         return failed("the exposure's answer was lost, and its outcome is 'not_started': its dose would be spent twice")
     return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}")
+
+
+def _cut_once(line: FaultyLine) -> None:
+    """Hang up; who dials again finds a line that is whole."""
+    line.cut()
+    line.heal()
 
 
 def _server_killed(bench: Bench) -> Result:

@@ -1,0 +1,264 @@
+"""The faults, one wrapper each, with the checks that must find it and no others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final
+
+import numpy as np
+
+from instruments.commands import AcquireFrame, Command, Park, SetAxes
+from instruments.conformance.broken.altered import Altered, Ways, commanded_otherwise, delivered_otherwise
+from instruments.conformance.broken.clients import crosstalking
+from instruments.errors import CommandRefused, InstrumentError, Unsupported
+from instruments.frames import Frame
+from instruments.microscope import Microscope
+from instruments.scans import ScanPattern
+from instruments.state import MicroscopeState
+
+_SERIAL = count()
+LEAKS_MAY_END = threading.Event()
+"""Ends the threads that the fault `leaked_thread` leaves behind, once they were found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to be broken: what it is, which checks must fail, and a word that their findings must say."""
+
+    name: str
+    words: str
+    caught_by: frozenset[str]
+    says: str
+    breaks: Callable[[Microscope], Microscope]
+
+
+def fault_named(name: str) -> Fault:
+    """The fault of that name. Raises KeyError."""
+    return {fault.name: fault for fault in FAULTS}[name]
+
+
+def _broken(name: str, words: str, caught_by: str, says: str, ways: Callable[[], Ways]) -> Fault:
+    return Fault(name, words, frozenset(caught_by.split()), says, lambda inner: Altered(inner, ways()))
+
+
+# --- moving
+
+
+def _scan_with(change: Callable[[ScanPattern], dict[str, float]]) -> Callable[[], Ways]:
+    return lambda: commanded_otherwise(
+        lambda command: command.model_copy(update={"scan": command.scan.model_copy(update=change(command.scan))})
+    )
+
+
+def _wrong_sign(scan: ScanPattern) -> dict[str, float]:
+    return {"beam_shift_x_nm": -scan.beam_shift_x_nm}
+
+
+def _swapped(scan: ScanPattern) -> dict[str, float]:
+    return {"beam_shift_x_nm": scan.beam_shift_y_nm, "beam_shift_y_nm": scan.beam_shift_x_nm}
+
+
+def _wrong_scale(scan: ScanPattern) -> dict[str, float]:
+    return {"beam_shift_x_nm": 1.25 * scan.beam_shift_x_nm, "beam_shift_y_nm": 1.25 * scan.beam_shift_y_nm}
+
+
+def _wrong_pixel(scan: ScanPattern) -> dict[str, float]:
+    return {"field_of_view_nm": 1.2 * scan.field_of_view_nm}
+
+
+def _short_dwell(scan: ScanPattern) -> dict[str, float]:
+    return {"dwell_time_us": min(scan.dwell_time_us, 5.0)}
+
+
+def _stuck_stage() -> Ways:
+    def stay(command: AcquireFrame) -> AcquireFrame:
+        at_home = command.stage.model_copy(update={"x_nm": 0.0, "y_nm": 0.0})
+        return command.model_copy(update={"stage": at_home})
+
+    return commanded_otherwise(stay)
+
+
+def _wandering_read_back() -> Ways:
+    def off(state: MicroscopeState) -> MicroscopeState:
+        return state.model_copy(update={"beam_shift_x_nm": state.beam_shift_x_nm + 3.0})
+
+    return Ways(
+        read_state=lambda microscope: off(microscope.read_state()),
+        execute=lambda microscope, command: off(microscope.execute(command)),
+        acquire=lambda microscope, command: _with_state(microscope.acquire(command), off),
+    )
+
+
+def _with_state(frame: Frame, change: Callable[[MicroscopeState], MicroscopeState]) -> Frame:
+    return replace(frame, state=change(frame.state))
+
+
+# --- refusing
+
+
+def _clamping() -> Ways:
+    def within(microscope: Microscope, name: str, value: float) -> float:
+        axis = microscope.capabilities().axis(name)
+        return value if axis is None else min(max(value, axis.minimum), axis.maximum)
+
+    def acquire(microscope: Microscope, command: AcquireFrame) -> Frame:
+        scan = command.scan
+        x_nm = within(microscope, "beam_shift_x_nm", scan.beam_shift_x_nm)
+        clamped = command.model_copy(update={"scan": scan.model_copy(update={"beam_shift_x_nm": x_nm})})
+        return replace(microscope.acquire(clamped), requested=command)
+
+    return Ways(acquire=acquire)
+
+
+def _swallowing() -> Ways:
+    def execute(microscope: Microscope, command: Command) -> MicroscopeState:
+        try:
+            return microscope.execute(command)
+        except InstrumentError:
+            return microscope.read_state()
+
+    return Ways(execute=execute)
+
+
+def _moving_then_refusing() -> Ways:
+    def execute(microscope: Microscope, command: Command) -> MicroscopeState:
+        try:
+            return microscope.execute(command)
+        except CommandRefused:
+            if isinstance(command, Park):
+                microscope.execute(Park(action_id=f"anyway-{next(_SERIAL)}", beam_shift_x_nm=7.0))
+            raise
+
+    return Ways(execute=execute)
+
+
+def _accepting_unknown() -> Ways:
+    def execute(microscope: Microscope, command: Command) -> MicroscopeState:
+        try:
+            return microscope.execute(command)
+        except Unsupported:
+            if isinstance(command, SetAxes):
+                return microscope.read_state()
+            raise
+
+    return Ways(execute=execute)
+
+
+def _foreign_errors() -> Ways:
+    def acquire(microscope: Microscope, command: AcquireFrame) -> Frame:
+        if microscope.capabilities().mode(command.mode) is None:
+            raise KeyError(command.mode)
+        return microscope.acquire(command)
+
+    return Ways(acquire=acquire)
+
+
+# --- exposing
+
+
+def _floats() -> Ways:
+    def change(frame: Frame) -> Frame:
+        return replace(frame, counts={name: counts.astype(np.float32) for name, counts in frame.counts.items()})
+
+    return delivered_otherwise(change)
+
+
+def _normalised() -> Ways:
+    def stretched(counts: np.ndarray) -> np.ndarray:
+        return (counts / max(1, counts.max()) * 65535).astype(np.uint16)
+
+    def change(frame: Frame) -> Frame:
+        return replace(frame, counts={name: stretched(counts) for name, counts in frame.counts.items()})
+
+    return delivered_otherwise(change)
+
+
+def _missing_detector() -> Ways:
+    def change(frame: Frame) -> Frame:
+        return replace(frame, counts=dict(list(frame.counts.items())[:1]))
+
+    return delivered_otherwise(change)
+
+
+def _silent_metadata() -> Ways:
+    def forget(state: MicroscopeState) -> MicroscopeState:
+        return state.model_copy(update={"measured_current_pa": None})
+
+    return delivered_otherwise(lambda frame: replace(_with_state(frame, forget), electrons=0.0, context={}))
+
+
+def _repeating() -> Ways:
+    """Every call is an exposure of its own, whatever its action id."""
+    seen: set[str] = set()
+
+    def acquire(microscope: Microscope, command: AcquireFrame) -> Frame:
+        seen.add(command.action_id)
+        fresh = command.model_copy(update={"action_id": f"{command.action_id}-again-{next(_SERIAL)}"})
+        return replace(microscope.acquire(fresh), action_id=command.action_id, requested=command)
+
+    return Ways(
+        acquire=acquire, outcome=lambda microscope, action_id: "delivered" if action_id in seen else "not_started"
+    )
+
+
+def _forgetting() -> Ways:
+    return Ways(outcome=lambda microscope, action_id: "not_started")
+
+
+# --- stopping, blanking, closing
+
+
+def _not_stopping() -> Ways:
+    """Waits with the stop until the exposure is over, as a server does that serves one call at a time."""
+    exposing = threading.Lock()
+
+    def acquire(microscope: Microscope, command: AcquireFrame) -> Frame:
+        with exposing:
+            return microscope.acquire(command)
+
+    def stop(microscope: Microscope) -> None:
+        with exposing:
+            microscope.stop()
+
+    return Ways(acquire=acquire, stop=stop)
+
+
+def _not_darkening() -> Ways:
+    return Ways(acquire_dark=lambda microscope, command: microscope.acquire(command))
+
+
+def _leaking() -> Ways:
+    """Each opening starts a thread that nobody ends."""
+    threading.Thread(target=LEAKS_MAY_END.wait, name=f"leaked {next(_SERIAL)}", daemon=True).start()
+    return Ways()
+
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    _broken("wrong_sign", "beam shift x goes the other way", "beam_shift_motion", "sign of x", _scan_with(_wrong_sign)),
+    _broken("swapped_axes", "beam shift x moves y", "beam_shift_motion", "swapped", _scan_with(_swapped)),
+    _broken("wrong_scale", "beam shift 1.25 times too far", "beam_shift_motion", "scale", _scan_with(_wrong_scale)),
+    _broken("stuck_stage", "the stage stays, its read-back moves", "stage_motion", "did not move", _stuck_stage),
+    _broken("wrong_pixel", "the field is too wide", "calibration", "a pixel is", _scan_with(_wrong_pixel)),
+    _broken("lying_read_back", "beam shift x reads 3 nm more", "read_back", "beam_shift_x_nm", _wandering_read_back),
+    _broken("clamping", "beam shift x stops at its limit, silently", "out_of_range", "clamped", _clamping),
+    _broken("swallowed_errors", "no refusal is heard", "out_of_range unknown_control", "accepted", _swallowing),
+    _broken("moving_then_refusing", "refuses, and moves", "out_of_range", "yet beam_shift_x_nm", _moving_then_refusing),
+    _broken("unknown_axis", "any axis is welcome", "unknown_control", "no_such_axis_nm", _accepting_unknown),
+    _broken("foreign_errors", "an unknown mode is a KeyError", "unknown_control", "KeyError", _foreign_errors),
+    _broken("floats", "counts are float32", "counts", "float32", _floats),
+    _broken("normalised", "images stretched to 16 bits, called raw", "counts", "do not scatter", _normalised),
+    _broken("missing_detector", "one detector of the mode is not there", "frame", "bf", _missing_detector),
+    _broken("missing_metadata", "no current, no dose, no context", "metadata", "measured_current_pa", _silent_metadata),
+    _broken("dwell_ignored", "never longer than 5 us", "dwell", "the dwell", _scan_with(_short_dwell)),
+    _broken("repeated_exposure", "a known action is exposed again", "known_action", "exposed again", _repeating),
+    _broken("forgetful", "no action was ever started", "known_action", "not_started", _forgetting),
+    _broken("stop_waits", "stop waits for the exposure's end", "stop_latency", "stop", _not_stopping),
+    _broken("blank_stays_lit", "a blanked beam lights the detectors", "blank", "blanked, yet", _not_darkening),
+    _broken("leaked_thread", "a thread stays after closing", "teardown", "leaked", _leaking),
+    Fault(
+        "crosstalk", "clients get each other's answers", frozenset({"concurrent_clients"}), "wrong", crosstalking()
+    ),
+)  # fmt: skip
