@@ -10,9 +10,10 @@ from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from instruments import SafetyEnvelope
+from instruments import Calibration, CalibrationRegistry, SafetyEnvelope
 from instruments.models import Record
 from orchestrator.errors import NotFound, SpecError
+from orchestrator.signature import check_signature, public_key_path
 from orchestrator.spec_file import fault_lines
 
 FILE_NAME: Final = "stempilot.toml"
@@ -25,11 +26,17 @@ BUILT_IN: Final = ("simulated", "replay")
 
 
 class InstrumentSettings(Record):
-    """One configured instrument: its adapter, what the adapter is opened with, what the facility allows."""
+    """One configured instrument: its adapter, what that is opened with, what the facility allows and calibrated."""
 
     adapter: str = Field(min_length=1)
     config: dict[str, Any] = Field(default_factory=dict)
     safety: SafetyEnvelope = SafetyEnvelope()
+    calibrations: tuple[Calibration, ...] = ()
+
+    @model_validator(mode="after")
+    def _calibration_ids_are_unique(self) -> Self:
+        CalibrationRegistry(self.calibrations)
+        return self
 
 
 class ServeSettings(Record):
@@ -85,11 +92,15 @@ class Settings(Record):
     ) -> Self:
         """The settings: `--data`, else STEMPILOT_DATA, else ./stempilot-data; `--settings`, else its stempilot.toml.
 
-        Raises SpecError listing every fault with its path, or where a file named by `settings` cannot be read.
+        Raises SpecError listing every fault with its path, or where a file named by `settings` cannot be read; Refused
+        where this computer has the facility's key and the instruments are not as the facility signed them.
         """
-        folder = (data or Path(environment.get(DATA_VARIABLE) or DEFAULT_FOLDER)).expanduser().resolve()
-        path = settings if settings is not None else folder / FILE_NAME
-        document = _read(path, must_exist=settings is not None)
+        folder = _folder(data, environment)
+        path = cls.path_of(data, settings, environment)
+        document = read_document(path, must_exist=settings is not None)
+        key = public_key_path(environment)
+        if key is not None:
+            check_signature(path, document, key)
         if "data_folder" in document:
             raise SpecError(f"{path}: data_folder: not a setting of the file; give --data or set {DATA_VARIABLE}")
         document["data_folder"] = folder
@@ -99,8 +110,18 @@ class Settings(Record):
             document["real_data_folder"] = environment[REAL_DATA_VARIABLE]
         if environment.get(PREFECT_VARIABLE) and isinstance(document.get("serve", {}), Mapping):
             document["serve"] = {**document.get("serve", {}), "prefect_url": environment[PREFECT_VARIABLE]}
+        return cls.checked(path, document)
+
+    @classmethod
+    def path_of(cls, data: Path | None, settings: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+        """The settings file that `load` reads."""
+        return settings if settings is not None else _folder(data, environment) / FILE_NAME
+
+    @classmethod
+    def checked(cls, path: Path, document: Mapping[str, Any]) -> Self:
+        """The settings of a document. Raises SpecError listing every fault with its path."""
         try:
-            return cls.model_validate(document)
+            return cls.model_validate({"data_folder": Path(), **document})
         except ValidationError as error:
             lines = fault_lines(error, cls.model_json_schema())
             raise SpecError(f"{path}: {len(lines)} fault(s)\n  " + "\n  ".join(lines)) from error
@@ -126,7 +147,12 @@ class Settings(Record):
         return showing.settings_card(self)
 
 
-def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+def _folder(data: Path | None, environment: Mapping[str, str]) -> Path:
+    return (data or Path(environment.get(DATA_VARIABLE) or DEFAULT_FOLDER)).expanduser().resolve()
+
+
+def read_document(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    """The settings file as it is written; empty where there is none. Raises SpecError for one that cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

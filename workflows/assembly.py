@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import instruments
 import policies
-from instruments import Capabilities, ConfigurationError, DoseLedger, GuardedMicroscope, Microscope, SafetyEnvelope
+from instruments import (
+    CalibrationRegistry,
+    Capabilities,
+    ConfigurationError,
+    DoseLedger,
+    GuardedMicroscope,
+    Microscope,
+    SafetyEnvelope,
+)
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import Refused, SpecError
 from orchestrator.loop import Control, Experiment, Listener, Record
@@ -40,6 +48,7 @@ class Parts:
     microscope: Microscope
     envelope: SafetyEnvelope
     question: Question
+    calibrations: CalibrationRegistry = field(default_factory=CalibrationRegistry)
 
 
 def spec_of(catalogue: Catalogue, row: ExperimentRow) -> ExperimentSpec:
@@ -103,7 +112,15 @@ def prepare(
         raise SpecError("\n  ".join(faults))
     question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
     question = with_calibration(question, spec, microscope.capabilities())
-    return Parts(spec, seed, space, microscope, envelope_of(spec, settings), question)
+    return Parts(
+        spec,
+        seed,
+        space,
+        microscope,
+        envelope_of(spec, settings),
+        question,
+        CalibrationRegistry(settings.calibrations),
+    )
 
 
 def mode_faults(spec: ExperimentSpec, capabilities: Capabilities) -> list[str]:
@@ -134,7 +151,7 @@ def join(parts: Parts, policy: Policy, record: Record, listen: Listener, control
     experiment = Experiment(
         spec=parts.spec,
         policy=policy,
-        microscope=GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger()),
+        microscope=GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger(), calibrations=parts.calibrations),
         record=record,
         extraction=parts.question.extraction,
         objective=parts.question.objective,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from pydantic import Field, ValidationError
 
 from instruments.commands import COMMANDS, AcquireFrame, Blank
-from instruments.errors import InstrumentFault, Unsupported
-from instruments.microscope import Forecasting, HiddenTruth, Rebuildable
+from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown, Unsupported
+from instruments.microscope import Forecasting, HiddenTruth, Linked, Rebuildable
 from instruments.models import Record
 from instruments.remote.adapter_thread import AdapterThread, Asked
 from instruments.remote.ownership import Ownership
+from instruments.remote.status import Lock
 from instruments.remote.wire import WireError
 
 EXTRA_PROTOCOLS: Final[dict[str, Any]] = {
@@ -56,7 +58,19 @@ class CommandCalls:
         command = arguments.get("command")
         if isinstance(command, COMMANDS) and request.call in ("acquire", "execute"):
             asked.action_id, asked.deadline_s = command.action_id, command.deadline_s
-        return self._adapter.call(asked, wait_s=request.wait_s, is_wanted=is_wanted)
+        try:
+            return self._adapter.call(asked, wait_s=request.wait_s, is_wanted=is_wanted)
+        except (LinkLost, ResultUnknown) as error:
+            self._lock_if_lost(error)
+            raise
+
+    def _lock_if_lost(self, error: InstrumentError) -> None:
+        """Nobody commands an instrument whose link broke until a person has looked; its beam counts as on."""
+        loaded = self._adapter.loaded
+        linked = loaded.microscope if loaded is not None else None
+        if isinstance(error, LinkLost) or (isinstance(linked, Linked) and linked.is_link_lost()):
+            self._ownership.set_lock(Lock(reason=str(error), by="the lost link", at=datetime.now(UTC)))
+            self._ownership.save()
 
     def _carry_out(self, request: Request, arguments: Mapping[str, Any]) -> Any:
         """In the adapter's thread, where the fence counts once more: the call may have waited for long."""

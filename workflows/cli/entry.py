@@ -22,6 +22,7 @@ ROOMS: Final = {
     "worker instrument-host watchdog prefect-server": "process_commands",
     "submit queue hold release cancel pause estop": "queue_commands",
     "run resume": "run_commands",
+    "safety": "safety_commands",
     "schedule scheduler": "schedule_commands",
     "serve token": "serve_commands",
     "simulate": "simulate_commands",

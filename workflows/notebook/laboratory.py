@@ -78,7 +78,7 @@ class Laboratory:
         Raises CommandRefused naming the limit, SpecError for a point that lacks a value.
         """
         parts = self._parts(seed)
-        guarded = GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger())
+        guarded = GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger(), calibrations=parts.calibrations)
         return guarded.acquire(command_for(point, self.spec, guarded.capabilities(), "by-hand"))
 
     def run(

@@ -66,6 +66,7 @@ NOUNS = {
     "lognormal_factor": "multiplies",
     "low": "bound of a search-space dimension, whose name carries the unit",
     "margin": "difference of logarithms or of like values",
+    "max_step": "of an instrument axis, whose name carries the unit",
     "maximum": "of an instrument axis, whose record names the unit",
     "mean": "in the unit of the outcome it describes",
     "minimum": "of an instrument axis, whose record names the unit",

@@ -1,0 +1,153 @@
+"""The facility's signature of its instruments: limits, adapters and calibrations as the facility wrote them.
+
+An Ed25519 signature lies beside the settings file. The private key stays with whoever may change limits, not on this
+computer; the public key stands where users cannot write. What it holds against: a changed or foreign settings file.
+What not: whoever may write the public key, the program itself, or talk to the microscope past it. Neighbour:
+`settings` asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from instruments.models import Record
+from orchestrator.errors import NotFound, Refused, SpecError
+
+PUBLIC_KEY_PATH: Final = Path("/etc/stempilot/facility.pub")
+PUBLIC_KEY_VARIABLE: Final = "STEMPILOT_FACILITY_KEY"
+SIGNED_SECTION: Final = "instruments"
+
+
+class Signature(Record):
+    """What `stempilot safety sign` writes beside the settings file."""
+
+    format: int = 1
+    signed_by: str = Field(min_length=1)
+    signed_at: AwareDatetime
+    signature: str = Field(min_length=128, max_length=128, description="Ed25519, hexadecimal")
+
+
+def signature_path(settings_path: Path) -> Path:
+    """Where the signature of a settings file lies."""
+    return settings_path.with_name(f"{settings_path.name}.signature")
+
+
+def public_key_path(environment: Mapping[str, str]) -> Path | None:
+    """The facility's public key: the one of this computer, else the one the environment names; None: there is none."""
+    if PUBLIC_KEY_PATH.exists():
+        return PUBLIC_KEY_PATH
+    named = environment.get(PUBLIC_KEY_VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def make_keys(folder: Path) -> tuple[Path, Path]:
+    """A new pair: `facility.key` (mode 0600, for the facility alone) and `facility.pub`. Refused where one is there."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private, public = folder / "facility.key", folder / "facility.pub"
+    key = Ed25519PrivateKey.generate()
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    shown = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, mode, data in ((private, 0o600, secret), (public, 0o644, shown)):
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(data)
+    except FileExistsError as error:
+        raise Refused(
+            f"{error.filename} is there already: a key is never overwritten; choose another folder"
+        ) from error
+    except OSError as error:
+        raise SpecError(f"{folder}: the keys cannot be written: {error}") from error
+    return private, public
+
+
+def sign(settings_path: Path, document: Mapping[str, Any], key_path: Path, by: str) -> Path:
+    """Sign the instruments of a settings document; the file written. Raises NotFound, SpecError."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(key_path.read_bytes(), None)
+    except FileNotFoundError as error:
+        raise NotFound(f"{key_path}: there is no key; `stempilot safety keygen` makes a pair") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise SpecError(f"{key_path} is no private key in PEM: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SpecError(f"{key_path} is no Ed25519 key; `stempilot safety keygen` makes one")
+    signed_at = datetime.now(UTC)
+    signature = key.sign(_signed_bytes(document, by, signed_at)).hex()
+    path = signature_path(settings_path)
+    try:
+        path.write_text(
+            Signature(signed_by=by, signed_at=signed_at, signature=signature).model_dump_json(indent=1) + "\n", "utf-8"
+        )
+    except OSError as error:
+        raise SpecError(f"{path} cannot be written: {error}") from error
+    return path
+
+
+def check_signature(settings_path: Path, document: Mapping[str, Any], key_path: Path) -> Signature | None:
+    """Who signed the instruments of this document; None where it has none.
+
+    Raises Refused for instruments that are not signed, or not as they are now; SpecError for a key that is none.
+    """
+    if not document.get(SIGNED_SECTION):
+        return None
+    from cryptography.exceptions import InvalidSignature
+
+    path = signature_path(settings_path)
+    try:
+        signature = Signature.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Refused(
+            f"{settings_path} is not signed, and this facility's key {key_path} asks for it; have it signed: "
+            f"stempilot safety sign {settings_path} --key ..."
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise Refused(f"{path} is no signature: {error}; have {settings_path} signed again") from error
+    try:
+        _public_key(key_path).verify(
+            bytes.fromhex(signature.signature), _signed_bytes(document, signature.signed_by, signature.signed_at)
+        )
+    except (InvalidSignature, ValueError) as error:
+        raise Refused(
+            f"the instruments in {settings_path} are not as the facility signed them ({signature.signed_by}, "
+            f"{signature.signed_at:%Y-%m-%d %H:%M} UTC), or not with the key of {key_path}; put the signed file back, "
+            "or have the change looked at and signed"
+        ) from error
+    return signature
+
+
+def _public_key(path: Path) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SpecError(f"the facility's public key {path} cannot be read: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise SpecError(f"the facility's public key {path} is not of Ed25519")
+    return key
+
+
+def _signed_bytes(document: Mapping[str, Any], by: str, at: datetime) -> bytes:
+    """What is signed: the values of all instruments, not the spelling of the file, and who signed when."""
+    signed = {"instruments": document.get(SIGNED_SECTION, {}), "signed_by": by, "signed_at": at.isoformat()}
+    return json.dumps(signed, sort_keys=True, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> str:
+    """Dates and times of TOML."""
+    return value.isoformat()

@@ -1,0 +1,67 @@
+"""An instrument's process whose adapter lost its link is locked until a person clears it, also across a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault, LinkLost, ResultUnknown
+from instruments.remote.adapter_thread import AdapterThread
+from instruments.remote.command_calls import CommandCalls
+from instruments.remote.ownership import Ownership
+from tests.integration.bench_microscope import BenchMicroscope, exposure
+
+
+class Distant(BenchMicroscope):
+    """A bench at the other end of a link that breaks as `error` says."""
+
+    def __init__(self, error: InstrumentError, *, is_lost: bool) -> None:
+        super().__init__("works")
+        self.error = error
+        self.is_lost = is_lost
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        raise self.error
+
+    def is_link_lost(self) -> bool:
+        return self.is_lost
+
+    def reconnect(self) -> None:
+        self.is_lost = False
+
+
+def call(calls: CommandCalls, name: str, **arguments: Any) -> Any:
+    message = {"request": {"call": name, "fence": 1, "wait_s": 60.0}, "arguments": arguments}
+    return calls.answer(message, lambda: True)
+
+
+def calls_of(microscope: Distant, path: Path) -> tuple[CommandCalls, Ownership]:
+    ownership = Ownership("bench", path)
+    calls = CommandCalls("bench", AdapterThread(lambda adapter, config: microscope), ownership)
+    call(calls, "load", session_id="s", adapter="bench", config={})
+    return calls, ownership
+
+
+@pytest.mark.parametrize("error", [LinkLost("cable pulled"), ResultUnknown("no answer")])
+def test_a_lost_link_locks_until_a_person_clears(tmp_path: Path, error: InstrumentError) -> None:
+    microscope = Distant(error, is_lost=True)
+    calls, ownership = calls_of(microscope, tmp_path / "ownership.json")
+    with pytest.raises(type(error)):
+        call(calls, "acquire", command=exposure("a"))
+    with pytest.raises(InstrumentFault, match=r"locked by an emergency stop of the lost link .* --clear"):
+        call(calls, "acquire", command=exposure("b"))
+    call(calls, "execute", command=Blank(action_id="blank"))
+    again = Ownership("bench", tmp_path / "ownership.json")
+    assert again.lock is not None
+    ownership.clear()
+    with pytest.raises(type(error)):
+        call(calls, "acquire", command=exposure("c"))
+
+
+def test_an_answer_lost_on_a_line_that_holds_locks_nobody_out(tmp_path: Path) -> None:
+    calls, ownership = calls_of(Distant(ResultUnknown("overran"), is_lost=False), tmp_path / "ownership.json")
+    with pytest.raises(ResultUnknown):
+        call(calls, "acquire", command=exposure("a"))
+    assert ownership.lock is None

@@ -1,0 +1,62 @@
+"""`stempilot safety keygen`, `sign` and `check`: the facility's signature of its limits."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import NotFound
+from orchestrator.settings import FILE_NAME, Settings, read_document
+from orchestrator.signature import check_signature, make_keys, public_key_path, sign
+from workflows.cli.app import app
+from workflows.cli.fail import explained
+from workflows.cli.options import DataOption, SettingsOption
+
+safety = typer.Typer(help="the facility's signature of its instruments and their limits", no_args_is_help=True)
+app.add_typer(safety, name="safety")
+
+
+@safety.command()
+@explained
+def keygen(
+    to: Annotated[Path, typer.Option("--to", help="folder for facility.key and facility.pub")] = Path(),
+) -> None:
+    """Make the facility's pair of keys. The private one signs: keep it away from this computer."""
+    private, public = make_keys(to)
+    print(f"wrote {private} (keep it where only the facility can read it) and {public}")
+    print(f"next: sudo install -m 0644 {public} /etc/stempilot/facility.pub")
+
+
+@safety.command(name="sign")
+@explained
+def sign_(
+    settings_file: Annotated[Path, typer.Argument(metavar=FILE_NAME)],
+    key: Annotated[Path, typer.Option("--key", help="the facility's private key")],
+    by: Annotated[str | None, typer.Option("--by", help="who answers for it; else the user's name")] = None,
+) -> None:
+    """Sign the instruments of a settings file, with their limits and calibrations, as they are now."""
+    document = read_document(settings_file, must_exist=True)
+    Settings.checked(settings_file, document)
+    path = sign(settings_file, document, key, by or getpass.getuser())
+    print(f"signed {len(document.get('instruments', {}))} instrument(s): {path}")
+
+
+@safety.command()
+@explained
+def check(data: DataOption = None, settings: SettingsOption = None) -> None:
+    """Say who signed the settings in use, and when; refused if they were changed since."""
+    path = Settings.path_of(data, settings)
+    key = public_key_path(os.environ)
+    if key is None:
+        raise NotFound(
+            "this computer has no facility key, so no settings are checked; put facility.pub to /etc/stempilot"
+        )
+    signature = check_signature(path, read_document(path, must_exist=settings is not None), key)
+    if signature is None:
+        print(f"{path} configures no instrument: nothing to sign")
+    else:
+        print(f"{path}: signed by {signature.signed_by} at {signature.signed_at:%Y-%m-%d %H:%M} UTC, unchanged")
