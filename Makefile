@@ -25,7 +25,7 @@ serve: .venv/installed
 
 # Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
 # installation its tests share is started once. Some hundred processes are started: they keep what they compile.
-test: .venv/installed-dev
+test: .venv/installed-dev .venv/nion/installed .venv/micromanager/installed
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
@@ -76,4 +76,11 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) install -c .venv/pins.txt -e ".[dev,docs]"
+	@touch $@
+
+# Libraries that run in a Python of their own, out of process: every version is pinned, so nothing has to be resolved.
+.venv/%/installed: environments/%.txt | .venv/bin/python
+	@echo "Setting up .venv/$* (once)"
+	@rm -rf .venv/$* && .venv/bin/python -m venv --without-pip .venv/$*
+	$(PIP) --python .venv/$*/bin/python install --no-deps --no-compile -r $<
 	@touch $@

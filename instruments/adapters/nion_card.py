@@ -9,7 +9,7 @@ from instruments.adapters.nion_config import NionConfig
 from instruments.axes import AxisFrame
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 
-UNITS_PER_SCAN_VALUE: Final = 1000.0
+UNITS_PER_SCAN_VALUE: Final = 100.0
 SCAN_OFFSET: Final = float(1 << 20)
 CAMERA_OFFSET: Final = 1000.0
 LEAST_DEFOCUS_NM: Final = 1e-3

@@ -59,7 +59,7 @@ class NionConfig(Record):
     max_current_pa: float = Field(default=200.0, gt=0, le=1e5)
     min_field_of_view_nm: float = Field(default=2.0, gt=0)
     max_field_of_view_nm: float = Field(default=1000.0, gt=0, le=1e6)
-    max_dwell_us: float = Field(default=300.0, gt=0, le=300)
+    max_dwell_us: float = Field(default=1000.0, gt=0, le=5000)
     max_shape_px: int = Field(default=2048, ge=16, le=8192)
     stage_signs: tuple[Sign, Sign] = (-1, -1)
     beam_shift_signs: tuple[Sign, Sign] = (1, 1)

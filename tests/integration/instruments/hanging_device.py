@@ -1,0 +1,48 @@
+"""A device of a worker that hangs as a vendor's library does: in C, with Python's one lock in its hand."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class HangingDevice:
+    def __init__(self, diary: str) -> None:
+        self._diary = Path(diary)
+        self._write("opened")
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def zeros(self, count: int) -> np.ndarray:
+        return np.zeros(count, np.uint8)
+
+    def hang(self) -> None:
+        self._write("hangs")
+        ctypes.PyDLL(None).sleep(600)
+
+    def wait(self, duration_s: float) -> str:
+        self._write("waits")
+        time.sleep(duration_s)
+        return "waited"
+
+    def unsendable(self) -> Any:
+        return object()
+
+    def fail(self) -> None:
+        raise ValueError("the vendor's own words")
+
+    def stop(self) -> None:
+        self._write("stopped")
+
+    def _write(self, word: str) -> None:
+        with self._diary.open("a", encoding="utf-8") as diary:
+            diary.write(f"{word}\n")
+
+
+def open_device(diary: str) -> HangingDevice:
+    return HangingDevice(diary)

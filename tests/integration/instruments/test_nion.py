@@ -1,0 +1,188 @@
+"""The nion adapter against nionswift-usim, in a process and a Python of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    Blank,
+    CommandRefused,
+    ConfigurationError,
+    InstrumentFault,
+    Optics,
+    ResultUnknown,
+    ScanPattern,
+    SetAxes,
+    StagePosition,
+    Unsupported,
+    registry,
+)
+from instruments.adapters.driven import DrivenMicroscope
+from instruments.adapters.nion_card import CAMERA_OFFSET, SCAN_OFFSET
+from instruments.conformance import Bench, Conditions
+from instruments.conformance.kit import CHECKS, run
+from instruments.conformance.target import AdapterTarget
+from tests.integration.instruments.anywhere import check, run_anywhere
+from tests.integration.instruments.other_pythons import python_of
+
+PYTHON = str(python_of("nion"))
+CONFIG: dict[str, Any] = {"python": PYTHON, "usim": True, "controls": {"EHT": 60e3, "ConvergenceAngle": 0.0315}}
+OF_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
+
+
+@pytest.fixture(scope="module")
+def microscope() -> Iterator[DrivenMicroscope]:
+    opened = registry.open("nion", **CONFIG)
+    assert isinstance(opened, DrivenMicroscope)
+    yield opened
+    opened.close()
+
+
+def frame_of(
+    action_id: str, mode: str = "haadf", dwell_us: float = 2.0, side_px: int = 64, **optics: float
+) -> AcquireFrame:
+    fixed = {
+        "beam_energy_ev": 60e3,
+        "semi_convergence_angle_mrad": 31.5,
+        "probe_current_pa": 100.0,
+        "defocus_nm": 300.0,
+    }
+    return AcquireFrame(
+        action_id=action_id,
+        deadline_s=60.0,
+        optics=Optics(**{**fixed, **optics}),
+        scan=ScanPattern(field_of_view_nm=100.0, shape_px=(side_px, side_px), dwell_time_us=dwell_us),
+        mode=mode,
+    )
+
+
+def test_it_conforms_and_says_what_the_simulator_gets_wrong() -> None:
+    conditions = Conditions(dwell_time_us=2.0, field_of_view_nm=100.0, shape_px=(96, 96), probe_current_pa=100.0)
+    kit = [one for one in CHECKS if one.name not in OF_A_SERVER | {"stop_latency"}]
+    with Bench(AdapterTarget("nion", CONFIG), conditions) as bench:
+        report = run(bench, kit)
+    assert not report.has_failed, report.table()
+    verdicts = {finding.check: finding.verdict for finding in report.findings}
+    assert verdicts.pop("blank") == "declared quirk"  # HAADF stays lit: measured, and declared
+    assert set(verdicts.values()) == {"passed"}, report.table()
+    assert "nion" not in {name.partition(".")[0] for name in sys.modules}
+
+
+def test_cameras_follow_the_current_and_only_the_ronchigram_darkens(microscope: DrivenMicroscope) -> None:
+    means = [
+        float(
+            microscope.acquire(frame_of(f"r{current}", "ronchigram", 1e5, 1, probe_current_pa=current))
+            .counts["ronchigram"]
+            .mean()
+        )
+        - CAMERA_OFFSET
+        for current in (50.0, 200.0)
+    ]
+    assert means[1] / means[0] == pytest.approx(4.0, rel=0.01)
+    dark = microscope.acquire_dark(frame_of("dark", "ronchigram", 1e5, 1))
+    assert dark.counts["ronchigram"].mean() - CAMERA_OFFSET == pytest.approx(0.0, abs=1.0)
+    assert dark.electrons == 0.0
+    lit, blanked = (
+        microscope.acquire(frame_of("e", "eels", 5e4, 1)),
+        microscope.acquire_dark(frame_of("e0", "eels", 5e4, 1)),
+    )
+    assert lit.counts["eels"].shape == (1, 1, 1, 128, 512)
+    assert lit.counts["eels"].mean() == pytest.approx(blanked.counts["eels"].mean(), rel=1e-3), "as its quirk says"
+    assert microscope.read_state().beam_blanked
+
+
+def test_what_would_come_out_wrong_is_refused_before_anything_moves(microscope: DrivenMicroscope) -> None:
+    before = microscope.read_state()
+    wrong: list[AcquireFrame] = [
+        frame_of("zero", "ronchigram", 1e5, 1, defocus_nm=0.0),  # the simulator's frame would be empty
+        frame_of("wide", "ronchigram", 1e5, 64),
+        frame_of("energy", beam_energy_ev=100e3),
+        frame_of("far").model_copy(update={"stage": StagePosition(x_nm=1e9)}),  # 1 m, which the simulator takes
+    ]
+    for command in wrong:
+        with pytest.raises(CommandRefused):
+            microscope.acquire(command)
+    with pytest.raises(Unsupported, match="alpha_deg"):
+        microscope.acquire(frame_of("tilt").model_copy(update={"stage": StagePosition(alpha_deg=5.0)}))
+    with pytest.raises(Unsupported, match="image_shift_x_nm"):  # the simulator would say False
+        microscope.execute(SetAxes(action_id="none", values={"image_shift_x_nm": 1.0}))
+    after = microscope.read_state()
+    assert (after.stage, after.optics) == (before.stage, before.optics)
+    assert microscope.outcome("far") == "not_started"
+
+
+def test_aberrations_are_polar_here_and_read_back(microscope: DrivenMicroscope) -> None:
+    values = {"c12_nm": 12.0, "phi12_deg": -30.0, "c30_nm": 1500.0, "defocus_nm": -20.0, "x_nm": 33.0}
+    state = microscope.execute(SetAxes(action_id="aberrations", values=values))
+    assert all(reading.is_reached for reading in state.axes.values()), state.axes
+    worker = driver_of(microscope).worker
+    found = worker.call("read", {"names": ["C10", "C12.x", "C12.y", "stage_position_m.x"]}, deadline_s=10)
+    assert found["C10"] == pytest.approx(20e-9)
+    assert (found["C12.x"], found["C12.y"]) == (pytest.approx(6e-9), pytest.approx(-12e-9 * 3**0.5 / 2))
+    assert found["stage_position_m.x"] == pytest.approx(-33e-9)
+    microscope.execute(SetAxes(action_id="back", values=dict.fromkeys(values, 0.0)))
+
+
+def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> None:
+    took_s: list[float] = []
+
+    def stop() -> None:
+        begun_s = time.monotonic()
+        microscope.stop()
+        took_s.append(time.monotonic() - begun_s)
+
+    threading.Timer(0.5, stop).start()
+    with pytest.raises(AcquisitionFailed, match="stopped"):
+        microscope.acquire(frame_of("long", dwell_us=1000.0, side_px=256))  # 66 s
+    assert microscope.outcome("long") == "unknown"
+    with pytest.raises(InstrumentFault, match="stopped"):
+        microscope.acquire(frame_of("after"))
+    assert microscope.execute(Blank(action_id="blank")).beam_blanked
+    microscope.release()
+    with pytest.raises(AcquisitionFailed, match="not exposed"):
+        microscope.acquire(frame_of("long", dwell_us=1000.0, side_px=256))
+    frame = microscope.acquire(frame_of("again"))
+    assert frame.counts["haadf"].dtype == np.uint32
+    assert frame.counts["haadf"].mean() > SCAN_OFFSET
+    assert len(took_s) == 1
+
+
+def test_a_killed_client_costs_one_frame_and_comes_back_blanked(microscope: DrivenMicroscope) -> None:
+    pid = driver_of(microscope).worker.pid
+    assert pid is not None
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(ResultUnknown, match="assume that the beam is on"):
+        microscope.acquire(frame_of("lost", dwell_us=1000.0, side_px=256))
+    assert microscope.outcome("lost") == "unknown"
+    state = microscope.read_state()
+    assert state.beam_blanked
+    assert state.optics.beam_energy_ev == 60e3, "what was set at the opening is set again"
+    assert microscope.acquire(frame_of("next")).electrons > 0
+
+
+def test_what_is_missing_is_said(tmp_path: Any) -> None:
+    with pytest.raises(ConfigurationError, match="install nionswift"):
+        registry.open("nion", python=sys.executable, usim=True)
+    with pytest.raises(ConfigurationError, match="cannot be run"):
+        registry.open("nion", python=str(tmp_path / "python"), usim=True)
+
+
+def test_the_experiment_that_runs_anywhere() -> None:
+    answer = run_anywhere("nion", CONFIG)
+    check(answer)
+    assert answer.electrons > 0
+
+
+def driver_of(microscope: DrivenMicroscope) -> Any:
+    return microscope._driver
