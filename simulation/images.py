@@ -31,15 +31,13 @@ class ImagePlot(DataArrayPlotAccessor):
 
         y points up, so row 0 is at the bottom, as in `Frame.plot` and reports; `origin="upper"` puts it on top, as an
         array is printed. Patterns are drawn by the square root of their intensity, and of several the mean. `cmap`,
-        `vmin`, `vmax` and `norm` are matplotlib's. With other arguments, and for other data, xarray's own plot is drawn.
+        `vmin`, `vmax` and `norm` are matplotlib's. With other arguments, and for other data, it is xarray's own plot.
         """
         axes = settings.pop("ax", axes)
         if settings.keys() <= pictures.SETTINGS and pictures.can_draw(self._da):
             return pictures.draw(self._da, axes, origin=origin, **settings)
         if self._da.size == 1:
-            raise InvalidParameter(
-                f"{self._da.name} is a single value, {self._da.item():g}; draw an image of more pixels"
-            )
+            raise InvalidParameter(f"{self._da.name} is a single value, {self._da.item():g}; scan more pixels")
         return super().__call__(**({"ax": axes} if axes is not None else {}), **settings)
 
 
