@@ -1,0 +1,339 @@
+"""The `Microscope` over a device tree: refuse first, set, read back, expose once, blank.
+
+Neighbours: `card` says what is refused, `line` calls the devices' processes. Every setting is read back: a device may
+say that a refused value was set (Channel Access does).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from instruments.adapters.ophyd.card import card_of, frame_values
+from instruments.adapters.ophyd.config import BlankerConfig, DeviceValue, OphydConfig
+from instruments.adapters.ophyd.line import DeviceLine
+from instruments.adapters.ophyd.messages import Message
+from instruments.adapters.ophyd.readings import (
+    BLANKER,
+    CURRENT,
+    SHIFTS,
+    frame_of,
+    is_reached,
+    raw_counts,
+    state_of,
+    tolerance,
+)
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes
+from instruments.errors import (
+    AcquisitionFailed,
+    CommandRefused,
+    InstrumentError,
+    InstrumentFault,
+    LinkLost,
+    ResultUnknown,
+    Unsupported,
+)
+from instruments.frames import Frame
+from instruments.microscope import Outcome
+from instruments.state import MicroscopeState
+
+_KEPT_FRAMES: Final = 4
+_STOP_AGAIN_S: Final = 0.05
+
+
+def open_ophyd(**config: Any) -> OphydMicroscope:
+    """Connect a device tree; the keys are those of `OphydConfig`. Raises ConfigurationError, LinkLost."""
+    return OphydMicroscope(OphydConfig.checked(config))
+
+
+class OphydMicroscope:
+    """Microscope, Releasable and Closable over ophyd or ophyd-async devices."""
+
+    def __init__(self, config: OphydConfig) -> None:
+        self._config = config
+        self._devices = DeviceLine(config, config.paths())
+        self._stop_devices = self._devices
+        if config.stop_line == "own":
+            self._stop_devices = DeviceLine(config, config.stop_paths() | {one.signal for one in config.stop})
+        self._stopped = threading.Event()
+        self._gate = threading.Lock()
+        self._is_exposing = False
+        self._wanted: dict[str, AxisValue] = {}
+        self._mode: str | None = None
+        self._frames: dict[str, Frame] = {}
+        self._begun: set[str] = set()
+        self._outcomes: dict[str, Outcome] = {}
+        self._opened_s = time.monotonic()
+        try:
+            with ThreadPoolExecutor(2) as together:
+                for started in [together.submit(line.start) for line in (self._devices, self._stop_devices)]:
+                    started.result()
+            self._card = card_of(config, self._devices.facts)
+        except BaseException:
+            self.close()
+            raise
+
+    def capabilities(self) -> Capabilities:
+        """As they were when the devices were connected."""
+        return self._card
+
+    def read_state(self) -> MicroscopeState:
+        """Every axis read from its device now."""
+        return state_of(
+            self._read(), self._config, self._card, wanted=self._wanted, mode=self._mode, time_s=self._clock_s()
+        )
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Park, blank, unblank, set axes; read back."""
+        match command:
+            case AcquireFrame():
+                raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
+            case RunProcedure():
+                raise Unsupported(f"instrument {self._card.name!r} has no procedure {command.name!r}; it has none")
+            case Blank():
+                self._blank(self._blanker(), is_blanked=True)
+                return self.read_state()
+            case Park():
+                self._refuse_after_stop()
+                values: dict[str, AxisValue] = dict(
+                    zip(SHIFTS, (command.beam_shift_x_nm, command.beam_shift_y_nm), strict=True)
+                )
+                self._card.check_values(values)
+                self._set(values)
+                self._stopped.wait(command.duration_s)
+                return self.read_state()
+            case SetAxes():
+                self._refuse_after_stop()
+                self._card.check_values(command.values)
+                self._set(command.values)
+                return self.read_state().with_readings(command.values, self._card)
+            case _:
+                self._refuse_after_stop()
+                self._blank(self._blanker(), is_blanked=False)
+                return self.read_state()
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        """Expose once; the last few frames are kept and given again for their action ids."""
+        known = self._frames.get(command.action_id)
+        if known is not None:
+            if known.requested != command:
+                raise CommandRefused(f"action {command.action_id} was another command; give a new one a new action id")
+            return known
+        if command.action_id in self._begun:
+            raise AcquisitionFailed(
+                f"action {command.action_id} was exposed before, and its frame is not kept any more"
+            )
+        try:
+            values = frame_values(command, self._config, self._card, self._devices.facts)
+            self._refuse_after_stop()
+        except InstrumentError:
+            self._outcomes[command.action_id] = "not_started"
+            raise
+        started_s = self._clock_s()
+        self._stop_devices.start()  # nothing is exposed that cannot be stopped
+        self._arrange(command, values)
+        self._begun.add(command.action_id)
+        self._outcomes[command.action_id] = "unknown"
+        frame = self._frame(command, started_s, self._exposed(command))
+        self._frames[command.action_id] = frame
+        self._outcomes[command.action_id] = "delivered"
+        self._forget_old()
+        return frame
+
+    @property
+    def is_exposing(self) -> bool:
+        """Whether the beam may be on for a frame."""
+        return self._is_exposing
+
+    def outcome(self, action_id: str) -> Outcome:
+        """Unknown for what this process did not see: another may have exposed it before."""
+        return self._outcomes.get(action_id, "unknown")
+
+    def stop(self) -> None:
+        """Blank and stop the devices, beside whatever runs. Raises InstrumentFault where it is not confirmed dark."""
+        with self._gate:
+            self._stopped.set()
+        until_s = time.monotonic() + self._config.stop_latency_s
+        self._stop_once()
+        while self._is_exposing and time.monotonic() < until_s:  # it may have been about to unblank
+            time.sleep(_STOP_AGAIN_S)
+            self._stop_once()
+        if self._is_exposing and self._config.can_interrupt:
+            self._devices.abandon()
+            self._stop_once()
+
+    def release(self) -> None:
+        """Go on after `stop`; the beam stays blanked until a frame is taken."""
+        if self._config.blanker is not None:
+            self._blank(self._config.blanker, is_blanked=True)
+        self._stopped.clear()
+
+    def close(self) -> None:
+        """End the devices' processes; the beam stays as it is."""
+        self._devices.close()
+        self._stop_devices.close()
+
+    # --- setting and reading
+
+    def _set(self, values: dict[str, AxisValue]) -> None:
+        """Set these axes, settle, and compare what is read back. Raises CommandRefused, InstrumentFault, LinkLost."""
+        axes = {name: self._config.axes[name] for name in values}
+        pairs = [[axis.signal, axis.to_device(values[name])] for name, axis in axes.items() if axis.signal]
+        if not pairs:
+            return
+        for name in values:
+            self._wanted.pop(name, None)
+        faults = self._devices.call("set", self._config.set_s, values=pairs).values["faults"]
+        time.sleep(max(axis.settle_s for axis in axes.values()))
+        self._compare(values, faults)
+        self._wanted |= values
+
+    def _compare(self, values: dict[str, AxisValue], faults: dict[str, str]) -> None:
+        read = self._read(values)
+        wrong: list[str] = []
+        for name, value in values.items():
+            signal = self._config.axes[name].signal
+            if not is_reached(self._card, name, value, read.get(name)):
+                said = f" ({faults[signal]})" if signal in faults else ""
+                wrong.append(
+                    f"{name} was set to {value} and reads {read[name]}, more than {tolerance(self._card, name):g} "
+                    f"away{said}; see whether {signal} was refused there, or moves too slowly"
+                )
+        if wrong:
+            raise InstrumentFault("; ".join(wrong))
+
+    def _read(self, names: Any = None) -> dict[str, AxisValue]:
+        """Axes in house units, by name; the blanker and the current besides, when all are asked for."""
+        wanted = {name: axis for name, axis in self._config.axes.items() if names is None or name in names}
+        paths = {name: path for name, axis in wanted.items() if (path := axis.read_path)}
+        extra = self._extra_paths() if names is None else {}
+        values = self._values({*paths.values(), *extra.values()})
+        read = {name: self._config.axes[name].to_house(values[path]) for name, path in paths.items()}
+        read |= {name: axis.fixed for name, axis in wanted.items() if axis.fixed is not None}
+        return read | {name: values[path] for name, path in extra.items()}
+
+    def _extra_paths(self) -> dict[str, str]:
+        blanker, current = self._config.blanker, self._config.measured_current_pa
+        paths = {BLANKER: blanker.readback or blanker.signal} if blanker else {}
+        if current is not None and current.read_path:
+            paths[CURRENT] = current.read_path
+        return paths
+
+    def _values(self, paths: set[str]) -> dict[str, DeviceValue]:
+        if not paths:
+            return {}
+        return self._devices.call("read", self._config.answer_s, paths=sorted(paths)).values["values"]
+
+    # --- exposing
+
+    def _arrange(self, command: AcquireFrame, values: dict[str, AxisValue]) -> None:
+        """Blank, then bring to its value every axis that does not stand there since it was last sent there."""
+        if self._config.blanker is not None:
+            self._blank(self._config.blanker, is_blanked=True)
+        read = self._read(values)
+        self._set({name: value for name, value in values.items() if not self._stands(name, value, read)})
+        shape = {
+            axis.signal: axis.to_device(float(count))
+            for axis, count in zip((self._config.rows, self._config.columns), command.scan.shape_px, strict=True)
+            if axis.signal
+        }
+        if not shape:
+            return
+        faults = self._devices.call("set", self._config.set_s, values=list(shape.items())).values["faults"]
+        now = self._values(set(shape))
+        if wrong := [
+            f"{path} was set to {value} and reads {now[path]}" for path, value in shape.items() if now[path] != value
+        ]:
+            raise InstrumentFault(f"{'; '.join(wrong)} ({faults or 'the device said nothing'})")
+
+    def _stands(self, name: str, value: AxisValue, read: dict[str, AxisValue]) -> bool:
+        return self._wanted.get(name) == value and is_reached(self._card, name, value, read.get(name))
+
+    def _exposed(self, command: AcquireFrame) -> Message:
+        mode = self._config.modes[command.mode]
+        blanker = self._config.blanker
+        dark = [[blanker.signal, blanker.blanked]] if blanker else []
+        lit = [[blanker.signal, blanker.unblanked]] if blanker else []
+        with self._gate:
+            self._refuse_after_stop()
+            self._is_exposing = True
+        try:
+            return self._devices.call(
+                "expose", command.deadline_s, trigger=mode.trigger, trigger_value=mode.trigger_value,
+                images=mode.images, counter=mode.frame_counter, before=lit, after=dark,
+            )  # fmt: skip
+        except (LinkLost, InstrumentFault, CommandRefused) as error:
+            raise self._lost(command, error) from error
+        finally:
+            self._is_exposing = False
+
+    def _lost(self, command: AcquireFrame, error: InstrumentError) -> InstrumentError:
+        """What an exposure without a frame is called; the beam is taken off on the other line first."""
+        try:
+            self._stop_once()
+        except InstrumentError as fault:
+            return InstrumentFault(f"action {command.action_id}: {error}; and the beam is not confirmed off: {fault}")
+        if self._stopped.is_set():
+            return AcquisitionFailed(f"action {command.action_id} was stopped; its dose counts as spent ({error})")
+        if isinstance(error, LinkLost):
+            return ResultUnknown(f"action {command.action_id} was begun and got no answer: {error}")
+        return AcquisitionFailed(f"action {command.action_id} was exposed and gave no frame: {error}")
+
+    def _frame(self, command: AcquireFrame, started_s: float, answer: Message) -> Frame:
+        self._mode = command.mode
+        if self._stopped.is_set():
+            raise AcquisitionFailed(f"action {command.action_id} was stopped; its dose counts as spent")
+        mode = self._config.modes[command.mode]
+        counts = {name: raw_counts(name, answer.arrays[name], mode, command) for name in mode.images}
+        state = self.read_state()
+        if self._config.blanker is not None and not state.beam_blanked:
+            raise InstrumentFault(f"after action {command.action_id} the blanker reads open; stop, and look")
+        return frame_of(
+            command, counts, state, self._config,
+            times=answer.values, versions=self._devices.versions, started_s=started_s,
+        )  # fmt: skip
+
+    def _forget_old(self) -> None:
+        for action_id in list(self._frames)[:-_KEPT_FRAMES]:
+            del self._frames[action_id]
+            self._outcomes[action_id] = "unknown"
+
+    # --- the beam
+
+    def _blanker(self) -> BlankerConfig:
+        if self._config.blanker is None:
+            raise Unsupported(f"instrument {self._card.name!r} has no blanker")
+        return self._config.blanker
+
+    def _blank(self, blanker: BlankerConfig, *, is_blanked: bool) -> None:
+        value = blanker.blanked if is_blanked else blanker.unblanked
+        path = blanker.readback or blanker.signal
+        faults = self._devices.call("set", self._config.answer_s, values=[[blanker.signal, value]]).values["faults"]
+        if (now := self._values({path})[path]) != value:
+            said = f" ({faults[blanker.signal]})" if faults else ""
+            raise InstrumentFault(f"the blanker was set to {value!r} and reads {now!r}{said}; assume the beam on")
+
+    def _stop_once(self) -> None:
+        blanker, config = self._config.blanker, self._config
+        answer = self._stop_devices.stop_call(
+            config.stop_latency_s,
+            dark=[blanker.signal, blanker.blanked] if blanker else None,
+            confirm=[blanker.readback or blanker.signal, blanker.blanked] if blanker else None,
+            others=[[action.signal, action.value] for action in config.stop],
+        ).values
+        if not answer["is_dark"]:
+            raise InstrumentFault(
+                f"the blanker did not read blanked within {config.stop_latency_s:g} s of a stop; assume the beam on"
+            )
+        if answer["faults"]:
+            raise InstrumentFault(f"the beam is off, but not everything stopped: {answer['faults']}")
+
+    def _refuse_after_stop(self) -> None:
+        if self._stopped.is_set():
+            raise InstrumentFault("stopped, the beam blanked; nothing is done before somebody lets it go on")
+
+    def _clock_s(self) -> float:
+        return time.monotonic() - self._opened_s

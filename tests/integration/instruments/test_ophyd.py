@@ -1,0 +1,270 @@
+"""The ophyd adapter against an EPICS server of its own process, through ophyd and pyepics; ophyd's own simulation."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    CommandRefused,
+    ConfigurationError,
+    InstrumentError,
+    InstrumentFault,
+    LinkLost,
+    Optics,
+    ScanPattern,
+    SetAxes,
+    StagePosition,
+    registry,
+)
+from instruments.adapters.ophyd import OphydMicroscope
+from instruments.conformance import Bench, Conditions, OpenedTarget, run
+
+if missing := [name for name in ("ophyd", "epics", "caproto") if find_spec(name) is None]:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{', '.join(missing)} not installed: pip install 'stempilot[ophyd,epics]'", pytrace=False)
+    pytest.skip(f"{', '.join(missing)} not installed", allow_module_level=True)
+
+from tests.integration.instruments.epics_instrument import HERE, SoftIoc, configuration
+
+
+def opened(config: dict[str, Any]) -> OphydMicroscope:
+    microscope = registry.open("ophyd", **config)
+    assert isinstance(microscope, OphydMicroscope)
+    return microscope
+
+
+@pytest.fixture(scope="module")
+def ioc() -> Iterator[SoftIoc]:
+    with SoftIoc() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tem(ioc: SoftIoc) -> Iterator[OphydMicroscope]:
+    microscope = opened(configuration(ioc.environment))
+    yield microscope
+    microscope.close()
+
+
+@pytest.fixture(autouse=True)
+def _free(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test did: the server runs, nothing is jammed or stopped."""
+    yield
+    if "tem" in request.fixturenames:
+        request.getfixturevalue("ioc").resume()
+        tem = request.getfixturevalue("tem")
+        tem.release()
+        jam(tem, 0)
+
+
+def jam(tem: OphydMicroscope, kind: int) -> None:
+    tem.execute(SetAxes(action_id="jam", values={"holder.jam_index": float(kind)}))
+
+
+def image(action_id: str, *, x_nm: float = 0.0, dwell_time_us: float = 20.0, subframe_count: int = 1) -> AcquireFrame:
+    return AcquireFrame(
+        action_id=action_id,
+        deadline_s=20.0,
+        stage=StagePosition(x_nm=x_nm),
+        optics=Optics(beam_energy_ev=200_000, semi_convergence_angle_mrad=25, probe_current_pa=20),
+        scan=ScanPattern(field_of_view_nm=100, shape_px=(32, 32), dwell_time_us=dwell_time_us),
+        mode="haadf",
+        subframe_count=subframe_count,
+    )
+
+
+def in_thread(call: Any) -> tuple[threading.Thread, list[object]]:
+    """What a call in a thread of its own gives or raises, once the thread has ended."""
+    ended: list[object] = []
+
+    def work() -> None:
+        try:
+            ended.append(call())
+        except InstrumentError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, ended
+
+
+def test_conforms(ioc: SoftIoc) -> None:
+    conditions = Conditions(
+        shape_px=(32, 32), dwell_time_us=50, stop_exposure_s=4.0, stop_margin_s=1.0, client_call_count=5
+    )
+    target = OpenedTarget("ophyd", lambda: opened(configuration(ioc.environment)))
+    with Bench(target, conditions) as bench:
+        report = run(bench)
+
+    assert not report.has_failed, report.table()
+    passed = {finding.check for finding in report.findings if finding.verdict == "passed"}
+    assert passed >= {
+        "out_of_range", "unknown_control", "frame", "counts", "read_back", "metadata", "known_action", "dwell",
+        "beam_shift_motion", "stage_motion", "calibration", "blank", "stop_latency", "teardown",
+    }  # fmt: skip
+
+
+def test_the_tighter_of_the_facilitys_and_the_devices_limits_holds(tem: OphydMicroscope) -> None:
+    limits = {axis.name: (axis.minimum, axis.maximum) for axis in tem.capabilities().axes}
+
+    assert limits["x_nm"] == (-20_000, 20_000)  # the motor record would go to 40 um
+    assert limits["beam_shift_x_nm"] == (-500, 500)  # only the server says so
+    assert limits["defocus_nm"] == (-1000, 1000)
+
+
+def test_a_put_that_the_server_refuses_and_the_client_calls_done_is_a_fault(tem: OphydMicroscope) -> None:
+    tem.execute(SetAxes(action_id="a", values={"defocus_nm": 10.0}))
+
+    with pytest.raises(InstrumentFault, match=r"defocus_nm was set to 950.* and reads 10"):
+        tem.execute(SetAxes(action_id="b", values={"defocus_nm": 950.0}))
+
+    assert tem.read_state().optics.defocus_nm == 10.0
+
+
+def test_a_device_that_says_done_and_did_not_move_is_a_fault_and_exposes_nothing(tem: OphydMicroscope) -> None:
+    jam(tem, 1)
+    command = image("jammed")
+    shifted = command.model_copy(update={"scan": command.scan.model_copy(update={"beam_shift_x_nm": 33.0})})
+
+    with pytest.raises(InstrumentFault, match=r"beam_shift_x_nm was set to 33.* and reads 0"):
+        tem.acquire(shifted)
+
+    assert tem.outcome("jammed") == "unknown"
+    assert tem.read_state().beam_blanked
+
+
+def test_a_detector_that_says_done_without_a_new_image_gives_no_frame(tem: OphydMicroscope) -> None:
+    tem.acquire(image("before"))
+    jam(tem, 2)
+
+    with pytest.raises(AcquisitionFailed, match="no new image"):
+        tem.acquire(image("stale"))
+
+    assert tem.read_state().beam_blanked
+
+
+def test_a_mute_server_is_said_in_time_and_its_late_replies_meet_nobody(tem: OphydMicroscope, ioc: SoftIoc) -> None:
+    tem.execute(SetAxes(action_id="a", values={"defocus_nm": 20.0}))
+    ioc.suspend()
+    begun_s = time.monotonic()
+
+    with pytest.raises(LinkLost, match="assume that the beam is on"):
+        tem.read_state()
+    with pytest.raises(InstrumentFault):
+        tem.stop()
+    assert time.monotonic() - begun_s < 60
+
+    ioc.resume()
+    tem.release()
+    assert tem.execute(SetAxes(action_id="b", values={"defocus_nm": 30.0})).optics.defocus_nm == 30.0
+
+
+def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(tem: OphydMicroscope, ioc: SoftIoc) -> None:
+    long = image("killed", dwell_time_us=5000.0)
+    thread, ended = in_thread(lambda: tem.acquire(long))
+    until_s = time.monotonic() + 60
+    while not tem.is_exposing and time.monotonic() < until_s:
+        time.sleep(0.01)
+    ioc.kill()
+    thread.join(60)
+
+    assert isinstance(ended[0], InstrumentFault)  # the beam cannot be confirmed off: a person has to look
+    assert tem.outcome("killed") == "unknown"
+    ioc.start()
+    with pytest.raises(AcquisitionFailed, match="exposed before"):
+        tem.acquire(long)
+    assert tem.read_state().beam_blanked
+
+
+def test_frames_are_raw_counts_with_what_made_them(tem: OphydMicroscope) -> None:
+    first, second = tem.acquire(image("one")), tem.acquire(image("two", x_nm=40.0, subframe_count=2))
+
+    assert first.counts["haadf"].dtype == np.uint32
+    assert second.counts["haadf"].shape == (2, 32, 32)
+    assert second.state.stage.x_nm == pytest.approx(40.0, abs=0.2)
+    assert second.state.measured_current_pa == pytest.approx(20.4)
+    assert second.electrons > second.dose_e_per_a2 * 100 * 100 * 100  # the blanker's time counts
+    assert second.context["software"]["ophyd"]
+    assert tem.acquire(image("one")) is first
+
+
+def test_nobody_there_is_said_at_opening() -> None:
+    with SoftIoc() as ioc:
+        ioc.kill()
+        with pytest.raises(LinkLost, match="see whether its server runs"):
+            opened(configuration(ioc.environment, connect_s=2.0, stop_line="shared"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"devices": "json:nothing"}, "nothing"),
+        ({"path": ["WITHOUT_OPHYD", str(HERE)]}, r"pip install 'stempilot\[ophyd\]'"),
+    ],
+)
+def test_a_wrong_configuration_is_named(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "ophyd.py").write_text("raise ModuleNotFoundError(\"No module named 'ophyd'\", name='ophyd')\n")
+    if "path" in changes:
+        changes = {"path": [str(tmp_path), str(HERE)]}
+    with pytest.raises(ConfigurationError, match=words):
+        opened(configuration({}, stop_line="shared", **changes))
+
+
+def test_ophyds_simulated_devices_are_an_instrument_without_a_beam() -> None:
+    microscope = opened(
+        {
+            "devices": "simulated_devices:bench",
+            "path": [str(HERE)],
+            "label": "bench",
+            "simulated": True,
+            "has_beam": False,
+            "stop_line": "shared",
+            "axes": {
+                "x_nm": {"signal": "motor", "minimum": -10, "maximum": 10, "tolerance": 1e-6},
+                "field_of_view_nm": {"fixed": 1},
+                "dwell_time_us": {"fixed": 1000},
+            },
+            "stop": [{"signal": "motor"}],
+            "modes": {
+                "counter": {
+                    "kind": "camera",
+                    "trigger": "counter",
+                    "images": {"counter": "counter"},
+                    "detectors": [{"name": "counter", "without_references": "a point counter"}],
+                }
+            },
+        }
+    )
+    try:
+        means = [microscope.acquire(_count(f"at {x_nm}", x_nm)).counts["counter"].item() for x_nm in (0.0, 3.0)]
+        microscope.stop()
+        with pytest.raises(InstrumentFault, match="stopped"):
+            microscope.acquire(_count("stopped", 1.0))
+        with pytest.raises(CommandRefused, match="rows"):
+            microscope.acquire(_count("large", 1.0, shape_px=(2, 1)))
+    finally:
+        microscope.close()
+
+    assert means[0] > 10 * means[1] > 0  # ophyd's own Gaussian around 0
+
+
+def _count(action_id: str, x_nm: float, shape_px: tuple[int, int] = (1, 1)) -> AcquireFrame:
+    return AcquireFrame(
+        action_id=action_id,
+        deadline_s=10.0,
+        stage=StagePosition(x_nm=x_nm),
+        optics=Optics(beam_energy_ev=1.0, semi_convergence_angle_mrad=0.0),
+        scan=ScanPattern(field_of_view_nm=1.0, shape_px=shape_px, dwell_time_us=1000, at_once=True),
+        mode="counter",
+    )
