@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from instruments.evidence import evidence_of
 from instruments.registry import known_adapters
 from workflows.cli.app import app
 from workflows.cli.fail import explained
@@ -42,14 +44,15 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
         for name, entry in opened.instruments.items()
     }
     if as_json:
-        print(json.dumps({"instruments": configured, "adapters": known_adapters()}))
+        shown = {name: asdict(evidence_of(name)) for name in known_adapters()}
+        print(json.dumps({"instruments": configured, "adapters": known_adapters(), "evidence": shown}))
         return
     table = Table("instrument", "adapter", "envelope", title="configured")
     for name, entry in configured.items():
         table.add_row(name, str(entry["adapter"]), json.dumps(entry["safety"]))
-    found = Table("adapter", "opens with", title="adapters found")
+    found = Table("adapter", "opens with", "tried against", title="adapters found")
     for name, target in sorted(known_adapters().items()):
-        found.add_row(name, target)
+        found.add_row(name, target, str(evidence_of(name)))
     Console().print(table, found)
 
 

@@ -26,6 +26,7 @@ VIOLATIONS = {
     "cupy-in-backend": ("simulation/planted.py", "import cupy\n"),
     "light-words": ("instruments/planted.py", "def late():\n    import torch\n"),
     "vendors-in-adapters": ("workflows/planted.py", "import temscript\n"),
+    "other-pythons": ("instruments/adapters/planted.py", "def late():\n    import nion\n"),
 }
 
 
