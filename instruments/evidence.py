@@ -1,0 +1,46 @@
+"""What each adapter of ours was tried against: third-party code that really ran, our own models, or documents alone.
+
+Neighbour: `registry` finds the adapters. Whoever adds one adds its line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal[
+    "our own model", "measured data", "exercised against third-party code", "contract-tested only", "not known"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far an adapter can be trusted before it has met a microscope."""
+
+    kind: Kind
+    against: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.against}" if self.against else self.kind
+
+
+_THIRD_PARTY: Final[Kind] = "exercised against third-party code"
+_OURS: Final[dict[str, Evidence]] = {
+    "simulated": Evidence("our own model", "the simulator of this house"),
+    "replay": Evidence("measured data", "recorded spectrum images"),
+    "temscript": Evidence(_THIRD_PARTY, "temscript 2.1's own server and null microscope over loopback"),
+    "worker": Evidence(_THIRD_PARTY, "whatever adapter runs in it; tried with replay in a Python of its own"),
+    "nion": Evidence(_THIRD_PARTY, "nionswift 16.16 with nionswift-usim 5.4, out of process"),
+    "micromanager": Evidence(_THIRD_PARTY, "Micro-Manager's core 12.5 with its demonstration devices, out of process"),
+}
+
+
+def evidence_of(adapter: str) -> Evidence:
+    """That of one of our adapters; `not known` for a stranger's.
+
+    >>> str(evidence_of("nion"))
+    'exercised against third-party code: nionswift 16.16 with nionswift-usim 5.4, out of process'
+    >>> str(evidence_of("mine"))
+    'not known'
+    """
+    return _OURS.get(adapter, Evidence("not known", ""))
