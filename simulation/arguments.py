@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, isfinite, nan
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,9 @@ def whole_pair(name: str, value: Any) -> tuple[int, int]:
     is_pair = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and np.shape(value) == (2,)
     counts = [_as_float(count) for count in value] if is_pair else []
     if not (is_pair and all(count.is_integer() for count in counts)):
-        raise InvalidParameter(f"{name} = {value!r} must be two whole numbers (rows, columns), such as (512, 512)")
+        raise InvalidParameter(f"{name} = {short(value)} must be two whole numbers (rows, columns), such as (512, 512)")
     if min(counts) < 1:
-        raise InvalidParameter(f"{name} = {value!r} must be (rows, columns), at least one each")
+        raise InvalidParameter(f"{name} = {short(value)} must be (rows, columns), at least one each")
     return int(counts[0]), int(counts[1])
 
 
@@ -68,6 +69,6 @@ def _as_float(value: Any) -> float:
 def _refuse_unless(is_good: bool, name: str, value: Any, wanted: str) -> float:
     number = _as_float(value)
     if not is_good:
-        shown = value if number == number else repr(value)
+        shown = value if number == number else short(value)
         raise InvalidParameter(f"{name} = {shown} must be {wanted}")
     return number

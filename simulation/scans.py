@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from reprlib import repr as short
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -114,7 +115,7 @@ def _numbers(points_nm: ArrayLike) -> NDArray[np.float64]:
     except ValueError as error:  # rows of unlike length
         raise InvalidParameter(f"points_nm is no table ({error}); give (n, 2) of (x, y) in nm") from error
     if given.dtype.kind not in "iuf":
-        raise InvalidParameter(f"points_nm holds no real numbers: {points_nm!r}; give (n, 2) of (x, y) in nm")
+        raise InvalidParameter(f"points_nm holds no real numbers: {short(points_nm)}; give (n, 2) of (x, y) in nm")
     return np.array(given, dtype=np.float64)
 
 
