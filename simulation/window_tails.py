@@ -41,6 +41,8 @@ def tail_maps(
     incident = on.asarray(spectrum.astype(on.complex_type))
     weights = _tail_weights(spectrum, _outside(grid, shape_px))
     mixed = [on.asarray(_seen_from_tail(mask, weights).astype(on.real_type)) for mask in masks]
+    del weights
+    on.release_memory()
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
     sees_incident = [bool(np.any(mask[spectrum != 0])) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
@@ -50,7 +52,7 @@ def tail_maps(
     itinerary = Itinerary.of(specimen.order).steps
     for number, (crossed, index) in enumerate(steps(itinerary, "slices beside windows")):
         if number:
-            incident = incident * propagator.through(crossed)
+            incident *= propagator.through(crossed)
             arriving *= propagator.through(crossed)
         wave = on.ifft2(incident) * pixels
         tail = wave * outside
@@ -63,18 +65,19 @@ def tail_maps(
             if sees_incident[channel]:
                 first += tail * xp.conj(on.ifft2(incident * mask) * pixels)
             first = on.ifft2(first)
-            first *= 2 * scattered
-            total[channel] = first if isinstance(total[channel], float) else total[channel] + first
+            first *= scattered
+            total[channel] += first
             if sees_incident[channel]:
                 strength[channel] = strength[channel] + _squared(on, on.ifft2(scattered * mixed[channel]))
-        arriving = scattered if isinstance(arriving, float) else arriving + scattered
+        arriving += scattered
+        del wave, tail, tail_spectrum, scattered, first
         on.release_memory()
     if itinerary:
         power = on.ifft2(power + 0j)
         for channel, mix in enumerate(mixed):
             if not sees_incident[channel]:
                 strength[channel] = _squared(on, on.ifft2(arriving * mix))
-            total[channel] += on.fft2(strength[channel] + 0j) * power
+            total[channel] = 2 * total[channel] + on.fft2(strength[channel] + 0j) * power
     empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
 
