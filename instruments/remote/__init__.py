@@ -9,7 +9,7 @@ from instruments.remote.client import (
     connect,
     dial_command_line,
 )
-from instruments.remote.endpoint import Endpoint, endpoint_path, read_endpoint
+from instruments.remote.endpoint import Endpoint, Listening, endpoint_path, read_endpoint
 from instruments.remote.host import InstrumentHost, open_by_name
 from instruments.remote.status import InstrumentStatus, Lock, StopReport
 
@@ -19,6 +19,7 @@ __all__ = [
     "InstrumentHost",
     "InstrumentStatus",
     "Line",
+    "Listening",
     "Lock",
     "RemoteInstrument",
     "RemoteMicroscope",

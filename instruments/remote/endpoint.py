@@ -30,6 +30,20 @@ class Endpoint(Record):
         return self.secret.encode()
 
 
+class Listening(Record):
+    """Where an instrument's process listens; by default for this machine alone, with a secret of its own."""
+
+    host: str = Field(default="127.0.0.1", description="an address of this machine; 0.0.0.0: all")
+    port: int = Field(default=0, ge=0, le=65535, description="the command line's; 0: any free one")
+    stop_port: int = Field(default=0, ge=0, le=65535)
+    secret: str | None = Field(default=None, min_length=32, repr=False, description="None: a new one")
+
+    @property
+    def own_address(self) -> str:
+        """Where programs on this machine find it."""
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
+
+
 def endpoint_path(run_folder: Path, name: str) -> Path:
     """The file of the instrument `name`."""
     return run_folder / f"instrument-{quote(name, safe='')}.json"

@@ -23,9 +23,9 @@ from instruments.errors import InstrumentError, InstrumentFault
 from instruments.microscope import Microscope
 from instruments.remote.adapter_thread import AdapterThread, Opener
 from instruments.remote.command_calls import CommandCalls
-from instruments.remote.endpoint import Endpoint, endpoint_path, write_endpoint
+from instruments.remote.endpoint import Endpoint, Listening, endpoint_path, write_endpoint
 from instruments.remote.failures import failure_document
-from instruments.remote.lines import HOST, ListeningLine
+from instruments.remote.lines import ListeningLine
 from instruments.remote.ownership import Ownership, ownership_path
 from instruments.remote.status import InstrumentStatus, Lock, StopReport
 from instruments.remote.wire import PROTOCOL, UnsendableError, WireError, receive, send
@@ -49,6 +49,7 @@ class InstrumentHost:
         opener: Opener = open_by_name,
         *,
         on_stop: Callable[[], None] | None = None,
+        listening: Listening | None = None,
     ) -> None:
         """`on_stop` is told of every stop by the stop line, before the adapter is."""
         self.name = name
@@ -57,6 +58,7 @@ class InstrumentHost:
         self._adapter = AdapterThread(opener)
         self._calls = CommandCalls(name, self._adapter, self._ownership)
         self._on_stop = on_stop
+        self._listening = listening or Listening()
         self._started_at = datetime.now(UTC)
         self._owners: set[Connection] = set()
         self._answering = _Count()
@@ -72,16 +74,18 @@ class InstrumentHost:
         return self._listen(takes_commands=False)
 
     def _listen(self, *, takes_commands: bool) -> Endpoint:
-        secret = secrets.token_hex(32)
-        stop = ListeningLine(f"{self.name} stop line", secret.encode(), self._serve_stops)
+        where = self._listening
+        secret = where.secret or secrets.token_hex(32)
+        key, host = secret.encode(), where.host
+        stop = ListeningLine(f"{self.name} stop line", key, self._serve_stops, host=host, port=where.stop_port)
         self._lines, port = [stop], 0
         if takes_commands:
-            command = ListeningLine(f"{self.name} command line", secret.encode(), self._serve_commands)
+            command = ListeningLine(f"{self.name} command line", key, self._serve_commands, host=host, port=where.port)
             self._lines, port = [command, stop], command.port
         endpoint = Endpoint(
             protocol=PROTOCOL,
             name=self.name,
-            host=HOST,
+            host=where.own_address,
             port=port,
             stop_port=stop.port,
             pid=os.getpid(),

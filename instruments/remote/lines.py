@@ -1,4 +1,4 @@
-"""The two ends of a line: a listening port on the loopback interface, and a connection to one.
+"""The two ends of a line: a listening port, on the loopback interface unless told otherwise, and a connection to one.
 
 Both ends prove that they know the secret (HMAC challenges of `multiprocessing.connection`) before anything else is
 read. Each connection has a thread of its own, so one that sends nothing, or garbage, holds up nobody.
@@ -28,11 +28,15 @@ log = logging.getLogger(__name__)
 class ListeningLine:
     """A port; each connection that knows the secret is served by `serve` in its own thread, then closed."""
 
-    def __init__(self, name: str, authkey: bytes, serve: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, name: str, authkey: bytes, serve: Callable[[Connection], None], *, host: str = HOST, port: int = 0
+    ) -> None:
+        """Listens at `host`; port 0 is any free one. Raises OSError where that cannot be had."""
         self._name = name
         self._authkey = authkey
         self._serve = serve
-        self._listener = Listener((HOST, 0), backlog=64)
+        self._listener = Listener((host, port), backlog=64)
+        self._host = HOST if host in ("", "0.0.0.0") else host  # where this machine finds itself
         self._is_closed = False
         self._thread = threading.Thread(target=self._accept, name=f"{name} port", daemon=True)
         self._thread.start()
@@ -46,7 +50,8 @@ class ListeningLine:
         """Take no further connection; those there are stay. More than once is harmless."""
         if not self._is_closed:
             self._is_closed = True
-            socket.create_connection((HOST, self.port), HANDSHAKE_S).close()  # wakes the thread that waits for one
+            waker = socket.create_connection((self._host, self.port), HANDSHAKE_S)
+            waker.close()  # it woke the thread that waits for one
             self._thread.join()
             self._listener.close()
 

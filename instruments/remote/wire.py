@@ -7,9 +7,10 @@ were sent, every bit of every number. Neighbour: `lines` carries them.
 from __future__ import annotations
 
 import json
+import os
+import struct
 from dataclasses import fields
 from math import prod
-from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from typing import Any, Final, cast
 
@@ -72,12 +73,33 @@ def receive(connection: Connection) -> Any:
 
 
 def _fill(array: np.ndarray, connection: Connection) -> None:
-    try:
-        size_bytes = connection.recv_bytes_into(array.reshape(-1).view(np.uint8).data)
-    except BufferTooShort as error:
-        raise WireError("an array of the message is longer than announced") from error
-    if size_bytes != array.nbytes:
-        raise WireError("an array of the message is shorter than announced")
+    """Read one array's bytes to where they belong: `recv_bytes_into` copies them twice, and is four times as slow."""
+    announced_bytes = _announced_bytes(connection)
+    if announced_bytes != array.nbytes:
+        longer = "longer" if announced_bytes > array.nbytes else "shorter"
+        raise WireError(f"an array of the message is {longer} than announced")
+    _read(connection, array.reshape(-1).view(np.uint8).data)
+
+
+def _announced_bytes(connection: Connection) -> int:
+    """Length of the next piece, as `multiprocessing.connection` writes it: four bytes, or -1 and eight."""
+    head = bytearray(4)
+    _read(connection, memoryview(head))
+    (size_bytes,) = struct.unpack("!i", head)
+    if size_bytes >= 0:
+        return size_bytes
+    head = bytearray(8)
+    _read(connection, memoryview(head))
+    (size_bytes,) = struct.unpack("!Q", head)
+    return size_bytes
+
+
+def _read(connection: Connection, where: memoryview) -> None:
+    while where:
+        count = os.readv(connection.fileno(), [where])
+        if count == 0:
+            raise OSError("it hung up in the middle of a message")
+        where = where[count:]
 
 
 def _dtype(text: Any) -> np.dtype[Any]:

@@ -19,7 +19,7 @@ ROOMS: Final = {
     "show list report replay": "look_commands",
     "conform": "conform_commands",
     "doctor instruments bench": "machine_commands",
-    "worker instrument-host watchdog prefect-server": "process_commands",
+    "worker gateway instrument-host watchdog prefect-server": "process_commands",
     "submit queue hold release cancel pause estop": "queue_commands",
     "run resume": "run_commands",
     "safety": "safety_commands",

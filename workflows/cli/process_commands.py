@@ -1,10 +1,11 @@
-"""`stempilot worker`, and what `serve` starts beside it: `instrument-host`, `watchdog`, `prefect-server`."""
+"""`stempilot worker`, `gateway`, and what `serve` starts beside a worker."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -48,6 +49,27 @@ def instrument_host(
 
     log_to_stderr()
     run_instrument_host(settings_of(data, settings), name)
+
+
+@app.command()
+@explained
+def gateway(
+    instrument: Annotated[str, typer.Option("--instrument", help="a configured instrument")],
+    host: Annotated[str, typer.Option(help="address of this machine to listen at; 0.0.0.0: all")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the command line; 0: any free one")] = 0,
+    stop_port: Annotated[int, typer.Option(min=0, max=65535, help="of the stop line; 0: any free one")] = 0,
+    address: Annotated[str | None, typer.Option(help="what the ticket calls this machine; else --host")] = None,
+    ticket: Annotated[Path | None, typer.Option(help="file for the ticket (else in the data folder's run/)")] = None,
+    data: DataOption = None,
+    settings: SettingsOption = None,
+) -> None:
+    """Serve one instrument, within its limits, to whoever holds the ticket, from another machine; until SIGTERM."""
+    from instruments.remote import Listening
+    from workflows.gateway import run_gateway
+
+    log_to_stderr()
+    listening = Listening(host=host, port=port, stop_port=stop_port)
+    run_gateway(settings_of(data, settings), instrument, listening, address or listening.own_address, ticket)
 
 
 @app.command(hidden=True)

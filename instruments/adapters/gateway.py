@@ -1,0 +1,119 @@
+"""An instrument behind a gateway on another machine: the client end, a `Microscope` as any other.
+
+The gateway's facility chooses adapter, configuration and limits; this end brings a ticket and nothing else. Neighbour:
+`instruments.remote` speaks the protocol.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, Command
+from instruments.errors import ConfigurationError, InstrumentBusy, InstrumentFault, LinkLost
+from instruments.frames import Frame
+from instruments.microscope import Outcome
+from instruments.remote.client import CommandLine, RemoteInstrument, RemoteMicroscope, StopLine, dial_command_line
+from instruments.remote.endpoint import Endpoint
+from instruments.state import MicroscopeState
+
+ADAPTER: Final = "gateway"
+T = TypeVar("T")
+
+
+def open_gateway(*, ticket: str | Path, session: str | None = None) -> GatewayMicroscope:
+    """The instrument of a ticket that `stempilot gateway` wrote, copied to this machine.
+
+    With the `session` of an earlier opening the instrument still knows its action ids. Raises ConfigurationError for a
+    ticket that is none, InstrumentBusy while somebody else has the instrument, LinkLost where nobody answers.
+    """
+    path = Path(ticket).expanduser()
+    try:
+        endpoint = Endpoint.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ConfigurationError(f"ticket {path} cannot be used: {error}; copy it from the gateway again") from error
+    return GatewayMicroscope(endpoint, session or uuid4().hex)
+
+
+class GatewayMicroscope:
+    """`Microscope` and `Linked`: its link is lost when the line to the gateway breaks.
+
+    The gateway blanks nothing by itself then, so `reconnect` first and blank next, as the guard does.
+    """
+
+    def __init__(self, endpoint: Endpoint, session_id: str) -> None:
+        self._endpoint = endpoint
+        self._session_id = session_id
+        self._line, self._microscope = self._connected()
+
+    def capabilities(self) -> Capabilities:
+        """Those of the instrument behind the gateway."""
+        return self._microscope.capabilities()
+
+    def read_state(self) -> MicroscopeState:
+        """Read-back values now."""
+        return self._asked(lambda microscope: microscope.read_state())
+
+    def execute(self, command: Command) -> MicroscopeState:
+        """Carry out a command that yields no frame."""
+        return self._asked(lambda microscope: microscope.execute(command))
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        """Expose once, or be given a frame again that was exposed."""
+        return self._asked(lambda microscope: microscope.acquire(command))
+
+    def outcome(self, action_id: str) -> Outcome:
+        """What became of an action whose answer was lost."""
+        return self._asked(lambda microscope: microscope.outcome(action_id))
+
+    def stop(self) -> None:
+        """Blank and interrupt by the gateway's stop line, which answers while an exposure runs."""
+        report = StopLine(self._endpoint).blank("stopped by its owner at the other end of the gateway")
+        if report.beam_blanked is not True:
+            raise InstrumentFault(f"instrument {report.name!r}: {report.message}")
+
+    def is_link_lost(self) -> bool:
+        """Whether the line to the gateway broke."""
+        return self._line.is_broken
+
+    def reconnect(self) -> None:
+        """Connect anew, in the same session: the instrument still knows its action ids."""
+        self._line.close()
+        self._line, self._microscope = self._connected()
+
+    def close(self) -> None:
+        """Hang up; the instrument stays as it is."""
+        self._line.close()
+
+    def _asked(self, call: Callable[[RemoteMicroscope], T]) -> T:
+        try:
+            return call(self._microscope)
+        except LinkLost:
+            raise
+        except InstrumentFault as error:
+            if self._line.is_broken:
+                raise LinkLost(f"{error}; assume that the beam is on") from error
+            raise
+
+    def _connected(self) -> tuple[CommandLine, RemoteMicroscope]:
+        endpoint = self._endpoint
+        try:
+            status = StopLine(endpoint).status()
+            if status.has_owner and status.session_id != self._session_id:
+                raise InstrumentBusy(f"instrument {endpoint.name!r} has another owner; wait until it is given back")
+            line = dial_command_line(endpoint)
+        except InstrumentFault as error:
+            raise LinkLost(f"the gateway of {endpoint.name!r} at {endpoint.host} cannot be reached: {error}") from error
+        fence = max(status.fence + 1, int(time.time() * 1000))
+        config: dict[str, Any] = {}
+        try:
+            return line, RemoteInstrument(endpoint, line).load(self._session_id, ADAPTER, config, fence)
+        except BaseException:
+            line.close()
+            raise
