@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal[
-    "our own model", "measured data", "exercised against third-party code", "contract-tested only", "not known"
+    "our own model", "measured data", "exercised against third-party code", "contract-tested only", "as the adapter in it", "not known"
 ]
 
 
@@ -29,7 +29,7 @@ _OURS: Final[dict[str, Evidence]] = {
     "simulated": Evidence("our own model", "the simulator of this house"),
     "replay": Evidence("measured data", "recorded spectrum images"),
     "temscript": Evidence(_THIRD_PARTY, "temscript 2.1's own server and null microscope over loopback"),
-    "worker": Evidence(_THIRD_PARTY, "whatever adapter runs in it; tried with replay in a Python of its own"),
+    "worker": Evidence("as the adapter in it", "tried with replay in a Python of its own"),
     "nion": Evidence(_THIRD_PARTY, "nionswift 16.16 with nionswift-usim 5.4, out of process"),
     "micromanager": Evidence(_THIRD_PARTY, "Micro-Manager's core 12.5 with its demonstration devices, out of process"),
 }

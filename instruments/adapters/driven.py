@@ -33,7 +33,7 @@ _STOPPED: Final = "the instrument was stopped and its beam blanked; release it, 
 
 
 class DrivenMicroscope:
-    """Microscope, Releasable, TakesDarkFrames and Closable over a driver."""
+    """Microscope, Releasable, Linked, TakesDarkFrames and Closable over a driver."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -114,6 +114,14 @@ class DrivenMicroscope:
         self._stopped.clear()
         self._driver.set_blanked(True, READ_S)
         self._driver.release()
+
+    def is_link_lost(self) -> bool:
+        """Whether the library's process was lost, and not started again yet."""
+        return self._driver.worker.is_lost
+
+    def reconnect(self) -> None:
+        """Start the library's process again; it begins stopped, so that the beam is blanked."""
+        self._driver.worker.start()
 
     def close(self) -> None:
         """Give everything back; more than once is harmless."""

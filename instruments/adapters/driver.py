@@ -11,6 +11,7 @@ import numpy as np
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.state import MicroscopeState
+from instruments.workers import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Driver(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What it has, known once it is open."""
+        ...
+
+    @property
+    def worker(self) -> Worker:
+        """The library's process."""
         ...
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:

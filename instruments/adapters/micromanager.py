@@ -54,12 +54,12 @@ class MicroManagerDriver:
             "properties": config.properties,
             "timeout_ms": round(config.motion_s * 1000),
         }
-        self.worker = Worker(
+        self._worker = Worker(
             Program(name="micromanager", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
         )
         self._seen_start_count = 1
         try:
-            self._about: dict[str, Any] = self.worker.call("describe", deadline_s=READ_S)
+            self._about: dict[str, Any] = self._worker.call("describe", deadline_s=READ_S)
             self._pixel_nm = self._calibrated_nm()
             self._capabilities = _capabilities(config, self._about, self._pixel_nm)
         except BaseException:
@@ -71,9 +71,14 @@ class MicroManagerDriver:
         """Fixed while it is open."""
         return self._capabilities
 
+    @property
+    def worker(self) -> Worker:
+        """The process of the library."""
+        return self._worker
+
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         """Positions and shutter as the core reads them."""
-        found: dict[str, float | None] = self.worker.call("read", deadline_s=deadline_s)
+        found: dict[str, float | None] = self._worker.call("read", deadline_s=deadline_s)
         return MicroscopeState(
             time_s=time_s,
             stage=StagePosition(
@@ -128,7 +133,7 @@ class MicroManagerDriver:
 
     def interrupt(self) -> None:
         """After the image that is taken; a worker that does not say so is killed, and a new one closes the shutter."""
-        self.worker.stop(2 * self._config.max_exposure_s + 2.0)
+        self._worker.stop(2 * self._config.max_exposure_s + 2.0)
 
     def release(self) -> None:
         """Expose again."""
@@ -136,18 +141,18 @@ class MicroManagerDriver:
 
     def close(self) -> None:
         """End the worker; the core's own end, which aborts, is not waited for."""
-        self.worker.close()
+        self._worker.close()
 
     def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
         """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
-        self.worker.start()
-        if self.worker.start_count != self._seen_start_count:
-            self._seen_start_count = self.worker.start_count
-            self.worker.call("release", deadline_s=READ_S)
-        return self.worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
+        self._worker.start()
+        if self._worker.start_count != self._seen_start_count:
+            self._seen_start_count = self._worker.start_count
+            self._worker.call("release", deadline_s=READ_S)
+        return self._worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
 
     def _calibrated_nm(self) -> float:
-        told_um: float = self.worker.call("read", deadline_s=READ_S)["pixel_size_um"]
+        told_um: float = self._worker.call("read", deadline_s=READ_S)["pixel_size_um"]
         pixel_nm = self._config.pixel_size_nm or told_um * _NM_PER_UM
         if not pixel_nm:
             raise ConfigurationError(

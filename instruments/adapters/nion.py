@@ -64,12 +64,12 @@ class NionDriver:
             "sample_index": config.sample_index,
             "folder": self._folder.name,
         }
-        self.worker = Worker(
+        self._worker = Worker(
             Program(name="nion", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
         )
         self._seen_start_count = 1
         try:
-            self.versions: dict[str, str] = self.worker.call("describe", deadline_s=READ_S)["versions"]
+            self.versions: dict[str, str] = self._worker.call("describe", deadline_s=READ_S)["versions"]
             found = self._read(READ_S)
             energy_ev, angle_mrad = round(found["EHT"], 6), round(found["ConvergenceAngle"] * 1e3, 9)
             self._capabilities = capabilities_of(config, energy_ev, angle_mrad)
@@ -81,6 +81,11 @@ class NionDriver:
     def capabilities(self) -> Capabilities:
         """Fixed while it is open."""
         return self._capabilities
+
+    @property
+    def worker(self) -> Worker:
+        """The process of the library."""
+        return self._worker
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         """One reading of all controls."""
@@ -152,7 +157,7 @@ class NionDriver:
 
     def interrupt(self) -> None:
         """By the worker's own line; it is killed and a new one blanks if it does not say so."""
-        self.worker.stop(max(3.0, 2 * self._config.stop_latency_s))
+        self._worker.stop(max(3.0, 2 * self._config.stop_latency_s))
 
     def release(self) -> None:
         """Expose again."""
@@ -160,22 +165,22 @@ class NionDriver:
 
     def close(self) -> None:
         """End the worker, which blanks; remove its folder."""
-        self.worker.close()
+        self._worker.close()
         self._folder.cleanup()
 
     # --- of the other side
 
     def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
         """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
-        self.worker.start()
-        if self.worker.start_count != self._seen_start_count:
-            self._seen_start_count = self.worker.start_count
-            self.worker.call("release", deadline_s=READ_S)
-        return self.worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
+        self._worker.start()
+        if self._worker.start_count != self._seen_start_count:
+            self._seen_start_count = self._worker.start_count
+            self._worker.call("release", deadline_s=READ_S)
+        return self._worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
 
     def _read(self, deadline_s: float) -> dict[str, float]:
         names = [*(one.name for one in self._controls), *_BESIDES]
-        return self.worker.call("read", {"names": names}, deadline_s=deadline_s)
+        return self._worker.call("read", {"names": names}, deadline_s=deadline_s)
 
     def _scanned(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         scan = command.scan

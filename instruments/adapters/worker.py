@@ -30,7 +30,7 @@ from instruments.errors import (
     Unsupported,
 )
 from instruments.frames import Frame
-from instruments.microscope import Outcome
+from instruments.microscope import Outcome, Releasable
 from instruments.models import Record
 from instruments.remote.wire import UnsendableError, WireError, pack, unpack
 from instruments.state import MicroscopeState
@@ -74,7 +74,7 @@ def open_worker(**config: Any) -> WorkerMicroscope:
 
 
 class WorkerMicroscope:
-    """A `Microscope` and `Closable` in a worker; `Forecasting` and so on where its adapter is."""
+    """Microscope, Linked and Closable in a worker; Forecasting and so on where its adapter is."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -106,6 +106,16 @@ class WorkerMicroscope:
     def stop(self) -> None:
         """Blank and interrupt. A worker that does not say in time that it has, is killed and a new one blanks."""
         self.worker.stop(max(3.0, 2 * self._capabilities.stop_latency_s))
+
+    def is_link_lost(self) -> bool:
+        """Whether the worker was killed or died, and has not been started again."""
+        return self.worker.is_lost
+
+    def reconnect(self) -> None:
+        """Start a worker that was lost; its adapter is stopped, and goes on where it can (`Releasable`)."""
+        self.worker.start()
+        if isinstance(self, Releasable):
+            self.release()
 
     def close(self) -> None:
         """End the worker, which blanks."""

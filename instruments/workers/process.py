@@ -101,6 +101,11 @@ class Worker:
         running = self._running
         return running.process.pid if running is not None else None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was killed or died, and has not been started again."""
+        return self._is_lost
+
     def call(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, deadline_s: float, moves: bool = False
     ) -> Any:

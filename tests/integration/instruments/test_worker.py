@@ -30,7 +30,7 @@ from instruments.adapters.worker import WorkerMicroscope
 from instruments.conformance import Bench, Conditions
 from instruments.conformance.kit import CHECKS, run
 from instruments.conformance.target import AdapterTarget
-from instruments.microscope import Forecasting, HiddenTruth, Rebuildable, Releasable, TakesDarkFrames
+from instruments.microscope import Forecasting, HiddenTruth, Linked, Rebuildable, Releasable, TakesDarkFrames
 from instruments.workers import Program, Worker
 from tests.integration.instruments.other_pythons import ROOT, python_of
 from tests.unit.instruments import replay_files
@@ -102,6 +102,14 @@ def test_an_adapter_in_a_python_with_pydantic_and_numpy_alone(record: dict[str, 
             there.read_state()
         assert there.outcome("a") == "unknown", "a new worker knows nothing of it, and it was exposed"
         assert there.outcome("never") == "not_started"
+        psutil.Process(there.worker.pid).kill()
+        with pytest.raises(LinkLost):
+            there.read_state()
+        assert isinstance(there, Linked)
+        assert there.is_link_lost()
+        there.reconnect()
+        assert not there.is_link_lost()
+        assert there.acquire(replay_files.command("d")).action_id == "d"
     finally:
         there.close()
 
