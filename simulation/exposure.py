@@ -101,11 +101,13 @@ class Detection:
             return direct.signals(optics, points, detectors)
         source = self._sources.source(candidate, configuration, optics)
         bank = self._bank(source, optics, detectors)
-        parts = [bank.measure(intensity) for _, intensity in source.intensities(optics, points)]
-        return {
-            name: np.concatenate([self._on.to_numpy(part[name]) for part in parts]).astype(np.float64)
-            for name in detectors
-        }
+        signals: Signals = {}
+        for start, intensity in source.intensities(optics, points):
+            for name, part in bank.measure(intensity).items():
+                if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
+                    signals[name] = np.empty((len(points), *part.shape[1:]))
+                signals[name][start : start + part.shape[0]] = self._on.to_numpy(part)
+        return {name: signals[name] for name in detectors}
 
     def _bank(self, source: Source, optics: Optics, detectors: Mapping[str, Detector]) -> DetectorBank:
         wavelength = wavelength_angstrom(optics.beam_energy_ev)

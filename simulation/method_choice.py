@@ -34,7 +34,7 @@ _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _WINDOW_SIDES_PX = tuple(quarters * 2**power for power in range(2, 9) for quarters in (4, 5, 6))
 """The sides that Fourier transforms of small arrays take least time a pixel for: 16, 20, 24, 32, 40, 48 and so on."""
-_TAIL_TRANSFORMS = 6
+_TAIL_TRANSFORMS = 20
 _FEWEST_PARENTS = 12
 _TOLERANCE_PER_ACCURACY = 2.0
 _TOLERANCE_PER_ROOT = 0.2
@@ -213,7 +213,7 @@ def _periodic_flops(workload: Workload, crystal: Crystal) -> float:
 
 
 def _windowed_flops(workload: Workload, shape_px: tuple[int, int]) -> float:
-    """Windows of every probe, and the maps of what they leave out."""
+    """Windows of every probe, and the maps of what they and the wider ones beside them leave out."""
     own, whole = shape_px[0] * shape_px[1], workload.grid.shape_px[0] * workload.grid.shape_px[1]
     steps = max(1, workload.step_count - 1) * own * (2 * 5 * log2(own) + _ELEMENTWISE_FLOPS)
     detecting = 4 * own * (5 * log2(4 * own) + _ELEMENTWISE_FLOPS)
