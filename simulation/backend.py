@@ -19,7 +19,6 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from simulation.arguments import positive
 from simulation.errors import DeviceUnavailable, InvalidParameter
 
 DEVICES = ("auto", "cpu", "cuda", "cupy", "numpy")
@@ -29,6 +28,8 @@ Array = Any
 
 _HOST = ("numpy", "torch-cpu")
 _CPU_BATCH_BYTES = 12 * 2**20
+MEMORY_SHARE = 0.8
+"""Of the memory that can be had: what is larger is refused, whoever asks for it."""
 _WORKING_SHARE = 0.4
 _LARGEST_HOST_WORKING_BYTES = 2**30
 """A computer's memory is shared with other programs, a GPU's is not."""
@@ -60,7 +61,7 @@ class Backend:
     threads: int = 1
     """Batches treated at once on a CPU, each by one thread."""
     asked_bytes: int | None = None
-    """Working memory that a person chose."""
+    """What a person allows to be kept (`working_set`)."""
 
     @property
     def real_type(self) -> type[np.floating[Any]]:
@@ -86,7 +87,7 @@ class Backend:
     def working_bytes(self) -> int:
         """What may be kept between images, and what a method that is chosen for cost may take."""
         if self.asked_bytes is not None:
-            return min(self.asked_bytes, self.memory_bytes)
+            return self.asked_bytes
         share = int(_WORKING_SHARE * self.memory_bytes)
         return min(share, _LARGEST_HOST_WORKING_BYTES) if self.name in _HOST else share
 
@@ -122,22 +123,16 @@ class Backend:
         return max(1, self.batch_bytes // max(1, bytes_each))
 
 
-def backend(
-    device: str = "auto", precision: str = "single", threads: int = 1, memory_gib: float | None = None
-) -> Backend:
+def backend(device: str = "auto", precision: str = "single", threads: int = 1) -> Backend:
     """A backend by name: `auto` (CUDA if torch has it, then CuPy, else CPU), `cpu`, `cuda`, `cupy`, `numpy`.
 
     `precision`: `single` (float32, complex64) or `double` (float64, complex128: twice the memory). A GPU takes one
-    batch at a time, whatever `threads`. `memory_gib`: of the free memory no more than this is counted on.
+    batch at a time, whatever `threads`.
     """
     if precision not in PRECISIONS:
         raise InvalidParameter(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     found = _by_name(device)
-    on_host = found.name in _HOST
-    if memory_gib is not None:
-        asked_bytes = int(positive("memory_gib", memory_gib, "GiB") * 2**30)
-        found = replace(found, memory_bytes=min(found.memory_bytes, asked_bytes), asked_bytes=asked_bytes)
-    return replace(found, precision=precision, threads=threads if on_host else 1)
+    return replace(found, precision=precision, threads=threads if found.name in _HOST else 1)
 
 
 def _by_name(device: str) -> Backend:

@@ -33,6 +33,7 @@ from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
 from simulation.threads import checked_threads
 from simulation.wave_grid import WaveGrid
+from simulation.working_set import bounded
 
 if TYPE_CHECKING:
     from simulation.images import Image, Images
@@ -79,8 +80,8 @@ def simulate(
     used, its estimated error (nan where none is known: `incoherent`, and images that a `Simulator` makes from the kept
     waves of interpolated PRISM after the one it checked), and every parameter.
     `threads`: batches of probes and waves computed at once on a CPU; images have the same bits for any number. None:
-    OMP_NUM_THREADS, or else half of the processors, four at most. `memory_gib`: working memory, in place of 1 GiB (on a
-    GPU 40 % of what is free): `auto` chooses within it, and other methods that need more are refused.
+    OMP_NUM_THREADS, or else half of the processors, four at most. `memory_gib`: what an image may take
+    in all: `auto` chooses within it, and what needs more is refused; None keeps 1 GiB (on a GPU 40 % of what is free).
     """
     simulator = Simulator(
         atoms,
@@ -112,7 +113,7 @@ class Simulator:
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
     energy and tilt whose aperture is no larger (with `partitioned_prism` and `local_difference` the same): with
     `method="prism"` or `"periodic"` another defocus, aberration, scan or detector propagates nothing. What is kept is
-    dropped, oldest first, beyond `memory_gib`.
+    dropped, oldest first, beyond 1 GiB (40 % of a GPU's), or two thirds of what `memory_gib` leaves for it.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class Simulator:
         self.slice_count = slice_count(depth, slice_thickness_nm)
         self._wanted = Wanted(method, int(interpolation), accuracy, slice_thickness_nm, checked_seed(seed))
         self._coherence, self._phonons = _checked_coherence(coherence), phonons
-        self._on = backend(device, precision, checked_threads(threads), memory_gib)
+        on_device = backend(device, precision, checked_threads(threads))
+        self._on = bounded(on_device, self.grid, memory_gib, whole_fine_grid=projection == "finite")
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, self._wanted.seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)

@@ -101,6 +101,12 @@ def simulate(
         typer.Option("--set", metavar="KEY=VALUE", help="placement, precision, specimen_tilt_mrad, ..."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help=", ".join(DEVICES))] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="on a CPU; default OMP_NUM_THREADS or half of the processors")
+    ] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option("--memory-gib", help="what an image may take; default: 1 kept, more in passing")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of phonons, shot noise and check probes")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that are there")] = False,
     as_json: JsonOption = False,
@@ -133,7 +139,8 @@ def simulate(
         seed=seed,
         settings={
             "method": method, "accuracy": accuracy, "interpolation": interpolation, "sampling_nm": sampling_nm,
-            "slice_thickness_nm": slice_thickness_nm, "device": device, **settings_of(set_ or []),
+            "slice_thickness_nm": slice_thickness_nm, "device": device, "threads": threads,
+            "memory_gib": memory_gib, **settings_of(set_ or []),
         },
     )  # fmt: skip
     try:

@@ -83,5 +83,5 @@ def test_how_many_threads_are_taken(monkeypatch):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, count=processors: set(range(count)))
         assert checked_threads(None) == expected
     for wrong in (0, 1.5, -1, "two", True):
-        with pytest.raises(InvalidParameter, match="threads = .* must be a whole number, at least 1"):
+        with pytest.raises(InvalidParameter, match=r"threads = .* must be a whole number, at least 1"):
             checked_threads(wrong)
