@@ -20,7 +20,7 @@ from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.target import Target
 from instruments.dose_ledger import DoseLedger
-from instruments.errors import InstrumentError, InstrumentFault
+from instruments.errors import CommandRefused, InstrumentError, InstrumentFault
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
 from instruments.limits import SafetyEnvelope
@@ -202,6 +202,15 @@ class Bench:
         if shot in self._refused:
             raise CannotJudge(f"no frame {shot!r}: {self._refused[shot]}") from self._refused[shot]
         return self._frames[shot]
+
+    def permit(self, command: AcquireFrame) -> None:
+        """Debit an exposure that is not made through the guard. Raises CannotJudge where the envelope forbids it."""
+        guarded = self._guard()
+        try:
+            charge = self.timed(lambda: guarded.check(command), "the guard")
+        except CommandRefused as error:
+            raise CannotJudge(f"the facility's envelope forbids it: {error}") from error
+        self._ledger.add_frame(command, charge.electrons, charge.settling_electrons)
 
     def renewed(self, shot: Shot) -> Frame:
         """The frame, from the microscope that is open now: taken again if it was opened anew since."""

@@ -15,6 +15,7 @@ from instruments.commands import AcquireFrame
 from instruments.conformance.bench import Bench, CannotJudge
 from instruments.conformance.check import Check, Result, failed, passed
 from instruments.conformance.findings import Measured
+from instruments.conformance.frames import Shot
 from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.proxy import FaultyLine
 from instruments.conformance.target import Served
@@ -24,6 +25,7 @@ from instruments.state import MicroscopeState
 
 _NOTHING_MOVED = (CommandRefused, InstrumentBusy, Unsupported)
 _OUTCOMES = ("delivered", "not_started", "unknown")
+_NO_SERVER = "no server behind this adapter that the kit may interfere with (its target is not `Served`)"
 _UNDER_WAY_S = 0.5  # for a request to reach its server
 
 
@@ -64,8 +66,7 @@ class Wire:
 def _wired(bench: Bench) -> Iterator[Wire]:
     target = bench.target
     if not isinstance(target, Served):
-        raise CannotJudge("no server behind this adapter that the kit may interfere with (its target is not `Served`)")
-    bench.shots.action_id()  # what is asked below is made while the line is whole
+        raise CannotJudge(_NO_SERVER)
     bench.put_away()
     with ExitStack() as open_lines:
         lines = [open_lines.enter_context(FaultyLine(address)) for address in target.addresses()]
@@ -122,7 +123,7 @@ def _answers_right(bench: Bench, wire: Wire, microscope: Microscope) -> Result:
 
 
 def _lost_answer(bench: Bench) -> Result:
-    command = bench.shots.command("lost")
+    command = _permitted(bench, "lost")
     with _wired(bench) as wire:
         error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(_cut_once))
         if isinstance(error, Result):
@@ -137,6 +138,15 @@ def _lost_answer(bench: Bench) -> Result:
     return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}")
 
 
+def _permitted(bench: Bench, shot: Shot) -> AcquireFrame:
+    """An exposure to be made over a line of the check's own. Raises CannotJudge."""
+    if not isinstance(bench.target, Served):
+        raise CannotJudge(_NO_SERVER)
+    command = bench.shots.command(shot)
+    bench.permit(command)
+    return command
+
+
 def _cut_once(line: FaultyLine) -> None:
     """Hang up; who dials again finds a line that is whole."""
     line.cut()
@@ -144,7 +154,7 @@ def _cut_once(line: FaultyLine) -> None:
 
 
 def _server_killed(bench: Bench) -> Result:
-    command = bench.shots.command("killed")
+    command = _permitted(bench, "killed")
     with _wired(bench) as wire:
         try:
             error = _broken_in_mid_command(bench, wire, command, wire.target.kill)
