@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 import instruments
-from instruments import AcquireFrame, Microscope, Optics, Park, Releasable, ScanPattern
+from instruments import AcquireFrame, Microscope, Optics, Park, Releasable, ScanPattern, SetAxes
 from instruments.conformance.hosted import HostedTarget
 from instruments.guards import GuardedMicroscope
 from instruments.limits import SafetyEnvelope
@@ -230,6 +230,66 @@ def replay_own_process(folder: Path) -> Iterator[Row]:
         yield _beside("replay, own process", "own process", here, reopened, **_replayed(here), reconnect=reopened.again)
 
 
+# --- libraries in Pythons of their own: nobody can call them from here, so the overhead is the whole time, with theirs
+
+
+@contextmanager
+def nion_worker(folder: Path) -> Iterator[Row | str]:
+    """nionswift-usim: what a stage move and a scan of 1 us a pixel take, the simulator's own time included."""
+    python = ROOT / ".venv" / "nion" / "bin" / "python"
+    if not python.exists():
+        yield "make .venv/nion/installed"
+        return
+    there = instruments.open("nion", python=str(python), usim=True)
+    optics = there.read_state().optics
+
+    def frame(number: int) -> AcquireFrame:
+        return _frame(number, side_px=512).model_copy(update={"mode": "haadf", "optics": optics})
+
+    def long(number: int) -> AcquireFrame:
+        return _frame(number, side_px=128, dwell_time_us=1000.0).model_copy(update={"mode": "haadf", "optics": optics})
+
+    try:
+        yield _outside("nion, worker", there, "x_nm", frame=frame, long=long)
+    finally:
+        _close(there)
+
+
+@contextmanager
+def micromanager_worker(folder: Path) -> Iterator[Row | str]:
+    """A focus move and an image of 512 x 512 px exposed for 1 ms, of the demonstration; the core's time included."""
+    python = ROOT / ".venv" / "micromanager" / "bin" / "python"
+    if not python.exists():
+        yield "make .venv/micromanager/installed"
+        return
+    there = instruments.open("micromanager", python=str(python), demo=True)
+
+    def frame(number: int) -> AcquireFrame:
+        scan = ScanPattern(field_of_view_nm=512e3, shape_px=(512, 512), dwell_time_us=1000.0, at_once=True)
+        return _frame(number).model_copy(update={"mode": "camera", "scan": scan})
+
+    try:
+        yield _outside("micromanager, worker", there, "z_nm", frame=frame)
+    finally:
+        _close(there)
+
+
+def _outside(name: str, there: Microscope, axis: str, **more: Any) -> Row:
+    def setting(number: int) -> SetAxes:
+        return SetAxes(action_id=f"set-{next(_serial)}", values={axis: float(number % 7) * 50.0})
+
+    return Row(
+        name=name,
+        way="worker",
+        bare="nothing: the library's own time is in ours",
+        microscope=there,
+        setting=setting,
+        bare_read=lambda _: None,
+        bare_setting=lambda _: None,
+        **more,
+    )
+
+
 def _close(microscope: Microscope) -> None:
     if isinstance(microscope, instruments.microscope.Closable):
         microscope.close()
@@ -242,6 +302,8 @@ ROWS: dict[str, Callable[[Path], AbstractContextManager[Row | str]]] = {
     "replay-guarded": replay_guarded,
     "replay-worker": replay_worker,
     "replay-own-process": replay_own_process,
+    "nion-worker": nion_worker,
+    "micromanager-worker": micromanager_worker,
 }
 
 
