@@ -187,12 +187,13 @@ def _draw_panel(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 axes.plot(row["cpu_s"], max(row[key], _FLOOR), mark, color=colour, markersize=5)
         shown = (
             row["method"]
-            .replace("windowed, ", "windowed\n")
+            .replace("windowed, ", "windowed ")
+            .replace(" asked", "")
             .replace("partitioned_prism", "partitioned")
             .replace("_", " ")
             .replace("multislice", "multislice ")
         )
-        left = row["method"] in ("multislice", "windowed, 0.1 asked")
+        left = row["method"] in ("multislice", "windowed, 0.1 asked", "windowed, 0.01 asked")
         highest = max(row["haadf_over_std"], row.get("abf_over_std", 0.0), _FLOOR)
         offset = (-5 if left else 5, 8 if "partitioned" in shown else 2)
         axes.annotate(
