@@ -45,7 +45,9 @@ def command_for(
 
     Raises SpecError for a point that lacks a value or asks for too many pixels.
     """
-    values: dict[str, Any] = {"mode": capabilities.modes[0].name, **spec.instrument.fixed, **point}
+    values: dict[str, Any] = {**spec.instrument.fixed, **point}
+    if capabilities.modes:
+        values.setdefault("mode", capabilities.modes[0].name)
     missing = [key for key in POINT_KEYS if key not in values and key != "purpose"]
     if missing:
         raise SpecError(
