@@ -70,7 +70,7 @@ def tail_maps(
             if sees_incident[channel]:
                 strength[channel] = strength[channel] + _squared(on, on.ifft2(scattered * mixed[channel]))
         arriving += scattered
-        del wave, tail, tail_spectrum, scattered, first
+        del wave, tail, tail_spectrum, scattered
         on.release_memory()
     if itinerary:
         power = on.ifft2(power + 0j)
