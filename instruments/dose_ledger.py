@@ -144,7 +144,9 @@ class DoseLedger:
         self.add(spot(x_nm, y_nm), electrons)
 
     def add_frame(self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0) -> None:
-        """A frame's electrons over its raster, those of the settling blanker on its first pixel."""
+        """A frame's electrons over its raster, those of the settling blanker on its first pixel; of none, nothing."""
+        if electrons == 0:
+            return
         self.add(footprint(command.stage, command.scan), electrons - settling_electrons)
         if settling_electrons:
             self.add_point(*first_pixel_nm(command.stage, command.scan), settling_electrons)

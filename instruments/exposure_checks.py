@@ -47,6 +47,16 @@ def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: 
     if mode.is_at_once != scan.at_once:
         right = "true" if mode.is_at_once else "false"
         raise CommandRefused(f"mode {mode.name!r} is of kind {mode.kind}: scan.at_once must be {right}")
+    if capabilities.has_beam:
+        _check_ledger_holds(command)
+    exposure_s = scan.duration_s(command.subframe_count)
+    _check_can_stop(exposure_s, capabilities, envelope)
+    within("exposure", exposure_s, None, envelope.max_exposure_s, "s")
+
+
+def _check_ledger_holds(command: AcquireFrame) -> None:
+    """Raise CommandRefused for a field or a place beyond the ledger's cells."""
+    scan = command.scan
     longest_nm = max(scan.field_of_view_nm, scan.height_nm, scan.illuminated_nm or 0.0)
     within("longest side of a scan for the dose ledger", longest_nm, None, MAX_SIDE_NM, "nm")
     within(
@@ -60,9 +70,6 @@ def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: 
         ("x", command.stage.x_nm + scan.beam_shift_x_nm), ("y", command.stage.y_nm + scan.beam_shift_y_nm)
     ):  # fmt: skip
         within(f"{axis} of a scan for the dose ledger", place_nm, -MAX_PLACE_NM, MAX_PLACE_NM, "nm")
-    exposure_s = scan.duration_s(command.subframe_count)
-    _check_can_stop(exposure_s, capabilities, envelope)
-    within("exposure", exposure_s, None, envelope.max_exposure_s, "s")
 
 
 def _check_can_stop(exposure_s: float, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
@@ -79,7 +86,7 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
     """Raise CommandRefused for more electrons than are left, or too many on any 1 nm2 cell."""
     total = ledger.electrons + charge.electrons
     within("electrons after this frame", total, None, envelope.max_electrons, "electrons")
-    if envelope.max_dose_e_per_a2 is None:
+    if envelope.max_dose_e_per_a2 is None or charge.electrons == 0:
         return
     marks = footprint(command.stage, command.scan)
     flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)

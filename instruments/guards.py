@@ -6,6 +6,7 @@ Its neighbours: `limits` (what is allowed), `envelope_checks` (whether a command
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from instruments.microscope import Forecasting, Linked, Microscope, Outcome
 from instruments.state import MicroscopeState
 from instruments.whereabouts import Whereabouts
 
+log = logging.getLogger(__name__)
 __all__ = ["Charge", "GuardedMicroscope", "SafetyCheck", "worst_charge"]
 
 
@@ -93,7 +95,6 @@ class GuardedMicroscope:
         command = sound(command)
         charge = self.check(command)
         self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
-        self._link.lit, self._link.current_pa = footprint(command.stage, command.scan), self._current_pa(command)
         try:
             with self._issued(command):
                 frame = self.inner.acquire(command)
@@ -252,6 +253,7 @@ class GuardedMicroscope:
         for warning in self.calibrations.check(self.now(), when_expired, required):
             if warning not in self._warned:
                 self._warned.add(warning)
+                log.warning("%s: %s", self._capabilities.name, warning)
                 self._tell("calibration_expired", warning)
 
     def _check_time(self, command: AcquireFrame) -> None:
@@ -280,13 +282,26 @@ class GuardedMicroscope:
             self._tell_action(command, state_after(error), str(error))
             if not isinstance(error, NOTHING_MOVED):
                 self._whereabouts.may_have_moved(values, self._time_s + command.deadline_s)
+                self._note_lit(command)
             if self._link.notice(error, self.inner):
                 self._tell("link_lost", f"{error}; the beam counts as on")
             raise
         self._whereabouts.moved(values, self._time_after_s())
+        self._note_lit(command)
         self._tell_action(command, "done")
         if isinstance(command, Blank):
             self._tell("blanked", "the beam is blanked")
+
+    def _note_lit(self, command: Command) -> None:
+        """What the beam may light if the link is lost from now on: the last raster, or the spot it was sent to."""
+        if not self._capabilities.has_beam:
+            return
+        if isinstance(command, AcquireFrame):
+            self._link.lit, self._link.current_pa = footprint(command.stage, command.scan), self._current_pa(command)
+        elif isinstance(command, Park | SetAxes):
+            names = ("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm")
+            x_nm, y_nm, shift_x_nm, shift_y_nm = (self._whereabouts.sent_to(name) for name in names)
+            self._link.lit = spot(x_nm + shift_x_nm, y_nm + shift_y_nm)
 
     def _time_after_s(self) -> float:
         """The instrument's clock, asked only where a rate is limited."""

@@ -23,6 +23,10 @@ class Whereabouts:
                 places.setdefault(name, []).append(float(value))
         return places
 
+    def sent_to(self, name: str) -> float:
+        """Where an axis was last sent; 0 where it was not."""
+        return self._sent.get(name, [0.0])[-1]
+
     def since_s(self, now_s: float) -> Mapping[str, float]:
         """Axis -> time since it was last moved; a negative one counts as none."""
         return {name: max(0.0, now_s - moved_s) for name, moved_s in self._moved_s.items()}

@@ -24,9 +24,12 @@ from instruments import (
     Park,
     Rebuildable,
     Releasable,
+    RunProcedure,
     ScanPattern,
+    SetAxes,
     StagePosition,
     Unblank,
+    Unsupported,
 )
 from instruments.units import electrons
 from simulation.microscope import SimulatedMicroscope, open_simulated
@@ -494,3 +497,43 @@ def test_released_after_a_stop_the_beam_is_blanked(cache: str) -> None:
     assert microscope.read_state().beam_blanked
     microscope.release()
     assert microscope.read_state().beam_blanked
+
+
+def setting(action_id: str, **values: float | str) -> SetAxes:
+    return SetAxes(action_id=action_id, values=values)
+
+
+def test_axes_set_alone_are_those_the_next_frame_finds() -> None:
+    moved, framed = twin(), twin()
+    state = moved.execute(setting("go", x_nm=5.0, defocus_nm=4.0, beam_shift_y_nm=2.0))
+    assert {name: (one.requested, one.is_reached) for name, one in state.axes.items()} == {
+        "x_nm": (5.0, True), "defocus_nm": (4.0, True), "beam_shift_y_nm": (2.0, True),
+    }  # fmt: skip
+    assert (state.stage.x_nm, state.optics.defocus_nm, state.beam_shift_y_nm) == (5.0, 4.0, 2.0)
+    assert state.beam_blanked
+    settings = moved.config
+    assert state.time_s == pytest.approx(
+        settings.stage_move_s + 5.0 / settings.stage_speed_nm_per_s + settings.beam_shift_settle_s
+    )
+    framed.rebuild([setting("go", x_nm=5.0, defocus_nm=4.0, beam_shift_y_nm=2.0)])
+    assert framed.read_state() == moved.read_state()
+    assert moved.execute(setting("go", x_nm=5.0, defocus_nm=4.0, beam_shift_y_nm=2.0)).time_s == state.time_s
+
+
+def test_axes_that_cannot_be_set_move_nothing() -> None:
+    microscope = twin()
+    before = microscope.read_state()
+    with pytest.raises(Unsupported, match="no axis screen"):
+        microscope.execute(setting("a", x_nm=1.0, screen="up"))
+    with pytest.raises(CommandRefused, match="x_nm 1e\\+09 is outside"):
+        microscope.execute(setting("b", x_nm=1e9))
+    with pytest.raises(CommandRefused, match="comes with each frame"):
+        microscope.execute(setting("c", dwell_time_us=1.0))
+    with pytest.raises(CommandRefused, match="comes with the mode"):
+        microscope.execute(setting("d", camera_length_mm=100.0))
+    with pytest.raises(Unsupported, match="no procedure 'normalise'"):
+        microscope.execute(RunProcedure(action_id="e", name="normalise"))
+    assert microscope.read_state() == before
+    microscope.execute(Unblank(action_id="u"))
+    with pytest.raises(CommandRefused, match="would burn while axes move"):
+        microscope.execute(setting("f", x_nm=1.0))

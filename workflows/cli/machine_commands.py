@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from instruments import CalibrationRegistry
 from instruments.evidence import evidence_of
 from instruments.registry import known_adapters
 from workflows.cli.app import app
@@ -40,12 +42,27 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
     """Configured instruments with their envelope, and the adapters found."""
     opened = settings_of(data, settings)
     configured = {
-        name: {"adapter": entry.adapter, "config": entry.config, "safety": entry.safety.model_dump(exclude_none=True)}
+        name: {
+            "adapter": entry.adapter,
+            "config": entry.config,
+            "safety": entry.safety.model_dump(exclude_none=True),
+            "calibrations": [one.model_dump(mode="json") for one in entry.calibrations],
+        }
         for name, entry in opened.instruments.items()
     }
+    now = datetime.now(UTC)
+    warnings = [
+        f"{name}: {warning}"
+        for name, entry in opened.instruments.items()
+        for warning in CalibrationRegistry(entry.calibrations).check(now, "warn")
+    ]
     if as_json:
         shown = {name: asdict(evidence_of(name)) for name in known_adapters()}
-        print(json.dumps({"instruments": configured, "adapters": known_adapters(), "evidence": shown}))
+        print(
+            json.dumps(
+                {"instruments": configured, "adapters": known_adapters(), "evidence": shown, "warnings": warnings}
+            )
+        )
         return
     table = Table("instrument", "adapter", "envelope", title="configured")
     for name, entry in configured.items():
@@ -54,6 +71,8 @@ def instruments_(data: DataOption = None, settings: SettingsOption = None, as_js
     for name, target in sorted(known_adapters().items()):
         found.add_row(name, target, str(evidence_of(name)))
     Console().print(table, found)
+    for warning in warnings:
+        print(warning)
 
 
 @app.command()

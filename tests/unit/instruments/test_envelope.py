@@ -444,6 +444,19 @@ def test_a_lost_link_stops_everything_until_blanked_debited_and_acknowledged() -
     assert kinds == ["link_lost", "link_back", "acknowledged"]
 
 
+def test_a_beam_that_was_parked_is_debited_where_it_was_parked() -> None:
+    bench, seconds = Bench(), [0.0]
+    guarded = GuardedMicroscope(bench, SafetyEnvelope(), clock=lambda: seconds[0])
+    guarded.acquire(frame(stage={"x_nm": 100.0}))
+    guarded.execute(Park(action_id="p", beam_shift_x_nm=20.0))
+    bench.error = LinkLost("gone")
+    with pytest.raises(LinkLost):
+        guarded.execute(Blank(action_id="b"))
+    seconds[0] = 10.0
+    guarded.reconnect()
+    assert guarded.ledger.mean_map(120, 0, 1, 1)[0, 0] == pytest.approx(electrons(CURRENT_PA, 10.0) / 100)
+
+
 def test_a_beam_that_is_not_confirmed_off_is_not_back() -> None:
     bench = Bench()
     guarded = guard(bench)
