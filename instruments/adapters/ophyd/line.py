@@ -37,14 +37,21 @@ class DeviceLine:
         self._stop_owner = threading.Lock()
         self._process: _Process | None = None
         self._is_closed = False
+        self.is_lost = False  # the last call found nobody there
         self.facts: dict[str, dict[str, float]] = {}
         self.versions: dict[str, str] = {}
 
     def call(self, name: str, deadline_s: float, **arguments: Any) -> Message:
         """The answer. Raises CommandRefused (nothing was sent to a device), LinkLost, InstrumentFault."""
         with self._owner:
-            process = self._started()
-            return self._asked(process, process.commands, name, deadline_s, arguments)
+            try:
+                process = self._started()
+                answer = self._asked(process, process.commands, name, deadline_s, arguments)
+            except LinkLost:
+                self.is_lost = True
+                raise
+            self.is_lost = False
+            return answer
 
     def stop_call(self, deadline_s: float, **arguments: Any) -> Message:
         """A stop, beside the call that runs. Raises LinkLost, InstrumentFault."""
@@ -59,6 +66,7 @@ class DeviceLine:
         """Connect now. Raises ConfigurationError, LinkLost."""
         with self._owner:
             self._started()
+            self.is_lost = False
 
     def abandon(self) -> None:
         """Kill the process, whatever it does; the next call starts another. From any thread."""

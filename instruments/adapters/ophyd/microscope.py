@@ -50,7 +50,7 @@ def open_ophyd(**config: Any) -> OphydMicroscope:
 
 
 class OphydMicroscope:
-    """Microscope, Releasable and Closable over ophyd or ophyd-async devices."""
+    """Microscope, Releasable, Linked and Closable over ophyd or ophyd-async devices."""
 
     def __init__(self, config: OphydConfig) -> None:
         self._config = config
@@ -170,6 +170,15 @@ class OphydMicroscope:
         if self._config.blanker is not None:
             self._blank(self._config.blanker, is_blanked=True)
         self._stopped.clear()
+
+    def is_link_lost(self) -> bool:
+        """Whether the last call found nobody there, or got no answer."""
+        return self._devices.is_lost
+
+    def reconnect(self) -> None:
+        """Connect the devices anew where their process was ended; nothing is sent to them. Raises LinkLost."""
+        self._devices.start()
+        self._stop_devices.start()
 
     def close(self) -> None:
         """End the devices' processes; the beam stays as it is."""

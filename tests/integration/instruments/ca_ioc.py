@@ -46,6 +46,7 @@ class Microscope(PVGroup):
     abort = pvproperty(value=0, dtype=int)
     count = pvproperty(value=0, dtype=int)
     measured = pvproperty(value=0.0, dtype=float)
+    pace = pvproperty(value=1.0, dtype=float, doc="wall seconds of an exposure's second")
     jammed = pvproperty(value=0, dtype=int, doc="1: settings are taken and nothing moves; 2: no new image")
     haadf = pvproperty(value=[0], dtype=int, max_length=64 * MAX_PX * MAX_PX)
 
@@ -80,7 +81,7 @@ class Microscope(PVGroup):
             return 0
         await self.abort.write(0)
         shape = (self.subframes.value, self.rows.value, self.columns.value)
-        lit_s = await self._exposed(self.dwell.value * 1e-6 * shape[0] * shape[1] * shape[2])
+        lit_s = await self._exposed(self.pace.value * self.dwell.value * 1e-6 * shape[0] * shape[1] * shape[2])
         if self.jammed.value == 2:
             return 0
         pa = self.current.value if lit_s else 0.0

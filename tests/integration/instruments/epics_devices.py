@@ -29,6 +29,7 @@ class Microscope(Device):
     abort = Component(EpicsSignal, "abort")
     count = Component(EpicsSignalRO, "count")
     measured = Component(EpicsSignalRO, "measured")
+    pace = Component(Setting, "pace")
     jammed = Component(Setting, "jammed")
     haadf = Component(EpicsSignalRO, "haadf")
 

@@ -32,9 +32,10 @@ from instruments.conformance import Bench, Conditions, OpenedTarget, run
 
 if missing := [name for name in ("ophyd", "epics", "caproto") if find_spec(name) is None]:
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{', '.join(missing)} not installed: pip install 'stempilot[ophyd,epics]'", pytrace=False)
+        pytest.fail(f"{', '.join(missing)} not installed: pip install 'stempilot[ophyd,dev]'", pytrace=False)
     pytest.skip(f"{', '.join(missing)} not installed", allow_module_level=True)
 
+from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.epics_instrument import HERE, SoftIoc, configuration
 
 
@@ -77,7 +78,7 @@ def image(action_id: str, *, x_nm: float = 0.0, dwell_time_us: float = 20.0, sub
         action_id=action_id,
         deadline_s=20.0,
         stage=StagePosition(x_nm=x_nm),
-        optics=Optics(beam_energy_ev=200_000, semi_convergence_angle_mrad=25, probe_current_pa=20),
+        optics=Optics(beam_energy_ev=60_000, semi_convergence_angle_mrad=31.5, probe_current_pa=20),
         scan=ScanPattern(field_of_view_nm=100, shape_px=(32, 32), dwell_time_us=dwell_time_us),
         mode="haadf",
         subframe_count=subframe_count,
@@ -197,6 +198,14 @@ def test_frames_are_raw_counts_with_what_made_them(tem: OphydMicroscope) -> None
     assert second.electrons > second.dose_e_per_a2 * 100 * 100 * 100  # the blanker's time counts
     assert second.context["software"]["ophyd"]
     assert tem.acquire(image("one")) is first
+
+
+def test_the_experiment_that_runs_anywhere(tem: OphydMicroscope, ioc: SoftIoc) -> None:
+    tem.execute(SetAxes(action_id="hurry", values={"holder.pace_fraction": 0.01}))
+    answer = run_anywhere("ophyd", configuration(ioc.environment))
+    tem.execute(SetAxes(action_id="no hurry", values={"holder.pace_fraction": 1.0}))
+    check(answer)
+    assert answer.electrons > 4 * 64 * 64 * 1000 * 50 * 6.24
 
 
 def test_nobody_there_is_said_at_opening() -> None:

@@ -1,0 +1,36 @@
+"""A future as Bluesky wants to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+class FutureStatus:
+    """Fulfils `bluesky.protocols.Status` for what a thread does."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def add_callback(self, callback: Callable[[FutureStatus], None]) -> None:
+        """Called when it is done, at once if it is."""
+        self._future.add_done_callback(lambda _: callback(self))
+
+    def exception(self, timeout: float | None = 0.0) -> BaseException | None:
+        """What went wrong; None if nothing did. Raises TimeoutError where it is not done in time."""
+        return self._future.exception(timeout)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until it is done. Raises what went wrong, TimeoutError."""
+        self._future.result(timeout)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._future.done()
+
+    @property
+    def success(self) -> bool:
+        """Whether it is over, and well."""
+        return self._future.done() and self._future.exception() is None
