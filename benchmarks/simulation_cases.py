@@ -10,6 +10,7 @@ import ase
 import ase.io
 import numpy as np
 from ase.build import mx2
+from numpy.typing import NDArray
 
 from simulation.specimens import orthogonal_cell
 
@@ -84,6 +85,11 @@ def molybdenum_disulphide(cells: tuple[int, int], gpts: int, probes_a_side: int)
     case = Case(name, 60e3, 30, gpts, depth / 10, {"haadf": (80, 160), "abf": (15, 30)}, (0, 0), (width, height),
                 probes_a_side)  # fmt: skip
     return case, layer
+
+
+def drawn_probes(probes_a_side: int, count: int) -> NDArray[np.int64]:
+    """Numbers of some of a scan's probes, at random: every n-th would meet the same place of a lattice again."""
+    return np.random.default_rng(0).choice(probes_a_side**2, min(count, probes_a_side**2), replace=False)
 
 
 def refocused(case: Case) -> Case:

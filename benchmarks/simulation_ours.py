@@ -1,7 +1,7 @@
 """stempilot images one case in a process of its own: `-m benchmarks.simulation_ours CASE.json METHOD PROBES OUT.npz`.
 
-METHOD is `name-placement:accuracy@phonons`, all but the name optional. A second case file, given last, is imaged with
-what was kept of the first; its cost is printed as `again_...`.
+METHOD is `name-placement:accuracy@phonons#drawn`, all but the name optional; `#20` images 20 of the probes, at random.
+A second case file, given last, is imaged with what was kept of the first; its cost is printed as `again_...`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 
 import ase.io
 import numpy as np
+import xarray  # noqa: F401 - images come in it
 
+from benchmarks.simulation_cases import drawn_probes
 from instruments.optics import Aberrations, Optics
-from simulation import AnnularDetector, FrozenPhonons, GridScan, Simulator
+from simulation import AnnularDetector, FrozenPhonons, GridScan, PointScan, Simulator
 from simulation.backend import backend
 from simulation.method_choice import Candidate
 
@@ -29,10 +31,11 @@ def main() -> None:
     """Prints CPU-seconds, wall seconds and memory as JSON; images go to OUT."""
     path, method, probes, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     case = json.loads(path.read_text(encoding="utf-8"))
+    method, _, drawn_count = method.partition("#")
     method, _, phonon_count = method.partition("@")
     name, _, accuracy = method.partition(":")
     name, _, placement = name.partition("-")
-    backend("cpu")  # imports torch, as the peer's imports are before its clock
+    backend("cpu")  # imports torch; what is imported, here as by the peer, is before the clock
     atoms = ase.io.read(path.with_suffix(".extxyz"))
     phonons = FrozenPhonons(int(phonon_count), _RMS_DISPLACEMENT_NM) if phonon_count else None
     imported_gb = _peak_memory_gb()
@@ -42,7 +45,10 @@ def main() -> None:
         grid_shape_px=(case["gpts"], case["gpts"]), slice_thickness_nm=case["slice_angstrom"] / 10,
         placement=placement or "exact", accuracy=float(accuracy or 0.01), device="cpu", phonons=phonons,
     )  # fmt: skip
-    images = simulator.image(*_exposure(case, probes))
+    optics, scan, detectors = _exposure(case, probes)
+    if drawn_count:
+        scan = PointScan(scan.points_angstrom()[drawn_probes(probes, int(drawn_count))] / 10)
+    images = simulator.image(optics, scan, detectors)
     used: dict[str, Any] = {"cpu_s": time.process_time() - start_cpu, "wall_s": time.perf_counter() - start}
     used |= {"memory_gb": _peak_memory_gb(), "memory_above_import_gb": _peak_memory_gb() - imported_gb}
     used |= {"method": images.attrs["method"], "window_px": images.attrs["window_px"]}
