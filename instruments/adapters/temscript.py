@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from math import pi
+from dataclasses import replace
 from threading import Event, Lock
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ import numpy as np
 from instruments.adapters.temscript_axes import STAGE, AxisTable
 from instruments.adapters.temscript_card import NORMALISATIONS, STEM, ServerFacts, capabilities_of, facts_of
 from instruments.adapters.temscript_config import TemscriptConfig
-from instruments.adapters.temscript_exposure import Setting, Shot, camera_shot, raw_counts, stem_shot, together
+from instruments.adapters.temscript_exposure import Setting, Shot, camera_shot, places, raw_counts, stem_shot, together
 from instruments.adapters.temscript_link import TemscriptLink
-from instruments.adapters.temscript_readings import state_of
+from instruments.adapters.temscript_readings import frame_of, state_of
 from instruments.axes import axis_values
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes, Unblank
@@ -37,9 +37,8 @@ from instruments.errors import (
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.optics import Aberrations
-from instruments.scans import ScanPattern
 from instruments.state import MicroscopeState
-from instruments.units import ANGSTROM2_PER_NM2, electrons
+from instruments.units import electrons
 
 _LOOK_S: Final = 0.05
 _QUICKEST: Final = 0.9  # of the exposure: an answer sooner than that is no frame of it
@@ -83,6 +82,7 @@ class TemscriptMicroscope:
         self._mode: str | None = None
         self._convergence_mrad = 0.0
         self._asked: dict[str, AxisValue] = {}
+        self._values: dict[str, AxisValue] = {}  # as last read
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._outcomes: dict[str, Outcome] = {}
         self._beam = Lock()  # held while the beam is let through, so that a stop comes before or after it
@@ -94,7 +94,7 @@ class TemscriptMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now: two requests."""
-        return self._read()[0]
+        return self._read()
 
     def outcome(self, action_id: str) -> Outcome:
         """What this opening of the instrument knows; the server remembers nothing, so `unknown` for all others."""
@@ -138,24 +138,22 @@ class TemscriptMicroscope:
         self._outcomes.setdefault(command.action_id, "not_started")
         if not isinstance(command, Blank):
             self._refuse_after_stop()
-        until_s = time.monotonic() + command.deadline_s
         match command:
             case Blank():
                 self._blank(self._link)
             case Unblank():
                 self._unblank()
-            case Park() | SetAxes():
-                values = axis_values(command)
-                self._check(values)
-                self._outcomes[command.action_id] = "unknown"
-                self._set(values, until_s, is_commanded=True)
-                if isinstance(command, Park):
-                    self._stopped.wait(command.duration_s)
+            case Park():
+                self._command_axes(command)
+                self._stopped.wait(command.duration_s)
+            case SetAxes():
+                state = self._command_axes(command).with_readings(command.values, self._capabilities)
+                self._outcomes[command.action_id] = "delivered"
+                return state
             case RunProcedure():
                 self._normalise(command)
         self._outcomes[command.action_id] = "delivered"
-        state = self.read_state()
-        return state.with_readings(command.values, self._capabilities) if isinstance(command, SetAxes) else state
+        return self.read_state()
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Go there, expose, blank; or give again, without exposing, what this action id has exposed before.
@@ -210,7 +208,7 @@ class TemscriptMicroscope:
         ]
         refusals += [
             f"{name} {value:g}: this instrument has no such axis, leave it at 0"
-            for name, value in _moved(command).items()
+            for name, value in places(command).items()
             if self._capabilities.axis(name) is None and value != 0
         ]
         if said := [refusal for refusal in refusals if refusal]:
@@ -223,44 +221,60 @@ class TemscriptMicroscope:
 
     # --- setting and reading back
 
-    def _read(self, until_s: float | None = None) -> tuple[MicroscopeState, dict[str, AxisValue]]:
+    def _read(self, until_s: float | None = None) -> MicroscopeState:
         told, vacuum = self._link.get("state", until_s), self._link.get("vacuum", until_s)
-        values = self._table.values(told, vacuum)
-        state = state_of(
-            told, vacuum, values, facts=self._facts, capabilities=self._capabilities,
+        self._values = self._table.values(told, vacuum)
+        return state_of(
+            told, vacuum, self._values, facts=self._facts, capabilities=self._capabilities,
             convergence_mrad=self._convergence_mrad, mode=self._mode, time_s=self._now_s(),
         )  # fmt: skip
-        return state, values
 
-    def _set(self, values: Mapping[str, AxisValue], until_s: float, *, is_commanded: bool = False) -> None:
-        """Bring axes there and see that they are. Raises InstrumentFault for one that is not."""
-        state, before = self._read(until_s)
-        if is_commanded and not state.beam_blanked and not (values.items() <= _HARMLESS.items()):
+    def _command_axes(self, command: Park | SetAxes) -> MicroscopeState:
+        """Set what is commanded, the beam blanked. Raises CommandRefused, Unsupported before anything moves."""
+        values, until_s = axis_values(command), time.monotonic() + command.deadline_s
+        self._check(values)
+        is_harmless = values.items() <= _HARMLESS.items()
+        if not is_harmless and self._link.get("beam_blanked", until_s) is not True:
             raise CommandRefused("the beam is on, and would expose what it is moved over; blank it first")
-        for count, write in enumerate(self._table.writes(values, lambda: before)):
+        self._outcomes[command.action_id] = "unknown"
+        return self._set(values, until_s)
+
+    def _set(self, values: Mapping[str, AxisValue], until_s: float) -> MicroscopeState:
+        """Bring axes there and read back. Raises InstrumentFault for one that is not there."""
+        before = dict(self._values)
+        for count, write in enumerate(self._table.writes(values, lambda: self._read_values(until_s))):
             move_s = self._config.stage_move_s if write.endpoint == STAGE else None
             try:
                 self._link.put(write.endpoint, write.body, within_s=move_s, until_s=until_s)
             except CommandRefused as error:
-                if count == 0 and not self._missed(dict(before), write.names, until_s):
+                self._read(until_s)
+                if count == 0 and not self._missed(before, write.names):
                     raise
                 raise InstrumentFault(f"{error}, after something had moved; read the state back") from error
             if write.endpoint == STAGE:
                 self._wait_for_stage(until_s)
-        if missed := self._missed(values, tuple(values), until_s):
+        state = self._read(until_s)
+        if missed := self._missed(values, tuple(values)):
             raise InstrumentFault(f"the server said done, and did not do it: {'; '.join(missed)}; see the microscope")
         self._asked.update(values)
+        return state
 
-    def _missed(self, wanted: Mapping[str, AxisValue], names: tuple[str, ...], until_s: float) -> list[str]:
-        """The axes that do not stand where they should, in words."""
-        now = self._read(until_s)[1]
+    def _read_values(self, until_s: float) -> Mapping[str, AxisValue]:
+        self._read(until_s)
+        return self._values
+
+    def _missed(self, wanted: Mapping[str, AxisValue], names: tuple[str, ...]) -> list[str]:
+        """The axes that were not read back where they should be, in words."""
+        now = self._values
         return [
             f"{name} is {now.get(name)} instead of {wanted[name]}"
             for name in names
-            if (axis := self._capabilities.axis(name))
-            and name in wanted
-            and not _is_at(now.get(name), wanted[name], axis.allowed_error)
+            if name in wanted and not _is_at(now.get(name), wanted[name], self._allowed_error(name))
         ]
+
+    def _allowed_error(self, name: str) -> float:
+        axis = self._capabilities.axis(name)
+        return axis.allowed_error if axis is not None else 0.0
 
     def _wait_for_stage(self, until_s: float) -> None:
         while (status := self._link.get("stage_status", until_s)) != "READY":
@@ -272,15 +286,13 @@ class TemscriptMicroscope:
 
     def _arrange(self, command: AcquireFrame, shot: Shot, until_s: float) -> None:
         """Everything of a frame but its exposure, the beam blanked."""
-        state, now = self._read(until_s)
-        if not state.beam_blanked:
+        if not self._read(until_s).beam_blanked:
             self._blank(self._link)
-        wanted: dict[str, AxisValue] = {**_moved(command), **shot.axes}
+        wanted: dict[str, AxisValue] = {**places(command), **shot.axes}
         convergence_mrad = command.optics.semi_convergence_angle_mrad
         if self._capabilities.axis("semi_convergence_angle_mrad"):
             wanted["semi_convergence_angle_mrad"] = convergence_mrad
-        readings = {name: value for name, value in wanted.items() if name in now and self._has(name)}
-        stale = {name: value for name, value in readings.items() if not self._stands(name, value, now)}
+        stale = {name: value for name, value in wanted.items() if self._has(name) and not self._stands(name, value)}
         if stale:
             self._set(stale, until_s)
         self._tell(shot.settings, until_s)
@@ -290,10 +302,9 @@ class TemscriptMicroscope:
         """Whether it is set here; the magnification of a calibrated camera is, without limits of its own."""
         return self._capabilities.axis(name) is not None or name == "magnification_index"
 
-    def _stands(self, name: str, value: AxisValue, now: Mapping[str, AxisValue]) -> bool:
+    def _stands(self, name: str, value: AxisValue) -> bool:
         """Whether this was the last thing asked for, and it is still there."""
-        axis = self._capabilities.axis(name)
-        return self._asked.get(name) == value and _is_at(now[name], value, axis.allowed_error if axis else 0.0)
+        return self._asked.get(name) == value and _is_at(self._values.get(name), value, self._allowed_error(name))
 
     def _tell(self, settings: tuple[Setting, ...], until_s: float) -> None:
         for setting in settings:
@@ -356,47 +367,20 @@ class TemscriptMicroscope:
         return raw_counts(shot, arrays, may_be_empty=self._facts.is_simulated)
 
     def _frame(
-        self,
-        command: AcquireFrame,
-        shot: Shot,
-        counts: dict[str, np.ndarray],
-        beam_on_s: float,
-        started_s: float,
+        self, command: AcquireFrame, shot: Shot, counts: dict[str, np.ndarray], beam_on_s: float, started_s: float
     ) -> Frame:
-        mode = self._capabilities.mode(command.mode)
-        if mode is None:
-            raise CommandRefused(f"mode {command.mode!r} is none of this instrument's")
         was_stopped = self._stopped.is_set()
-        state = self.read_state()
-        total = electrons(self._config.probe_current_pa, beam_on_s)
-        return Frame(
-            action_id=command.action_id,
-            requested=command,
-            state=state,
-            mode=mode,
-            counts=counts,
-            pixel_size_nm=shot.pixel_size_nm,
-            dose_e_per_a2=total / (_lit_nm2(command.scan) * ANGSTROM2_PER_NM2),
-            electrons=total,
-            started_s=started_s,
-            ended_s=state.time_s,
-            instrument=self._capabilities.name,
-            simulated=self._capabilities.simulated,
-            context={
-                "instrument": {
-                    "name": "temscript",
-                    "vendor": self._facts.family,
-                    "serial": self._facts.microscope_id,
-                    "holder": self._facts.holder,
-                },
-                "is_simulation": self._facts.is_simulated,
-                "software": {"temscript": self._facts.version},
-                "detectors": together(shot.settings),
-                "beam_on_s": beam_on_s,
-                "stopped_meanwhile": was_stopped,
-                "calibrations": [{"id": self._config.calibration_id or "none", "quantity": "pixel_size_nm"}],
-            },
-        )
+        frame = frame_of(
+            command, shot, counts,
+            state=self.read_state(), capabilities=self._capabilities, facts=self._facts,
+            electrons=electrons(self._config.probe_current_pa, beam_on_s), started_s=started_s,
+        )  # fmt: skip
+        more = {
+            "beam_on_s": beam_on_s,
+            "stopped_meanwhile": was_stopped,
+            "calibrations": [{"id": self._config.calibration_id or "none", "quantity": "pixel_size_nm"}],
+        }
+        return replace(frame, context=frame.context | more)
 
     def _keep(self, frame: Frame) -> None:
         self._frames[frame.action_id] = frame
@@ -407,24 +391,6 @@ class TemscriptMicroscope:
 
     def _now_s(self) -> float:
         return time.monotonic() - self._opened_s
-
-
-def _moved(command: AcquireFrame) -> dict[str, AxisValue]:
-    """What a frame asks of stage, beam shift and lenses."""
-    optics, scan = command.optics, command.scan
-    return {
-        **dict(command.stage),
-        "beam_shift_x_nm": scan.beam_shift_x_nm,
-        "beam_shift_y_nm": scan.beam_shift_y_nm,
-        "defocus_nm": optics.defocus_nm,
-        "tilt_x_mrad": optics.tilt_x_mrad,
-        "tilt_y_mrad": optics.tilt_y_mrad,
-    }
-
-
-def _lit_nm2(scan: ScanPattern) -> float:
-    """The area the electrons fall on."""
-    return scan.area_nm2 if scan.illuminated_nm is None else pi * (scan.illuminated_nm / 2) ** 2
 
 
 def _is_at(now: AxisValue | None, wanted: AxisValue, allowed: float) -> bool:

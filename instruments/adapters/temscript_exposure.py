@@ -12,7 +12,7 @@ import numpy as np
 from instruments.adapters.temscript_card import STEM, CameraFacts
 from instruments.adapters.temscript_config import CameraConfig, StemConfig
 from instruments.adapters.temscript_link import parameter_of
-from instruments.commands import AcquireFrame
+from instruments.commands import AcquireFrame, AxisValue
 from instruments.errors import AcquisitionFailed, CommandRefused
 
 _PARTS: Final = {"FULL": 1, "HALF": 2, "QUARTER": 4}
@@ -122,6 +122,19 @@ def stem_shot(command: AcquireFrame, stem: StemConfig, detectors: tuple[str, ...
         pixel_size_nm=scan.pixel_size_nm,
         added_counts=stem.added_counts,
     )
+
+
+def places(command: AcquireFrame) -> dict[str, AxisValue]:
+    """What a frame asks of stage, beam shift and lenses."""
+    optics, scan = command.optics, command.scan
+    return {
+        **dict(command.stage),
+        "beam_shift_x_nm": scan.beam_shift_x_nm,
+        "beam_shift_y_nm": scan.beam_shift_y_nm,
+        "defocus_nm": optics.defocus_nm,
+        "tilt_x_mrad": optics.tilt_x_mrad,
+        "tilt_y_mrad": optics.tilt_y_mrad,
+    }
 
 
 def together(settings: tuple[Setting, ...]) -> dict[str, Any]:

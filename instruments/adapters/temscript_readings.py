@@ -1,18 +1,25 @@
-"""What a temscript server reads back, as the state of a microscope."""
+"""What a temscript server reads back, as the state of a microscope, and with counts as a frame."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import pi
 from typing import Any, Final
 
+import numpy as np
+
 from instruments.adapters.temscript_card import ServerFacts
+from instruments.adapters.temscript_exposure import Shot, together
 from instruments.axes import STAGE_AXES
 from instruments.capabilities import Capabilities
-from instruments.commands import AxisValue
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.errors import CommandRefused
+from instruments.frames import Frame
 from instruments.optics import Optics
-from instruments.scans import StagePosition
+from instruments.scans import ScanPattern, StagePosition
 from instruments.state import AxisReading, ColumnState, MicroscopeState
+from instruments.units import ANGSTROM2_PER_NM2
 
 _PA_PER_A: Final = 1e12
 _MBAR_PER_PA: Final = 1e-2
@@ -78,6 +85,53 @@ def state_of(
             current_measured_at=None if current_pa is None else datetime.now(UTC),
         ),
     )
+
+
+def frame_of(
+    command: AcquireFrame,
+    shot: Shot,
+    counts: dict[str, np.ndarray],
+    *,
+    state: MicroscopeState,
+    capabilities: Capabilities,
+    facts: ServerFacts,
+    electrons: float,
+    started_s: float,
+) -> Frame:
+    """The frame that came of a shot, with its conditions as read back after it."""
+    mode = capabilities.mode(command.mode)
+    if mode is None:
+        raise CommandRefused(f"mode {command.mode!r} is none of this instrument's")
+    return Frame(
+        action_id=command.action_id,
+        requested=command,
+        state=state,
+        mode=mode,
+        counts=counts,
+        pixel_size_nm=shot.pixel_size_nm,
+        dose_e_per_a2=electrons / (_lit_nm2(command.scan) * ANGSTROM2_PER_NM2),
+        electrons=electrons,
+        started_s=started_s,
+        ended_s=state.time_s,
+        instrument=capabilities.name,
+        simulated=capabilities.simulated,
+        context={
+            "instrument": {
+                "name": capabilities.name,
+                "vendor": facts.family,
+                "serial": facts.microscope_id,
+                "holder": facts.holder,
+            },
+            "is_simulation": facts.is_simulated,
+            "software": {"temscript": facts.version},
+            "detectors": together(shot.settings),
+        },
+    )
+
+
+def _lit_nm2(scan: ScanPattern) -> float:
+    """The area the electrons fall on."""
+    return scan.area_nm2 if scan.illuminated_nm is None else pi * (scan.illuminated_nm / 2) ** 2
 
 
 def _screen_current_pa(told: Mapping[str, Any], undetermined: dict[str, str]) -> float | None:
