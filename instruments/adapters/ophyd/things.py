@@ -55,13 +55,17 @@ def resolved(root: Any, path: str) -> Any:
     thing = root
     for part in path.split("."):
         try:
-            if isinstance(thing, Mapping):
-                thing = cast("Any", thing)[part]
-            else:
-                thing = thing[int(part)] if part.isdigit() else getattr(thing, part)
+            thing = _part(thing, part)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise LookupError(f"the device tree has no {path!r}: nothing is called {part!r} there") from error
     return thing
+
+
+def _part(thing: Any, name: str) -> Any:
+    if isinstance(thing, Mapping):
+        parts = cast("Mapping[Any, Any]", thing)
+        return parts[int(name)] if name.isdigit() and name not in parts else parts[name]
+    return thing[int(name)] if name.isdigit() else getattr(thing, name)
 
 
 def true_limits(low: Any, high: Any) -> dict[str, Any]:

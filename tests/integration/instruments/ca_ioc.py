@@ -5,14 +5,10 @@ Motor records are caproto's own. Times are real: an exposure takes as long as it
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 from caproto.ioc_examples.fake_motor_record import FakeMotor
 from caproto.server import PVGroup, SubGroup, pvproperty, run
-
-sys.path.insert(0, str(Path(__file__).parent))
 from ioc_specimen import Specimen
 
 MAX_PX = 64

@@ -14,27 +14,37 @@ HERE = Path(__file__).parent
 
 
 class SoftIoc:
-    """`ca_ioc.py` on ports of its own; a context manager that ends it whatever happens."""
+    """A server on ports of its own; a context manager that ends it whatever happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str = "ca_ioc.py", path: Path | None = None) -> None:
         self._repeater = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._repeater.bind(("0.0.0.0", 0))  # so no library starts a repeater that outlives the test
+        self._script = script
+        ca_port, pva_port = _free_port(), _free_port()
         self.environment = {
             "EPICS_CA_ADDR_LIST": "127.0.0.1",
             "EPICS_CA_AUTO_ADDR_LIST": "NO",
-            "EPICS_CA_SERVER_PORT": str(_free_port()),
+            "EPICS_CA_SERVER_PORT": str(ca_port),
             "EPICS_CA_REPEATER_PORT": str(self._repeater.getsockname()[1]),
             "EPICS_CA_MAX_ARRAY_BYTES": "4000000",
             "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
             "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
             "EPICS_CA_CONN_TMO": "2",
+            "EPICS_PVA_ADDR_LIST": "127.0.0.1",
+            "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+            "EPICS_PVA_BROADCAST_PORT": str(pva_port),
+            "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+            "EPICS_PVAS_BROADCAST_PORT": str(pva_port),
+            "EPICS_PVAS_SERVER_PORT": "0",
         }
+        self._folders = [str(HERE), str(path)] if path else [str(HERE)]
         self.start()
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "ca_ioc.py")],
-            env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, str(HERE / self._script)],
+            env={**os.environ, **self.environment, "PYTHONPATH": os.pathsep.join(self._folders)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def suspend(self) -> None:

@@ -202,7 +202,7 @@ def test_frames_are_raw_counts_with_what_made_them(tem: OphydMicroscope) -> None
 
 def test_the_experiment_that_runs_anywhere(tem: OphydMicroscope, ioc: SoftIoc) -> None:
     tem.execute(SetAxes(action_id="hurry", values={"holder.pace_fraction": 0.01}))
-    answer = run_anywhere("ophyd", configuration(ioc.environment))
+    answer = run_anywhere("ophyd", configuration(ioc.environment, stop_line="shared"))
     tem.execute(SetAxes(action_id="no hurry", values={"holder.pace_fraction": 1.0}))
     check(answer)
     assert answer.electrons > 4 * 64 * 64 * 1000 * 50 * 6.24
@@ -212,7 +212,7 @@ def test_nobody_there_is_said_at_opening() -> None:
     with SoftIoc() as ioc:
         ioc.kill()
         with pytest.raises(LinkLost, match="see whether its server runs"):
-            opened(configuration(ioc.environment, connect_s=2.0, stop_line="shared"))
+            opened(configuration(ioc.environment, connect_s=1.0, stop_line="shared"))
 
 
 @pytest.mark.parametrize(
