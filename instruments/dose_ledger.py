@@ -1,109 +1,22 @@
-"""Dose on the specimen, cell by cell of 1 nm2; its neighbour `guards` decides with it."""
+"""Dose on the specimen, cell by cell of 1 nm2, and of 64 nm for wide fields; its neighbour `guards` decides with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, cos, floor, hypot, pi, radians, sin
 
 import numpy as np
 
 from instruments import cards, plotting
 from instruments.commands import AcquireFrame
-from instruments.scans import ScanPattern, StagePosition
+from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, first_pixel_nm, footprint, spot
 from instruments.units import ANGSTROM2_PER_NM2
 
-CELL_NM = 1.0
-MAX_SIDE_NM = 4000.0
-"""Longest side of a raster the ledger keeps books of (16 million cells)."""
-MAX_PLACE_NM = 1e8
-"""Farthest from the origin: 10 cm."""
-MIN_SIDE_NM = 1e-6
-"""Shortest side of one; less is lost in the rounding of where it lies."""
-_TOUCHED_NM2 = 1e-9
 _BLOCK = 64
+assert WIDE_CELL_NM == _BLOCK * CELL_NM, "a block of cells is one wide cell"
+_ONE = np.zeros((1, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Cells a raster touches: integer cell indices of the lower corner, and the overlap of each in nm2 (rows = y)."""
-
-    first_column: int
-    first_row: int
-    overlap_nm2: np.ndarray
-
-
-def _overlap_1d(low: float, high: float) -> tuple[int, np.ndarray]:
-    first = floor(low)
-    edges = np.arange(first, max(ceil(high), first + 1) + 1, dtype=float)
-    return first, np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0.0, None)
-
-
-def footprint(stage: StagePosition, scan: ScanPattern) -> Footprint:
-    """Overlap of a raster with the 1 nm grid of the specimen; exact unrotated, 0.1 nm points when rotated.
-
-    Of an exposure at once with `illuminated_nm`: of the lit disc, evenly.
-    """
-    if scan.at_once and scan.illuminated_nm is not None:
-        return _disc(stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm, scan.illuminated_nm / 2)
-    x, y = stage.x_nm + scan.beam_shift_x_nm, stage.y_nm + scan.beam_shift_y_nm
-    half_width, half_height = scan.field_of_view_nm / 2, scan.height_nm / 2
-    if scan.rotation_deg == 0:
-        column, width = _overlap_1d(x - half_width, x + half_width)
-        row, height = _overlap_1d(y - half_height, y + half_height)
-        return Footprint(column, row, height[:, None] * width[None, :])
-    return _turned(x, y, half_width, half_height, radians(scan.rotation_deg), scan.area_nm2)
-
-
-def _turned(
-    x_nm: float, y_nm: float, half_width_nm: float, half_height_nm: float, angle: float, area_nm2: float
-) -> Footprint:
-    """Every cell a turned rectangle touches, however little (separating axes); border cells from 10 x 10 points."""
-    reach = hypot(half_width_nm, half_height_nm)
-    column, row = floor(x_nm - reach), floor(y_nm - reach)
-    c, s = cos(angle), sin(angle)
-    dx = np.arange(column, ceil(x_nm + reach) + 1)[None, :] + 0.5 - x_nm
-    dy = np.arange(row, ceil(y_nm + reach) + 1)[:, None] + 0.5 - y_nm
-    along, across = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
-    margin = (abs(c) + abs(s)) / 2  # half a cell, seen along the sides of the rectangle
-    touched = (along <= half_width_nm + margin) & (across <= half_height_nm + margin)
-    touched &= np.abs(dx) <= 0.5 + half_width_nm * abs(c) + half_height_nm * abs(s)
-    touched &= np.abs(dy) <= 0.5 + half_width_nm * abs(s) + half_height_nm * abs(c)
-    overlap = (touched & (along <= half_width_nm - margin) & (across <= half_height_nm - margin)).astype(float)
-    rows, columns = np.nonzero(touched & (overlap == 0))
-    sub = (np.arange(10) + 0.5) / 10 - 0.5
-    px, py = dx[0, columns, None, None] + sub[None, None, :], dy[rows, 0, None, None] + sub[None, :, None]
-    inside = (np.abs(c * px + s * py) <= half_width_nm) & (np.abs(c * py - s * px) <= half_height_nm)
-    overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
-    return Footprint(column, row, overlap * (area_nm2 / overlap.sum()))
-
-
-def _disc(x_nm: float, y_nm: float, radius_nm: float) -> Footprint:
-    """Every cell a disc touches; cells on its border from 10 x 10 points."""
-    column, row = floor(x_nm - radius_nm), floor(y_nm - radius_nm)
-    dx = np.arange(column, ceil(x_nm + radius_nm) + 1) + 0.5 - x_nm
-    dy = np.arange(row, ceil(y_nm + radius_nm) + 1) + 0.5 - y_nm
-    across = np.abs(dx)[None, :], np.abs(dy)[:, None]
-    nearest = np.hypot(*(np.clip(side - 0.5, 0.0, None) for side in across))
-    farthest = np.hypot(*(side + 0.5 for side in across))
-    overlap = (farthest <= radius_nm).astype(float)
-    rows, columns = np.nonzero((nearest < radius_nm) & (farthest > radius_nm))
-    sub = (np.arange(10) + 0.5) / 10 - 0.5
-    px, py = dx[columns, None, None] + sub[None, None, :], dy[rows, None, None] + sub[None, :, None]
-    inside = np.hypot(px, py) <= radius_nm
-    overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
-    return Footprint(column, row, overlap * (pi * radius_nm**2 / overlap.sum()))
-
-
-def spot(x_nm: float, y_nm: float) -> Footprint:
-    """The one cell under a beam that stands still."""
-    return Footprint(floor(x_nm), floor(y_nm), np.ones((1, 1)))
-
-
-def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
-    """Where the beam waits while the blanker settles: the first pixel of the raster, (x, y)."""
-    c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
-    dx, dy = -scan.field_of_view_nm / 2, -scan.height_nm / 2
-    return stage.x_nm + scan.beam_shift_x_nm + c * dx - s * dy, stage.y_nm + scan.beam_shift_y_nm + s * dx + c * dy
+_Blocks = dict[tuple[int, int], np.ndarray]
 
 
 @dataclass
@@ -111,33 +24,37 @@ class DoseLedger:
     """Electrons per 1 nm2 cell. Two sums are kept: the mean over a cell, and an upper bound of the dose anywhere in it.
 
     The upper bound counts the full flux of every raster that touches the cell; it is what limits are checked against.
+    Fields wider than 4000 nm are kept beside them, on cells of 64 nm, and count wherever either is asked for.
     """
 
     electrons: float = 0.0
-    _mean: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
-    _peak: dict[tuple[int, int], np.ndarray] = field(default_factory=dict[tuple[int, int], np.ndarray])
+    _mean: _Blocks = field(default_factory=_Blocks)
+    _peak: _Blocks = field(default_factory=_Blocks)
+    _wide_mean: _Blocks = field(default_factory=_Blocks)
+    _wide_peak: _Blocks = field(default_factory=_Blocks)
 
     def peak_after(self, marks: Footprint, flux_e_per_a2: float) -> float:
         """The highest dose bound, e/A2, in the touched cells if this flux were added."""
         touched = marks.overlap_nm2 > 0
-        return float((self._read(self._peak, marks)[touched] + flux_e_per_a2).max(initial=0.0))
+        if marks.cell_nm == CELL_NM:
+            before = self._read(self._peak, marks) + self._from_wide(self._wide_peak, marks)
+        else:
+            before = self._read(self._wide_peak, marks) + self._highest_fine(marks)
+        return float((before[touched] + flux_e_per_a2).max(initial=0.0))
 
     def add(self, marks: Footprint, electrons: float) -> None:
         """Spread `electrons` evenly over the footprint; negative corrects an earlier, too high debit."""
         area_nm2 = float(marks.overlap_nm2.sum())
         flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
         self.electrons += electrons
-        self._write(self._mean, marks, flux * marks.overlap_nm2 / CELL_NM**2)
-        self._write(self._peak, marks, np.where(marks.overlap_nm2 > 0, flux, 0.0))
+        self._book(marks, flux, flux)
 
     def add_somewhere(self, marks: Footprint, electrons: float) -> None:
         """Electrons that may all have gone to any one point of the footprint: the mean is spread, the bound is not."""
         area_nm2 = float(marks.overlap_nm2.sum())
         self.electrons += electrons
         mean = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
-        self._write(self._mean, marks, mean * marks.overlap_nm2 / CELL_NM**2)
-        bound = electrons / (CELL_NM**2 * ANGSTROM2_PER_NM2)
-        self._write(self._peak, marks, np.where(marks.overlap_nm2 > 0, bound, 0.0))
+        self._book(marks, mean, electrons / (CELL_NM**2 * ANGSTROM2_PER_NM2))
 
     def add_point(self, x_nm: float, y_nm: float, electrons: float) -> None:
         """All of it into the one cell under a parked beam."""
@@ -154,14 +71,23 @@ class DoseLedger:
     @property
     def max_e_per_a2(self) -> float:
         """Upper bound of the dose at any point of the specimen."""
-        return max((float(block.max()) for block in self._peak.values()), default=0.0)
+        wide = max((float(block.max()) for block in self._wide_peak.values()), default=0.0)
+        over = (
+            float(block.max()) + float(self._read(self._wide_peak, Footprint(column, row, _ONE))[0, 0])
+            for (row, column), block in self._peak.items()
+        )
+        return max(over, default=0.0) if wide == 0.0 else max(wide, *over, 0.0)
 
     def mean_map(self, x_min_nm: int, y_min_nm: int, columns: int, rows: int) -> np.ndarray:
         """Mean dose of the cells of a window, e/A2, (rows, columns); row 0 is the lowest y."""
-        return self._read(self._mean, Footprint(x_min_nm, y_min_nm, np.zeros((rows, columns))))
+        window = Footprint(x_min_nm, y_min_nm, np.zeros((rows, columns)))
+        return self._read(self._mean, window) + self._from_wide(self._wide_mean, window)
 
     def window_nm(self) -> tuple[int, int, int, int] | None:
-        """(lowest x, lowest y, columns, rows) of the smallest window with every exposed cell; None before any."""
+        """(lowest x, lowest y, columns, rows) of the smallest window with every exposed 1 nm cell; None before any.
+
+        What wide fields exposed beyond it is not in it.
+        """
         spots = [
             (key[1] * _BLOCK + columns, key[0] * _BLOCK + rows)
             for key, block in self._mean.items()
@@ -182,6 +108,32 @@ class DoseLedger:
             "",
             cards.facts({"electrons": self.electrons, "highest dose (e/Å²)": self.max_e_per_a2}),
         )
+
+    def _book(self, marks: Footprint, mean_e_per_a2: float, bound_e_per_a2: float) -> None:
+        is_fine = marks.cell_nm == CELL_NM
+        means, peaks = (self._mean, self._peak) if is_fine else (self._wide_mean, self._wide_peak)
+        self._write(means, marks, mean_e_per_a2 * marks.overlap_nm2 / marks.cell_nm**2)
+        self._write(peaks, marks, np.where(marks.overlap_nm2 > 0, bound_e_per_a2, 0.0))
+
+    def _from_wide(self, blocks: _Blocks, fine: Footprint) -> np.ndarray:
+        """What wide fields put on these 1 nm cells."""
+        if not blocks:
+            return np.zeros(fine.overlap_nm2.shape)
+        height, width = fine.overlap_nm2.shape
+        rows, columns = (fine.first_row + np.arange(height)) // _BLOCK, (fine.first_column + np.arange(width)) // _BLOCK
+        cells = np.zeros((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
+        wide = self._read(blocks, Footprint(int(columns[0]), int(rows[0]), cells))
+        return wide[np.ix_(rows - rows[0], columns - columns[0])]
+
+    def _highest_fine(self, wide: Footprint) -> np.ndarray:
+        """The highest bound among the 1 nm cells of each of these wide ones; a block of them is one wide cell."""
+        highest = np.zeros(wide.overlap_nm2.shape)
+        height, width = highest.shape
+        for (row, column), block in self._peak.items():
+            r, c = row - wide.first_row, column - wide.first_column
+            if 0 <= r < height and 0 <= c < width:
+                highest[r, c] = block.max()
+        return highest
 
     def _read(self, blocks: dict[tuple[int, int], np.ndarray], marks: Footprint) -> np.ndarray:
         out = np.zeros(marks.overlap_nm2.shape)

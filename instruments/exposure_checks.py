@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from instruments.capabilities import Capabilities, Procedure
 from instruments.commands import AcquireFrame
-from instruments.dose_ledger import MAX_PLACE_NM, MAX_SIDE_NM, MIN_SIDE_NM, DoseLedger, first_pixel_nm, footprint, spot
+from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import within
 from instruments.errors import CommandRefused
+from instruments.footprints import MAX_PLACE_NM, MAX_SIDE_NM, MIN_SIDE_NM, first_pixel_nm, footprint, spot
 from instruments.limits import SafetyEnvelope
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons

@@ -19,7 +19,7 @@ from instruments.axes import axis_values
 from instruments.calibrations import CalibrationRegistry
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes, Unblank
-from instruments.dose_ledger import DoseLedger, footprint, spot
+from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import (
     check_bounds,
     check_permissions,
@@ -32,6 +32,7 @@ from instruments.envelope_checks import (
 from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, Unsupported
 from instruments.events import EventKind, Events, InstrumentEvent
 from instruments.exposure_checks import Charge, check_dose, check_exposure, procedure_electrons, worst_charge
+from instruments.footprints import footprint, spot
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from instruments.dose_ledger import DoseLedger, Footprint
+from instruments.dose_ledger import DoseLedger
 from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown
+from instruments.footprints import Footprint
 from instruments.microscope import Linked, Microscope
 from instruments.units import electrons
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from instruments.dose_ledger import DoseLedger, footprint
+from instruments.dose_ledger import DoseLedger
+from instruments.footprints import footprint
 from instruments.scans import ScanPattern, StagePosition
 from simulation.world.cross_sections import hidden_factor
 from simulation.world.damage import Birth, Raster

@@ -12,7 +12,7 @@ import pytest
 
 import instruments
 from instruments import Capabilities, DoseLedger, Frame, SafetyEnvelope, ScanPattern, Unsupported, cards
-from instruments.dose_ledger import footprint
+from instruments.footprints import footprint
 from tests.unit.instruments.replay_files import PIXEL_NM, command, config, write_record
 
 NASTY = "<script>alert('x')</script> & \"friends\""

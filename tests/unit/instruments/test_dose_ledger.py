@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instruments import AcquireFrame, DoseLedger, Optics, ScanPattern, StagePosition
-from instruments.dose_ledger import first_pixel_nm, footprint
+from instruments.footprints import first_pixel_nm, footprint
 
 
 def scan(
@@ -132,3 +132,41 @@ def test_a_correction_takes_back_what_was_debited() -> None:
 def test_first_pixel_is_the_corner_of_the_turned_raster() -> None:
     x_nm, y_nm = first_pixel_nm(StagePosition(x_nm=1, y_nm=2), scan(20, 10, 90.0, 100.0, 50.0))
     assert (x_nm, y_nm) == pytest.approx((101 + 5, 52 - 10))
+
+
+# --- fields wider than the fine grid
+
+
+@pytest.mark.parametrize("rotation_deg", [0.0, 30.0])
+def test_a_wide_field_is_kept_on_wide_cells_without_losing_an_electron(rotation_deg: float) -> None:
+    ledger = DoseLedger()
+    pattern = scan(20_000.0, 10_000.0, rotation_deg, x_nm=130.0, y_nm=-77.0)
+    marks = footprint(StagePosition(), pattern)
+    assert marks.cell_nm == 64
+    assert marks.overlap_nm2.sum() == pytest.approx(pattern.area_nm2, rel=1e-9)
+    ledger.add(marks, 4e10)
+    flux = 4e10 / (pattern.area_nm2 * 100)
+    assert ledger.electrons == 4e10
+    assert ledger.max_e_per_a2 == pytest.approx(flux)
+    np.testing.assert_allclose(ledger.mean_map(100, -100, 50, 50), flux, rtol=1e-5)
+    assert ledger.mean_map(200_000, 0, 5, 5).max() == 0
+    assert ledger.window_nm() is None
+
+
+@given(st.floats(-300, 300), st.floats(-300, 300))
+@settings(max_examples=20)
+def test_wide_and_fine_fields_count_together(x_nm: float, y_nm: float) -> None:
+    ledger, here = DoseLedger(), StagePosition()
+    wide = footprint(here, scan(6400.0, 6400.0))
+    fine = footprint(StagePosition(x_nm=x_nm, y_nm=y_nm), scan(10.0, 10.0))
+    spent = {"wide": 6400**2 * 100 * 3.0, "fine": 100 * 100 * 5.0}  # 3 and 5 e/A2
+    ledger.add(wide, spent["wide"])
+    assert ledger.peak_after(fine, 5.0) == pytest.approx(8.0)
+    ledger.add(fine, spent["fine"])
+    assert ledger.peak_after(wide, 3.0) == pytest.approx(11.0)
+    assert ledger.peak_after(fine, 0.0) == pytest.approx(8.0)
+    assert ledger.max_e_per_a2 == pytest.approx(8.0)
+    away = footprint(StagePosition(x_nm=50_000.0), scan(10.0, 10.0))
+    assert ledger.peak_after(away, 1.0) == pytest.approx(1.0)
+    ledger.add(wide, -spent["wide"])
+    assert ledger.max_e_per_a2 == pytest.approx(5.0)

@@ -43,7 +43,7 @@ from instruments import (
 )
 from instruments.arrangement import Arrangement
 from instruments.axes import axis_values
-from instruments.dose_ledger import footprint
+from instruments.footprints import footprint
 from instruments.limits import AxisLimit, StageBox
 from instruments.state import AxisReading
 from instruments.units import electrons

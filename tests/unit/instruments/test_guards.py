@@ -36,7 +36,7 @@ from instruments import (
     Unblank,
     Unsupported,
 )
-from instruments.dose_ledger import footprint
+from instruments.footprints import footprint
 from instruments.guards import worst_charge
 from instruments.units import electrons
 
