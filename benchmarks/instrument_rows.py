@@ -1,13 +1,13 @@
 """The rows of `benchmarks/instruments.py`: one adapter each, reached in one way, beside its bare client.
 
 To add one, write a context manager that yields a `Row` (or, where it cannot be opened here, a sentence that says why)
-and name it in `ROWS`.
+and name it in `ROWS`, as `instrument_rows_tem` does in its own.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,9 +305,3 @@ ROWS: dict[str, Callable[[Path], AbstractContextManager[Row | str]]] = {
     "nion-worker": nion_worker,
     "micromanager-worker": micromanager_worker,
 }
-
-
-def opened_rows(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, AbstractContextManager[Row | str]]]:
-    """Each wanted row, still to be entered."""
-    for name in names:
-        yield name, ROWS[name](folder)

@@ -26,10 +26,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.instrument_rows import ROWS, Row, opened_rows  # noqa: E402
+from benchmarks.instrument_rows import ROWS as FIRST_ROWS  # noqa: E402
+from benchmarks.instrument_rows import Row  # noqa: E402
+from benchmarks.instrument_rows_tem import TEM_ROWS  # noqa: E402
 from instruments import AcquireFrame, InstrumentError  # noqa: E402
 
 COMMANDS, FRAMES, STOPS = 200, 12, 5
+ROWS = FIRST_ROWS | TEM_ROWS
 GOALS = {
     "in process": {"command_overhead_ms": 0.3},
     "worker": {"command_overhead_ms": 1.0, "frame_mb_per_s": 500.0},
@@ -171,8 +174,8 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, opening in opened_rows(Path(folder), arguments.only or list(ROWS)):
-            with opening as row:
+        for name in arguments.only or list(ROWS):
+            with ROWS[name](Path(folder)) as row:
                 rows[name] = {"skipped": row} if isinstance(row, str) else measured(row)
             print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr, flush=True)
     document = {

@@ -77,7 +77,10 @@ class InstamaticMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now: a request for each kind of thing."""
-        values = self._table.read(self._link)
+        return self._state(self._table.read(self._link))
+
+    def _state(self, values: Mapping[str, AxisValue]) -> MicroscopeState:
+        """With the axes as they were just read."""
         beam_energy_ev = self._link.ask("getHTValue", number)
         return MicroscopeState(
             time_s=time.monotonic() - self._opened_s,
@@ -111,16 +114,15 @@ class InstamaticMicroscope:
                 with self._beam:
                     self._refuse_after_stop()
                     self._link.ask("setBeamBlank", nothing, False)
-            case Park() | SetAxes():
-                values = axis_values(command)
-                calls = self._checked(values)
-                self._outcomes[command.action_id] = "unknown"
-                self._set(values, calls, time.monotonic() + command.deadline_s)
-                if isinstance(command, Park):
-                    self._stopped.wait(command.duration_s)
+            case Park():
+                self._command_axes(command)
+                self._stopped.wait(command.duration_s)
+            case SetAxes():
+                state = self._state(self._command_axes(command)).with_readings(command.values, self._capabilities)
+                self._outcomes[command.action_id] = "delivered"
+                return state
         self._outcomes[command.action_id] = "delivered"
-        state = self.read_state()
-        return state.with_readings(command.values, self._capabilities) if isinstance(command, SetAxes) else state
+        return self.read_state()
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Raises Unsupported: there is no camera behind this server."""
@@ -165,6 +167,13 @@ class InstamaticMicroscope:
         if self._stopped.is_set():
             raise InstrumentFault("stopped, the beam blanked; release it, or open it again, after a person has looked")
 
+    def _command_axes(self, command: Park | SetAxes) -> Mapping[str, AxisValue]:
+        """Set what is commanded; all axes as read back after it. Raises Unsupported and CommandRefused before that."""
+        values, until_s = axis_values(command), time.monotonic() + command.deadline_s
+        calls = self._checked(values)
+        self._outcomes[command.action_id] = "unknown"
+        return self._set(values, calls, until_s)
+
     def _checked(self, values: Mapping[str, AxisValue]) -> list[Call]:
         """What the server has to be told. Raises CommandRefused and Unsupported; nothing was sent that moves."""
         self._capabilities.check_values(values)
@@ -174,7 +183,7 @@ class InstamaticMicroscope:
             raise CommandRefused("the beam is on, and would expose what it is moved over; blank it first")
         return calls
 
-    def _set(self, values: Mapping[str, AxisValue], calls: list[Call], until_s: float) -> None:
+    def _set(self, values: Mapping[str, AxisValue], calls: list[Call], until_s: float) -> Mapping[str, AxisValue]:
         for count, call in enumerate(calls):
             try:
                 self._link.ask(call.function, nothing, *call.arguments, **call.named)
@@ -183,7 +192,7 @@ class InstamaticMicroscope:
                     raise
                 raise InstrumentFault(f"{error}, after others were set; read the state back") from error
         moved_s = time.monotonic()
-        while missed := self._missed(values):
+        while missed := self._missed(values, now := self._table.read(self._link)):
             now_s = time.monotonic()
             if self._stopped.is_set():
                 raise InstrumentFault(f"stopped on the way: {'; '.join(missed)}; read the state back")
@@ -194,10 +203,10 @@ class InstamaticMicroscope:
             elif now_s - moved_s > _STANDS_S:
                 raise InstrumentFault(f"nothing moves any more, and {'; '.join(missed)}; see the microscope")
             self._stopped.wait(_LOOK_S)
+        return now
 
-    def _missed(self, wanted: Mapping[str, AxisValue]) -> list[str]:
+    def _missed(self, wanted: Mapping[str, AxisValue], now: Mapping[str, AxisValue]) -> list[str]:
         """The axes that do not stand where they should, in words."""
-        now = self._table.read(self._link)
         return [
             f"{name} stands at {now.get(name)} instead of {value}"
             for name, value in wanted.items()

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
 from instruments.adapters.instamatic_config import LARGEST_COUNT, InstamaticConfig
 from instruments.adapters.instamatic_link import InstamaticLink, number, numbers, word
 from instruments.axes import KNOWN_AXES
@@ -43,8 +41,8 @@ class AxisTable:
     """Axis names and values against the server's, with the calibration of one configuration."""
 
     def __init__(self, config: InstamaticConfig) -> None:
-        self._matrices = {str(name): np.array(one.matrix) for name, one in config.deflectors.items()}
-        self._zeros = {str(name): np.array(one.zero_count) for name, one in config.deflectors.items()}
+        self._matrices = {str(name): one.matrix for name, one in config.deflectors.items()}
+        self._zeros = {str(name): one.zero_count for name, one in config.deflectors.items()}
         self._whole = [name for name in _WHOLE if name in config.limits]
 
     @property
@@ -56,7 +54,7 @@ class AxisTable:
         """The smallest difference of an axis: of whole numbers, or of counts."""
         for stem, matrix in self._matrices.items():
             if name in _pair(stem):
-                return float(np.abs(matrix[_pair(stem).index(name)]).sum())
+                return sum(map(abs, matrix[_pair(stem).index(name)]))
         return 1.0 if name in _WHOLE or name.endswith("_nm") else 0.0
 
     def check(self, values: Mapping[str, AxisValue]) -> None:
@@ -67,13 +65,13 @@ class AxisTable:
         for stem in self._matrices:
             given = [float(values[name]) for name in _pair(stem) if name in values]
             if len(given) == 2:
-                self._counts(stem, np.array(given))
+                self._counts(stem, *given)
 
     def read(self, link: InstamaticLink) -> dict[str, AxisValue]:
         """Every axis, in house units."""
         values: dict[str, AxisValue] = dict(zip(STAGE, link.ask("getStagePosition", numbers(5)), strict=True))
         for stem in self._matrices:
-            values |= dict(zip(_pair(stem), self._deflected(stem, link).tolist(), strict=True))
+            values |= dict(zip(_pair(stem), self._deflected(stem, link), strict=True))
         for name in self._whole:
             values[name] = link.ask(f"get{_WHOLE[name]}", number)
         values["screen"] = link.ask("getScreenPosition", word)
@@ -85,9 +83,10 @@ class AxisTable:
         for stem in self._matrices:
             names = _pair(stem)
             if any(name in values for name in names):
-                now = dict(zip(names, self._deflected(stem, link), strict=True))
-                counts = self._counts(stem, np.array([float(values.get(name, now[name])) for name in names]))
-                yield Call(f"set{_DEFLECTORS[stem][0]}", tuple(counts))
+                known = [name in values for name in names]
+                now = (0.0, 0.0) if all(known) else self._deflected(stem, link)
+                counts = self._counts(stem, *(float(values.get(name, at)) for name, at in zip(names, now, strict=True)))
+                yield Call(f"set{_DEFLECTORS[stem][0]}", counts)
         for name in self._whole:
             if name in values:
                 yield Call(f"set{_WHOLE[name]}", (round(float(values[name])),))
@@ -96,18 +95,24 @@ class AxisTable:
         if moves:
             yield Call("setStagePosition", named={**moves, "wait": False})
 
-    def _deflected(self, stem: str, link: InstamaticLink) -> np.ndarray:
-        counts = np.array(link.ask(f"get{_DEFLECTORS[stem][0]}", numbers(2)))
-        return self._matrices[stem] @ (counts - self._zeros[stem])
+    def _deflected(self, stem: str, link: InstamaticLink) -> tuple[float, float]:
+        (a, b), (c, d) = self._matrices[stem]
+        x, y = (
+            count - zero
+            for count, zero in zip(link.ask(f"get{_DEFLECTORS[stem][0]}", numbers(2)), self._zeros[stem], strict=True)
+        )
+        return a * x + b * y, c * x + d * y
 
-    def _counts(self, stem: str, house: np.ndarray) -> list[int]:
-        counts = np.linalg.solve(self._matrices[stem], house) + self._zeros[stem]
-        if counts.min() < 0 or counts.max() > LARGEST_COUNT:
+    def _counts(self, stem: str, x: float, y: float) -> tuple[int, int]:
+        (a, b), (c, d) = self._matrices[stem]
+        size = a * d - b * c
+        counts = (d * x - b * y) / size + self._zeros[stem][0], (a * y - c * x) / size + self._zeros[stem][1]
+        if min(counts) < 0 or max(counts) > LARGEST_COUNT:
             raise CommandRefused(
-                f"{stem} ({house[0]:g}, {house[1]:g}) would be {counts.round().tolist()} counts, outside 0 to "
+                f"{stem} ({x:g}, {y:g}) would be {counts[0]:.0f}, {counts[1]:.0f} counts, outside 0 to "
                 f"{LARGEST_COUNT}; stay nearer to the middle"
             )
-        return [round(count) for count in counts]
+        return round(counts[0]), round(counts[1])
 
 
 def capabilities_of(config: InstamaticConfig, table: AxisTable) -> Capabilities:

@@ -307,11 +307,20 @@ class TemscriptMicroscope:
         return self._asked.get(name) == value and _is_at(self._values.get(name), value, self._allowed_error(name))
 
     def _tell(self, settings: tuple[Setting, ...], until_s: float) -> None:
-        for setting in settings:
-            self._link.put(setting.endpoint, setting.body, until_s=until_s)
-        for endpoint, body in together(settings).items():
-            if difference := Setting(endpoint, body).difference(self._link.get(endpoint, until_s)):
-                raise InstrumentFault(f"the server took {endpoint} and reads back {difference}; see the microscope")
+        """Set the detectors up, leaving alone what stands already. Raises InstrumentFault; the beam is off."""
+        try:
+            for setting in settings:
+                if setting.difference(self._link.get(setting.endpoint, until_s)):
+                    self._link.put(setting.endpoint, setting.body, until_s=until_s)
+            wrong = [
+                difference
+                for endpoint, body in together(settings).items()
+                if (difference := Setting(endpoint, body).difference(self._link.get(endpoint, until_s)))
+            ]
+        except (CommandRefused, Unsupported) as error:
+            raise InstrumentFault(f"not exposed: {error}, after the stage may have moved; see the server") from error
+        if wrong:
+            raise InstrumentFault(f"not exposed: the server took the settings and reads back {'; '.join(wrong)}")
 
     def _normalise(self, command: RunProcedure) -> None:
         if command.name not in NORMALISATIONS:
