@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from instruments.conformance.bench import Bench, CannotJudge, Halted
 from instruments.conformance.findings import Finding, Measured, Verdict
 from instruments.conformance.frames import Shot
-from instruments.conformance.owner import Hung
+from instruments.conformance.owner import Hung, attempted
 from instruments.errors import ConfigurationError
 
 
@@ -50,17 +51,7 @@ def failed(found: str, *measured: Measured) -> Result:
 
 def judged(check: Check, bench: Bench) -> Finding:
     """The verdict of one check. ConfigurationError and Halted go on: there is no instrument then."""
-    try:
-        result = check.run(bench)
-        verdict: Verdict = "passed" if result.is_right else "failed"
-    except CannotJudge as reason:
-        verdict, result = "skipped", Result(True, str(reason))
-    except (ConfigurationError, Halted):
-        raise
-    except Hung as error:
-        verdict, result = "failed", failed(str(error))
-    except Exception as error:  # noqa: BLE001  an adapter under test may raise anything, and that is a finding
-        verdict, result = "failed", failed(f"raised {type(error).__name__}: {error}")
+    verdict, result = _seen(attempted(lambda: check.run(bench)))
     quirk = _quirk(check, bench) if verdict == "failed" else None
     found = result.found if quirk is None else f"{result.found} (declared: {quirk})"
     return Finding(
@@ -72,6 +63,22 @@ def judged(check: Check, bench: Bench) -> Finding:
         cure=check.cure,
         measured=result.measured,
     )
+
+
+def _seen(attempt: Future[Result]) -> tuple[Verdict, Result]:
+    """What came of a check; an adapter under test may raise anything, and that is a finding too."""
+    match attempt.exception():
+        case None:
+            result = attempt.result()
+            return ("passed" if result.is_right else "failed"), result
+        case CannotJudge() as reason:
+            return "skipped", passed(str(reason))
+        case ConfigurationError() | Halted() as error:
+            raise error
+        case Hung() as error:
+            return "failed", failed(str(error))
+        case error:
+            return "failed", failed(f"raised {type(error).__name__}: {error}")
 
 
 def _quirk(check: Check, bench: Bench) -> str | None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,11 +43,36 @@ class OwnerThread:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             call, future = job
-            try:
+            with _Told(future):
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  handed to whoever waits
-                future.set_exception(error)
             del job, call, future
+
+
+class _Told:
+    """Whatever is raised within goes to who waits for the future, and no further."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self._future.set_exception(error)
+        return True
+
+
+def attempted(call: Callable[[], T]) -> Future[T]:
+    """A call that was made, its result or the error it ended with; Ctrl-C goes on."""
+    future: Future[T] = Future()
+    with _Told(future):
+        future.set_result(call())
+    if isinstance(future.exception(), KeyboardInterrupt):
+        future.result()
+    return future
 
 
 def awaited(future: Future[T], patience_s: float, what: str) -> T:

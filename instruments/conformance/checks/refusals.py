@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, Park, SetAxes
-from instruments.conformance.bench import Bench, CannotJudge
+from instruments.conformance.bench import Bench, CannotJudge, Halted
 from instruments.conformance.check import Check, Result, failed, passed
+from instruments.conformance.owner import attempted
 from instruments.errors import CommandRefused, Unsupported
 from instruments.models import Record
 from instruments.optics import Aberrations, Optics
@@ -41,7 +42,7 @@ class Attempt:
 
     words: str
     axis: str | None
-    wanted: float | str | None
+    value: float | str | None
     do: Callable[[], object]
 
 
@@ -72,12 +73,13 @@ def _all_refused(bench: Bench, attempts: list[Attempt], what: str) -> Result:
 def _fault(bench: Bench, attempt: Attempt) -> str | None:
     """What is wrong with the answer; None if it was a refusal that changed nothing."""
     before = bench.read_state()
-    try:
-        attempt.do()
-    except _REFUSALS as error:
+    error = attempted(attempt.do).exception()
+    if isinstance(error, _REFUSALS):
         moved = _moved(before, bench.read_state(), bench.capabilities)
         return f"{attempt.words}: refused ({error}), yet {moved} changed" if moved else None
-    except Exception as error:  # noqa: BLE001  any other error is the fault that is looked for
+    if isinstance(error, Halted):
+        raise error
+    if error is not None:
         return f"{attempt.words}: {type(error).__name__} instead of CommandRefused ({error})"
     after = bench.read_state()
     if attempt.axis is None:
@@ -94,7 +96,7 @@ def _where_it_went(
         return f"read-back {value}"
     if value in (axis.minimum, axis.maximum) and value != before.axis_value(axis.name):
         return f"clamped to {value:g} without a word"
-    if value == attempt.wanted:
+    if value == attempt.value:
         return f"and it went there: read-back {value:g}"
     return f"the error was swallowed: read-back {value:g} as before"
 
