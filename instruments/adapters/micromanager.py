@@ -129,7 +129,9 @@ class MicroManagerDriver:
             raise AcquisitionFailed(f"{images.dtype} {images.shape} came, not {rows} x {columns} unsigned integers")
         if abs(reply["exposure_ms"] - exposure_ms) > 0.01 * exposure_ms:
             raise AcquisitionFailed(f"exposed for {reply['exposure_ms']:g} ms, {exposure_ms:g} ms were asked for")
-        return Exposed({CAMERA: images}, self._pixel_nm, {"device": self._about, "exposure_ms": reply["exposure_ms"]})
+        return Exposed(
+            {CAMERA: images}, self._pixel_nm, {"software": self._about["versions"], "exposure_ms": reply["exposure_ms"]}
+        )
 
     def interrupt(self) -> None:
         """After the image that is taken; a worker that does not say so is killed, and a new one closes the shutter."""

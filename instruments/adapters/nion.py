@@ -134,6 +134,10 @@ class NionDriver:
         if mode.kind == "stem":
             if max(scan.shape_px) > config.max_shape_px or min(scan.shape_px) < 1:
                 raise CommandRefused(f"{scan.shape_px} px are not 1 to {config.max_shape_px} px a side")
+            if scan.field_of_view_nm < config.min_field_of_view_nm:
+                raise CommandRefused(
+                    f"field_of_view_nm {scan.field_of_view_nm:g} of a scan is below {config.min_field_of_view_nm:g} nm"
+                )
             if scan.dwell_time_us > config.max_dwell_us:
                 raise CommandRefused(
                     f"dwell_time_us {scan.dwell_time_us:g} us of a scan is above {config.max_dwell_us:g} us; ask for "
@@ -153,7 +157,7 @@ class NionDriver:
         take = self._scanned if mode.kind == "stem" else self._photographed
         frames = [take(command, mode, until_s, is_lit=is_lit) for _ in range(command.subframe_count)]
         counts = {name: np.stack([frame.counts[name] for frame in frames]) for name in frames[0].counts}
-        return Exposed(counts, frames[0].pixel_size_nm, {**frames[0].context, "versions": self.versions})
+        return Exposed(counts, frames[0].pixel_size_nm, {**frames[0].context, "software": self.versions})
 
     def interrupt(self) -> None:
         """By the worker's own line; it is killed and a new one blanks if it does not say so."""

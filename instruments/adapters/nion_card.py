@@ -84,7 +84,7 @@ def _scan_axes(config: NionConfig) -> tuple[Axis, ...]:
     return (
         Axis(
             name="field_of_view_nm",
-            minimum=config.min_field_of_view_nm,
+            minimum=0.01,  # of a beam that stands still; a scan's is in the configuration
             maximum=config.max_field_of_view_nm,
             frame="scan",
         ),

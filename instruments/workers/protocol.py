@@ -74,7 +74,7 @@ def _taken_out(value: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in _KINDS:
-        arrays.append(np.ascontiguousarray(value))
+        arrays.append(np.asarray(value, order="C"))  # `ascontiguousarray` makes one number a row
         return {"$array": len(arrays) - 1}
     raise TypeError(f"a {type(value).__name__} cannot cross to another process: {value!r:.80}")
 

@@ -61,7 +61,7 @@ class MicroManagerDevice:
             "shutter": core.getShutterDevice(),
             "shape_px": [core.getImageHeight(), core.getImageWidth()],
             "bytes_per_pixel": core.getBytesPerPixel(),
-            "versions": [core.getVersionInfo(), core.getAPIVersionInfo()],
+            "versions": {"micromanager": core.getVersionInfo(), "micromanager_api": core.getAPIVersionInfo()},
         }
 
     def read(self) -> dict[str, float | None]:

@@ -108,11 +108,13 @@ def test_what_the_device_refuses_is_a_fault_in_its_words() -> None:
 
 
 def test_a_stop_comes_between_two_images(microscope: DrivenMicroscope) -> None:
-    threading.Timer(0.4, microscope.stop).start()
+    stopping = threading.Timer(0.4, microscope.stop)
+    stopping.start()
     begun_s = time.monotonic()
     with pytest.raises(AcquisitionFailed, match="stopped after"):
         microscope.acquire(image("series", exposure_us=2e5, count=60))  # 12 s
     assert time.monotonic() - begun_s < 12
+    stopping.join()
     with pytest.raises(InstrumentFault, match="release"):
         microscope.acquire(image("after"))
     microscope.release()

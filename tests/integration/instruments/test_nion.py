@@ -135,16 +135,13 @@ def test_aberrations_are_polar_here_and_read_back(microscope: DrivenMicroscope) 
 
 
 def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> None:
-    took_s: list[float] = []
-
-    def stop() -> None:
-        begun_s = time.monotonic()
-        microscope.stop()
-        took_s.append(time.monotonic() - begun_s)
-
-    threading.Timer(0.5, stop).start()
+    stopping = threading.Timer(0.5, microscope.stop)
+    stopping.start()
+    begun_s = time.monotonic()
     with pytest.raises(AcquisitionFailed, match="stopped"):
         microscope.acquire(frame_of("long", dwell_us=1000.0, side_px=256))  # 66 s
+    assert time.monotonic() - begun_s < 60
+    stopping.join()
     assert microscope.outcome("long") == "unknown"
     with pytest.raises(InstrumentFault, match="stopped"):
         microscope.acquire(frame_of("after"))
@@ -155,7 +152,6 @@ def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> 
     frame = microscope.acquire(frame_of("again"))
     assert frame.counts["haadf"].dtype == np.uint32
     assert frame.counts["haadf"].mean() > SCAN_OFFSET
-    assert len(took_s) == 1
 
 
 def test_a_killed_client_costs_one_frame_and_comes_back_blanked(microscope: DrivenMicroscope) -> None:
