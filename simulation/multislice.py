@@ -19,7 +19,8 @@ from simulation.potential import PotentialModel, PotentialSynthesizer
 from simulation.progress import steps
 from simulation.slices import EMPTY, Slices, slices_of
 from simulation.specimens import Specimen
-from simulation.transmission_bands import ExactTransmission
+from simulation.threads import in_order
+from simulation.transmission_bands import BAND_BYTES, ExactTransmission
 from simulation.wave_grid import WaveGrid
 
 _LARGEST_MEMORY_SHARE = 0.8
@@ -83,7 +84,7 @@ def _transmitted(
     if model.projection == "finite":
         fine = grid.finer(OVERSAMPLING) if model.placement == "exact" else grid
         for sheet in finite_slices(specimen, fine, slice_thickness_nm, model.parametrization):
-            yield _spectrum(on, interaction * on.asarray(sheet.astype(on.real_type)), grid)
+            yield _spectrum_in_bands(on, sheet, interaction, grid)
     elif model.placement == "exact":
         exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on)
         yield from (exact.of(atoms) for atoms in slices.distinct)
@@ -97,6 +98,23 @@ def _spectrum(on: Backend, phase: Array, grid: WaveGrid) -> Array:
     wave = on.xp.cos(phase) + 1j * on.xp.sin(phase)
     scale = (grid.shape_px[0] * grid.shape_px[1]) / (wave.shape[0] * wave.shape[1])
     return fourier_resized(on, on.fft2(wave), grid.shape_px) * scale
+
+
+def _spectrum_in_bands(on: Backend, potential: NDArray[np.float64], interaction: float, grid: WaveGrid) -> Array:
+    """The same of a potential on a finer grid in host memory, of which only bands of rows become waves."""
+    rows, columns = potential.shape
+    found = on.empty_waves((rows, grid.shape_px[1]))
+    height = max(1, BAND_BYTES // (on.complex_bytes * columns))
+
+    def fill(start: int) -> None:
+        band = on.asarray((interaction * potential[start : start + height]).astype(on.real_type))
+        wave = on.xp.cos(band) + 1j * on.xp.sin(band)
+        found[start : start + height] = _resized_axis(on, on.fft(wave, columns, -1), -1, grid.shape_px[1])
+
+    for _ in in_order(fill, range(0, rows, height), on.threads):
+        pass
+    scale = (grid.shape_px[0] * grid.shape_px[1]) / (rows * columns)
+    return _resized_axis(on, on.fft(found, rows, -2), -2, grid.shape_px[0]) * scale
 
 
 def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:

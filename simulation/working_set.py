@@ -18,8 +18,8 @@ _WHOLE_WAVES = 24
 """Arrays of the whole grid alive at once, as complex numbers: most are those of the sums beside windows."""
 _ARRAYS_PER_BATCH = 6
 _ARRAYS_PER_BAND = 8
-_FINE_ARRAYS = 6
-"""Of the finer grid as a whole, which finite projection fills."""
+_FINE_ARRAYS = 3
+"""Of the finer grid as a whole, whose potential finite projection sums in double precision."""
 _KEPT_AT_ONCE = 3
 """Transmission functions, what was made of them for the last image, and what is made of them for this one."""
 
