@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 from instruments.commands import AcquireFrame, AxisValue, Command, Park, SetAxes
@@ -123,6 +124,7 @@ _FORBIDDEN_WORDS: Final[Mapping[str, Permission]] = {
 }
 
 
+@cache
 def known_axis(name: str) -> KnownAxis | None:
     """What this name means, its device left out; None for a name of the adapter's own.
 
@@ -132,6 +134,7 @@ def known_axis(name: str) -> KnownAxis | None:
     return KNOWN_AXES.get(name.rpartition(".")[2])
 
 
+@cache
 def unit_of(name: str) -> str | None:
     """The unit a name ends in, as it is written; None where it ends in none.
 
@@ -142,6 +145,7 @@ def unit_of(name: str) -> str | None:
     return UNITS[max(endings, key=len)] if endings else None
 
 
+@cache
 def permission_for(name: str) -> Permission | None:
     """What a facility must permit before anybody may set this axis, whatever its adapter says of it.
 

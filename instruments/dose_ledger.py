@@ -128,10 +128,10 @@ class DoseLedger:
     def _highest_fine(self, wide: Footprint) -> np.ndarray:
         """The highest bound among the 1 nm cells of each of these wide ones; a block of them is one wide cell."""
         highest = np.zeros(wide.overlap_nm2.shape)
-        height, width = highest.shape
+        rows, columns = wide.overlap_nm2.shape
         for (row, column), block in self._peak.items():
             r, c = row - wide.first_row, column - wide.first_column
-            if 0 <= r < height and 0 <= c < width:
+            if 0 <= r < rows and 0 <= c < columns:
                 highest[r, c] = block.max()
         return highest
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from instruments.actions import NOTHING_MOVED, ActionState, state_after
@@ -221,13 +222,14 @@ class GuardedMicroscope:
             raise CommandRefused(f"procedure {command.name!r} is not in the facility's envelope; run it by hand")
         state = self.inner.read_state()
         burnt = procedure_electrons(procedure, state, self.ledger, self._capabilities, self.envelope)
-        self._link.lit = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
-        self.ledger.add_somewhere(self._link.lit, burnt)
+        here = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
+        self._link.lit = lambda: here
+        self.ledger.add_somewhere(here, burnt)
         try:
             with self._issued(command):
                 return self.inner.execute(command)
         except NOTHING_MOVED:
-            self.ledger.add_somewhere(self._link.lit, -burnt)
+            self.ledger.add_somewhere(here, -burnt)
             raise
 
     # --- what has to hold before
@@ -298,11 +300,12 @@ class GuardedMicroscope:
         if not self._capabilities.has_beam:
             return
         if isinstance(command, AcquireFrame):
-            self._link.lit, self._link.current_pa = footprint(command.stage, command.scan), self._current_pa(command)
+            self._link.lit = partial(footprint, command.stage, command.scan)
+            self._link.current_pa = self._current_pa(command)
         elif isinstance(command, Park | SetAxes):
             names = ("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm")
             x_nm, y_nm, shift_x_nm, shift_y_nm = (self._whereabouts.sent_to(name) for name in names)
-            self._link.lit = spot(x_nm + shift_x_nm, y_nm + shift_y_nm)
+            self._link.lit = partial(spot, x_nm + shift_x_nm, y_nm + shift_y_nm)
 
     def _time_after_s(self) -> float:
         """The instrument's clock, asked only where a rate is limited."""

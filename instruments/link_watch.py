@@ -20,7 +20,7 @@ class LinkWatch:
     """Whether commands may go out; what the beam lit when the link broke, with which current."""
 
     clock: Callable[[], float]
-    lit: Footprint | None = None
+    lit: Callable[[], Footprint] | None = None
     current_pa: float = 0.0
     lost_since_s: float | None = None
     lost_because: str = ""
@@ -55,7 +55,7 @@ class LinkWatch:
             return 0.0
         burnt = electrons(self.current_pa, max(0.0, self.clock() - self.lost_since_s))
         if self.lit is not None and burnt > 0:
-            ledger.add_somewhere(self.lit, burnt)
+            ledger.add_somewhere(self.lit(), burnt)
         self.lost_since_s = None
         return burnt
 
