@@ -60,8 +60,8 @@ class NionDriver:
             "scan": config.scan,
             "cameras": {name: camera.source for name, camera in config.cameras.items()},
             "controls": config.controls,
-            "usim": config.usim,
-            "sample_index": config.sample_index,
+            "plugins": list(config.plugins),
+            "sample_index": config.sample_index if config.usim else None,
             "folder": self._folder.name,
         }
         self._worker = Worker(

@@ -42,6 +42,9 @@ class NionConfig(Record):
     python: Path
     usim: bool = Field(default=False, description="start nionswift-usim's simulated instrument there")
     sample_index: int = Field(default=0, ge=0, le=2, description="of the simulated samples")
+    plugins: tuple[str, ...] = Field(
+        default=(), description="modules there whose run() registers the instrument, scan and cameras"
+    )
     scan: str = "usim_scan_device"
     channels: dict[str, str] = Field(
         default={"haadf": "HAADF", "maadf": "MAADF"}, min_length=1, description="detector -> channel of the scan"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,42 +32,54 @@ class ConfigurationError(Exception):
 
 
 def open_device(
-    scan: str, cameras: dict[str, str], controls: dict[str, float], usim: bool, sample_index: int, folder: str
+    scan: str,
+    cameras: dict[str, str],
+    controls: dict[str, float],
+    plugins: list[str],
+    sample_index: int | None,
+    folder: str,
 ) -> NionDevice:
-    """The instrument with the scan and the cameras of these ids, blanked, `controls` set; files go into `folder`."""
+    """The instrument with the scan and the cameras of these ids, blanked, `controls` set; files go into `folder`.
+
+    `sample_index` is that of the simulated instrument, which is then started; None: the `plugins` bring one.
+    """
     try:
-        from nion.instrumentation import (  # pyright: ignore[reportMissingImports]
-            HardwareSource,
-            camera_base,
-            scan_base,
-        )
-        from nion.utils import Registry  # pyright: ignore[reportMissingImports]
+        _start(plugins, sample_index, Path(folder))
     except ImportError as error:
         raise ConfigurationError(
             f"{error}; install nionswift, nionswift-instrumentation and, to simulate, nionswift-usim there"
         ) from error
-    HardwareSource.run()
-    camera_base.run(Path(folder))
-    scan_base.run(Path(folder))
-    if usim:
-        from nion.usim_device import DeviceConfiguration  # pyright: ignore[reportMissingImports]
+    from nion.instrumentation import HardwareSource  # pyright: ignore[reportMissingImports]
+    from nion.utils import Registry  # pyright: ignore[reportMissingImports]
 
-        DeviceConfiguration.AcquisitionContextConfiguration(
-            sample_index=sample_index, set_configuration_location=False
-        ).run()
     manager = HardwareSource.HardwareSourceManager()
-    sources = {
-        name: manager.get_hardware_source_for_hardware_source_id(source)
-        for name, source in {"": scan, **cameras}.items()
-    }
+    wanted = {"": scan, **cameras}
+    sources = {name: manager.get_hardware_source_for_hardware_source_id(source) for name, source in wanted.items()}
     controller = Registry.get_component("stem_controller")
-    if missing := [source for name, source in {"": scan, **cameras}.items() if sources[name] is None]:
+    missing = [source for name, source in wanted.items() if sources[name] is None]
+    if missing:
         raise ConfigurationError("Nion Swift has no hardware source {}".format(", ".join(missing)))
     if controller is None:
         raise ConfigurationError("Nion Swift has no stem_controller")
     device = NionDevice(controller, sources.pop(""), sources)
     device.write(controls)
     return device
+
+
+def _start(plugins: list[str], sample_index: int | None, folder: Path) -> None:
+    """Nion's hardware sources, and who registers with them."""
+    from nion.instrumentation import HardwareSource, camera_base, scan_base  # pyright: ignore[reportMissingImports]
+
+    HardwareSource.run()
+    camera_base.run(folder)
+    scan_base.run(folder)
+    if sample_index is not None:
+        from nion.usim_device import DeviceConfiguration  # pyright: ignore[reportMissingImports]
+
+        usim = DeviceConfiguration.AcquisitionContextConfiguration
+        usim(sample_index=sample_index, set_configuration_location=False).run()
+    for name in plugins:
+        import_module(name).run()
 
 
 class NionDevice:

@@ -167,6 +167,19 @@ def test_a_killed_client_costs_one_frame_and_comes_back_blanked(microscope: Driv
     assert microscope.acquire(frame_of("next")).electrons > 0
 
 
+def test_an_instrument_comes_with_a_plug_in_as_nion_swift_starts_it() -> None:
+    plugin = {**CONFIG, "usim": False, "plugins": ["nionswift_plugin.usim"]}
+    with pytest.raises(ConfigurationError, match="no hardware source superscan"):
+        registry.open("nion", **plugin, scan="superscan")
+    opened = registry.open("nion", **plugin)
+    assert isinstance(opened, DrivenMicroscope)
+    try:
+        assert not opened.capabilities().simulated
+        assert opened.acquire(frame_of("plugged")).counts.keys() == {"haadf", "maadf"}
+    finally:
+        opened.close()
+
+
 def test_what_is_missing_is_said(tmp_path: Any) -> None:
     with pytest.raises(ConfigurationError, match="install nionswift"):
         registry.open("nion", python=sys.executable, usim=True)
