@@ -223,11 +223,16 @@ class TemscriptMicroscope:
 
     def _read(self, until_s: float | None = None) -> MicroscopeState:
         told, vacuum = self._link.get("state", until_s), self._link.get("vacuum", until_s)
-        self._values = self._table.values(told, vacuum)
-        return state_of(
-            told, vacuum, self._values, facts=self._facts, capabilities=self._capabilities,
-            convergence_mrad=self._convergence_mrad, mode=self._mode, time_s=self._now_s(),
-        )  # fmt: skip
+        try:
+            self._values = self._table.values(told, vacuum)
+            return state_of(
+                told, vacuum, self._values, facts=self._facts, capabilities=self._capabilities,
+                convergence_mrad=self._convergence_mrad, mode=self._mode, time_s=self._now_s(),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise InstrumentFault(
+                f"the server's state is not that of temscript 2: {error!r}; see its version"
+            ) from error
 
     def _command_axes(self, command: Park | SetAxes) -> MicroscopeState:
         """Set what is commanded, the beam blanked. Raises CommandRefused, Unsupported before anything moves."""

@@ -32,12 +32,6 @@ class ServerAxis:
     frame: AxisFrame = "optics"
     tolerance: float = 0.0
     is_whole: bool = False
-    read_as: str = ""
-
-    @property
-    def state_key(self) -> str:
-        """What it is called in the server's whole state."""
-        return self.read_as or self.endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +101,8 @@ class AxisTable:
         """Every axis the server told of, in house units."""
         found: dict[str, AxisValue] = {}
         for name, axis in self._numbers.items():
-            raw = state.get(axis.state_key)
-            if raw is not None:
+            raw = state.get(axis.endpoint)
+            if raw is not None and (axis.endpoint != STAGE or axis.place in raw):
                 found[name] = self._house(axis, raw)
         position = str(state.get("screen_position", "")).lower()
         if position in CHOICES["screen"].words:

@@ -50,6 +50,13 @@ class ServerFacts:
 
 def facts_of(link: TemscriptLink) -> ServerFacts:
     """Ask the server. Raises LinkLost, InstrumentFault for one that is too old or whose high tension is off."""
+    try:
+        return _asked(link)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InstrumentFault(f"the server does not answer as temscript 2 does: {error!r}; see what it is") from error
+
+
+def _asked(link: TemscriptLink) -> ServerFacts:
     version = str(link.get("version"))
     if int(version.split(".")[0]) < 2:
         raise InstrumentFault(f"the temscript server has version {version}; 2.0.0 or later is needed")
