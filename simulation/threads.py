@@ -27,7 +27,15 @@ def checked_threads(threads: Any) -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    return max(1, min(len(os.sched_getaffinity(0)) // _SHARE_OF_PROCESSORS, _MOST_BY_ITSELF))
+    return max(1, min(_processors() // _SHARE_OF_PROCESSORS, _MOST_BY_ITSELF))
+
+
+def _processors() -> int:
+    """That this process may use, where the system says."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
