@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instruments import AcquireFrame, Capabilities, Optics, ScanPattern, StagePosition
+from instruments import AcquireFrame, Capabilities, Optics, ScanPattern, StagePosition, deadline_for
 from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
 
@@ -83,7 +83,7 @@ def command_for(
         aberrations=nominal.aberrations,
         camera_length_mm=mode.camera_length_mm if mode else None,
     )
-    return AcquireFrame(
+    command = AcquireFrame(
         action_id=action_id,
         deadline_s=120.0 + 3 * pattern.duration_s(count),
         stage=stage,
@@ -93,3 +93,5 @@ def command_for(
         subframe_count=count,
         purpose=str(values.get("purpose", "frame")),
     )
+    longest_s = deadline_for(command, capabilities)  # where axes settle for minutes
+    return command if longest_s <= command.deadline_s else command.model_copy(update={"deadline_s": longest_s})

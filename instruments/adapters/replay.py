@@ -239,6 +239,8 @@ class ReplayMicroscope:
         mode = self._capabilities.mode(command.mode)
         if mode is None:
             raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {SURVEY}, {EDS}")
+        if command.scan.at_once:
+            raise CommandRefused("a record was scanned, not exposed at once; leave scan.at_once out")
         if command.stage != StagePosition():
             raise CommandRefused("a replay has no stage: keep it at 0 nm and 0 deg, and move the beam shift instead")
         current_pa, nominal_pa = command.optics.probe_current_pa, self._config.nominal_current_pa

@@ -114,6 +114,8 @@ def refuse_frame(command: AcquireFrame, card: Capabilities) -> None:
             f"camera length {length_mm:g} mm is not mode {mode.name!r}'s {mode.camera_length_mm:g} mm; leave it out"
         )
     stage, optics, scan = command.stage, command.optics, command.scan
+    if scan.at_once:
+        raise CommandRefused(f"mode {mode.name!r} is scanned, not exposed at once; leave scan.at_once out")
     rows, columns = scan.shape_px
     if rows < 1 or columns < 1:
         raise CommandRefused(f"scan shape {rows} x {columns} px has no pixels; give at least 1 x 1")

@@ -537,3 +537,11 @@ def test_axes_that_cannot_be_set_move_nothing() -> None:
     microscope.execute(Unblank(action_id="u"))
     with pytest.raises(CommandRefused, match="would burn while axes move"):
         microscope.execute(setting("f", x_nm=1.0))
+
+
+def test_a_scanned_mode_is_not_exposed_at_once() -> None:
+    microscope = twin()
+    wanted = frame("a")
+    with pytest.raises(CommandRefused, match="not exposed at once"):
+        microscope.acquire(wanted.model_copy(update={"scan": wanted.scan.model_copy(update={"at_once": True})}))
+    assert microscope.outcome("a") == "not_started"

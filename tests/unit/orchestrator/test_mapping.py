@@ -74,3 +74,13 @@ def test_missing_values_and_too_many_pixels_are_named(spec: ExperimentSpec, capa
         command_for({key: value for key, value in POINT.items() if key != "dwell_time_us"}, spec, capabilities, "a")
     with pytest.raises(SpecError, match="1024 px"):
         command_for({**POINT, "field_of_view_nm": 100.0}, spec, capabilities, "a")
+
+
+def test_where_axes_settle_for_minutes_the_deadline_waits_for_them(
+    spec: ExperimentSpec, capabilities: Capabilities
+) -> None:
+    quick = command_for(POINT, spec, capabilities, "a").deadline_s
+    heavy = Axis(name="probe_current_pa", maximum=100, settle_s=600.0)
+    slow = capabilities.model_copy(update={"axes": (*capabilities.axes, heavy)})
+    assert quick < 200
+    assert command_for(POINT, spec, slow, "a").deadline_s > 1200
