@@ -55,15 +55,15 @@ class InstamaticLink:
         return self._connection.call(exchange, what=function, deadline_s=self._answer_s, repeatable=True)
 
     def at_once(self, function: str, kind: Callable[[Any], T], *arguments: Any) -> T:
-        """As `ask`, for a stop: a call that holds the line is broken off."""
+        """As `ask`, for a stop: a call that holds the line is broken off, and then there is a deadline of its own."""
         try:
             return self.ask(function, kind, *arguments)
-        except InstrumentBusy:
+        except (InstrumentBusy, LinkLost):
             self._connection.abort()
-            try:
-                return self.ask(function, kind, *arguments)
-            except InstrumentBusy as error:
-                raise LinkLost(f"{error}; take the beam as on") from error
+        try:
+            return self.ask(function, kind, *arguments)
+        except InstrumentBusy as error:
+            raise LinkLost(f"{error}; take the beam as on") from error
 
     @property
     def is_lost(self) -> bool:
