@@ -154,7 +154,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         cells = [
             f"{row['read']['overhead_min_ms']:.3f}", f"{row['command']['overhead_min_ms']:.3f}",
             f"{row['frame']['overhead_min_ms']:.2f}" if "frame" in row else "",
-            f"{row['frame']['way_mb_per_s']:.0f}" if "frame" in row and row["frame_is_ready"] else "",
+            f"{row['frame']['way_mb_per_s']:.0f}" if "frame_mb_per_s" in row["goals"] else "",
             f"{row['stop']['stop_min_ms']:.1f}" if "stop" in row else "",
             f"{row['reconnect']['min_ms']:.1f}" if "reconnect" in row else "",
         ]  # fmt: skip
