@@ -144,6 +144,11 @@ class Worker:
                 self._lose(running, f"stop: {error or 'no answer'}", LinkLost)
             self._living()
 
+    def kill(self) -> None:
+        """End it now, whatever it does, as when it did not answer; the next call starts it anew. From any thread."""
+        if (running := self._running) is not None:
+            self._lose(running, "it was told to end", LinkLost)
+
     def close(self) -> None:
         """Let the device go and end its process; more than once is harmless."""
         self._is_closed = True

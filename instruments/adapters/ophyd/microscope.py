@@ -14,7 +14,6 @@ from typing import Any, Final
 from instruments.adapters.ophyd.card import card_of, frame_values
 from instruments.adapters.ophyd.config import BlankerConfig, DeviceValue, OphydConfig
 from instruments.adapters.ophyd.line import DeviceLine
-from instruments.adapters.ophyd.messages import Message
 from instruments.adapters.ophyd.readings import (
     BLANKER,
     CURRENT,
@@ -71,7 +70,9 @@ class OphydMicroscope:
             with ThreadPoolExecutor(2) as together:
                 for started in [together.submit(line.start) for line in (self._devices, self._stop_devices)]:
                     started.result()
-            self._card = card_of(config, self._devices.facts)
+            about = self._devices.about()
+            self._facts, self._versions = about["facts"], about["versions"]
+            self._card = card_of(config, self._facts)
         except BaseException:
             self.close()
             raise
@@ -127,7 +128,7 @@ class OphydMicroscope:
                 f"action {command.action_id} was exposed before, and its frame is not kept any more"
             )
         try:
-            values = frame_values(command, self._config, self._card, self._devices.facts)
+            values = frame_values(command, self._config, self._card, self._facts)
             self._refuse_after_stop()
         except InstrumentError:
             self._outcomes[command.action_id] = "not_started"
@@ -157,13 +158,13 @@ class OphydMicroscope:
         with self._gate:
             self._stopped.set()
         until_s = time.monotonic() + self._config.stop_latency_s
-        self._stop_once()
+        self._stop_devices.stop()
         while self._is_exposing and time.monotonic() < until_s:  # it may have been about to unblank
             time.sleep(_STOP_AGAIN_S)
-            self._stop_once()
+            self._stop_devices.stop()
         if self._is_exposing and self._config.can_interrupt:
             self._devices.abandon()
-            self._stop_once()
+            self._stop_devices.stop()
 
     def release(self) -> None:
         """Go on after `stop`; the beam stays blanked until a frame is taken."""
@@ -195,7 +196,7 @@ class OphydMicroscope:
             return
         for name in values:
             self._wanted.pop(name, None)
-        faults = self._devices.call("set", self._config.set_s, values=pairs).values["faults"]
+        faults = self._devices.call("set", self._config.set_s, values=pairs)
         time.sleep(max(axis.settle_s for axis in axes.values()))
         self._compare(values, faults)
         self._wanted |= values
@@ -234,7 +235,7 @@ class OphydMicroscope:
     def _values(self, paths: set[str]) -> dict[str, DeviceValue]:
         if not paths:
             return {}
-        return self._devices.call("read", self._config.answer_s, paths=sorted(paths)).values["values"]
+        return self._devices.call("read", self._config.answer_s, paths=sorted(paths))
 
     # --- exposing
 
@@ -251,7 +252,7 @@ class OphydMicroscope:
         }
         if not shape:
             return
-        faults = self._devices.call("set", self._config.set_s, values=list(shape.items())).values["faults"]
+        faults = self._devices.call("set", self._config.set_s, values=list(shape.items()))
         now = self._values(set(shape))
         if wrong := [
             f"{path} was set to {value} and reads {now[path]}" for path, value in shape.items() if now[path] != value
@@ -261,7 +262,7 @@ class OphydMicroscope:
     def _stands(self, name: str, value: AxisValue, read: dict[str, AxisValue]) -> bool:
         return self._wanted.get(name) == value and is_reached(self._card, name, value, read.get(name))
 
-    def _exposed(self, command: AcquireFrame) -> Message:
+    def _exposed(self, command: AcquireFrame) -> dict[str, Any]:
         mode = self._config.modes[command.mode]
         blanker = self._config.blanker
         dark = [[blanker.signal, blanker.blanked]] if blanker else []
@@ -282,7 +283,7 @@ class OphydMicroscope:
     def _lost(self, command: AcquireFrame, error: InstrumentError) -> InstrumentError:
         """What an exposure without a frame is called; the beam is taken off on the other line first."""
         try:
-            self._stop_once()
+            self._stop_devices.stop()
         except InstrumentError as fault:
             return InstrumentFault(f"action {command.action_id}: {error}; and the beam is not confirmed off: {fault}")
         if self._stopped.is_set():
@@ -291,18 +292,18 @@ class OphydMicroscope:
             return ResultUnknown(f"action {command.action_id} was begun and got no answer: {error}")
         return AcquisitionFailed(f"action {command.action_id} was exposed and gave no frame: {error}")
 
-    def _frame(self, command: AcquireFrame, started_s: float, answer: Message) -> Frame:
+    def _frame(self, command: AcquireFrame, started_s: float, answer: dict[str, Any]) -> Frame:
         self._mode = command.mode
         if self._stopped.is_set():
             raise AcquisitionFailed(f"action {command.action_id} was stopped; its dose counts as spent")
         mode = self._config.modes[command.mode]
-        counts = {name: raw_counts(name, answer.arrays[name], mode, command) for name in mode.images}
+        counts = {name: raw_counts(name, answer["images"][name], mode, command) for name in mode.images}
         state = self.read_state()
         if self._config.blanker is not None and not state.beam_blanked:
             raise InstrumentFault(f"after action {command.action_id} the blanker reads open; stop, and look")
         return frame_of(
             command, counts, state, self._config,
-            times=answer.values, versions=self._devices.versions, started_s=started_s,
+            times=answer, versions=self._versions, started_s=started_s,
         )  # fmt: skip
 
     def _forget_old(self) -> None:
@@ -320,25 +321,10 @@ class OphydMicroscope:
     def _blank(self, blanker: BlankerConfig, *, is_blanked: bool) -> None:
         value = blanker.blanked if is_blanked else blanker.unblanked
         path = blanker.readback or blanker.signal
-        faults = self._devices.call("set", self._config.answer_s, values=[[blanker.signal, value]]).values["faults"]
+        faults = self._devices.call("set", self._config.answer_s, values=[[blanker.signal, value]])
         if (now := self._values({path})[path]) != value:
             said = f" ({faults[blanker.signal]})" if faults else ""
             raise InstrumentFault(f"the blanker was set to {value!r} and reads {now!r}{said}; assume the beam on")
-
-    def _stop_once(self) -> None:
-        blanker, config = self._config.blanker, self._config
-        answer = self._stop_devices.stop_call(
-            config.stop_latency_s,
-            dark=[blanker.signal, blanker.blanked] if blanker else None,
-            confirm=[blanker.readback or blanker.signal, blanker.blanked] if blanker else None,
-            others=[[action.signal, action.value] for action in config.stop],
-        ).values
-        if not answer["is_dark"]:
-            raise InstrumentFault(
-                f"the blanker did not read blanked within {config.stop_latency_s:g} s of a stop; assume the beam on"
-            )
-        if answer["faults"]:
-            raise InstrumentFault(f"the beam is off, but not everything stopped: {answer['faults']}")
 
     def _refuse_after_stop(self) -> None:
         if self._stopped.is_set():
