@@ -28,7 +28,6 @@ from instruments.workers import Program, Worker
 
 DEVICE: Final = Path(__file__).parent / "devices" / "micromanager_device.py"
 CAMERA: Final = "camera"
-_NM_PER_UM: Final = 1000.0
 _SAME: Final = 1e-6
 _NO_ELECTRONS: Final = Optics(beam_energy_ev=1.0, semi_convergence_angle_mrad=0.0)
 _UNKNOWN: Final = {
@@ -82,9 +81,9 @@ class MicroManagerDriver:
         return MicroscopeState(
             time_s=time_s,
             stage=StagePosition(
-                x_nm=(found["x_um"] or 0.0) * _NM_PER_UM,
-                y_nm=(found["y_um"] or 0.0) * _NM_PER_UM,
-                z_nm=(found["z_um"] or 0.0) * _NM_PER_UM,
+                x_nm=found["x_nm"] or 0.0,
+                y_nm=found["y_nm"] or 0.0,
+                z_nm=found["z_nm"] or 0.0,
             ),
             optics=_NO_ELECTRONS,
             beam_blanked=not found["shutter_open"],
@@ -93,9 +92,7 @@ class MicroManagerDriver:
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
         """Move the stage and the focus drive, and wait."""
-        wanted = {
-            f"{axis}_um": float(values[f"{axis}_nm"]) / _NM_PER_UM if f"{axis}_nm" in values else None for axis in "xyz"
-        }
+        wanted = {name: float(values[name]) if name in values else None for name in ("x_nm", "y_nm", "z_nm")}
         self._call("move", wanted, deadline_s)
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
@@ -116,9 +113,9 @@ class MicroManagerDriver:
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         """Images of a region around the middle of the chip, one after another."""
         (rows, columns), (all_rows, all_columns) = command.scan.shape_px, self._about["shape_px"]
-        exposure_ms = command.scan.dwell_time_us * 1e-3
+        exposure_s = command.scan.dwell_time_us * 1e-6
         asked = {
-            "exposure_ms": exposure_ms,
+            "exposure_s": exposure_s,
             "region": [(all_columns - columns) // 2, (all_rows - rows) // 2, columns, rows],
             "count": command.subframe_count,
             "is_lit": is_lit,
@@ -127,10 +124,10 @@ class MicroManagerDriver:
         images: np.ndarray = reply["images"]
         if images.dtype.kind != "u" or images.shape != (command.subframe_count, rows, columns):
             raise AcquisitionFailed(f"{images.dtype} {images.shape} came, not {rows} x {columns} unsigned integers")
-        if abs(reply["exposure_ms"] - exposure_ms) > 0.01 * exposure_ms:
-            raise AcquisitionFailed(f"exposed for {reply['exposure_ms']:g} ms, {exposure_ms:g} ms were asked for")
+        if abs(reply["exposure_s"] - exposure_s) > 0.01 * exposure_s:
+            raise AcquisitionFailed(f"exposed for {reply['exposure_s']:g} s, {exposure_s:g} s were asked for")
         return Exposed(
-            {CAMERA: images}, self._pixel_nm, {"software": self._about["versions"], "exposure_ms": reply["exposure_ms"]}
+            {CAMERA: images}, self._pixel_nm, {"software": self._about["versions"], "exposure_s": reply["exposure_s"]}
         )
 
     def interrupt(self) -> None:
@@ -154,8 +151,8 @@ class MicroManagerDriver:
         return self._worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
 
     def _calibrated_nm(self) -> float:
-        told_um: float = self._worker.call("read", deadline_s=READ_S)["pixel_size_um"]
-        pixel_nm = self._config.pixel_size_nm or told_um * _NM_PER_UM
+        told_nm: float = self._worker.call("read", deadline_s=READ_S)["pixel_size_nm"]
+        pixel_nm = self._config.pixel_size_nm or told_nm
         if not pixel_nm:
             raise ConfigurationError(
                 "Micro-Manager has no pixel size for this configuration; calibrate it there, or set pixel_size_nm"

@@ -215,8 +215,8 @@ class NionDriver:
     def _photographed(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         camera = self._config.cameras[mode.name]
         left_s = until_s - time.monotonic()
-        exposure_ms = command.scan.dwell_time_us * 1e-3
-        asked = {"name": mode.name, "exposure_ms": exposure_ms, "timeout_s": left_s, "is_lit": is_lit}
+        exposure_s = command.scan.dwell_time_us * 1e-6
+        asked = {"name": mode.name, "exposure_s": exposure_s, "timeout_s": left_s, "is_lit": is_lit}
         reply = self._call("camera", asked, left_s + READ_S, moves=True)
         image: np.ndarray = reply.pop("image")
         if is_lit and not np.ptp(image):

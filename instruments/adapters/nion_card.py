@@ -23,7 +23,7 @@ class Control:
     axis: str
     name: str
     factor: float
-    limit: float
+    maximum: float
     tolerance: float
     frame: AxisFrame
 
@@ -53,8 +53,8 @@ def capabilities_of(config: NionConfig, beam_energy_ev: float, semi_convergence_
     axes = [
         Axis(
             name=one.axis,
-            minimum=-one.limit if one.is_even else 0.0,
-            maximum=one.limit,
+            minimum=-one.maximum if one.is_even else 0.0,
+            maximum=one.maximum,
             tolerance=one.tolerance,
             settle_s=config.settle_s if one.frame == "stage" else 0.0,
             frame=one.frame,

@@ -28,6 +28,21 @@ def loaded(path: str, name: str) -> Any:
     return module
 
 
+class Told:
+    """Whatever a device raises within goes into the reply, and no further."""
+
+    def __init__(self, reply: dict[str, Any]) -> None:
+        self._reply = reply
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, Exception):
+            self._reply.update({"error": type(error).__name__, "message": str(error)})
+        return isinstance(error, Exception)
+
+
 class Server:
     """Answers the two lines of one device."""
 
@@ -58,11 +73,9 @@ class Server:
             request = self._protocol.receive(line)
         except self._protocol.Broken:
             return False
-        number = request.get("number")
-        try:
-            reply = {"number": number, "result": carry_out(request)}
-        except Exception as error:  # noqa: BLE001  whatever the device raises is told to the other end
-            reply = {"number": number, "error": type(error).__name__, "message": str(error)}
+        reply = {"number": request.get("number")}
+        with Told(reply):
+            reply["result"] = carry_out(request)
         return self._sent(line, reply)
 
     def _sent(self, line: socket.socket, reply: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """A light microscope under Micro-Manager's core as the device of a worker.
 
-Runs in the Python in which pymmcore-plus is installed; loads nothing of stempilot. Positions are in um, as the core
-has them. Neighbour: `instruments.adapters.micromanager` is the other end.
+Runs in the Python in which pymmcore-plus is installed; loads nothing of stempilot. Neighbour:
+`instruments.adapters.micromanager` is the other end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import threading
 from typing import Any
 
 import numpy as np
+
+NM_PER_UM = 1000.0
 
 
 class CommandRefused(Exception):
@@ -65,26 +67,27 @@ class MicroManagerDevice:
         }
 
     def read(self) -> dict[str, float | None]:
-        """Positions in um, None for a device there is none of; whether the shutter is open."""
+        """Positions, None for a device there is none of; whether the shutter is open."""
         core = self._core
         has_stage = bool(core.getXYStageDevice())
         return {
-            "x_um": core.getXPosition() if has_stage else None,
-            "y_um": core.getYPosition() if has_stage else None,
-            "z_um": core.getPosition() if core.getFocusDevice() else None,
+            "x_nm": core.getXPosition() * NM_PER_UM if has_stage else None,
+            "y_nm": core.getYPosition() * NM_PER_UM if has_stage else None,
+            "z_nm": core.getPosition() * NM_PER_UM if core.getFocusDevice() else None,
             "shutter_open": float(core.getShutterOpen()) if core.getShutterDevice() else None,
-            "pixel_size_um": core.getPixelSizeUm(),
+            "pixel_size_nm": core.getPixelSizeUm() * NM_PER_UM,
         }
 
-    def move(self, x_um: float | None, y_um: float | None, z_um: float | None) -> dict[str, float | None]:
+    def move(self, x_nm: float | None, y_nm: float | None, z_nm: float | None) -> dict[str, float | None]:
         """Move what is given, and wait until it is there; what is read then."""
         core = self._core
-        if x_um is not None or y_um is not None:
-            now_x_um, now_y_um = core.getXPosition(), core.getYPosition()
-            core.setXYPosition(now_x_um if x_um is None else x_um, now_y_um if y_um is None else y_um)
+        if x_nm is not None or y_nm is not None:
+            x_um = core.getXPosition() if x_nm is None else x_nm / NM_PER_UM
+            y_um = core.getYPosition() if y_nm is None else y_nm / NM_PER_UM
+            core.setXYPosition(x_um, y_um)
             core.waitForDevice(core.getXYStageDevice())
-        if z_um is not None:
-            core.setPosition(z_um)
+        if z_nm is not None:
+            core.setPosition(z_nm / NM_PER_UM)
             core.waitForDevice(core.getFocusDevice())
         return self.read()
 
@@ -100,13 +103,13 @@ class MicroManagerDevice:
             raise RuntimeError("the shutter did not {}".format("open" if is_open else "close"))
         return is_open
 
-    def snap(self, exposure_ms: float, region: list[int], count: int, is_lit: bool) -> dict[str, Any]:
+    def snap(self, exposure_s: float, region: list[int], count: int, is_lit: bool) -> dict[str, Any]:
         """So many images of a region (x, y, width, height in px), the shutter open meanwhile if `is_lit`."""
         core = self._core
         if self._stopped.is_set():
             raise CommandRefused("stopped: nothing is exposed until it is released")
         core.setROI(*region)
-        core.setExposure(exposure_ms)
+        core.setExposure(exposure_s * 1e3)
         images: list[np.ndarray] = []
         try:
             self.shutter(is_lit)
@@ -117,7 +120,7 @@ class MicroManagerDevice:
                 images.append(np.array(core.getImage()))
         finally:
             self.shutter(False)
-        return {"images": np.stack(images), "exposure_ms": core.getExposure(), "pixel_size_um": core.getPixelSizeUm()}
+        return {"images": np.stack(images), "exposure_s": core.getExposure() * 1e-3}
 
     def release(self) -> None:
         """Expose again after `stop`."""

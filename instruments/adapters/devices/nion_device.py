@@ -151,11 +151,11 @@ class NionDevice:
         images = {one.metadata["hardware_source"]["channel_name"]: one.data for one in found}
         return {"images": images, "pixel_size_nm": float(found[0].dimensional_calibrations[-1].scale)}
 
-    def camera(self, name: str, exposure_ms: float, timeout_s: float, is_lit: bool) -> dict[str, Any]:
+    def camera(self, name: str, exposure_s: float, timeout_s: float, is_lit: bool) -> dict[str, Any]:
         """One frame of a camera, with the scale of its axes and its counts per electron."""
         camera = self._cameras[name]
         frame_parameters = copy.copy(camera.get_frame_parameters(0))
-        frame_parameters.exposure_ms = exposure_ms
+        frame_parameters.exposure_ms = exposure_s * 1e3
         found = self._recorded(camera, frame_parameters, timeout_s, is_lit)[0]
         axes = [
             {"scale": one.scale, "offset": one.offset, "units": one.units} for one in found.dimensional_calibrations
