@@ -22,6 +22,7 @@ from typing import IO, Any, Final
 from instruments.errors import (
     CommandRefused,
     ConfigurationError,
+    InstrumentBusy,
     InstrumentError,
     InstrumentFault,
     LinkLost,
@@ -62,9 +63,10 @@ class _Running:
         """The end of what it printed, in one line."""
         if self.output.closed:
             return ""
-        size = self.output.seek(0, os.SEEK_END)
-        self.output.seek(max(0, size - _LAST_WORDS_BYTES))
-        lines = self.output.read().decode(errors="replace").strip().splitlines()
+        handle = self.output.fileno()
+        size_bytes = os.fstat(handle).st_size
+        words = os.pread(handle, _LAST_WORDS_BYTES, max(0, size_bytes - _LAST_WORDS_BYTES))
+        lines = words.decode(errors="replace").strip().splitlines()
         return " / ".join(lines[-3:])
 
     def kill(self) -> None:
@@ -114,13 +116,19 @@ class Worker:
         Without an answer in time, and when the process dies, it is killed: ResultUnknown for a call that `moves`, else
         LinkLost. An error of a class that is none of the house's is an InstrumentFault.
         """
-        with self._calls:
+        if not self._calls.acquire(timeout=deadline_s):
+            raise InstrumentBusy(
+                f"{self.program.name}: another call ran for the {deadline_s:g} s of {name}; nothing moved"
+            )
+        try:
             running = self._living()
             try:
                 return self._asked(running, running.command, name, arguments or {}, time.monotonic() + deadline_s)
             except (Silent, Broken, OSError) as error:
                 because = f"no answer in {deadline_s:g} s" if isinstance(error, Silent) else "its process ended"
                 raise self._lose(running, f"{name}: {because}", ResultUnknown if moves else LinkLost) from error
+        finally:
+            self._calls.release()
 
     def start(self) -> None:
         """Start it if it does not run. Raises ConfigurationError, InstrumentFault."""

@@ -18,6 +18,7 @@ import pytest
 from instruments import (
     CommandRefused,
     ConfigurationError,
+    InstrumentBusy,
     InstrumentFault,
     LinkLost,
     ResultUnknown,
@@ -197,6 +198,8 @@ def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path) -> None:
     )
     caller.start()
     wait_for(lambda: diary.exists() and "waits" in diary.read_text())
+    with pytest.raises(InstrumentBusy, match="nothing moved"):
+        worker.call("echo", {"value": 1}, deadline_s=0.05)
     worker.stop()
     assert "stopped" in diary.read_text()
     assert not results, "the call still runs"
