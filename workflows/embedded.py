@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from instruments import InstrumentFault, Microscope
+from instruments import InstrumentFault, LinkLost, Microscope
 from instruments.remote import InstrumentHost
 from orchestrator.catalogue import Catalogue
 from orchestrator.queue import ExperimentQueue
@@ -80,6 +80,8 @@ class EmbeddedInstrument:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if isinstance(error, LinkLost):
+                self._host.lock(str(error), "the lost link")  # a person looks before the next run
             self._host.leave()
         finally:
             self._lock.release()

@@ -163,6 +163,11 @@ class InstrumentHost:
         self._ownership.set_lock(Lock(reason=reason, by=by, at=datetime.now(UTC)))
         return self._stop(reason, started_s)
 
+    def lock(self, reason: str, by: str) -> None:
+        """Let nobody act until a person clears it; nothing is asked of the instrument, whose link may be lost."""
+        self._ownership.set_lock(Lock(reason=reason, by=by, at=datetime.now(UTC)))
+        self._ownership.save()
+
     def clear(self, by: str) -> InstrumentStatus:
         """Take the lock off; the next owner may go on. The beam stays blanked."""
         if self._ownership.lock is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instruments import InstrumentFault, Microscope
+from instruments import InstrumentFault, LinkLost, Microscope
 from instruments.remote import StopLine, connect, endpoint_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import DataFolderBusy, StorageError
@@ -88,6 +88,21 @@ def test_an_emergency_stop_reaches_a_run_and_holds_until_it_is_cleared(place: Pl
     assert len(catalogue.frames(own)) == FRAMES
     assert not place.endpoint.exists()
     assert holder(place.settings.data_folder, "instrument-replay") is None
+
+
+def test_a_lost_link_holds_until_a_person_has_looked(place: Place, catalogue: Catalogue) -> None:
+    def cut() -> None:
+        raise LinkLost("the cable is out")
+
+    with pytest.raises(LinkLost, match="cable"):
+        place.session(catalogue, 2, cut).start(place.spec, OPTIONS)
+    (row,) = catalogue.experiments()
+    assert (row.status, row.reason) == ("failed", "instrument: the cable is out")
+    with pytest.raises(InstrumentFault, match=r"nothing was started: .*the lost link .*the cable is out; after a look"):
+        place.session(catalogue).resume(row.id)
+    assert clear(place.settings, "replay", by="anna")[0].is_locked is False
+    place.session(catalogue).resume(row.id)
+    assert catalogue.experiment(row.id).status == "completed"
 
 
 def test_a_locked_instrument_is_not_started_on(place: Place) -> None:
