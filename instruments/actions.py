@@ -19,23 +19,6 @@ from instruments.microscope import Outcome
 
 ActionState = Literal["accepted", "running", "done", "failed", "cancelled", "unknown"]
 NOTHING_MOVED: Final = (CommandRefused, InstrumentBusy, Unsupported)
-_AFTER: Final[dict[ActionState, tuple[ActionState, ...]]] = {
-    "accepted": ("running", "cancelled"),
-    "running": ("done", "failed", "cancelled", "unknown"),
-    "unknown": ("done", "failed", "cancelled"),  # reconciled later
-    "done": (),
-    "failed": (),
-    "cancelled": (),
-}
-
-
-def may_follow(before: ActionState, after: ActionState) -> bool:
-    """Whether an action can come from one state into the other; the last three states are final.
-
-    >>> may_follow("unknown", "done"), may_follow("done", "running")
-    (True, False)
-    """
-    return after in _AFTER[before]
 
 
 def state_after(error: InstrumentError) -> ActionState:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
-from instruments.actions import NOTHING_MOVED, ActionState, state_after
+from instruments.actions import NOTHING_MOVED, ActionState, reconciled, state_after
 from instruments.axes import axis_values
 from instruments.calibrations import CalibrationRegistry
 from instruments.capabilities import Capabilities
@@ -72,6 +72,7 @@ class GuardedMicroscope:
         self._whereabouts = Whereabouts()
         self._link = LinkWatch(self.clock)
         self._warned: set[str] = set()
+        self._unknown: dict[str, Command] = {}
         self._time_s = 0.0  # of the instrument's clock, as last read
 
     def capabilities(self) -> Capabilities:
@@ -83,8 +84,11 @@ class GuardedMicroscope:
         return self.inner.read_state()
 
     def outcome(self, action_id: str) -> Outcome:
-        """What became of an action whose answer was lost."""
-        return self.inner.outcome(action_id)
+        """What became of an action whose answer was lost; one that was unknown is told as what it turned out to be."""
+        outcome = self.inner.outcome(action_id)
+        if action_id in self._unknown and outcome != "unknown":
+            self._tell_action(self._unknown.pop(action_id), reconciled(outcome))
+        return outcome
 
     def stop(self) -> None:
         """Blank and interrupt; never refused."""
@@ -282,7 +286,10 @@ class GuardedMicroscope:
         try:
             yield
         except InstrumentError as error:
-            self._tell_action(command, state_after(error), str(error))
+            state = state_after(error)
+            self._tell_action(command, state, str(error))
+            if state == "unknown":
+                self._unknown[command.action_id] = command
             if not isinstance(error, NOTHING_MOVED):
                 self._whereabouts.may_have_moved(values, self._time_s + command.deadline_s)
                 self._note_lit(command)

@@ -7,15 +7,10 @@ reconciled with what the instrument remembers.
 
 from __future__ import annotations
 
-from typing import Final
-
 from instruments.axes import permission_for
 from instruments.commands import Blank, Command, Park, SetAxes
 from instruments.errors import CommandRefused
 from instruments.state import MicroscopeState
-
-IDEMPOTENT_CALLS: Final = frozenset({"capabilities", "read_state", "outcome", "forecast", "stop"})
-"""Calls of a microscope that only read, and the one that blanks."""
 
 
 def is_idempotent(command: Command) -> bool:

@@ -39,7 +39,6 @@ from instruments import (
     is_idempotent,
     moved_by,
 )
-from instruments.actions import may_follow
 from instruments.arrangement import Arrangement
 from instruments.axes import KNOWN_AXES, permission_for, unit_of
 from instruments.state import AxisReading
@@ -180,12 +179,6 @@ def test_a_relative_move_becomes_absolute_where_the_place_is_known() -> None:
     for name in ("screen", "temperature_k"):
         with pytest.raises(CommandRefused, match=name):
             moved_by(state, {name: 1.0}, action_id="m")
-
-
-def test_an_action_goes_one_way() -> None:
-    assert may_follow("accepted", "running")
-    assert may_follow("running", "unknown")
-    assert not any(may_follow(end, "running") for end in ("done", "failed", "cancelled"))
 
 
 def test_arrangement_takes_numbers_of_its_own_axes_only() -> None:

@@ -91,6 +91,7 @@ class Bench:
     blanked: bool = True
     lost: bool = False
     undetermined: dict[str, str] = field(default_factory=dict)
+    remembers: Outcome = "unknown"
 
     def capabilities(self) -> Capabilities:
         return self.card
@@ -129,7 +130,7 @@ class Bench:
         )  # fmt: skip
 
     def outcome(self, action_id: str) -> Outcome:
-        return "unknown"
+        return self.remembers
 
     def stop(self) -> None:
         self.blanked = True
@@ -494,6 +495,18 @@ def test_the_states_of_an_action_are_told() -> None:
         ("acquire_frame", "accepted"), ("acquire_frame", "running"), ("acquire_frame", "done"),
         ("set_axes", "accepted"), ("set_axes", "running"), ("set_axes", "unknown"), (None, None),
     ]  # fmt: skip
+
+
+def test_an_unknown_action_is_told_once_as_what_it_turned_out_to_be() -> None:
+    bench = Bench(error=ResultUnknown("no answer"))
+    guarded = guard(bench)
+    with pytest.raises(ResultUnknown):
+        guarded.acquire(frame())
+    with guarded.events.subscribe() as told:
+        assert guarded.outcome("f") == "unknown"
+        bench.remembers = "delivered"
+        assert [guarded.outcome("f"), guarded.outcome("f")] == ["delivered", "delivered"]
+        assert [(event.action_id, event.state) for event in told.take()] == [("f", "done")]
 
 
 # --- calibrations
