@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,10 +18,16 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text(e
 ROW = re.compile(r"^\| (`[a-z].*?) \| (.*) \|$", flags=re.MULTILINE)
 
 
+@cache
+def commands_of_the_app() -> Any:
+    """All of them; to build them takes a second."""
+    return typer.main.get_command(app)
+
+
 def options_of(command: str) -> set[str]:
     """Every option of a sub-command."""
-    group = typer.main.get_command(app)
-    found = group.get_command(typer.Context(group), command)  # type: ignore[attr-defined]
+    group = commands_of_the_app()
+    found = group.get_command(typer.Context(group), command)
     assert found is not None, command
     return {option for parameter in found.params for option in parameter.opts}
 

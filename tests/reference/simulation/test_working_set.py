@@ -20,7 +20,7 @@ METHODS = {"multislice": 1, "prism": 4, "partitioned_prism": 4, "periodic": 1, "
 MEMORY_GIB = 0.8
 CHILD = """
 import json, sys
-from tests.unit.simulation.test_working_set import peaks_gib
+from tests.reference.simulation.test_working_set import peaks_gib
 print(json.dumps(peaks_gib()))
 """
 
