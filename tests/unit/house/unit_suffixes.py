@@ -22,7 +22,7 @@ SUFFIXES = (
     # figures on a page
     "inches",
     # computing
-    "bytes", "mb", "flops",
+    "bytes", "mb", "gib", "flops",
     # counts and numbers without a dimension that say so
     "count", "counts", "sites", "fraction",
 )  # fmt: skip
