@@ -76,7 +76,8 @@ class Shots:
 
     @property
     def _mode_name(self) -> str:
-        return self._conditions.mode or self._capabilities.modes[0].name
+        first = next((mode.name for mode in self._capabilities.modes), "no-mode")  # then every frame is refused
+        return self._conditions.mode or first
 
     def _optics(self) -> Optics:
         mode, current_pa = self._capabilities.mode(self._mode_name), self._conditions.probe_current_pa

@@ -28,6 +28,8 @@ _READ_BACK: Final = (
 
 
 def _frame(bench: Bench) -> Result:
+    if not bench.capabilities.modes:
+        raise CannotJudge("this instrument declares no mode: it takes no frames")
     error = bench.why_none("still")
     if error is not None:
         return failed(f"a frame within all limits was not given: {type(error).__name__}: {error}")

@@ -145,7 +145,7 @@ def _ways(bench: Bench, name: str, value: float) -> Iterator[Callable[[], object
     if name in ("beam_shift_x_nm", "beam_shift_y_nm"):
         park = Park.model_validate({"action_id": action_id, name: value})
         yield lambda: bench.call(lambda microscope: microscope.execute(park), "park")
-    if frame is None and name not in _FRAME_NUMBERS:
+    if (frame is None or not bench.capabilities.modes) and name not in _FRAME_NUMBERS:
         command = SetAxes(action_id=action_id, values={name: value})
         yield lambda: bench.call(lambda microscope: microscope.execute(command), "set_axes")
 
@@ -181,7 +181,7 @@ def _checked(kind: type[Record], now: Record, name: str, value: Any) -> Record:
 
 
 def _attempts_unknown(bench: Bench) -> Iterator[Attempt]:
-    if bench.why_none("still") is not None:
+    if bench.why_none("still") is not None and bench.capabilities.modes:
         return
     still = bench.shots.command("still")
     nowhere = still.model_copy(update={"mode": "no-such-mode", "action_id": bench.shots.action_id()})

@@ -83,11 +83,19 @@ def _mute_server(bench: Bench) -> Result:
         try:
             wire.call(wire.microscope.read_state, "read_state of a silent server")
         except InstrumentError as error:
-            took = Measured(
-                name="said so after", value=time.monotonic() - begun_s, unit="s", high=bench.conditions.patience_s
-            )
-            return passed(f"{type(error).__name__}: {error}", took)
+            patience_s = bench.conditions.patience_s
+            took = Measured(name="said so after", value=time.monotonic() - begun_s, unit="s", high=patience_s)
+            return _stop_unheard(wire, f"{type(error).__name__}: {error}", took)
         return failed("the server was silent, and read_state gave an answer all the same")
+
+
+def _stop_unheard(wire: Wire, said: str, took: Measured) -> Result:
+    """Whether a stop that nobody can have heard is said to be one."""
+    try:
+        wire.call(wire.microscope.stop, "stop of a silent server")
+    except InstrumentError:
+        return passed(said, took)
+    return failed("the server was silent, and stop came back as if the beam were blanked", took)
 
 
 def _call_after_timeout(bench: Bench) -> Result:
@@ -208,9 +216,11 @@ def _concurrent_clients(bench: Bench) -> Result:
         raise CannotJudge("one client is declared, and there is no server behind it that a second one could reach")
     first = bench.read_state()
     faults, refused, call_count = _hammered(bench, first)
+    clients = bench.conditions.client_count
+    if len(refused) == clients:  # nobody took over: whoever was there first must be served as before
+        faults += _state_faults(bench.read_state(), first)
     if faults:
         return failed(f"{len(faults)} of {call_count} answers were wrong, such as {faults[0]}")
-    clients = bench.conditions.client_count
     if refused and allowed >= clients:
         return failed(f"{allowed} clients are declared, of {clients} some were refused: {refused[0]}")
     how = f"; {len(refused)} were refused by name ({refused[0]})" if refused else ""
@@ -223,7 +233,7 @@ def _hammered(bench: Bench, first: MicroscopeState) -> tuple[list[str], list[str
     owners = [OwnerThread(f"conformance client {number}") for number in range(conditions.client_count)]
     opened = [owner.begin(bench.target.open) for owner in owners]
     working = [
-        owner.begin(lambda number=number, opening=opening: _client(bench, number, opening.result(), first))
+        owner.begin(lambda number=number, opening=opening: _client(bench, number, opening, first))
         for number, (owner, opening) in enumerate(zip(owners, opened, strict=True))
     ]
     try:
@@ -236,12 +246,19 @@ def _hammered(bench: Bench, first: MicroscopeState) -> tuple[list[str], list[str
     return (
         [fault for faults, _ in results for fault in faults],
         [refusal for _, refusals in results for refusal in refusals],
-        conditions.client_count * conditions.client_call_count,
+        sum(conditions.client_call_count for _, refusals in results if not refusals),
     )
 
 
-def _client(bench: Bench, number: int, microscope: Microscope, first: MicroscopeState) -> tuple[list[str], list[str]]:
+def _client(
+    bench: Bench, number: int, opening: Future[Microscope], first: MicroscopeState
+) -> tuple[list[str], list[str]]:
+    """Wrong answers of one client, and why it was refused, at its opening or later."""
     faults: list[str] = []
+    try:
+        microscope = opening.result()
+    except InstrumentError as error:
+        return faults, [f"{type(error).__name__}: {error}"]
     for count in range(bench.conditions.client_call_count):
         try:
             faults += _one_call(microscope, f"client-{number}-{count}", count, bench, first)
@@ -270,8 +287,8 @@ def _state_faults(answer: object, first: MicroscopeState) -> list[str]:
 
 MUTE_SERVER = Check(
     name="mute_server",
-    does="lets the server fall silent and reads the state; moves and exposes nothing",
-    cure="put a limit of time on every call, and raise InstrumentFault when it runs out",
+    does="lets the server fall silent, reads the state and stops; moves and exposes nothing",
+    cure="put a limit of time on every call, stop included, and raise InstrumentFault when it runs out",
     run=_mute_server,
 )
 CALL_AFTER_TIMEOUT = Check(
