@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
-from instruments.errors import ConfigurationError, InstrumentBusy, InstrumentFault, LinkLost
+from instruments.errors import ConfigurationError, InstrumentBusy, InstrumentFault, LinkLost, ResultUnknown
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.remote.client import CommandLine, RemoteInstrument, RemoteMicroscope, StopLine, dial_command_line
 from instruments.remote.endpoint import Endpoint
+from instruments.retries import is_idempotent
 from instruments.state import MicroscopeState
 
 ADAPTER: Final = "gateway"
@@ -58,19 +59,19 @@ class GatewayMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read-back values now."""
-        return self._asked(lambda microscope: microscope.read_state())
+        return self._asked(lambda microscope: microscope.read_state(), repeatable=True)
 
     def execute(self, command: Command) -> MicroscopeState:
-        """Carry out a command that yields no frame."""
-        return self._asked(lambda microscope: microscope.execute(command))
+        """Carry out a command that yields no frame; sent again on a new line only where that is harmless."""
+        return self._asked(lambda microscope: microscope.execute(command), repeatable=is_idempotent(command))
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Expose once, or be given a frame again that was exposed."""
-        return self._asked(lambda microscope: microscope.acquire(command))
+        return self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost."""
-        return self._asked(lambda microscope: microscope.outcome(action_id))
+        return self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
 
     def stop(self) -> None:
         """Blank and interrupt by the gateway's stop line, which answers while an exposure runs."""
@@ -91,7 +92,16 @@ class GatewayMicroscope:
         """Hang up; the instrument stays as it is."""
         self._line.close()
 
-    def _asked(self, call: Callable[[RemoteMicroscope], T]) -> T:
+    def _asked(self, call: Callable[[RemoteMicroscope], T], *, repeatable: bool) -> T:
+        try:
+            return self._once(call)
+        except (LinkLost, ResultUnknown):
+            if not (repeatable and self._line.is_broken):
+                raise
+        self.reconnect()
+        return self._once(call)
+
+    def _once(self, call: Callable[[RemoteMicroscope], T]) -> T:
         try:
             return call(self._microscope)
         except LinkLost:

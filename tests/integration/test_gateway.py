@@ -102,7 +102,8 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
         with pytest.raises(LinkLost, match="cannot be reached"):
             guarded.reconnect()
     with gateway(tmp_path, ports) as process:
-        guarded.reconnect()  # with the ticket of before, on the same ports
+        assert microscope.read_state().time_s == 0.0  # a read is sent again on a new line, to the ports of before
+        guarded.reconnect()
         guarded.acknowledge("anna")
         guarded.acquire(exposure("f"))
         guarded.execute(Blank(action_id="end"))
