@@ -29,6 +29,7 @@ class MicroManagerConfig(Record):
     max_stage_nm: float = Field(default=1e6, gt=0, le=1e8)
     max_height_nm: float = Field(default=1e5, gt=0, le=1e7)
     stage_resolution_nm: float = Field(default=15.0, ge=0, le=1e5, description="its step")
+    min_exposure_s: float = Field(default=1e-3, gt=0, le=60)
     max_exposure_s: float = Field(default=1.0, gt=0, le=60, description="of one image; it cannot be interrupted")
     motion_s: float = Field(default=10.0, gt=0, le=600, description="the longest a move may take")
     start_s: float = Field(default=120.0, gt=0, le=3600)

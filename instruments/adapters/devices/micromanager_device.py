@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 NM_PER_UM = 1000.0
+EXPOSURE_TOLERANCE = 0.01
 
 
 class CommandRefused(Exception):
@@ -110,6 +111,11 @@ class MicroManagerDevice:
             raise CommandRefused("stopped: nothing is exposed until it is released")
         core.setROI(*region)
         core.setExposure(exposure_s * 1e3)
+        taken_s = core.getExposure() * 1e-3
+        if abs(taken_s - exposure_s) > EXPOSURE_TOLERANCE * exposure_s:
+            raise CommandRefused(
+                f"this camera would expose for {taken_s:g} s, {exposure_s:g} s were asked for; nothing was exposed"
+            )
         images: list[np.ndarray] = []
         try:
             self.shutter(is_lit)
@@ -120,7 +126,7 @@ class MicroManagerDevice:
                 images.append(np.array(core.getImage()))
         finally:
             self.shutter(False)
-        return {"images": np.stack(images), "exposure_s": core.getExposure() * 1e-3}
+        return {"images": np.stack(images), "exposure_s": taken_s}
 
     def release(self) -> None:
         """Expose again after `stop`."""

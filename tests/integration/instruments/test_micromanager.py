@@ -97,12 +97,16 @@ def test_what_the_core_would_take_or_choke_on_is_refused(microscope: DrivenMicro
 
 
 def test_what_the_device_refuses_is_a_fault_in_its_words() -> None:
-    opened = registry.open("micromanager", **CONFIG, max_height_nm=1e7)  # more than the drive has
+    more = {"max_height_nm": 1e7, "min_exposure_s": 1e-7}  # than drive and camera have
+    opened = registry.open("micromanager", **CONFIG, **more)
     assert isinstance(opened, DrivenMicroscope)
     try:
         with pytest.raises(InstrumentFault, match="out of range"):
             opened.execute(SetAxes(action_id="high", values={"z_nm": 5e6}))
         assert opened.read_state().stage.z_nm == 0.0
+        with pytest.raises(CommandRefused, match="would expose for 0 s"):
+            opened.acquire(image("short", exposure_us=0.1))
+        assert opened.outcome("short") == "not_started"
     finally:
         opened.close()
 
@@ -140,6 +144,7 @@ def test_what_is_missing_is_said() -> None:
 
 
 def test_the_experiment_that_runs_anywhere() -> None:
+    # An objective that nobody has: its pixels are those of the file.
     answer = run_anywhere("micromanager", {**CONFIG, "pixel_size_nm": 1.0, "stage_resolution_nm": 15.0})
     check(answer)
     assert answer.electrons == 0
