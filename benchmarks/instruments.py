@@ -28,11 +28,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.instrument_rows import ROWS as FIRST_ROWS  # noqa: E402
 from benchmarks.instrument_rows import Row  # noqa: E402
+from benchmarks.instrument_rows_ophyd import OPHYD_ROWS  # noqa: E402
 from benchmarks.instrument_rows_tem import TEM_ROWS  # noqa: E402
 from instruments import AcquireFrame, InstrumentError  # noqa: E402
 
 COMMANDS, FRAMES, STOPS = 200, 12, 5
-ROWS = FIRST_ROWS | TEM_ROWS
+ROWS = FIRST_ROWS | OPHYD_ROWS | TEM_ROWS
 GOALS = {
     "in process": {"command_overhead_ms": 0.3},
     "worker": {"command_overhead_ms": 1.0, "frame_mb_per_s": 500.0},
@@ -180,7 +181,8 @@ def main() -> None:
             print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr, flush=True)
     document = {
         "machine": {
-            "cpus": os.cpu_count(), "load_1_min": [load_before, os.getloadavg()[0]], "python": platform.python_version(),
+            "cpus": os.cpu_count(), "python": platform.python_version(),
+            "load_1_min": [load_before, os.getloadavg()[0]],
             "threads_left": threading.active_count() - 1,
         },
         "rows": rows,

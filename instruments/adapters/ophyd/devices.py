@@ -61,9 +61,12 @@ class Devices:
         with _Words("read"):
             return {path: _plain(self._read(path, until_s)) for path in paths}
 
-    def set(self, values: Settings, deadline_s: float) -> dict[str, str]:
-        """Check all, send all, wait for all; what went wrong, by path. Raises CommandRefused: nothing was sent."""
-        until_s = time.monotonic() + deadline_s
+    def set(self, values: Settings, read: Sequence[str], settle_s: float, deadline_s: float) -> dict[str, Any]:
+        """Check all, send all, wait for all, settle; what went wrong by path, and what `read` says afterwards.
+
+        Raises CommandRefused: nothing was sent.
+        """
+        until_s = time.monotonic() + deadline_s - settle_s
         for path, value in values:
             try:
                 self._thing(path).check(value)
@@ -71,7 +74,10 @@ class Devices:
                 raise CommandRefused(f"{path}: {error}") from error
         with _Words("set"):
             begun = [(path, self._thing(path).begin(value, left_s(until_s))) for path, value in values]
-            return {path: fault for path, wait in begun if (fault := _fault(wait, until_s))}
+            faults = {path: fault for path, wait in begun if (fault := _fault(wait, until_s))}
+            time.sleep(settle_s)
+            read_until_s = time.monotonic() + self._answer_s  # what did not arrive in time is read all the same
+            return {"faults": faults, "values": {path: _plain(self._read(path, read_until_s)) for path in read}}
 
     def expose(
         self, trigger: str, trigger_value: Any, images: dict[str, str], counter: str | None,

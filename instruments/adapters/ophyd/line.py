@@ -59,7 +59,8 @@ class DeviceLine:
     def call(self, name: str, deadline_s: float, **arguments: Any) -> Any:
         """The answer. Raises CommandRefused (nothing was sent to a device), LinkLost, InstrumentFault."""
         try:
-            return self._worker.call(name, {**arguments, "deadline_s": deadline_s}, deadline_s=deadline_s + _GRACE_S)
+            grace_s = self._answer_s + _GRACE_S
+            return self._worker.call(name, {**arguments, "deadline_s": deadline_s}, deadline_s=deadline_s + grace_s)
         except LinkLost:
             self._worker.kill()  # a late reply must not meet the next call
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.state import MicroscopeState
 
+ROWS, COLUMNS = "$rows", "$columns"  # axes of a frame's shape
 _KEPT_FRAMES: Final = 4
 _STOP_AGAIN_S: Final = 0.05
 
@@ -53,6 +55,7 @@ class OphydMicroscope:
 
     def __init__(self, config: OphydConfig) -> None:
         self._config = config
+        self._axes = {**config.axes, ROWS: config.rows, COLUMNS: config.columns}
         self._devices = DeviceLine(config, config.paths())
         self._stop_devices = self._devices
         if config.stop_line == "own":
@@ -84,7 +87,12 @@ class OphydMicroscope:
     def read_state(self) -> MicroscopeState:
         """Every axis read from its device now."""
         return state_of(
-            self._read(), self._config, self._card, wanted=self._wanted, mode=self._mode, time_s=self._clock_s()
+            self._read(self._config.axes, self._extra_paths()),
+            self._config,
+            self._card,
+            wanted=self._wanted,
+            mode=self._mode,
+            time_s=self._clock_s(),
         )
 
     def execute(self, command: Command) -> MicroscopeState:
@@ -127,15 +135,15 @@ class OphydMicroscope:
             raise AcquisitionFailed(
                 f"action {command.action_id} was exposed before, and its frame is not kept any more"
             )
+        started_s = self._clock_s()
         try:
             values = frame_values(command, self._config, self._card, self._facts)
             self._refuse_after_stop()
+            self._stop_devices.start()  # nothing is exposed that cannot be stopped
+            self._arrange(command, values)
         except InstrumentError:
             self._outcomes[command.action_id] = "not_started"
             raise
-        started_s = self._clock_s()
-        self._stop_devices.start()  # nothing is exposed that cannot be stopped
-        self._arrange(command, values)
         self._begun.add(command.action_id)
         self._outcomes[command.action_id] = "unknown"
         frame = self._frame(command, started_s, self._exposed(command))
@@ -182,48 +190,54 @@ class OphydMicroscope:
         self._stop_devices.start()
 
     def close(self) -> None:
-        """End the devices' processes; the beam stays as it is."""
+        """End the devices' processes, which blank as they leave; more than once is harmless."""
         self._devices.close()
         self._stop_devices.close()
 
     # --- setting and reading
 
-    def _set(self, values: dict[str, AxisValue]) -> None:
+    def _set(self, values: Mapping[str, AxisValue]) -> None:
         """Set these axes, settle, and compare what is read back. Raises CommandRefused, InstrumentFault, LinkLost."""
-        axes = {name: self._config.axes[name] for name in values}
+        axes = {name: self._axes[name] for name in values}
         pairs = [[axis.signal, axis.to_device(values[name])] for name, axis in axes.items() if axis.signal]
         if not pairs:
             return
         for name in values:
             self._wanted.pop(name, None)
-        faults = self._devices.call("set", self._config.set_s, values=pairs)
-        time.sleep(max(axis.settle_s for axis in axes.values()))
-        self._compare(values, faults)
+        paths = {name: path for name, axis in axes.items() if (path := axis.read_path)}
+        settle_s = max(axis.settle_s for axis in axes.values())
+        answer = self._devices.call(
+            "set", self._config.set_s + settle_s, values=pairs, read=sorted({*paths.values()}), settle_s=settle_s
+        )
+        read = {name: self._axes[name].to_house(answer["values"][path]) for name, path in paths.items()}
+        if wrong := [
+            fault for name in read if (fault := self._not_reached(name, values[name], read, answer["faults"]))
+        ]:
+            raise InstrumentFault("; ".join(wrong))
         self._wanted |= values
 
-    def _compare(self, values: dict[str, AxisValue], faults: dict[str, str]) -> None:
-        read = self._read(values)
-        wrong: list[str] = []
-        for name, value in values.items():
-            signal = self._config.axes[name].signal
-            if not is_reached(self._card, name, value, read.get(name)):
-                said = f" ({faults[signal]})" if signal in faults else ""
-                wrong.append(
-                    f"{name} was set to {value} and reads {read[name]}, more than {tolerance(self._card, name):g} "
-                    f"away{said}; see whether {signal} was refused there, or moves too slowly"
-                )
-        if wrong:
-            raise InstrumentFault("; ".join(wrong))
+    def _not_reached(
+        self, name: str, value: AxisValue, read: Mapping[str, AxisValue], faults: Mapping[str, str]
+    ) -> str | None:
+        if is_reached(self._card, name, value, read[name]):
+            return None
+        signal = self._axes[name].signal or ""
+        said = f" ({faults[signal]})" if signal in faults else ""
+        return (
+            f"{name} was set to {value} and reads {read[name]}, more than {tolerance(self._card, name):g} away{said}; "
+            f"see whether {signal} was refused there, or moves too slowly"
+        )
 
-    def _read(self, names: Any = None) -> dict[str, AxisValue]:
-        """Axes in house units, by name; the blanker and the current besides, when all are asked for."""
-        wanted = {name: axis for name, axis in self._config.axes.items() if names is None or name in names}
-        paths = {name: path for name, axis in wanted.items() if (path := axis.read_path)}
-        extra = self._extra_paths() if names is None else {}
-        values = self._values({*paths.values(), *extra.values()})
-        read = {name: self._config.axes[name].to_house(values[path]) for name, path in paths.items()}
-        read |= {name: axis.fixed for name, axis in wanted.items() if axis.fixed is not None}
-        return read | {name: values[path] for name, path in extra.items()}
+    def _read(self, names: Iterable[str], extra: Mapping[str, str] | None = None) -> dict[str, AxisValue]:
+        """Axes in house units, by name; and the device's values at the paths of `extra`."""
+        axes, others = {name: self._axes[name] for name in names}, extra or {}
+        paths = {name: path for name, axis in axes.items() if (path := axis.read_path)}
+        values: dict[str, DeviceValue] = self._devices.call(
+            "read", self._config.answer_s, paths=sorted({*paths.values(), *others.values()})
+        )
+        read = {name: self._axes[name].to_house(values[path]) for name, path in paths.items()}
+        read |= {name: axis.fixed for name, axis in axes.items() if axis.fixed is not None}
+        return read | {name: values[path] for name, path in others.items()}
 
     def _extra_paths(self) -> dict[str, str]:
         blanker, current = self._config.blanker, self._config.measured_current_pa
@@ -232,32 +246,16 @@ class OphydMicroscope:
             paths[CURRENT] = current.read_path
         return paths
 
-    def _values(self, paths: set[str]) -> dict[str, DeviceValue]:
-        if not paths:
-            return {}
-        return self._devices.call("read", self._config.answer_s, paths=sorted(paths))
-
     # --- exposing
 
     def _arrange(self, command: AcquireFrame, values: dict[str, AxisValue]) -> None:
         """Blank, then bring to its value every axis that does not stand there since it was last sent there."""
         if self._config.blanker is not None:
             self._blank(self._config.blanker, is_blanked=True)
-        read = self._read(values)
-        self._set({name: value for name, value in values.items() if not self._stands(name, value, read)})
-        shape = {
-            axis.signal: axis.to_device(float(count))
-            for axis, count in zip((self._config.rows, self._config.columns), command.scan.shape_px, strict=True)
-            if axis.signal
-        }
-        if not shape:
-            return
-        faults = self._devices.call("set", self._config.set_s, values=list(shape.items()))
-        now = self._values(set(shape))
-        if wrong := [
-            f"{path} was set to {value} and reads {now[path]}" for path, value in shape.items() if now[path] != value
-        ]:
-            raise InstrumentFault(f"{'; '.join(wrong)} ({faults or 'the device said nothing'})")
+        shape = dict(zip((ROWS, COLUMNS), map(float, command.scan.shape_px), strict=True))
+        wanted = values | {name: count for name, count in shape.items() if self._axes[name].signal}
+        read = self._read(wanted)
+        self._set({name: value for name, value in wanted.items() if not self._stands(name, value, read)})
 
     def _stands(self, name: str, value: AxisValue, read: dict[str, AxisValue]) -> bool:
         return self._wanted.get(name) == value and is_reached(self._card, name, value, read.get(name))
@@ -321,10 +319,12 @@ class OphydMicroscope:
     def _blank(self, blanker: BlankerConfig, *, is_blanked: bool) -> None:
         value = blanker.blanked if is_blanked else blanker.unblanked
         path = blanker.readback or blanker.signal
-        faults = self._devices.call("set", self._config.answer_s, values=[[blanker.signal, value]])
-        if (now := self._values({path})[path]) != value:
-            said = f" ({faults[blanker.signal]})" if faults else ""
-            raise InstrumentFault(f"the blanker was set to {value!r} and reads {now!r}{said}; assume the beam on")
+        answer = self._devices.call(
+            "set", self._config.answer_s, values=[[blanker.signal, value]], read=[path], settle_s=0.0
+        )
+        if (now := answer["values"][path]) != value:
+            said = "; ".join(answer["faults"].values()) or "the device said nothing"
+            raise InstrumentFault(f"the blanker was set to {value!r} and reads {now!r} ({said}); assume the beam on")
 
     def _refuse_after_stop(self) -> None:
         if self._stopped.is_set():

@@ -141,7 +141,7 @@ def test_a_device_that_says_done_and_did_not_move_is_a_fault_and_exposes_nothing
     with pytest.raises(InstrumentFault, match=r"beam_shift_x_nm was set to 33.* and reads 0"):
         tem.acquire(shifted)
 
-    assert tem.outcome("jammed") == "unknown"
+    assert tem.outcome("jammed") == "not_started"
     assert tem.read_state().beam_blanked
 
 
@@ -241,9 +241,11 @@ def test_ophyds_simulated_devices_are_an_instrument_without_a_beam() -> None:
             "stop_line": "shared",
             "axes": {
                 "x_nm": {"signal": "motor", "minimum": -10, "maximum": 10, "tolerance": 1e-6},
+                "y_nm": {"signal": "slow", "minimum": -10, "maximum": 10},
                 "field_of_view_nm": {"fixed": 1},
                 "dwell_time_us": {"fixed": 1000},
             },
+            "set_s": 0.5,
             "stop": [{"signal": "motor"}],
             "modes": {
                 "counter": {
@@ -257,6 +259,8 @@ def test_ophyds_simulated_devices_are_an_instrument_without_a_beam() -> None:
     )
     try:
         means = [microscope.acquire(_count(f"at {x_nm}", x_nm)).counts["counter"].item() for x_nm in (0.0, 3.0)]
+        with pytest.raises(InstrumentFault, match=r"y_nm was set to 1.0 and reads 0.*moves too slowly"):
+            microscope.execute(SetAxes(action_id="slow", values={"y_nm": 1.0}))
         microscope.stop()
         with pytest.raises(InstrumentFault, match="stopped"):
             microscope.acquire(_count("stopped", 1.0))
