@@ -17,7 +17,15 @@ from typing import Any, Final, Self
 from instruments.conformance.target import Address
 from instruments.errors import InstrumentFault
 from instruments.microscope import Closable, Microscope
-from instruments.remote import Endpoint, Line, RemoteInstrument, dial_command_line, endpoint_path, read_endpoint
+from instruments.remote import (
+    Endpoint,
+    Line,
+    RemoteInstrument,
+    StopLine,
+    dial_command_line,
+    endpoint_path,
+    read_endpoint,
+)
 
 _SERVER: Final = (
     "import sys; from pathlib import Path; from instruments.remote import InstrumentHost\n"
@@ -134,5 +142,6 @@ class HostedTarget:
         dialled: Line = dial_command_line(endpoint) if self.line is None else self.line(endpoint)
         line = HastyLine(dialled, self.patience_s / 2, self.patience_s / 2) if self.line is None else dialled
         instrument = RemoteInstrument(endpoint, line)
+        instrument.stop_line = StopLine(endpoint, self.patience_s / 2)
         session = json.dumps(["conformance", self.name])
         return instrument.load(session, self.adapter or self.name, self.config, self._fence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,24 +13,12 @@ from instruments.conformance.broken import FAULTS, Fault
 from instruments.conformance.broken.altered import Altered, Ways
 from instruments.conformance.broken.clients import several
 from instruments.conformance.broken.faults import LEAKS_MAY_END
-from instruments.conformance.broken.lines import BROKEN_LINES
-from instruments.conformance.hosted import HostedTarget
 from instruments.conformance.kit import check_named
 from simulation.microscope import SimulatedMicroscope, open_simulated
-from tests.integration.instrument_processes import twin_config
+from tests.integration.steady_twin import UNHURRIED, failed, steady_config
 
-UNHURRIED = Conditions(stage_x_nm=0.0, stage_y_nm=0.0, stop_exposure_s=20.0, stop_margin_s=4.0, patience_s=120.0)
 HASTY = UNHURRIED.model_copy(update={"stop_exposure_s": 6.0, "stop_margin_s": 0.5})
-TRANSPORT = ("mute_server", "call_after_timeout", "lost_answer", "server_killed")
-NEED_A_SERVER = {"concurrent_clients", *TRANSPORT}
-
-
-def steady_config(cache: Path) -> dict[str, object]:
-    """A world without drift, whose stage goes where it is sent, and whose exposures take their time."""
-    return twin_config(
-        cache, width_nm=160.0, height_nm=160.0, backlash_min_nm=0.0, backlash_max_nm=0.0, drift_nm_per_min=0.0,
-        move_drift_nm_per_min=0.0, move_drift_floor_nm_per_min=0.0, max_dwell_time_us=1000.0, time_scale=0.3,
-    )  # fmt: skip
+NEED_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +35,6 @@ def twin(one_world: SimulatedMicroscope) -> Microscope:
 def tried(name: str, opener: Callable[[], Microscope], conditions: Conditions = UNHURRIED, only: str = "") -> Report:
     with Bench(OpenedTarget(name, opener), conditions) as bench:
         return run(bench, [check_named(only)] if only else CHECKS)
-
-
-def failed(report: Report) -> set[str]:
-    return {finding.check for finding in report.findings if finding.verdict == "failed"}
 
 
 def test_the_simulated_microscope_conforms(twin: Microscope) -> None:
@@ -110,34 +94,3 @@ def test_nothing_is_asked_of_an_instrument_that_was_stopped_from_outside(twin: M
         bench.halt("smoke in the room")
         with pytest.raises(InstrumentFault, match="smoke in the room"):
             run(bench)
-
-
-# --- behind a server
-
-
-@pytest.fixture(scope="module")
-def hosted(image_cache: Path) -> Iterator[HostedTarget]:
-    with HostedTarget("hosted", steady_config(image_cache), "simulated", patience_s=4.0) as target:
-        yield target
-
-
-def test_the_twin_in_its_own_process_conforms_when_lines_break(hosted: HostedTarget) -> None:
-    wanted = [check_named(name) for name in ("frame", "stop_latency", "concurrent_clients", *TRANSPORT, "teardown")]
-    with Bench(hosted, UNHURRIED) as bench:
-        report = run(bench, wanted)
-    assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
-
-
-@pytest.mark.parametrize("name", BROKEN_LINES)
-def test_the_kit_names_what_is_careless_about_a_line(name: str, hosted: HostedTarget) -> None:
-    line, caught_by, says = BROKEN_LINES[name]
-    wanted = [check_named(check) for check in TRANSPORT if check != "server_killed"]
-    impatient = UNHURRIED.model_copy(update={"patience_s": 8.0})
-    hosted.line = line
-    try:
-        with Bench(hosted, impatient) as bench:
-            report = run(bench, wanted)
-    finally:
-        hosted.line = None
-    assert failed(report) == caught_by, report.table()
-    assert all(says in report.finding(check).found for check in caught_by), report.table()
