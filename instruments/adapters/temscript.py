@@ -176,6 +176,12 @@ class TemscriptMicroscope:
         counts, beam_on_s = self._exposed(command, shot)
         frame = self._frame(command, shot, counts, beam_on_s, started_s)
         self._keep(frame)
+        planned_s = command.subframe_count * shot.exposure_s + self._config.beam_overhead_s
+        if beam_on_s > planned_s:
+            raise InstrumentFault(
+                f"the beam was on for {beam_on_s:.3g} s, {planned_s:.3g} s were counted as its dose: raise "
+                f"beam_overhead_s in the configuration; the frame of {command.action_id} is kept"
+            )
         return frame
 
     # --- what is refused

@@ -68,7 +68,7 @@ class TemscriptConfig(Record):
     max_exposure_s: float = Field(default=1.0, gt=0, le=3600, description="of one sub-frame: it cannot be interrupted")
     readout_s: float = Field(default=2.0, gt=0, description="after an exposure until its counts are here, at most")
     beam_overhead_s: float = Field(
-        default=0.5, ge=0, description="for which the beam is on beyond the exposure, at most: blanker, read-out"
+        default=2.0, ge=0, description="for which the beam is on beyond the exposure, at most: blanker, read-out"
     )
     stage_settle_s: float = Field(default=0.0, ge=0)
     stage_move_s: float = Field(default=60.0, gt=0, description="for the longest move")

@@ -50,7 +50,7 @@ if find_spec("temscript") is None:
 CAMERAS = {"CCD": {"pixel_size_nm": {10: 0.24, 5: 0.48}}}
 LIMITS = {"defocus_nm": (-1000.0, 1000.0), "spot_index": (1, 20), "image_shift_x_nm": (-200.0, 200.0)}
 SHIFTS = {"beam_shift_x_nm": (-200.0, 200.0), "beam_shift_y_nm": (-200.0, 200.0)}
-QUICK = {"answer_s": 1.0, "readout_s": 1.0, "max_exposure_s": 0.6, "beam_overhead_s": 0.1}
+QUICK = {"answer_s": 1.0, "readout_s": 1.0, "max_exposure_s": 0.6, "beam_overhead_s": 30.0}
 STEM = {"field_nm_at_magnification_1": 1e7, "full_px": 256}
 
 
@@ -297,6 +297,17 @@ def test_a_frame_is_given_again_and_never_exposed_again(microscope: Microscope) 
     assert microscope.outcome("once") == "unknown"  # it was exposed, its frame is no longer kept
     with pytest.raises(CommandRefused, match="begun before"):
         microscope.acquire(image("once", x_nm=50.0))
+
+
+def test_a_beam_that_was_on_for_longer_than_was_counted_is_a_fault(null: TemscriptTarget) -> None:
+    opened = null.open(beam_overhead_s=0.0)
+    try:
+        with pytest.raises(InstrumentFault, match="raise beam_overhead_s"):
+            opened.acquire(image("longer"))
+        assert opened.outcome("longer") == "delivered"
+        assert opened.acquire(image("longer")).counts["CCD"].shape == (1, 64, 64)
+    finally:
+        null.close(opened)
 
 
 @pytest.mark.parametrize(
