@@ -39,7 +39,8 @@ _LONGEST = (
     "faults/test_interrupt.py", "faults/test_storage_crash.py", "integration/test_worker.py",
     "integration/test_local_differences.py", "faults/test_instrument_kills.py", "integration/test_calibrate.py",
     "integration/test_run_to_record.py", "faults/test_survey_kill.py", "integration/test_embedded_instrument.py",
-    "integration/test_conformance_kit.py", "integration/test_conformance_lines.py", "property/test_queue_model.py", "integration/test_policy_searches.py", "faults/test_watchdog.py",
+    "integration/test_conformance_kit.py", "integration/test_conformance_lines.py",
+    "property/test_queue_model.py", "integration/test_policy_searches.py", "faults/test_watchdog.py",
     "integration/test_schedule.py", "integration/test_report.py", "browser/test_report.py",
 )  # fmt: skip
 
