@@ -43,6 +43,7 @@ class DrivenMicroscope:
         self._kept: dict[str, Frame] = {}
         self._exposed: set[str] = set()
         self._done: set[str] = set()
+        self._mode: str | None = None
 
     def capabilities(self) -> Capabilities:
         """As the driver declares them."""
@@ -50,7 +51,11 @@ class DrivenMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now."""
-        return self._driver.read_state(self._now_s(), READ_S)
+        state = self._driver.read_state(self._now_s(), READ_S)
+        if self._mode is None:
+            return state
+        known = {name: why for name, why in state.undetermined.items() if name != "mode"}
+        return state.model_copy(update={"mode": self._mode, "undetermined": known})
 
     def execute(self, command: Command) -> MicroscopeState:
         """Blank, unblank, park, set axes. Raises Unsupported, CommandRefused, LinkLost, InstrumentFault."""
@@ -210,8 +215,8 @@ class DrivenMicroscope:
         except CommandRefused:
             self._exposed.discard(command.action_id)
             raise
-        state = self.read_state().model_copy(update={"mode": mode.name})
-        return self._frame(command, mode, exposed, state, started_s, is_lit=is_lit)
+        self._mode = mode.name
+        return self._frame(command, mode, exposed, self.read_state(), started_s, is_lit=is_lit)
 
     def _frame(
         self,

@@ -20,6 +20,7 @@ from instruments.adapters.driven import READ_S, DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.nion_card import (
     CAMERA_OFFSET,
+    LEAST_C12_NM,
     LEAST_DEFOCUS_NM,
     SCAN_OFFSET,
     UNITS_PER_SCAN_VALUE,
@@ -68,6 +69,7 @@ class NionDriver:
             Program(name="nion", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
         )
         self._seen_start_count = 1
+        self._phi12_deg = 0.0
         try:
             self.versions: dict[str, str] = self._worker.call("describe", deadline_s=READ_S)["versions"]
             found = self._read(READ_S)
@@ -91,10 +93,7 @@ class NionDriver:
         """One reading of all controls."""
         found = self._read(deadline_s)
         house = {one.axis: one.factor * found[one.name] for one in self._controls}
-        c12_x_nm, c12_y_nm = found["C12.x"] * 1e9, found["C12.y"] * 1e9
-        aberrations = Aberrations(
-            c12_nm=hypot(c12_x_nm, c12_y_nm), phi12_deg=degrees(atan2(c12_y_nm, c12_x_nm)) / 2, c30_nm=house["c30_nm"]
-        )
+        c12_nm, phi12_deg = self._astigmatism(found)
         return MicroscopeState(
             time_s=time_s,
             stage=StagePosition(x_nm=house["x_nm"], y_nm=house["y_nm"]),
@@ -105,7 +104,7 @@ class NionDriver:
                 semi_convergence_angle_mrad=round(found["ConvergenceAngle"] * 1e3, 9),
                 probe_current_pa=max(house["probe_current_pa"], 0.0),
                 defocus_nm=house["defocus_nm"],
-                aberrations=aberrations,
+                aberrations=Aberrations(c12_nm=c12_nm, phi12_deg=phi12_deg, c30_nm=house["c30_nm"]),
             ),
             beam_blanked=found["C_Blank"] != 0.0,
             undetermined=_UNKNOWN,
@@ -113,16 +112,25 @@ class NionDriver:
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
         """Set the controls of these axes together; all are known to be there before the first is set."""
+        now = self._read(deadline_s)
         numbers = {name: float(value) for name, value in values.items()}
         wanted = {one.name: numbers[one.axis] / one.factor for one in self._controls if one.axis in numbers}
         if {"c12_nm", "phi12_deg"} & numbers.keys():
-            now = self.read_state(0.0, deadline_s).optics.aberrations
-            c12_m = numbers.get("c12_nm", now.c12_nm) * 1e-9
-            twice = 2 * radians(numbers.get("phi12_deg", now.phi12_deg))
+            c12_nm, phi12_deg = self._astigmatism(now)
+            self._phi12_deg = numbers.get("phi12_deg", phi12_deg)
+            c12_m, twice = numbers.get("c12_nm", c12_nm) * 1e-9, 2 * radians(self._phi12_deg)
             wanted |= {"C12.x": c12_m * cos(twice), "C12.y": c12_m * sin(twice)}
-        self._call("write", {"values": wanted}, deadline_s)
-        if self._config.settle_s and {"x_nm", "y_nm"} & numbers.keys():
+        changed = {name: value for name, value in wanted.items() if now[name] != value}
+        if changed:
+            self._call("write", {"values": changed}, deadline_s)
+        if any(name.startswith("stage_position") for name in changed):
             time.sleep(self._config.settle_s)
+
+    def _astigmatism(self, found: Mapping[str, float]) -> tuple[float, float]:
+        """Two-fold, magnitude and azimuth; the azimuth of none is the one that was asked for."""
+        x_nm, y_nm = found["C12.x"] * 1e9, found["C12.y"] * 1e9
+        size_nm = hypot(x_nm, y_nm)
+        return size_nm, degrees(atan2(y_nm, x_nm)) / 2 if size_nm > LEAST_C12_NM else self._phi12_deg
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """As read back by the device, which raises where it is not so."""

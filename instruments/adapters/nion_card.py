@@ -13,6 +13,7 @@ UNITS_PER_SCAN_VALUE: Final = 100.0
 SCAN_OFFSET: Final = float(1 << 20)
 CAMERA_OFFSET: Final = 1000.0
 LEAST_DEFOCUS_NM: Final = 1e-3
+LEAST_C12_NM: Final = 1e-6  # below it the azimuth is rounding
 _NOT_RAW: Final = "Nion Swift gives corrected floating-point images, no counts"
 
 
@@ -68,7 +69,7 @@ def capabilities_of(config: NionConfig, beam_energy_ev: float, semi_convergence_
         axes=(
             *axes,
             Axis(name="c12_nm", maximum=config.max_c12_nm, tolerance=0.01),
-            Axis(name="phi12_deg", minimum=-180.0, maximum=180.0, tolerance=0.1),
+            Axis(name="phi12_deg", minimum=-90.0, maximum=90.0, tolerance=0.1),
             *(Axis(name=name, minimum=value, maximum=value) for name, value in fixed.items()),
             *_scan_axes(config),
         ),

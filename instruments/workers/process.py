@@ -74,7 +74,8 @@ class _Running:
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(CLOSE_S)
         for one in (self.command, self.stop):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
@@ -255,8 +256,10 @@ class Worker:
             send(line, {"number": number, "call": name, "arguments": dict(arguments)})
         except TypeError as error:
             raise CommandRefused(f"{name} cannot be sent: {error}; nothing moved") from error
-        reply = receive(line, until_s)
-        if not isinstance(reply, dict) or reply.get("number") != number:
+        reply = _numbered(receive(line, until_s))
+        while reply["number"] < number:  # of a call whose caller was interrupted
+            reply = _numbered(receive(line, until_s))
+        if reply["number"] != number:
             raise Broken(f"the reply of another call: {reply!r:.100}")
         if "error" not in reply:
             return reply.get("result")
@@ -270,3 +273,11 @@ class Worker:
         if type(known) is InstrumentFault and kind != InstrumentFault.__name__:
             return InstrumentFault(f"{self.program.name}: {name} raised {kind}: {message}")
         return known
+
+
+def _numbered(reply: Any) -> dict[str, Any]:
+    match reply:
+        case {"number": int()}:
+            return reply
+        case _:
+            raise Broken(f"no reply: {reply!r:.100}")

@@ -131,6 +131,11 @@ def test_aberrations_are_polar_here_and_read_back(microscope: DrivenMicroscope) 
     assert found["C10"] == pytest.approx(20e-9)
     assert (found["C12.x"], found["C12.y"]) == (pytest.approx(6e-9), pytest.approx(-12e-9 * 3**0.5 / 2))
     assert found["stage_position_m.x"] == pytest.approx(-33e-9)
+    turned = microscope.execute(SetAxes(action_id="none", values={"c12_nm": 0.0, "phi12_deg": 40.0}))
+    assert turned.axes["phi12_deg"].is_reached, "no astigmatism has any azimuth"
+    for phi12_deg in (90.0, -90.0):
+        edge = microscope.execute(SetAxes(action_id=f"to {phi12_deg}", values={"c12_nm": 5.0, "phi12_deg": phi12_deg}))
+        assert edge.axes["phi12_deg"].is_reached
     microscope.execute(SetAxes(action_id="back", values=dict.fromkeys(values, 0.0)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -205,6 +207,30 @@ def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path) -> None:
     assert not results, "the call still runs"
     caller.join(WITHIN_S)
     assert results == ["waited"]
+
+
+def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(worker: Worker, diary: Path) -> None:
+    class Interrupted(Exception):
+        """As Ctrl-C does, in the midst of a call."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    def interrupt_once_it_waits() -> None:
+        wait_for(lambda: diary.exists() and "waits" in diary.read_text())
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    interrupting = threading.Thread(target=interrupt_once_it_waits)
+    interrupting.start()
+    try:
+        with pytest.raises(Interrupted):
+            worker.call("wait", {"duration_s": 1.0}, deadline_s=WITHIN_S)
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert worker.call("echo", {"value": 7}, deadline_s=WITHIN_S) == 7
+    assert worker.start_count == 1
 
 
 def test_what_a_device_raises_and_cannot_answer_is_a_fault_in_its_words(worker: Worker) -> None:
