@@ -166,7 +166,12 @@ class OphydMicroscope:
         with self._gate:
             self._stopped.set()
         until_s = time.monotonic() + self._config.stop_latency_s
-        self._stop_devices.stop()
+        try:
+            self._stop_devices.stop()
+        except InstrumentError:
+            if self._is_exposing:
+                self._devices.abandon()  # the exposure must not be waited for, whatever the beam does
+            raise
         while self._is_exposing and time.monotonic() < until_s:  # it may have been about to unblank
             time.sleep(_STOP_AGAIN_S)
             self._stop_devices.stop()

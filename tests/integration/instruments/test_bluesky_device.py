@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -210,7 +209,7 @@ def test_a_paused_run_goes_on_without_exposing_again(
 
 
 def test_a_plan_that_ends_during_an_exposure_takes_the_beam_off(engine: RunEngine, image_cache: Path) -> None:
-    slow = open_simulated(**twin_config(image_cache, time_scale=2000.0))  # a frame of 5 ms takes 10 s and more
+    slow = open_simulated(**twin_config(image_cache, time_scale=40_000.0))  # a frame of 5 ms takes 200 s
     stem = BlueskyMicroscope(GuardedMicroscope(slow, SafetyEnvelope()), TEMPLATE, name="stem")
 
     def plan() -> Any:
@@ -219,12 +218,10 @@ def test_a_plan_that_ends_during_an_exposure_takes_the_beam_off(engine: RunEngin
             yield from stubs.sleep(0.01)
         raise RuntimeError("the plan is wrong")
 
-    begun_s = time.monotonic()
     with pytest.raises(RuntimeError, match="the plan is wrong"):
         engine(stage_wrapper(plan(), [stem.frames]))
     status = stem.frames.trigger()
 
-    assert isinstance(status.exception(60.0), InstrumentFault)  # stopped: a person has to release it
+    assert isinstance(status.exception(120.0), InstrumentFault)  # it comes when the exposure is over: stopped
     assert slow.read_state().beam_blanked
-    assert time.monotonic() - begun_s < 9
     stem.close()
