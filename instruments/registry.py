@@ -16,6 +16,7 @@ _BUILT_IN = {
     "replay": "instruments.adapters.replay:open_replay",
     "ophyd": "instruments.adapters.ophyd:open_ophyd",
     "temscript": "instruments.adapters.temscript:open_temscript",
+    "merlin": "instruments.adapters.merlin:open_merlin",
     "instamatic": "instruments.adapters.instamatic:open_instamatic",
     "gateway": "instruments.adapters.gateway:open_gateway",
     "worker": "instruments.adapters.worker:open_worker",

@@ -13,6 +13,7 @@ from orchestrator.features.feature_set import FeatureExtractor
 GROUP = "stempilot.features"
 _BUILT_IN = {
     "lattice_sites": "orchestrator.features.sites:LatticeSites",
+    "patterns": "orchestrator.features.patterns:Patterns",
     "survey": "orchestrator.features.survey:Survey",
 }
 
