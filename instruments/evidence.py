@@ -32,7 +32,7 @@ class Evidence:
 _THIRD_PARTY: Final[Kind] = "exercised against third-party code"
 _OURS: Final[dict[str, Evidence]] = {
     "simulated": Evidence("our own model", "the simulator of this house"),
-    "replay": Evidence("measured data", "recorded spectrum images"),
+    "replay": Evidence("measured data", "recorded spectrum images, .dm3 and .dm4 images, and frames of our own"),
     "temscript": Evidence(_THIRD_PARTY, "temscript 2.1's own server and null microscope over loopback"),
     "instamatic": Evidence(_THIRD_PARTY, "instamatic 2.2's own server and simulated microscope over loopback"),
     "ophyd": Evidence(_THIRD_PARTY, "ophyd 1.11, ophyd-async 0.21; EPICS servers of caproto and p4p over loopback"),

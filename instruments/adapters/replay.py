@@ -3,7 +3,7 @@
 Field: recorded point (r, c) lies at ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, so the field is centred on (0, 0)
 and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit,
 always the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`,
-`replay_record`.
+`replay_record`; images of other files are replayed by `replay_images`.
 
 Part of the counts (half by default, drawn binomially) is held out for the evaluation (`truth`), so a full dwell yields
 half the recorded counts: the replay is an instrument of half the collection efficiency, and what it holds out is worth
@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from instruments.adapters.replay_config import ReplayConfig
+from instruments.adapters.replay_images_config import ReplayImagesConfig
 from instruments.adapters.replay_record import SplitRecord, split_record
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
 from instruments.errors import CommandRefused, InstrumentFault, Unsupported
 from instruments.frames import Frame
-from instruments.microscope import Outcome
+from instruments.microscope import Microscope, Outcome
 from instruments.optics import Optics
 from instruments.readers.spectrum_maps import SpectrumMaps, read_spectrum_maps
 from instruments.scans import ScanPattern, StagePosition
@@ -65,7 +66,20 @@ class _Exposure:
     state: MicroscopeState
 
 
-def open_replay(**config: Any) -> ReplayMicroscope:
+def open_replay(**config: Any) -> Microscope:
+    """Open a record. Raises ConfigurationError.
+
+    A spectrum image (.npz) has the keys of `ReplayConfig`; a maker's image file, or a data folder with an experiment,
+    those of `ReplayImagesConfig`.
+    """
+    if "folder" in config or not str(config.get("file", ".npz")).lower().endswith(".npz"):
+        from instruments.adapters.replay_images import open_images  # reads HDF5, which a spectrum image does without
+
+        return open_images(ReplayImagesConfig.checked(config))
+    return open_spectrum_image(**config)
+
+
+def open_spectrum_image(**config: Any) -> ReplayMicroscope:
     """Open a recorded spectrum image; the keys are those of `ReplayConfig`. Raises ConfigurationError."""
     checked = ReplayConfig.checked(config)
     maps = read_spectrum_maps(checked.file, checked.lines).binned(checked.bin_px)
