@@ -1,8 +1,8 @@
 """A temscript server in a process of its own: its null microscope, or one of ours behind it that sees something.
 
-`python temscript_server.py null|lit|stubborn` prints its port and serves until it is killed. The server, its protocol
-and the null microscope are temscript's; `LitMicroscope` adds a camera and a STEM detector that count electrons of a
-specimen of dots, dark while blanked.
+`python temscript_server.py null|lit|stubborn` prints its port, then a line for each exposure that begins, and serves
+until it is killed. The server, its protocol and the null microscope are temscript's; `LitMicroscope` adds a camera and
+a STEM detector that count electrons of a specimen of dots, dark while blanked.
 """
 
 from __future__ import annotations
@@ -94,7 +94,14 @@ class StubbornMicroscope(NullMicroscope):
         return {}
 
 
-class QuietHandler(MicroscopeHandler):
+class TellingHandler(MicroscopeHandler):
+    """Says on standard output when an exposure begins, and nothing else."""
+
+    def do_GET_V1(self, endpoint: str, query: dict[str, Any]) -> Any:
+        if endpoint == "acquire":
+            print("exposing", flush=True)
+        return super().do_GET_V1(endpoint, query)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -106,7 +113,7 @@ def main() -> None:
         "stubborn": StubbornMicroscope,
     }[sys.argv[1]]
     server = MicroscopeServer(("127.0.0.1", 0), microscope_factory=factory, allow_column_valves_open=False)
-    server.RequestHandlerClass = QuietHandler
+    server.RequestHandlerClass = TellingHandler
     print(server.server_address[1], flush=True)
     server.serve_forever()
 

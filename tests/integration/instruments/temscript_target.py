@@ -49,6 +49,12 @@ class TemscriptTarget:
         assert isinstance(microscope, Closable)
         microscope.close()
 
+    def wait_for_exposure(self) -> None:
+        """Until the first exposure of this process begins."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "exposing\n"
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
