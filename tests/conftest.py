@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Most of what lives here lives to the end: to look for garbage as often as a small program does takes a tenth of the time.
+gc.set_threshold(100_000, 50, 50)
 
 # Before anything imports torch or prefect; subprocesses of tests inherit all of it.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
