@@ -142,7 +142,7 @@ class TemscriptMicroscope:
             case Blank():
                 self._blank(self._link)
             case Unblank():
-                self._unblank()
+                self._unblank(command.action_id)
             case Park():
                 self._command_axes(command)
                 self._stopped.wait(command.duration_s)
@@ -172,7 +172,6 @@ class TemscriptMicroscope:
         shot = self._shot(command)
         until_s, started_s = time.monotonic() + command.deadline_s, self._now_s()
         self._arrange(command, shot, until_s)
-        self._outcomes[command.action_id] = "unknown"
         counts, beam_on_s = self._exposed(command, shot)
         frame = self._frame(command, shot, counts, beam_on_s, started_s)
         self._keep(frame)
@@ -289,8 +288,10 @@ class TemscriptMicroscope:
 
     def _wait_for_stage(self, until_s: float) -> None:
         while (status := self._link.get("stage_status", until_s)) != "READY":
-            if time.monotonic() + _LOOK_S > until_s:
-                raise InstrumentFault(f"the stage is {status} after its move; see the microscope")
+            if self._stopped.is_set() or time.monotonic() + _LOOK_S > until_s:
+                raise InstrumentFault(
+                    f"the stage is {status} at the end of its time, or at a stop; read the state back"
+                )
             self._stopped.wait(_LOOK_S)
         if self._config.stage_settle_s:
             self._stopped.wait(self._config.stage_settle_s)
@@ -336,6 +337,8 @@ class TemscriptMicroscope:
     def _normalise(self, command: RunProcedure) -> None:
         if command.name not in NORMALISATIONS:
             raise Unsupported(f"no procedure {command.name!r}; there are {', '.join(NORMALISATIONS)}")
+        if self._outcomes[command.action_id] != "not_started":
+            raise CommandRefused(f"action {command.action_id} was begun before; a procedure is never repeated alone")
         self._blank(self._link)
         self._outcomes[command.action_id] = "unknown"
         self._link.do("normalize", NORMALISATIONS[command.name], command.deadline_s)
@@ -348,9 +351,10 @@ class TemscriptMicroscope:
         if link.get("beam_blanked") is not True:
             raise InstrumentFault("the server said that it blanked, and the beam is on; blank it at the microscope")
 
-    def _unblank(self) -> None:
+    def _unblank(self, action_id: str) -> None:
         with self._beam:
             self._refuse_after_stop()
+            self._outcomes[action_id] = "unknown"
             self._link.put("beam_blanked", False)
 
     def _exposed(self, command: AcquireFrame, shot: Shot) -> tuple[dict[str, np.ndarray], float]:
@@ -359,7 +363,7 @@ class TemscriptMicroscope:
         failure: InstrumentError | None = None
         subframes: list[dict[str, np.ndarray]] = []
         try:
-            self._unblank()
+            self._unblank(command.action_id)
             for _ in range(command.subframe_count):
                 if subframes and self._stopped.is_set():
                     raise AcquisitionFailed(f"stopped after {len(subframes)} of {command.subframe_count} sub-frames")

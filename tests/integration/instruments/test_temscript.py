@@ -339,6 +339,8 @@ def test_a_stubborn_camera_is_noticed_before_the_beam_is_on(null: TemscriptTarge
 def test_lenses_are_normalised_once_and_never_with_the_beam_on(null: TemscriptTarget, microscope: Microscope) -> None:
     microscope.execute(Unblank(action_id="on"))
     assert microscope.execute(RunProcedure(action_id="n", name="normalize_all")).beam_blanked
+    with pytest.raises(CommandRefused, match="never repeated"):
+        microscope.execute(RunProcedure(action_id="n", name="normalize_all"))
     with pytest.raises(Unsupported):
         microscope.execute(RunProcedure(action_id="m", name="flash"))
 
