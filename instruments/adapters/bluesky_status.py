@@ -17,13 +17,13 @@ class FutureStatus:
         """Called when it is done, at once if it is."""
         self._future.add_done_callback(lambda _: callback(self))
 
-    def exception(self, timeout: float | None = 0.0) -> BaseException | None:
-        """What went wrong; None if nothing did. Raises TimeoutError where it is not done in time."""
+    def exception(self, timeout: Any = 0.0) -> BaseException | None:
+        """What went wrong; None if nothing did. Raises TimeoutError after so many seconds; the name is Bluesky's."""
         return self._future.exception(timeout)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout_s: float | None = None) -> None:
         """Until it is done. Raises what went wrong, TimeoutError."""
-        self._future.result(timeout)
+        self._future.result(timeout_s)
 
     @property
     def done(self) -> bool:

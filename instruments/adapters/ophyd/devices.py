@@ -19,6 +19,7 @@ from instruments.errors import CommandRefused, ConfigurationError, InstrumentErr
 _LOOK_S: Final = 0.01
 _EXTRA: Final = ("ophyd", "epics", "bluesky")
 _NOBODY: Final = {"DisconnectedError", "NotConnectedError", "TimeoutError"}  # by name: of three libraries
+_ENDINGS: Final = (OSError, RuntimeError, TypeError, ValueError)  # of a setting whose device is read all the same
 _PACKAGES: Final = ("ophyd", "ophyd-async", "bluesky", "pyepics", "caproto", "p4p", "aioca")
 Settings = Sequence[Sequence[Any]]
 """(path, value) of each."""
@@ -41,15 +42,11 @@ class Devices:
         until_s = time.monotonic() + connect_s
         self._answer_s = answer_s
         self._stopping = stopping
-        try:
+        with _Opening(devices):
             self._tree = Tree(_made(devices), arguments)
             self._used = {path: self._tree.thing(path) for path in paths}
             for thing in self._used.values():
                 thing.connect(left_s(until_s))
-        except Exception as error:  # a facility's function, and a vendor's library, may raise anything
-            if _is_nobody_there(error):
-                raise LinkLost(f"{devices}: {_words(error)}; see whether its server runs") from error
-            raise ConfigurationError(f"{devices}: {_words(error)}") from error
 
     def about(self) -> dict[str, Any]:
         """The limits of each part that has some, and the versions of what is installed here."""
@@ -161,6 +158,23 @@ class _Words:
         raise InstrumentFault(f"{self._call}: {_words(error)}") from error
 
 
+class _Opening:
+    """Around the making of the tree: LinkLost where nobody answers, ConfigurationError for everything else."""
+
+    def __init__(self, devices: str) -> None:
+        self._devices = devices
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception):
+            return
+        if _is_nobody_there(error):
+            raise LinkLost(f"{self._devices}: {_words(error)}; see whether its server runs") from error
+        raise ConfigurationError(f"{self._devices}: {_words(error)}") from error
+
+
 def _made(devices: str) -> Any:
     module_name, _, function_name = devices.partition(":")
     try:
@@ -174,7 +188,7 @@ def _made(devices: str) -> Any:
 def _fault(wait: Wait, until_s: float) -> str | None:
     try:
         wait(left_s(until_s))
-    except Exception as error:  # noqa: BLE001  a vendor's status may carry any error; it is told with its path
+    except _ENDINGS as error:
         return _words(error)
     return None
 

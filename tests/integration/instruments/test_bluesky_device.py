@@ -209,8 +209,9 @@ def test_a_paused_run_goes_on_without_exposing_again(
 
 
 def test_a_plan_that_ends_during_an_exposure_takes_the_beam_off(engine: RunEngine, image_cache: Path) -> None:
-    slow = open_simulated(**twin_config(image_cache, time_scale=40_000.0))  # a frame of 5 ms takes 200 s
+    slow = open_simulated(**twin_config(image_cache, time_scale=10_000.0))  # a frame of 20 ms takes 200 s
     stem = BlueskyMicroscope(GuardedMicroscope(slow, SafetyEnvelope()), TEMPLATE, name="stem")
+    stem.axis("subframe_count").set(4).wait(60)
 
     def plan() -> Any:
         yield from stubs.trigger(stem.frames, group="frame")
