@@ -96,7 +96,10 @@ def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> li
 
 
 def _displaced(index: int, structure: Atoms, specimen: Specimen) -> Specimen:
-    """One structure of a list; an error where its cell or its elements are not those of the specimen."""
+    """One structure of a list; an error where its cell or its elements are not those of the specimen.
+
+    Atoms moved out of an outer face stay at it, as those of `FrozenPhonons` do, and do not wrap to the other.
+    """
     try:
         found = Specimen.of(structure)
     except InvalidSpecimen as error:
@@ -112,7 +115,11 @@ def _displaced(index: int, structure: Atoms, specimen: Specimen) -> Specimen:
             f"phonons[{index}] holds {own}, and atoms {wanted}: displaced structures hold the same atoms at moved"
             " places; make each from a copy of atoms, or simulate another structure by itself"
         )
-    return found
+    if not np.array_equal(found.numbers, specimen.numbers):
+        return found  # in another order: which atom moved where is not known
+    moved = found.positions_angstrom - specimen.positions_angstrom
+    cell = np.asarray(specimen.cell_angstrom)
+    return specimen.displaced(moved - cell * np.round(moved / cell))
 
 
 def _lengths(specimen: Specimen) -> str:

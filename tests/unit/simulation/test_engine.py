@@ -24,6 +24,7 @@ from simulation import (
 from simulation.backend import backend
 from simulation.coherence import gaussian_kernel, is_period
 from simulation.errors import ProbeOutgrowsCell
+from simulation.phonons import configurations
 from simulation.specimens import Specimen
 
 OPTICS = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25)
@@ -234,6 +235,20 @@ def test_phonons_are_seeded_and_spread_as_asked():
     assert not np.allclose(one[0].positions_angstrom, one[1].positions_angstrom)
     more = FrozenPhonons(5, {"Au": 0.01}, seed=7).configurations(specimen)
     np.testing.assert_array_equal(more[2].positions_angstrom, one[2].positions_angstrom)
+
+
+def test_given_displacements_keep_a_surface_atom_on_its_side():
+    """A layer that vibrates at the entrance face does not reappear at the exit, as a rule or as a list."""
+    layer = ase.Atoms("Au2", [(2, 2, 0), (5, 5, 0)], cell=(10, 10, 8))
+    drawn = configurations(Specimen.of(layer), FrozenPhonons(3, 0.01, seed=5), 0)
+    rng = [np.random.default_rng([5, index]) for index in range(3)]
+    shifted = [layer.positions + 0.1 * each.standard_normal((2, 3)) for each in rng]
+    assert min(positions[:, 2].min() for positions in shifted) < 0
+    listed = configurations(
+        Specimen.of(layer), [ase.Atoms("Au2", positions, cell=(10, 10, 8)) for positions in shifted], 0
+    )
+    for one, other in zip(drawn, listed, strict=True):
+        np.testing.assert_allclose(one.positions_angstrom, other.positions_angstrom, atol=1e-12)
 
 
 def test_vibration_broadens_the_column_and_weakens_its_centre():
