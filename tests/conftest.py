@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Most of what lives here lives to the end: to look for garbage as often as a small program does takes a tenth of the time.
+# Most of what lives here lives to the end: to look for garbage as often as small programs do takes a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
 
 # Before anything imports torch or prefect; subprocesses of tests inherit all of it.
