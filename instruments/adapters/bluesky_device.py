@@ -41,6 +41,8 @@ class BlueskyMicroscope:
     def __init__(
         self, guarded: GuardedMicroscope, template: AcquireFrame, *, name: str = "microscope", keep: Keep | None = None
     ) -> None:
+        if not isinstance(guarded, GuardedMicroscope):  # pyright: ignore[reportUnnecessaryIsInstance]  plans are written in notebooks
+            raise TypeError(f"a plan runs through the guard: wrap the {type(guarded).__name__} in GuardedMicroscope")
         self.name = name
         self._guarded = guarded
         self._capabilities = guarded.capabilities()
@@ -178,7 +180,8 @@ class MovableAxis:
 
     def locate(self) -> dict[str, Any]:
         """Set point and read-back."""
-        return {"setpoint": self._setpoint, "readback": self.position}
+        position = self.position
+        return {"setpoint": position if self._setpoint is None else self._setpoint, "readback": position}
 
     def stop(self, *, success: bool = False) -> None:
         """Blank, if the plan failed; Bluesky calls this with `success` at the end of every run, and then nothing is."""
@@ -189,7 +192,7 @@ class MovableAxis:
         """Read-back and set point."""
         return {
             self.name: {"value": self.position, "timestamp": time.time()},
-            f"{self.name}_setpoint": {"value": self._setpoint or self.position, "timestamp": time.time()},
+            f"{self.name}_setpoint": {"value": self.locate()["setpoint"], "timestamp": time.time()},
         }
 
     def describe(self) -> dict[str, Any]:

@@ -98,6 +98,11 @@ def test_devices_fulfil_blueskys_protocols(stem: BlueskyMicroscope) -> None:
     assert isinstance(stem.flyer([]), Flyable)
 
 
+def test_nothing_goes_round_the_guard(world: SimulatedMicroscope) -> None:
+    with pytest.raises(TypeError, match="wrap the SimulatedMicroscope in GuardedMicroscope"):
+        BlueskyMicroscope(world, TEMPLATE)  # pyright: ignore[reportArgumentType]
+
+
 def test_count_gives_raw_counts_and_all_that_made_them(
     engine: RunEngine, stem: BlueskyMicroscope, guarded: GuardedMicroscope
 ) -> None:
