@@ -5,6 +5,7 @@ Neighbours: `control` (asks), `stream` (reads frames).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -91,21 +92,31 @@ class FrameHeader:
 
 def frame_header(data: bytes | memoryview) -> FrameHeader:
     """The header at the beginning of `data`. Raises WrongReply for what is none, or is of raw files."""
-    parts = bytes(data[:768]).split(b"\0", 1)[0].decode("latin-1").split(",")
     try:
-        if parts[0] != "MQ1":
+        if bytes(data[:4]) != b"MQ1,":
             raise ValueError("it does not begin with MQ1")
+        offset_bytes = int(bytes(data[:32]).split(b",")[2])
+        parts = bytes(data[:offset_bytes]).split(b"\0", 1)[0].decode("latin-1").split(",")
         return FrameHeader(
             sequence=int(parts[1]),
-            offset_bytes=int(parts[2]),
+            offset_bytes=offset_bytes,
             shape_px=(int(parts[5]), int(parts[4])),
             number_type=FRAME_TYPES[parts[6]],
             taken_at=parts[9].strip(),
             exposure_s=float(parts[10]),
-            thresholds_kev=tuple(float(text) for text in parts[14:22]),
+            thresholds_kev=tuple(_numbers(parts[14:22])),
         )
     except (ValueError, IndexError, KeyError) as error:
         raise WrongReply(f"{bytes(data[:60])!r} is no header of a frame ({error!r})") from error
+
+
+def _numbers(texts: list[str]) -> Iterator[float]:
+    """As many as there are before something else: older software writes fewer thresholds, or none."""
+    for text in texts:
+        try:
+            yield float(text)
+        except ValueError:
+            return
 
 
 def acquisition_header(data: bytes) -> dict[str, str]:

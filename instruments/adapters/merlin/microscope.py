@@ -52,6 +52,10 @@ _ALONE: Final[dict[str, str]] = dict.fromkeys(
     ),
     "a Merlin alone sees nothing of the microscope",
 )  # fmt: skip
+_DECLARED: Final = (
+    "beam_energy_ev", "semi_convergence_angle_mrad", "probe_current_pa", "camera_length_mm", "field_of_view_nm",
+    "pixel_size_nm", "dwell_time_us", "flyback_time_us", "subframe_count",
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -140,10 +144,10 @@ class MerlinMicroscope:
             raise AcquisitionFailed(
                 f"action {command.action_id} was begun before, and its frame is not here; not repeated"
             )
+        self._outcomes[command.action_id] = "not_started"
         mode = self._checked(command)
         started_s, until_s = self._now_s(), time.monotonic() + command.deadline_s
         with self._armed(command, mode, until_s) as stream:
-            self._outcomes[command.action_id] = "unknown"
             scan = self._begin_scan(command)
             try:
                 counts = self._received(command, mode, stream)
@@ -159,10 +163,10 @@ class MerlinMicroscope:
         return frame
 
     def outcome(self, action_id: str) -> Outcome:
-        """What this opening of the instrument knows; the Merlin remembers nothing."""
+        """What this opening of the instrument knows; the Merlin remembers nothing, so `unknown` for all others."""
         if action_id not in self._outcomes and self._column is not None:
             return self._column.outcome(action_id)
-        return self._outcomes.get(action_id, "not_started")
+        return self._outcomes.get(action_id, "unknown")
 
     def stop(self) -> None:
         """Blank (where something here can), then end the detector's acquisition; nothing is exposed until `release`."""
@@ -210,6 +214,9 @@ class MerlinMicroscope:
         mode = card.mode(command.mode)
         if mode is None:
             raise CommandRefused(f"mode {command.mode!r} is none of {', '.join(one.name for one in card.modes)}")
+        missing = [name for name, value in values.items() if value and card.axis(name) is None]
+        if self._column is None and (others := [name for name in missing if name not in _DECLARED]):
+            raise Unsupported(f"a Merlin alone has no {', '.join(others)}; leave it at 0, and set it at the microscope")
         said = [axis.refusal(values[axis.name]) for axis in card.axes if axis.name in values]
         if refusals := [text for text in said if text]:
             raise CommandRefused("; ".join(refusals))
@@ -236,6 +243,7 @@ class MerlinMicroscope:
         try:
             if self._stopped.is_set():
                 raise InstrumentFault(_STOPPED)
+            self._outcomes[command.action_id] = "unknown"
             self._control.arm()
             stream.begin()
             yield stream

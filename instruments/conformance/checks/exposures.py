@@ -164,7 +164,7 @@ def _identity_faults(bench: Bench, frame: Frame) -> list[str]:
         "mode": frame.mode == bench.capabilities.mode(frame.requested.mode),
         "instrument's name": frame.instrument == bench.capabilities.name,
         "whether it is simulated": frame.simulated == bench.capabilities.simulated,
-        "blanked beam at its end": frame.state.beam_blanked,
+        "blanked beam at its end": frame.state.beam_blanked or "beam_blanked" in frame.state.undetermined,
         "start before its end": frame.started_s < frame.ended_s or frame.state.time_s >= frame.ended_s,
         "context": bool(frame.context),
     }

@@ -29,11 +29,13 @@ from instruments import (
     ScanPattern,
     StagePosition,
     Unsupported,
+    registry,
 )
 from instruments.adapters.merlin import MerlinMicroscope
 from instruments.conformance import Bench, Conditions
 from instruments.conformance.kit import CHECKS, run
 from instruments.conformance.proxy import FaultyLine
+from instruments.conformance.target import Address
 from orchestrator.features.patterns import Patterns
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.merlin_files import DARK_FIELD_MRAD, Scan, binned, simulated_scan
@@ -119,14 +121,32 @@ def test_features_grow_while_patterns_arrive_and_end_as_those_of_the_frame(
 
 
 def test_it_conforms(target: MerlinTarget) -> None:
+    """All but what needs a beam, or an exposure that is one request (that one: `test_merlin_lines`)."""
     conditions = Conditions(shape_px=(16, 16), dwell_time_us=1000.0, subframe_count=1, patience_s=20.0)
-    wanted = ("frame", "out_of_range", "unknown_control", "counts", "metadata", "known_action", "mute_server",
-              "call_after_timeout", "lost_answer", "server_killed", "teardown")  # fmt: skip
+    wanted = ("frame", "out_of_range", "unknown_control", "counts", "read_back", "metadata", "mute_server",
+              "call_after_timeout", "teardown")  # fmt: skip
     kit = [one for one in CHECKS if one.name in wanted]
-    with Bench(target, conditions) as bench:
+    with Bench(Quick(target), conditions) as bench:
         report = run(bench, kit)
     assert not report.has_failed, report.table()
-    assert {one.check for one in report.findings if one.verdict == "passed"} >= {"frame", "counts", "teardown"}
+    verdicts = {one.check: one.verdict for one in report.findings}
+    assert {name for name, verdict in verdicts.items() if verdict == "passed"} >= set(wanted) - {"read_back"}, verdicts
+
+
+class Quick:
+    """The target, with less patience."""
+
+    name = "merlin"
+
+    def __init__(self, target: MerlinTarget) -> None:
+        self.addresses, self.kill, self.revive, self.close = target.addresses, target.kill, target.revive, target.close
+        self._target = target
+
+    def open(self) -> Microscope:
+        return self.open_at(self.addresses())
+
+    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
+        return self._target.open_at(addresses, answer_s=0.5)
 
 
 def test_what_it_cannot_do_is_refused_before_anything_is_armed(target: MerlinTarget, scan: Scan) -> None:
@@ -143,14 +163,10 @@ def test_what_it_cannot_do_is_refused_before_anything_is_armed(target: MerlinTar
     finally:
         target.close(small)
     with pytest.raises(ConfigurationError, match="shape_px says 256 x 256"):
-        target.open_at(target.addresses(), geometry=None, rings={}, shape_px=(256, 256)) if False else _open(
-            target, {"shape_px": (256, 256), "geometry": None, "rings": {}}
-        )
+        _open(target, {"shape_px": (256, 256), "geometry": None, "rings": {}})
 
 
 def _open(target: MerlinTarget, other: dict[str, Any]) -> Microscope:
-    from instruments import registry
-
     return registry.open("merlin", **{**target.config_at(target.addresses()), **other})
 
 
@@ -158,7 +174,7 @@ def test_another_number_of_frames_is_no_frame(microscope: MerlinMicroscope) -> N
     """The simulator sends its 256 whatever it is told; ours says so, and works on."""
     with pytest.raises(AcquisitionFailed, match="announces 256 frames, asked for 64"):
         microscope.acquire(frame_of("fewer", shape_px=(8, 8)))
-    with pytest.raises(AcquisitionFailed, match="after 1 of 256 frames|exposed for"):
+    with pytest.raises(AcquisitionFailed, match=r"was exposed for 0\.001 s instead of 0\.002 s"):
         microscope.acquire(frame_of("longer", dwell_time_us=2000.0))  # its headers say 1 ms
     assert microscope.outcome("longer") == "unknown"
     with pytest.raises(AcquisitionFailed, match="not repeated"):
@@ -199,8 +215,7 @@ def test_no_trigger_is_said_in_the_time_that_frames_take(target: MerlinTarget) -
 
 
 def test_a_data_line_that_falls_silent_or_is_cut(target: MerlinTarget) -> None:
-    control, data = target.addresses()
-    with FaultyLine(data) as line:
+    with FaultyLine(target.addresses()[1]) as line:
         opened = _open(target, {"data_port": line.address[1], "first_frame_s": 1.0, "answer_s": 0.5})
         try:
             assert opened.acquire(frame_of("well")).counts
@@ -213,7 +228,6 @@ def test_a_data_line_that_falls_silent_or_is_cut(target: MerlinTarget) -> None:
             assert opened.acquire(frame_of("a new line")).counts["merlin"].any()
         finally:
             target.close(opened)
-    assert control != data
 
 
 def test_the_scan_of_another_instrument(target: MerlinTarget, image_cache: Path) -> None:
@@ -223,13 +237,15 @@ def test_the_scan_of_another_instrument(target: MerlinTarget, image_cache: Path)
         card = opened.capabilities()
         assert card.has_beam
         assert [mode.name for mode in card.modes] == ["virtual", "patterns"]
-        command = frame_of("both").model_copy(update={"stage": StagePosition(x_nm=5.0)})
+        optics = opened.read_state().optics
+        command = frame_of("both").model_copy(update={"stage": StagePosition(x_nm=5.0), "optics": optics})
         frame = opened.acquire(command)
-        assert {"merlin", "haadf"} <= frame.counts.keys() or len(frame.counts) > 1
+        assert frame.counts["merlin"].shape == (1, 16, 16, 64, 64)
+        assert {detector.name for detector in frame.mode.detectors} == frame.counts.keys() > {"merlin"}
         assert frame.electrons > 0
         assert frame.state.stage.x_nm == pytest.approx(5.0, abs=1.0)
         assert opened.read_state().beam_blanked
-        far = frame_of("far").model_copy(update={"stage": StagePosition(x_nm=1e6)})
+        far = command.model_copy(update={"action_id": "far", "stage": StagePosition(x_nm=1e9)})
         with pytest.raises(CommandRefused):
             opened.acquire(far)
         assert opened.outcome("far") == "not_started"
