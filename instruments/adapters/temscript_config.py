@@ -33,7 +33,7 @@ class CameraConfig(Record):
 class StemConfig(Record):
     """The scan as calibrated: width of the full raster times the magnification it is indicated at."""
 
-    field_nm_at_magnification_1: float = Field(gt=0)
+    field_at_magnification_one_nm: float = Field(gt=0)
     full_px: int = Field(default=2048, ge=1, description="pixels a side without binning")
     binnings: tuple[int, ...] = Field(default=(1, 2, 4, 8), min_length=1)
     detectors: tuple[str, ...] = Field(default=(), description="read together; empty: all the server has")

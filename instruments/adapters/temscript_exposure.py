@@ -49,7 +49,7 @@ class Shot:
 
 
 def camera_shot(
-    command: AcquireFrame, name: str, camera: CameraConfig, facts: CameraFacts, index_now: float | None
+    command: AcquireFrame, name: str, camera: CameraConfig, facts: CameraFacts, present_index: float | None
 ) -> Shot:
     """A camera exposure: binning, part of the chip and magnification that give this shape and field.
 
@@ -68,7 +68,7 @@ def camera_shot(
             for index, size_nm in camera.pixel_size_nm.items():
                 field_nm = size_nm * binning * scan.shape_px[1]
                 if abs(field_nm - scan.field_of_view_nm) <= _FIELD_TOLERANCE * field_nm:
-                    found.append((index != index_now, divisor, index, part, size_nm * binning))
+                    found.append((index != present_index, divisor, index, part, size_nm * binning))
     if not found:
         raise CommandRefused(
             f"{name}: no magnification, binning and part of the chip give {scan.shape_px[0]} x {scan.shape_px[1]} px "
@@ -109,7 +109,7 @@ def stem_shot(command: AcquireFrame, stem: StemConfig, detectors: tuple[str, ...
         detectors=detectors,
         settings=(
             Setting("instrument_mode", "STEM"),
-            Setting("stem_magnification", stem.field_nm_at_magnification_1 / scan.field_of_view_nm),
+            Setting("stem_magnification", stem.field_at_magnification_one_nm / scan.field_of_view_nm),
             Setting("stem_rotation", scan.rotation_deg * pi / 180),
             Setting(
                 "stem_acquisition_param",

@@ -51,7 +51,7 @@ CAMERAS = {"CCD": {"pixel_size_nm": {10: 0.24, 5: 0.48}}}
 LIMITS = {"defocus_nm": (-1000.0, 1000.0), "spot_index": (1, 20), "image_shift_x_nm": (-200.0, 200.0)}
 SHIFTS = {"beam_shift_x_nm": (-200.0, 200.0), "beam_shift_y_nm": (-200.0, 200.0)}
 QUICK = {"answer_s": 1.0, "readout_s": 1.0, "max_exposure_s": 0.6, "beam_overhead_s": 30.0}
-STEM = {"field_nm_at_magnification_1": 1e7, "full_px": 256}
+STEM = {"field_at_magnification_one_nm": 1e7, "full_px": 256}
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ NOUNS = {
     "gain": "of the acquisition function, in the objective's own unit",
     "growth": "ratio per step",
     "high": "bound of a search-space dimension, whose name carries the unit",
+    "index": "which of several settings",
     "intensity": "fraction of the incident beam",
     "jitter": "added to a diagonal",
     "level": "of confidence or compression",
