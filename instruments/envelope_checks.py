@@ -13,11 +13,13 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from instruments.axes import STAGE_AXES, known_axis, permission_for, unit_of
-from instruments.capabilities import Capabilities
+from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Command
 from instruments.errors import CommandRefused
 from instruments.limits import AxisLimit, SafetyEnvelope
+from instruments.state import MicroscopeState
 
+MAX_SIDE_PX: Final = 1 << 20
 T = TypeVar("T", bound=Command)
 Places = Mapping[str, Sequence[float]]
 """Axis -> every value at which it may stand: what was read back, what was sent, both where an answer was lost."""
@@ -55,9 +57,9 @@ def sound(command: T) -> T:
         again = type(command).model_validate(command.model_dump(warnings=False))
     except (ValidationError, TypeError) as error:
         raise CommandRefused(f"{command.kind} is no valid command: {error}") from error
-    if isinstance(again, AcquireFrame) and min(again.scan.shape_px) < 1:
-        rows, columns = again.scan.shape_px
-        raise CommandRefused(f"scan shape {rows} x {columns} px has no pixels; give at least 1 x 1")
+    if isinstance(again, AcquireFrame) and not 1 <= min(again.scan.shape_px) <= max(again.scan.shape_px) <= MAX_SIDE_PX:
+        rows, columns = (str(side) if side < 1e9 else "over 1e9" for side in again.scan.shape_px)
+        raise CommandRefused(f"scan shape {rows} x {columns} px is none: a side has 1 to {MAX_SIDE_PX} pixels")
     return again
 
 
@@ -154,6 +156,25 @@ def check_permissions(values: Mapping[str, AxisValue], capabilities: Capabilitie
             raise CommandRefused(
                 f"{name} may not be set: permission {needed or name!r} is not in the facility's envelope; do it by hand"
             )
+
+
+def needs_permission(values: Mapping[str, AxisValue], capabilities: Capabilities) -> list[Axis]:
+    """The axes among these that the instrument can move and nobody may set without permission."""
+    return [
+        axis
+        for axis in capabilities.axes
+        if axis.name in values
+        and (axis.interlocked or permission_for(axis.name) is not None)
+        and (axis.choices or axis.minimum < axis.maximum)
+    ]
+
+
+def stands(axis: Axis, value: AxisValue, state: MicroscopeState) -> bool:
+    """Whether this axis was read back at the value already, so that sending it there again moves nothing."""
+    found = state.axis_value(axis.name)
+    if isinstance(found, str) or isinstance(value, str) or found is None:
+        return found == value
+    return abs(found - value) <= (axis.allowed_error if axis.interlocked else 0.0)
 
 
 def moves_the_beam(values: Mapping[str, AxisValue], capabilities: Capabilities) -> bool:

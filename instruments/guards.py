@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from uuid import uuid4
 
 from instruments.actions import NOTHING_MOVED, ActionState, reconciled, state_after
@@ -27,7 +28,9 @@ from instruments.envelope_checks import (
     check_pole_piece,
     check_steps,
     moves_the_beam,
+    needs_permission,
     sound,
+    stands,
     within,
 )
 from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, Unsupported
@@ -37,7 +40,7 @@ from instruments.footprints import footprint, spot
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch
-from instruments.microscope import Forecasting, Linked, Microscope, Outcome
+from instruments.microscope import Closable, Forecasting, Linked, Microscope, Outcome
 from instruments.state import MicroscopeState
 from instruments.whereabouts import Whereabouts
 
@@ -74,6 +77,7 @@ class GuardedMicroscope:
         self._warned: set[str] = set()
         self._unknown: dict[str, Command] = {}
         self._time_s = 0.0  # of the instrument's clock, as last read
+        self._seen: MicroscopeState | None = None
 
     def capabilities(self) -> Capabilities:
         """Those of the instrument."""
@@ -81,19 +85,28 @@ class GuardedMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read-back values of the instrument."""
-        return self.inner.read_state()
+        with self._watched():
+            self._seen = self.inner.read_state()
+        return self._seen
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost; one that was unknown is told as what it turned out to be."""
-        outcome = self.inner.outcome(action_id)
+        with self._watched():
+            outcome = self.inner.outcome(action_id)
         if action_id in self._unknown and outcome != "unknown":
             self._tell_action(self._unknown.pop(action_id), reconciled(outcome))
         return outcome
 
     def stop(self) -> None:
         """Blank and interrupt; never refused."""
-        self.inner.stop()
+        with self._watched():
+            self.inner.stop()
         self._tell("stopped", "stopped, the beam is blanked")
+
+    def close(self) -> None:
+        """Let go of what the instrument holds, where it holds anything."""
+        if isinstance(self.inner, Closable):
+            self.inner.close()
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Check, debit, expose, correct the debit to what was read back. A CommandRefused comes before any move."""
@@ -116,10 +129,12 @@ class GuardedMicroscope:
         Its electrons are on the specimen already, so no limit may refuse it now. Raises AcquisitionFailed where it is
         not handed over; the debit stays.
         """
+        self._link.refuse()
         charge = worst_charge(command, self._capabilities)
         self.ledger.add_frame(command, charge.electrons, charge.settling_electrons)
         try:
-            frame = self.inner.acquire(command)
+            with self._watched():
+                frame = self.inner.acquire(command)
         except (CommandRefused, Unsupported) as error:
             raise AcquisitionFailed(f"exposed before the restart, but its frame is not handed over: {error}") from error
         self._correct(command, charge, frame.electrons)
@@ -154,8 +169,10 @@ class GuardedMicroscope:
         if isinstance(self.inner, Linked):
             self.inner.reconnect()
         state = self.inner.execute(Blank(action_id=f"blank-{uuid4().hex}"))
-        if not state.beam_blanked:
+        if self._may_be_lit(state):
             raise InstrumentFault("the link is back, but the beam is not blanked: blank it at the instrument")
+        here = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
+        self._link.had_at_least(self._read_back_pa(state), here)
         burnt = self._link.back(self.ledger)
         self._tell("link_back", f"the beam is blanked; {burnt:.3g} electrons debited for the time between")
         return state
@@ -174,7 +191,7 @@ class GuardedMicroscope:
 
     def count_time_from(self, spent_s: float) -> None:
         """After a restart: so much microscope time was spent before; the instrument's clock adds to it from now on."""
-        self.time_before_s = spent_s - self.inner.read_state().time_s
+        self.time_before_s = spent_s - self.read_state().time_s
 
     def check(self, command: AcquireFrame) -> Charge:
         """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves."""
@@ -196,7 +213,7 @@ class GuardedMicroscope:
         values = axis_values(command)
         check_bounds(values, self.envelope)
         self._check_moves(values)
-        if not self.inner.read_state().beam_blanked:
+        if self._may_be_lit(self.read_state()):
             raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")
         with self._issued(command):
             return self.inner.execute(command)
@@ -208,7 +225,7 @@ class GuardedMicroscope:
         check_permissions(values, card, self.envelope)
         check_bounds(values, self.envelope)
         self._check_moves(values)
-        if card.has_beam and moves_the_beam(values, card) and not self.inner.read_state().beam_blanked:
+        if moves_the_beam(values, card) and self._may_be_lit(self.read_state()):
             raise CommandRefused("the beam is not blanked and would burn while axes move; blank it first")
         with self._issued(command):
             state = self.inner.execute(command.model_copy(update={"values": values}))
@@ -224,10 +241,10 @@ class GuardedMicroscope:
             raise Unsupported(f"instrument {self._capabilities.name!r} has no procedure {command.name!r}")
         if command.name not in (self.envelope.procedures or ()):
             raise CommandRefused(f"procedure {command.name!r} is not in the facility's envelope; run it by hand")
-        state = self.inner.read_state()
+        state = self.read_state()
         burnt = procedure_electrons(procedure, state, self.ledger, self._capabilities, self.envelope)
         here = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
-        self._link.lit = lambda: here
+        self._link.lit, self._link.current_pa = (lambda: here), self._read_back_pa(state)
         self.ledger.add_somewhere(here, burnt)
         try:
             with self._issued(command):
@@ -239,18 +256,17 @@ class GuardedMicroscope:
     # --- what has to hold before
 
     def _check_moves(self, values: dict[str, AxisValue]) -> None:
-        """Steps, rates and the pole-piece table, and the high tension, which are about where the axes stand now."""
-        limits, energy = self.envelope, self._capabilities.axis("beam_energy_ev")
-        can_change_energy = energy is not None and energy.minimum < energy.maximum and "beam_energy_ev" in values
-        if limits.axes is None and limits.pole_piece is None and not can_change_energy:
+        """Steps, rates, the pole-piece table and permissions, which are about where the axes stand now."""
+        limits, locked = self.envelope, needs_permission(values, self._capabilities)
+        if limits.axes is None and limits.pole_piece is None and not locked:
             return
-        state = self.inner.read_state()
+        state = self.read_state()
         self._time_s = state.time_s
         places = self._whereabouts.places(state)
         check_steps(values, places, self._whereabouts.since_s(state.time_s), limits)
         check_pole_piece(values, places, limits)
-        if can_change_energy and values["beam_energy_ev"] != state.optics.beam_energy_ev:
-            check_permissions({"beam_energy_ev": values["beam_energy_ev"]}, self._capabilities, limits)
+        moved = {axis.name: values[axis.name] for axis in locked if not stands(axis, values[axis.name], state)}
+        check_permissions(moved, self._capabilities, limits)
 
     def _check_calibrations(self) -> None:
         limits = self.envelope
@@ -266,16 +282,27 @@ class GuardedMicroscope:
     def _check_time(self, command: AcquireFrame) -> None:
         limit_s = self.envelope.max_instrument_time_s
         if limit_s is not None:
-            now_s = self.time_before_s + self.inner.read_state().time_s
+            now_s = self.time_before_s + self.read_state().time_s
             within("microscope time after this frame", now_s + self._duration_s(command), None, limit_s, "s")
 
     def _duration_s(self, command: AcquireFrame) -> float:
         """Moves and settling included where the instrument can tell, else the exposure alone."""
         if isinstance(self.inner, Forecasting):
-            return self.inner.forecast(command)[1]
+            with self._watched():
+                return self.inner.forecast(command)[1]
         return command.scan.duration_s(command.subframe_count)
 
     # --- what is done after
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notice a link that is lost, whichever question finds it out."""
+        try:
+            yield
+        except InstrumentError as error:
+            if self._link.notice(error, self.inner):
+                self._tell("link_lost", f"{error}; the beam counts as on")
+            raise
 
     @contextmanager
     def _issued(self, command: Command) -> Iterator[None]:
@@ -284,17 +311,16 @@ class GuardedMicroscope:
         self._tell_action(command, "accepted")
         self._tell_action(command, "running")
         try:
-            yield
-        except InstrumentError as error:
-            state = state_after(error)
+            with self._watched():
+                yield
+        except BaseException as error:  # Ctrl-C, and what an adapter should not raise, leave it unknown too
+            state = state_after(error) if isinstance(error, InstrumentError) else "unknown"
             self._tell_action(command, state, str(error))
             if state == "unknown":
                 self._unknown[command.action_id] = command
             if not isinstance(error, NOTHING_MOVED):
                 self._whereabouts.may_have_moved(values, self._time_s + command.deadline_s)
                 self._note_lit(command)
-            if self._link.notice(error, self.inner):
-                self._tell("link_lost", f"{error}; the beam counts as on")
             raise
         self._whereabouts.moved(values, self._time_after_s())
         self._note_lit(command)
@@ -311,14 +337,16 @@ class GuardedMicroscope:
             self._link.current_pa = self._current_pa(command)
         elif isinstance(command, Park | SetAxes):
             names = ("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm")
-            x_nm, y_nm, shift_x_nm, shift_y_nm = (self._whereabouts.sent_to(name) for name in names)
+            x_nm, y_nm, shift_x_nm, shift_y_nm = (self._whereabouts.sent_to(name, self._seen) for name in names)
             self._link.lit = partial(spot, x_nm + shift_x_nm, y_nm + shift_y_nm)
+            if isinstance(command, SetAxes) and isinstance(sent_pa := command.values.get("probe_current_pa"), float):
+                self._link.current_pa = sent_pa * (1 + self._capabilities.current_uncertainty_fraction)
 
     def _time_after_s(self) -> float:
         """The instrument's clock, asked only where a rate is limited."""
         limits = (self.envelope.axes or {}).values()
         if any(limit.max_rate_per_s is not None for limit in limits):
-            self._time_s = self.inner.read_state().time_s
+            self._time_s = self.read_state().time_s
         return self._time_s
 
     def _check_reached(self, values: dict[str, AxisValue], state: MicroscopeState) -> None:
@@ -330,6 +358,14 @@ class GuardedMicroscope:
         if missed:
             raise InstrumentFault(f"{'; '.join(missed)}: look at the instrument before anything else")
 
+    def _may_be_lit(self, state: MicroscopeState) -> bool:
+        return self._capabilities.has_beam and not state.is_dark
+
+    def _read_back_pa(self, state: MicroscopeState) -> float:
+        """The highest current that the instrument tells of; 0 without a beam."""
+        read_pa = max(state.optics.probe_current_pa, state.measured_current_pa or 0.0) * self._capabilities.has_beam
+        return read_pa * (1 + self._capabilities.current_uncertainty_fraction)
+
     def _current_pa(self, command: AcquireFrame) -> float:
         return command.optics.probe_current_pa * (1 + self._capabilities.current_uncertainty_fraction)
 
@@ -338,7 +374,8 @@ class GuardedMicroscope:
         return replace(frame, state=frame.state.model_copy(update={"calibrations": used})) if used else frame
 
     def _correct(self, command: AcquireFrame, charge: Charge, read_back_electrons: float) -> None:
-        if not self._capabilities.reports_dose or charge.electrons <= 0:
+        is_told = self._capabilities.reports_dose and 0 <= read_back_electrons < inf
+        if not is_told or charge.electrons <= 0:
             return
         excess = charge.electrons - read_back_electrons
         self.ledger.add_frame(command, -excess, -excess * charge.settling_electrons / charge.electrons)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from instruments import cards
 from instruments.errors import ConfigurationError
 from instruments.models import Record
+
+R = TypeVar("R", bound=Record)
 
 
 class AxisLimit(Record):
@@ -124,7 +126,7 @@ class SafetyEnvelope(Record):
                 "safety.expired_calibrations: warn is wider than the facility's refuse; leave it out"
             )
         limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
-        return SafetyEnvelope(**limits)
+        return _left("safety", SafetyEnvelope, limits)
 
     def _repr_html_(self) -> str:
         limits = {name: value for name, value in self if value is not None}
@@ -146,6 +148,15 @@ def _narrowed(name: str, ours: float | None, theirs: float | None) -> float | No
     return None if tightest == inf else sign * tightest
 
 
+def _left(name: str, kind: type[R], limits: dict[str, Any]) -> R:
+    """What both allow. Raises ConfigurationError where that is nothing."""
+    try:
+        return kind(**limits)
+    except ValidationError as error:
+        because = "; ".join(str(fault["msg"]) for fault in error.errors())
+        raise ConfigurationError(f"{name}: facility and experiment together allow nothing: {because}") from error
+
+
 def _narrowed_axes(
     ours: dict[str, AxisLimit] | None, theirs: dict[str, AxisLimit] | None
 ) -> dict[str, AxisLimit] | None:
@@ -153,7 +164,7 @@ def _narrowed_axes(
         return ours or theirs
     none = AxisLimit()
     return {
-        axis: AxisLimit(**{
+        axis: _left(f"safety.axes.{axis}", AxisLimit, {
             name: _narrowed(f"safety.axes.{axis}.{name}", getattr(ours.get(axis, none), name), value)
             for name, value in theirs.get(axis, none)
         })

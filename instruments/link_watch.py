@@ -49,6 +49,11 @@ class LinkWatch:
                 "the instrument and acknowledge"
             )
 
+    def had_at_least(self, current_pa: float, here: Footprint) -> None:
+        """What is read back once it answers again: the least the beam had, and its place if no command said one."""
+        self.current_pa = max(self.current_pa, current_pa)
+        self.lit = self.lit or (lambda: here)
+
     def back(self, ledger: DoseLedger) -> float:
         """The beam is confirmed off: debit what it may have done anywhere it may have been; the electrons."""
         if self.lost_since_s is None:

@@ -72,6 +72,11 @@ class MicroscopeState(Record):
     column: ColumnState | None = Field(default=None, description="None: this instrument tells nothing of its column")
     calibrations: tuple[str, ...] = Field(default=(), description="ids of the calibrations in use")
 
+    @property
+    def is_dark(self) -> bool:
+        """Whether the beam was read back as blanked; an instrument that cannot tell counts as lit."""
+        return self.beam_blanked and "beam_blanked" not in self.undetermined
+
     def with_readings(self, values: Mapping[str, AxisValue], capabilities: Capabilities) -> MicroscopeState:
         """This state with the axes that were just set: asked for, read back, and how far these may differ."""
         readings = dict(self.axes)

@@ -23,9 +23,12 @@ class Whereabouts:
                 places.setdefault(name, []).append(float(value))
         return places
 
-    def sent_to(self, name: str) -> float:
-        """Where an axis was last sent; 0 where it was not."""
-        return self._sent.get(name, [0.0])[-1]
+    def sent_to(self, name: str, seen: MicroscopeState | None) -> float:
+        """Where an axis was last sent, else where it was seen; 0 where neither is known."""
+        if name in self._sent:
+            return self._sent[name][-1]
+        value = seen.axis_value(name) if seen is not None else None
+        return value if isinstance(value, float) else 0.0
 
     def since_s(self, now_s: float) -> Mapping[str, float]:
         """Axis -> time since it was last moved; a negative one counts as none."""

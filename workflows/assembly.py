@@ -22,7 +22,7 @@ from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import Refused, SpecError
 from orchestrator.loop import Control, Experiment, Listener, Record
 from orchestrator.mapping import command_for
-from orchestrator.settings import InstrumentSettings
+from orchestrator.settings import BUILT_IN, InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from policies import Policy, SearchSpace
 from workflows.questions.calibrated import calibrated, with_calibration
@@ -59,7 +59,16 @@ def spec_of(catalogue: Catalogue, row: ExperimentRow) -> ExperimentSpec:
 def instrument_config(
     spec: ExperimentSpec, settings: InstrumentSettings, seed: int, cache_folder: Path | None
 ) -> dict[str, Any]:
-    """The adapter's configuration: the facility's, then the spec's, then seed and structure for a simulated one."""
+    """The adapter's configuration: the facility's, then the spec's, then seed and structure for a simulated one.
+
+    Raises SpecError for a spec that would configure a microscope: which one, and in what process, is the facility's.
+    """
+    if spec.instrument.config and settings.adapter not in BUILT_IN:
+        keys = ", ".join(spec.instrument.config)
+        raise SpecError(
+            f"instrument.config: {keys}: the configuration of adapter {settings.adapter!r} is the facility's, in "
+            f"[instruments.{spec.instrument.name}.config]; an experiment configures {' and '.join(BUILT_IN)} alone"
+        )
     config: dict[str, Any] = {**settings.config, **spec.instrument.config}
     if settings.adapter in ("simulated", "replay"):
         config.setdefault("seed", seed)

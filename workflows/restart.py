@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instruments import AcquireFrame, Frame, Rebuildable
+from instruments import AcquireFrame, Frame, Microscope, Rebuildable
+from instruments.remote import RemoteMicroscope
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal, Past
 from orchestrator.loop import Experiment, account, attempt, look, missed
@@ -19,7 +20,8 @@ def restore(experiment: Experiment, journal: Journal) -> int:
     """Take every journalled decision in; finish the one in flight. Returns how many decisions there were.
 
     A simulated microscope is rebuilt from its commands and delivers an exposed but not stored frame again. A real one
-    is asked for the outcome; where it cannot tell, the frame is `unknown` and its dose counts as spent.
+    is asked for the outcome; where it cannot tell, as one that was opened anew cannot, the frame is `unknown` and its
+    dose counts as spent.
     """
     steps = list(journal.past())
     rebuild_microscope(experiment, steps)
@@ -69,7 +71,7 @@ def _taken_again(experiment: Experiment, journal: Journal, step: Past) -> Observ
 def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
     """The intent that was on its way when the process died."""
     outcome = experiment.microscope.outcome(step.intent.action_id)
-    if outcome == "unknown":
+    if outcome == "unknown" or (outcome == "not_started" and not _remembers(experiment.microscope.inner)):
         experiment.microscope.recharge(step.intent.command, None)
         reason = "the process died during the exposure and the instrument cannot tell; its dose counts as spent"
         experiment.record.mark(step.intent, "unknown", reason)
@@ -77,6 +79,13 @@ def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
         return missed(experiment, step.suggestion, "unknown", reason)
     expose = _handed_over(experiment) if outcome == "delivered" else experiment.microscope.acquire
     return attempt(experiment, step.suggestion, step.intent, step.intent.command, expose)
+
+
+def _remembers(microscope: Microscope) -> bool:
+    """Whether it would know what it did before this process: one that was opened anew has heard of no action."""
+    if isinstance(microscope, RemoteMicroscope):
+        return microscope.is_living or isinstance(microscope, Rebuildable)
+    return isinstance(microscope, Rebuildable)
 
 
 def _handed_over(experiment: Experiment) -> Callable[[AcquireFrame], Frame]:

@@ -25,7 +25,7 @@ from instruments.errors import (
     Unsupported,
 )
 from instruments.frames import Frame
-from instruments.microscope import Microscope, Outcome, Rebuildable, Releasable
+from instruments.microscope import Closable, Microscope, Outcome, Rebuildable, Releasable
 from instruments.remote.daemon_executor import DaemonExecutor
 from instruments.state import MicroscopeState
 
@@ -225,6 +225,7 @@ class AdapterThread:
         stop_count = self._stop_count
         is_living = self._go_on(session_id, adapter, config)
         if not is_living:
+            self._let_go()
             microscope = self._opener(adapter, config)
             if isinstance(microscope, Rebuildable):
                 self._kept = None  # a simulated instrument gives frames from its own history alone
@@ -238,6 +239,15 @@ class AdapterThread:
         self._read_back(self.microscope.read_state())
         return is_living
 
+    def _let_go(self) -> None:
+        """Close the one that was loaded before: many an instrument takes one client, and a worker is a process."""
+        if self.loaded is None or not isinstance(self.loaded.microscope, Closable):
+            return
+        try:
+            self.loaded.microscope.close()
+        except InstrumentError as error:
+            log.warning("%s: could not be closed: %s", self.loaded.adapter, error)
+
     def adopt(self, session_id: str, adapter: str, config: Mapping[str, Any], microscope: Microscope) -> None:
         """Take a microscope that is called elsewhere, to stop it from here."""
         self._is_called_elsewhere = True
@@ -245,8 +255,9 @@ class AdapterThread:
 
     def _read_back(self, state: MicroscopeState) -> None:
         """What the adapter itself says of its beam."""
-        self._last_blanked = state.beam_blanked
-        if state.beam_blanked:
+        has_beam = self.loaded is None or self.loaded.capabilities.has_beam
+        self._last_blanked = None if has_beam and "beam_blanked" in state.undetermined else state.beam_blanked
+        if self._last_blanked:
             self.not_blanked = None
 
     def _go_on(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> bool:

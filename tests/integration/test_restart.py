@@ -23,6 +23,7 @@ from instruments import (
 )
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
+from orchestrator.errors import SpecError
 from orchestrator.journal import Journal
 from orchestrator.loop import Ending, Experiment
 from orchestrator.settings import InstrumentSettings
@@ -183,3 +184,31 @@ def test_fetching_needs_no_rebuilt_instrument(spec: ExperimentSpec, catalogue: C
     before: list[Any] = list(microscope.asked)
     restore(experiment_on(microscope, spec, Journal(catalogue, own)), Journal(catalogue, own))
     assert microscope.asked == [*before, before[-1]]
+
+
+def test_an_instrument_opened_anew_is_not_believed_that_nothing_was_exposed(
+    spec: ExperimentSpec, catalogue: Catalogue
+) -> None:
+    """It has heard of no action: what it does not know may have been exposed all the same, and is not repeated."""
+
+    class Forgetful(Real):
+        def outcome(self, action_id: str) -> Outcome:
+            return "not_started"
+
+    own, _ = killed_at(spec, catalogue, 4)
+    anew = Forgetful(opened(spec))
+    again = experiment_on(anew, spec, Journal(catalogue, own))
+    restore(again, Journal(catalogue, own))
+    assert anew.asked == []
+    assert [row.status for row in catalogue.decisions(own)] == ["done"] * 3 + ["unknown"]
+    assert again.microscope.ledger.electrons > 1.3 * sum(frame.electrons for frame in catalogue.frames(own))
+
+
+def test_an_experiment_configures_no_microscope(spec: ExperimentSpec) -> None:
+    """Neither which server it is, nor its declared current, nor which program runs."""
+    changed = spec.model_copy(
+        update={"instrument": spec.instrument.model_copy(update={"config": {"host": "elsewhere"}})}
+    )
+    for adapter in ("temscript", "worker", "gateway"):
+        with pytest.raises(SpecError, match=f"host: the configuration of adapter '{adapter}' is the facility's"):
+            prepare(changed, 1, InstrumentSettings(adapter=adapter), None)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -140,3 +140,21 @@ def test_calls_are_made_in_turn_and_tell_what_they_raise() -> None:
         wrong.result(LONG_S)
     last.result(LONG_S)
     assert (held.done(), done) == (True, [1, 2, 3])
+
+
+def test_the_one_before_is_closed_before_another_is_opened() -> None:
+    """Many an instrument lets one client in."""
+    done: list[str] = []
+
+    class Closing(BenchMicroscope):
+        def close(self) -> None:
+            done.append("closed")
+
+    def opener(adapter: str, config: Mapping[str, Any]) -> Closing:
+        done.append("opened")
+        return Closing("works")
+
+    thread = AdapterThread(opener)
+    for session in ("a", "a", "b"):
+        thread.load(session, "bench", {})
+    assert done == ["opened", "closed", "opened"]

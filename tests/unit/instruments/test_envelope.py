@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -44,6 +45,7 @@ from instruments import (
 from instruments.arrangement import Arrangement
 from instruments.axes import axis_values
 from instruments.footprints import footprint
+from instruments.guards import worst_charge
 from instruments.limits import AxisLimit, StageBox
 from instruments.state import AxisReading
 from instruments.units import electrons
@@ -544,3 +546,111 @@ def test_what_an_envelope_checks_is_every_axis_a_command_sets() -> None:
     assert {"x_nm", "defocus_nm", "dwell_time_us"} <= axis_values(frame()).keys()
     with pytest.raises(CommandRefused, match="dwell_time_us 1 us is below the limit 2 us"):
         guard(axes={"dwell_time_us": AxisLimit(minimum=2)}).acquire(frame())
+
+
+# --- what finds a lost link out, and what it is worth
+
+
+@dataclass
+class Asked(Bench):
+    """Its answers to questions can be lost too."""
+
+    silent: bool = False
+
+    def read_state(self) -> MicroscopeState:
+        self._heard()
+        return super().read_state()
+
+    def outcome(self, action_id: str) -> Outcome:
+        self._heard()
+        return super().outcome(action_id)
+
+    def stop(self) -> None:
+        self._heard()
+        super().stop()
+
+    def _heard(self) -> None:
+        if self.silent:
+            raise LinkLost("nobody answers")
+
+
+@pytest.mark.parametrize("question", ["read_state", "outcome", "stop", "park"])
+def test_a_link_found_lost_by_a_question_is_lost(question: str) -> None:
+    bench = Asked()
+    guarded = GuardedMicroscope(bench, SafetyEnvelope())
+    questions: dict[str, Callable[[], object]] = {
+        "read_state": guarded.read_state,
+        "outcome": lambda: guarded.outcome("a"),
+        "stop": guarded.stop,
+        "park": lambda: guarded.execute(Park(action_id="p")),
+    }
+    bench.silent = True
+    with pytest.raises(LinkLost, match="nobody answers"):
+        questions[question]()
+    bench.silent = False
+    for refused in (lambda: guarded.acquire(frame()), lambda: guarded.fetch(frame())):
+        with pytest.raises(LinkLost, match="nothing is issued"):
+            refused()
+    assert bench.told == []
+    guarded.reconnect()
+    guarded.acknowledge("anna")
+    guarded.acquire(frame())
+
+
+def test_a_link_lost_before_any_frame_costs_the_current_that_is_read_back() -> None:
+    bench, seconds = Bench(), [0.0]
+    bench.at = Arrangement(StagePosition(x_nm=500.5), frame().optics)
+    guarded = GuardedMicroscope(bench, SafetyEnvelope(), clock=lambda: seconds[0])
+    bench.error = LinkLost("gone")
+    with pytest.raises(LinkLost):
+        guarded.execute(Blank(action_id="b"))
+    seconds[0] = 10.0
+    guarded.reconnect()
+    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 10.0))
+    assert guarded.ledger.mean_map(500, 0, 1, 1)[0, 0] > 0
+
+
+def test_a_beam_whose_blanker_cannot_be_read_counts_as_on() -> None:
+    guarded = guard(Bench(undetermined={"beam_blanked": "no line to the blanker"}))
+    for command in (Park(action_id="p"), setting(x_nm=5.0)):
+        with pytest.raises(CommandRefused, match="not blanked"):
+            guarded.execute(command)
+    with pytest.raises(InstrumentFault, match="not blanked"):
+        guarded.reconnect()
+
+
+def test_a_frame_moves_no_interlocked_axis_either() -> None:
+    axes = tuple(axis.model_copy(update={"interlocked": axis.name == "x_nm"}) for axis in CARD.axes)
+    card = CARD.model_copy(update={"axes": axes})
+    with pytest.raises(CommandRefused, match="x_nm may not be set"):
+        guard(Bench(card=card)).acquire(frame(stage={"x_nm": 5.0}))
+    guard(Bench(card=card)).acquire(frame())
+    guard(Bench(card=card), permissions=("x_nm",)).acquire(frame(stage={"x_nm": 5.0}))
+
+
+@pytest.mark.parametrize("told", [-1e15, float("nan"), float("inf")])
+def test_electrons_that_cannot_be_are_no_correction(told: float) -> None:
+    class Lying(Bench):
+        def acquire(self, command: AcquireFrame) -> Frame:
+            return replace(super().acquire(command), electrons=told)
+
+    guarded = guard(Lying())
+    guarded.acquire(frame())
+    assert guarded.ledger.electrons == worst_charge(frame(), CARD).electrons > 0
+
+
+def test_what_an_adapter_should_not_raise_leaves_its_action_unknown() -> None:
+    class Interrupted(Bench):
+        def acquire(self, command: AcquireFrame) -> Frame:
+            raise KeyboardInterrupt
+
+    guarded = guard(Interrupted())
+    with guarded.events.subscribe() as told, pytest.raises(KeyboardInterrupt):
+        guarded.acquire(frame())
+    assert [event.state for event in told.take()] == ["accepted", "running", "unknown"]
+    assert guarded.ledger.electrons > 0
+
+
+def test_a_side_of_more_pixels_than_a_number_holds_is_refused() -> None:
+    with pytest.raises(CommandRefused, match="over 1e9 px"):
+        guard().acquire(frame(shape_px=(10, 10**400)))
