@@ -21,6 +21,7 @@ _BUILT_IN = {
     "gateway": "instruments.adapters.gateway:open_gateway",
     "worker": "instruments.adapters.worker:open_worker",
     "nion": "instruments.adapters.nion:open_nion",
+    "tango": "instruments.adapters.tango_devices:open_tango",
     "micromanager": "instruments.adapters.micromanager:open_micromanager",
 }
 

@@ -11,7 +11,6 @@ import numpy as np
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.state import MicroscopeState
-from instruments.workers import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,19 @@ class Exposed:
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+class Owned(Protocol):
+    """What a driver speaks through: it can be lost, and taken up again; a `Worker`, or a connection."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last call found nobody, or got no answer."""
+        ...
+
+    def start(self) -> None:
+        """Take it up again, where it is not there. Raises LinkLost, InstrumentFault."""
+        ...
+
+
 class Driver(Protocol):
     """One library's instrument. All but `interrupt` are called from one thread; each raises the house's errors."""
 
@@ -32,8 +44,8 @@ class Driver(Protocol):
         ...
 
     @property
-    def worker(self) -> Worker:
-        """The library's process."""
+    def worker(self) -> Owned:
+        """The library's process, or the connection to its server."""
         ...
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
