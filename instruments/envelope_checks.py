@@ -20,6 +20,7 @@ from instruments.limits import AxisLimit, SafetyEnvelope
 from instruments.state import MicroscopeState
 
 MAX_SIDE_PX: Final = 1 << 20
+LONGEST_DEADLINE_S: Final = 7 * 86_400.0  # one beyond it is none
 T = TypeVar("T", bound=Command)
 Places = Mapping[str, Sequence[float]]
 """Axis -> every value at which it may stand: what was read back, what was sent, both where an answer was lost."""
@@ -57,6 +58,7 @@ def sound(command: T) -> T:
         again = type(command).model_validate(command.model_dump(warnings=False))
     except (ValidationError, TypeError) as error:
         raise CommandRefused(f"{command.kind} is no valid command: {error}") from error
+    within("deadline", again.deadline_s, None, LONGEST_DEADLINE_S, "s")
     if isinstance(again, AcquireFrame) and not 1 <= min(again.scan.shape_px) <= max(again.scan.shape_px) <= MAX_SIDE_PX:
         rows, columns = (str(side) if side < 1e9 else "over 1e9" for side in again.scan.shape_px)
         raise CommandRefused(f"scan shape {rows} x {columns} px is none: a side has 1 to {MAX_SIDE_PX} pixels")

@@ -177,6 +177,10 @@ class GuardedMicroscope:
         self._tell("link_back", f"the beam is blanked; {burnt:.3g} electrons debited for the time between")
         return state
 
+    def is_link_lost(self) -> bool:
+        """Whether nothing is issued until `reconnect`."""
+        return self._link.lost_since_s is not None
+
     def acknowledge(self, by: str) -> None:
         """A person, by name, has looked at the instrument after a lost link. Raises LinkLost while it is lost."""
         self._link.acknowledge()

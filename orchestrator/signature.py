@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
@@ -28,7 +28,7 @@ SIGNED_SECTION: Final = "instruments"
 class Signature(Record):
     """What `stempilot safety sign` writes beside the settings file."""
 
-    format: int = 1
+    format: Literal[1] = 1
     signed_by: str = Field(min_length=1)
     signed_at: AwareDatetime
     signature: str = Field(min_length=128, max_length=128, description="Ed25519, hexadecimal")

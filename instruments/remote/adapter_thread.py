@@ -25,6 +25,7 @@ from instruments.errors import (
     Unsupported,
 )
 from instruments.frames import Frame
+from instruments.guards import GuardedMicroscope
 from instruments.microscope import Closable, Microscope, Outcome, Rebuildable, Releasable
 from instruments.remote.daemon_executor import DaemonExecutor
 from instruments.state import MicroscopeState
@@ -264,6 +265,10 @@ class AdapterThread:
         loaded = self.loaded
         if loaded is None or not loaded.is_for(session_id, adapter, config):
             return False
+        guarded = loaded.microscope
+        if isinstance(guarded, GuardedMicroscope) and guarded.is_link_lost():
+            guarded.reconnect()  # blanks first; a lost link is locked, so a person took the lock off before this load
+            guarded.acknowledge("whoever took off the lock")
         if self.is_stopped:
             if not isinstance(loaded.microscope, Releasable):
                 return False

@@ -654,3 +654,11 @@ def test_what_an_adapter_should_not_raise_leaves_its_action_unknown() -> None:
 def test_a_side_of_more_pixels_than_a_number_holds_is_refused() -> None:
     with pytest.raises(CommandRefused, match="over 1e9 px"):
         guard().acquire(frame(shape_px=(10, 10**400)))
+
+
+@pytest.mark.parametrize("command", [frame(), Park(action_id="p"), setting(x_nm=1.0), Blank(action_id="b")])
+def test_a_deadline_beyond_all_bounds_is_none(command: AcquireFrame | Park | SetAxes | Blank) -> None:
+    endless = command.model_copy(update={"deadline_s": 1e300})
+    guarded = guard()
+    with pytest.raises(CommandRefused, match=r"deadline 1e\+300 s is above the limit 604800 s"):
+        guarded.acquire(endless) if isinstance(endless, AcquireFrame) else guarded.execute(endless)

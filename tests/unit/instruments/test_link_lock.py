@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from instruments import AcquireFrame, Blank, Frame, InstrumentError, InstrumentFault, LinkLost, ResultUnknown
+from instruments import (
+    AcquireFrame,
+    Blank,
+    Frame,
+    GuardedMicroscope,
+    InstrumentError,
+    InstrumentFault,
+    LinkLost,
+    Microscope,
+    ResultUnknown,
+    SafetyEnvelope,
+)
 from instruments.remote.adapter_thread import AdapterThread
 from instruments.remote.command_calls import CommandCalls
 from instruments.remote.ownership import Ownership
@@ -37,7 +48,7 @@ def call(calls: CommandCalls, name: str, **arguments: Any) -> Any:
     return calls.answer(message, lambda: True)
 
 
-def calls_of(microscope: Distant, path: Path) -> tuple[CommandCalls, Ownership]:
+def calls_of(microscope: Microscope, path: Path) -> tuple[CommandCalls, Ownership]:
     ownership = Ownership("bench", path)
     calls = CommandCalls("bench", AdapterThread(lambda adapter, config: microscope), ownership)
     call(calls, "load", session_id="s", adapter="bench", config={})
@@ -65,3 +76,22 @@ def test_an_answer_lost_on_a_line_that_holds_locks_nobody_out(tmp_path: Path) ->
     with pytest.raises(ResultUnknown):
         call(calls, "acquire", command=exposure("a"))
     assert ownership.lock is None
+
+
+def test_behind_a_gateway_the_guard_goes_on_once_a_person_cleared_its_lock(tmp_path: Path) -> None:
+    """Its beam is blanked first, the ledger goes on, and an answer that was lost with the link locks at once."""
+    distant = Distant(ResultUnknown("no answer"), is_lost=True)
+    guarded = GuardedMicroscope(distant, SafetyEnvelope())
+    calls, ownership = calls_of(guarded, tmp_path / "ownership.json")
+    with pytest.raises(ResultUnknown):
+        call(calls, "acquire", command=exposure("a"))
+    assert ownership.lock is not None
+    spent = guarded.ledger.electrons
+    assert spent > 0
+    ownership.clear()
+    with guarded.events.subscribe() as told:
+        call(calls, "load", session_id="s", adapter="bench", config={})
+    assert [event.kind for event in told.take()] == ["link_back", "acknowledged"]
+    assert guarded.ledger.electrons > spent
+    with pytest.raises(ResultUnknown):
+        call(calls, "acquire", command=exposure("b"))
