@@ -25,7 +25,8 @@ serve: .venv/installed
 
 # Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
 # installation its tests share is started once. Some hundred processes are started: they keep what they compile.
-test: .venv/installed-dev .venv/ophyd-async/installed .venv/nion/installed .venv/micromanager/installed .venv/instamatic/installed
+test: .venv/installed-dev .venv/ophyd-async/installed .venv/nion/installed .venv/micromanager/installed .venv/instamatic/installed \
+  .venv/merlin/installed
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev

@@ -37,6 +37,7 @@ _OURS: Final[dict[str, Evidence]] = {
     "instamatic": Evidence(_THIRD_PARTY, "instamatic 2.2's own server and simulated microscope over loopback"),
     "ophyd": Evidence(_THIRD_PARTY, "ophyd 1.11, ophyd-async 0.21; EPICS servers of caproto and p4p over loopback"),
     "tango": Evidence(_THIRD_PARTY, "pytango 10.3's own device server over loopback; its devices are ours"),
+    "merlin": Evidence(_THIRD_PARTY, "LiberTEM-live 0.3's simulated Merlin over loopback"),
     "worker": Evidence("as the adapter in it", "tried with replay in a Python of its own"),
     "nion": Evidence(_THIRD_PARTY, "nionswift 16.16 with nionswift-usim 5.4, out of process"),
     "micromanager": Evidence(_THIRD_PARTY, "Micro-Manager's core 12.5 with its demonstration devices, out of process"),

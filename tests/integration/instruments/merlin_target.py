@@ -25,10 +25,10 @@ class MerlinTarget:
     name = "merlin"
 
     def __init__(
-        self, python: Path, folder: Path, counts: np.ndarray, config: dict[str, Any], dwell_us: int = 0
+        self, python: Path, folder: Path, counts: np.ndarray, config: dict[str, Any], *, is_fast: bool = False
     ) -> None:
-        """`dwell_us`: the least time between frames; 0 is as fast as it can."""
-        self._python, self._dwell_us = python, dwell_us
+        """`is_fast`: frames come from memory as fast as they are taken; it is longer in starting then."""
+        self._python, self._is_fast = python, is_fast
         self._path = write_files(folder, counts)
         self._navigation = counts.shape[:2]
         self.config: dict[str, Any] = {"simulated": True, "shape_px": counts.shape[2:], "trigger": "software", **config}
@@ -69,8 +69,15 @@ class MerlinTarget:
 
     def revive(self) -> None:
         self.kill()
-        asked = [str(self._python), str(SERVER), str(self._path), *map(str, (*self._navigation, self._dwell_us))]
-        environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}  # sooner up
+        asked = [
+            str(self._python),
+            str(SERVER),
+            str(self._path),
+            *map(str, (*self._navigation, "MEM" if self._is_fast else "NONE")),
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        if not self._is_fast:
+            environment["NUMBA_DISABLE_JIT"] = "1"  # compiling takes longer than all that is sent
         self._process = subprocess.Popen(
             asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
