@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -16,12 +16,16 @@ from instruments.state import MicroscopeState
 if TYPE_CHECKING:
     import xarray
 
+PATTERN_NDIM: Final = 5  # (sub-frames, rows, columns, detector rows, detector columns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """Raw counts by detector, (sub-frames, rows, columns) unsigned integers, and what made them.
 
-    For spectrum points the arrays are (sub-frames, rows, columns) counts of one line each. `requested` is the command,
+    For spectrum points the arrays are (sub-frames, rows, columns) counts of one line each. A camera that is read at
+    every scan point (4D-STEM, Ronchigram, EELS camera) has patterns, (sub-frames, rows, columns, detector rows,
+    detector columns). `requested` is the command,
     `state` what was read back at the end of the exposure; `dose_e_per_a2` is the mean dose of the scanned area in this
     frame, `electrons` everything that left the gun on to the specimen for it (flyback and blanker settling included).
     """
@@ -41,8 +45,30 @@ class Frame:
     context: dict[str, Any] = field(default_factory=dict)
 
     def total(self, detector: str) -> np.ndarray:
-        """Counts of all sub-frames together, (rows, columns), int64."""
-        return self.counts[detector].sum(axis=0, dtype=np.int64)
+        """Counts of all sub-frames together, (rows, columns), int64; of patterns, summed over the whole detector."""
+        counts = self.counts[detector]
+        return counts.sum(axis=(0, *range(3, counts.ndim)), dtype=np.int64)
+
+    def has_patterns(self, detector: str) -> bool:
+        """Whether this detector is a camera that was read at every scan point."""
+        return self.counts[detector].ndim == PATTERN_NDIM
+
+    def is_one_pattern(self, detector: str) -> bool:
+        """Whether this detector is a camera under a beam that stood still: its picture is what the camera saw."""
+        return self.has_patterns(detector) and self.counts[detector].shape[1:3] == (1, 1)
+
+    def pattern(self, detector: str) -> np.ndarray:
+        """Patterns of all scan points and sub-frames together, (detector rows, detector columns), int64.
+
+        Raises Unsupported for a detector without patterns.
+        """
+        if not self.has_patterns(detector):
+            raise Unsupported(f"frame {self.action_id}: {detector!r} counts one number a pixel; it has no patterns")
+        return self.counts[detector].sum(axis=(0, 1, 2), dtype=np.int64)
+
+    def picture(self, detector: str) -> np.ndarray:
+        """What is shown of a detector: its `pattern` where the beam stood still, else `total`."""
+        return self.pattern(detector) if self.is_one_pattern(detector) else self.total(detector)
 
     @property
     def instrument_time_s(self) -> float:
@@ -70,17 +96,21 @@ class Frame:
     def to_xarray(self) -> xarray.Dataset:
         """Counts by detector over (subframe, y, x), coordinates in nm, conditions as attributes; needs xarray.
 
-        Unrotated coordinates: x along the scan lines from the frame's centre, as commanded.
+        Patterns are over (subframe, y, x, NAME_row, NAME_column), NAME being the detector's. Unrotated coordinates: x
+        along the scan lines from the frame's centre, as commanded.
         """
         import xarray
 
-        rows, columns = next(iter(self.counts.values())).shape[1:]
+        rows, columns = next(iter(self.counts.values())).shape[1:3]
         x_nm, y_nm = self.centre_nm
         coordinates = {
             "x_nm": ("x", x_nm + (np.arange(columns) - (columns - 1) / 2) * self.pixel_size_nm),
             "y_nm": ("y", y_nm + (np.arange(rows) - (rows - 1) / 2) * self.pixel_size_nm),
         }
-        arrays = {name: (("subframe", "y", "x"), counts) for name, counts in self.counts.items()}
+        arrays = {
+            name: (("subframe", "y", "x", f"{name}_row", f"{name}_column")[: counts.ndim], counts)
+            for name, counts in self.counts.items()
+        }
         conditions = {
             "action_id": self.action_id,
             "instrument": self.instrument,
@@ -101,7 +131,7 @@ class Frame:
         return cards.card(
             f"Frame {self.action_id}",
             f"{command.purpose} on {self.instrument}",
-            cards.picture(plotting.thumbnail_png(self.total(name)), f"{name} image", 160),
+            cards.picture(plotting.thumbnail_png(self.picture(name)), f"{name} image", 160),
             cards.facts(
                 {
                     "detectors": list(self.counts),

@@ -109,10 +109,15 @@ def draw_image(
 
 
 def draw_frame(frame: Frame, detector: str | None = None, axes: Axes | None = None) -> Axes:
-    """One detector's image (default: the mode's first), all sub-frames together, where it was taken."""
+    """One detector's image (default: the mode's first), all sub-frames together, where it was taken.
+
+    What a camera saw under a beam that stood still has axes in detector pixels, row 0 on top.
+    """
     name = frame.detector_named(detector)
     command = frame.requested
     axes = new_axes() if axes is None else axes
+    if frame.is_one_pattern(name):
+        return _draw_pattern(frame, name, axes)
     turned = command.scan.rotation_deg % 360 != 0
     centre_nm = (0.0, 0.0) if turned else frame.centre_nm
     draw_image(
@@ -126,6 +131,18 @@ def draw_frame(frame: Frame, detector: str | None = None, axes: Axes | None = No
     if turned:
         axes.set_xlabel("along the scan lines (nm)")
         axes.set_ylabel("across the scan lines (nm)")
+    axes.set_title(_title(frame, name), loc="left", fontsize=10)
+    return axes
+
+
+def _draw_pattern(frame: Frame, name: str, axes: Axes) -> Axes:
+    image = frame.pattern(name)
+    low, high = grey_limits(image)
+    shown = axes.imshow(image, interpolation="nearest", cmap="gray", vmin=low, vmax=high, aspect="auto")
+    if (figure := axes.get_figure()) is not None:
+        figure.colorbar(shown, ax=axes, label=_unit(frame, name), shrink=0.85)
+    axes.set_xlabel("detector column (pixel)")
+    axes.set_ylabel("detector row (pixel)")
     axes.set_title(_title(frame, name), loc="left", fontsize=10)
     return axes
 

@@ -5,13 +5,16 @@ Neighbour: `session`, which runs it.
 
 from __future__ import annotations
 
-from typing import Any
+from math import ceil, prod
+from typing import Any, Final
 
+from instruments import Capabilities, Mode
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
 
-_BYTES_PER_PX = 2.0
-_FRAME_OVERHEAD_BYTES = 200_000.0
+_BYTES_PER_PX: Final = 2.0
+_FRAME_OVERHEAD_BYTES: Final = 200_000.0
+_MOST_FRAMES: Final = 500
 
 
 def context_of(spec: ExperimentSpec) -> dict[str, Any]:
@@ -35,9 +38,47 @@ def specimen_context(spec: ExperimentSpec) -> dict[str, Any]:
     return document
 
 
-def bytes_needed(spec: ExperimentSpec) -> int:
-    """Disk a run may take: every frame at full size, two detectors, as many as budget and space allow (capped)."""
+def bytes_needed(spec: ExperimentSpec, capabilities: Capabilities) -> int:
+    """Disk a run may take: every frame at full size, two detectors, as many as budget and space allow (capped).
+
+    Where the experiment may use a camera at scan points, each frame is one of its scans, and nothing of it compresses.
+    """
     scan = spec.instrument.scan
-    frames = spec.budget.frames or 500
     size = 512 * 512 * scan.subframe_count * 2 * _BYTES_PER_PX / 4 + _FRAME_OVERHEAD_BYTES
+    frames = spec.budget.frames or _MOST_FRAMES
+    detector_px = max(map(_detector_px, _modes(spec, capabilities)), default=0)
+    if detector_px:
+        points = _side_px(spec) ** 2
+        size += points * scan.subframe_count * detector_px * _BYTES_PER_PX
+        dwell_us, time_s = min(_values(spec, "dwell_time_us"), default=0), spec.budget.instrument_time_s
+        if spec.budget.frames is None and time_s and dwell_us:
+            frames = min(frames, ceil(time_s / (points * dwell_us * 1e-6)))
     return int(frames * size)
+
+
+def _modes(spec: ExperimentSpec, capabilities: Capabilities) -> list[Mode]:
+    """Those the space or `fixed` names, else the instrument's first."""
+    named = _values(spec, "mode")
+    return [mode for mode in capabilities.modes if mode.name in named] if named else list(capabilities.modes[:1])
+
+
+def _detector_px(mode: Mode) -> int:
+    """Pixels of the patterns that each scan point gets; 0 for a mode without."""
+    if mode.is_at_once or mode.kind == "stem":
+        return 0
+    return sum(prod(detector.shape_px) for detector in mode.detectors if detector.shape_px is not None)
+
+
+def _side_px(spec: ExperimentSpec) -> int:
+    """Scan points a side of the widest field at the finest pixel; 512 where neither is said."""
+    fields, pixels = _values(spec, "field_of_view_nm"), _values(spec, "pixel_size_nm")
+    side = max(1, round(max(fields) / min(pixels))) if fields and pixels else 512
+    return min(side, spec.instrument.scan.max_shape_px)
+
+
+def _values(spec: ExperimentSpec, name: str) -> list[Any]:
+    """What a point may have of this: the choices, or the ends, of the space; else the fixed one."""
+    if name in spec.search_space:
+        entry = spec.search_space[name]
+        return list(entry.get("choices") or [entry[end] for end in ("low", "high") if end in entry])
+    return [spec.instrument.fixed[name]] if name in spec.instrument.fixed else []

@@ -160,7 +160,7 @@ class Session:
         """Parts and policy of an experiment that may start: its first frame can be paid, its frames have room."""
         parts, policy = self._parts(spec, options, opening)
         check_first_frame(join(parts, policy, NoRecord(), _ignore))
-        self.catalogue.forecast(bytes_needed(spec))
+        self.catalogue.forecast(bytes_needed(spec, parts.microscope.capabilities()))
         return parts, policy
 
     def _parts(self, spec: ExperimentSpec, options: RunOptions, opening: OpenInstrument) -> tuple[Parts, Policy]:

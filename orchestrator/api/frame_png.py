@@ -24,8 +24,8 @@ class FramePicture:
 
 
 def picture_of(frame: Frame, detector: str) -> FramePicture:
-    """One detector's counts of all sub-frames; a few outliers do not set the contrast."""
-    counts = frame.total(detector).astype(np.float64)
+    """One detector's counts of all sub-frames, `Frame.picture`; a few outliers do not set the contrast."""
+    counts = frame.picture(detector).astype(np.float64)
     black, white = (float(value) for value in np.percentile(counts, [_BLACK_PERCENTILE, _WHITE_PERCENTILE]))
     span = max(white - black, 1.0)
     grey = np.clip((counts - black) * (255.0 / span), 0, 255).round().astype(np.uint8)

@@ -29,7 +29,7 @@ from orchestrator.plain_json import plain
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["records"])
 NEXUS: Final = "application/x-hdf5"
-AXES: Final = "subframe,y,x"
+AXES: Final = ("subframe", "y", "x", "detector_y", "detector_x")  # the last two of a camera read at scan points
 FrameId = Annotated[str, Path(pattern=FRAME_PATTERN)]
 DetectorName = Annotated[
     str | None, Query(max_length=64, pattern=r"^[\w .+-]+$", description="default: the frame's first")
@@ -82,14 +82,20 @@ def frames(
     **operation("read", {200: FrameFacts}, 404),
 )
 def frame(request: Request, experiment_id: ExperimentId, frame_id: FrameId) -> Response:
-    """One stored frame: conditions, dose, detectors, file and checksum."""
+    """One stored frame: conditions, dose, detectors (an array has as many of `axes` as its shape), file, checksum."""
     stored = _stored(request, experiment_id, frame_id)
     loaded = services_of(request).catalogue.load_frame(stored.id)
     detectors = {
         name: {"dtype": _little(counts).dtype.str, "shape": list(counts.shape)}
         for name, counts in loaded.counts.items()
     }
-    return json_answer({**frame_facts(stored), "detectors": detectors, "axes": AXES.split(",")})
+    return json_answer(
+        {
+            **frame_facts(stored),
+            "detectors": detectors,
+            "axes": max(map(_axes, loaded.counts.values()), key=len, default=[]),
+        }
+    )
 
 
 @router.get(
@@ -122,7 +128,7 @@ def image(request: Request, experiment_id: ExperimentId, frame_id: FrameId, dete
     **operation("read", _bytes("application/octet-stream", "The array.", 206), 404, 416),
 )
 def data(request: Request, experiment_id: ExperimentId, frame_id: FrameId, detector: DetectorName = None) -> Response:
-    """One detector's raw counts, (sub-frames, rows, columns), little-endian, C order; Range is understood."""
+    """One detector's raw counts, little-endian, C order, axes in X-Axes; Range is understood."""
     _, loaded, name = _loaded(request, experiment_id, frame_id, detector)
     counts = _little(loaded.counts[name])
     raw = counts.tobytes()
@@ -135,7 +141,7 @@ def data(request: Request, experiment_id: ExperimentId, frame_id: FrameId, detec
             "X-Detector": name,
             "X-Dtype": counts.dtype.str,
             "X-Shape": ",".join(map(str, counts.shape)),
-            "X-Axes": AXES,
+            "X-Axes": ",".join(_axes(counts)),
         },
     )
 
@@ -226,6 +232,10 @@ def _loaded(
     if name not in loaded.counts:
         raise Problem("not-found", f"the frame has no detector {name!r}; it has {', '.join(loaded.counts)}")
     return stored, loaded, name
+
+
+def _axes(counts: np.ndarray) -> list[str]:
+    return list(AXES[: counts.ndim])
 
 
 def _little(counts: np.ndarray) -> np.ndarray:

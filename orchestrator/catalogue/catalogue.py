@@ -6,14 +6,14 @@ Rooms behind it: `experiment_rows`, `event_log`, `line_rows` (rows), `frame_file
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from sqlalchemy import Connection
 
@@ -23,8 +23,8 @@ from orchestrator.catalogue import event_log, experiment_rows, fencing, line_row
 from orchestrator.catalogue import folder as folders
 from orchestrator.catalogue.database import Database
 from orchestrator.catalogue.fencing import Fence
-from orchestrator.catalogue.frame_files import put_in_place, write_beside
-from orchestrator.catalogue.nexus import FrameRecord, encode
+from orchestrator.catalogue.frame_files import Checksum, make_beside, put_in_place, write_beside
+from orchestrator.catalogue.nexus import FrameRecord, encode, write
 from orchestrator.catalogue.nexus_reader import decode
 from orchestrator.catalogue.rows import DecisionRow, ExperimentRow, Intent, RecoveryReport, StoredFrame
 from orchestrator.catalogue.uploads import Uploads
@@ -34,6 +34,8 @@ from orchestrator.events import Event
 from orchestrator.plain_json import plain
 
 Clock = Callable[[], datetime]
+IN_MEMORY_BYTES: Final = 64 << 20  # counts above this are written as they are packed, without a second copy
+_FILE_OVERHEAD_BYTES: Final = 4 << 20
 
 
 def utc_now() -> datetime:
@@ -222,13 +224,12 @@ class Catalogue:
         if existing is not None:
             return existing
         now, path = self.now(), self.data_folder / intent.path
-        data = encode(frame, self._frame_record(intent, now))
         folders.make(path.parent)
-        temporary = write_beside(path, data)
+        temporary, checksum = _written(path, frame, self._frame_record(intent, now))
         try:
             with self._writing(intent.experiment_id) as connection:
                 put_in_place(temporary, path)  # inside: who has lost the lease must not replace a file either
-                return line_rows.store(connection, intent, frame, data, now, self.now())
+                return line_rows.store(connection, intent, frame, checksum, now, self.now())
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -278,12 +279,14 @@ class Catalogue:
         if stored is None:
             raise NotFound(f"no stored frame {frame_id!r} in {self.data_folder}; `stempilot show ID` lists them")
         try:
-            data = (self.data_folder / stored.path).read_bytes()
+            file = (self.data_folder / stored.path).open("rb")
         except FileNotFoundError as error:
             raise FrameDamaged(f"{stored.path} is missing in {self.data_folder}; restore it from a copy") from error
-        if (found := sha256(data).hexdigest()) != stored.sha256:
-            raise FrameDamaged(f"{stored.path} has sha256 {found}, stored was {stored.sha256}; restore it from a copy")
-        return decode(data, stored.path)
+        with file:
+            if (found := Checksum.of(file).sha256) != stored.sha256:
+                said = f"{stored.path} has sha256 {found}, stored was {stored.sha256}"
+                raise FrameDamaged(f"{said}; restore it from a copy")
+            return decode(file, stored.path)
 
     def frames(self, experiment_id: str) -> list[StoredFrame]:
         """Stored frames in the order of their decisions."""
@@ -306,9 +309,9 @@ class Catalogue:
                 fencing.check(connection, fence)
             yield connection
 
-    def _adopt(self, intent: Intent, frame: Frame, data: bytes, acquired_at: datetime) -> StoredFrame:
+    def _adopt(self, intent: Intent, frame: Frame, checksum: Checksum, acquired_at: datetime) -> StoredFrame:
         with self._writing(intent.experiment_id) as connection:
-            return line_rows.store(connection, intent, frame, data, acquired_at, self.now())
+            return line_rows.store(connection, intent, frame, checksum, acquired_at, self.now())
 
     def _context(self, experiment_id: str) -> dict[str, Any]:
         if experiment_id not in self._contexts:
@@ -327,3 +330,15 @@ class Catalogue:
             context=self._context(intent.experiment_id),
             decision=plain(intent.decision),
         )
+
+
+def _written(path: Path, frame: Frame, record: FrameRecord) -> tuple[Path, Checksum]:
+    """The frame's file beside its place, durable."""
+    count_bytes = sum(counts.nbytes for counts in frame.counts.values())
+    if count_bytes <= IN_MEMORY_BYTES:
+        data = encode(frame, record)
+        return write_beside(path, data), Checksum.of(io.BytesIO(data))
+    most_bytes = count_bytes + count_bytes // 64 + _FILE_OVERHEAD_BYTES  # should nothing of it be compressible
+    temporary = make_beside(path, most_bytes, lambda part: write(part, frame, record))
+    with temporary.open("rb") as file:
+        return temporary, Checksum.of(file)

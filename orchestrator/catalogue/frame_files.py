@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from orchestrator.catalogue.folder import check_room, storage_error, sync
 
@@ -15,7 +19,7 @@ PART: Final = ".part"
 def write_beside(path: Path, data: bytes) -> Path:
     """Write `data` durably beside `path`; `put_in_place` makes it the file. Raises DiskFull and leaves nothing."""
     check_room(path.parent, len(data))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -25,6 +29,43 @@ def write_beside(path: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise storage_error(error, path.parent, len(data)) from error
     return temporary
+
+
+def make_beside(path: Path, most_bytes: int, make: Callable[[Path], None]) -> Path:
+    """As `write_beside`, of a file that `make` writes itself, of `most_bytes` at most. Raises DiskFull likewise."""
+    check_room(path.parent, most_bytes)
+    temporary = _temporary(path)
+    try:
+        make(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path.parent, most_bytes) from error
+        raise
+    return temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What tells whether a file is still the one that was stored."""
+
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, file: BufferedReader | BytesIO) -> Self:
+        """Read in pieces, from its beginning; left at its beginning."""
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return cls(digest, size_bytes)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 from instruments import AcquireFrame, Frame
 from orchestrator import events
 from orchestrator.catalogue import event_log, schema
+from orchestrator.catalogue.frame_files import Checksum
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.catalogue.promoted import decision_row, frame_columns, frame_row, intent_row
 from orchestrator.catalogue.rows import DecisionRow, Intent, StoredFrame
@@ -59,11 +59,11 @@ def add_intent(connection: Connection, experiment_id: str, intent: Intent) -> No
 
 
 def store(
-    connection: Connection, intent: Intent, frame: Frame, data: bytes, acquired_at: datetime, now: datetime
+    connection: Connection, intent: Intent, frame: Frame, checksum: Checksum, acquired_at: datetime, now: datetime
 ) -> StoredFrame:
     """The row of a frame whose file is in place, and the event that says so. Raises StorageError out of turn."""
-    table, digest = schema.acquisition, sha256(data).hexdigest()
-    file = {"sha256": digest, "size_bytes": len(data)}
+    table = schema.acquisition
+    file = {"sha256": checksum.sha256, "size_bytes": checksum.size_bytes}
     values = {**frame_columns(frame), **file, "status": "stored", "acquired_at": acquired_at}
     asset = {
         "id": new_id(), "experiment_id": intent.experiment_id, "acquisition_id": intent.frame_id, "role": "frame",

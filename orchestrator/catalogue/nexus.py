@@ -5,12 +5,15 @@ Neighbours: `nexus_tree` writes fields, `nexus_reader` reads the file back into 
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from pathlib import Path
 from platform import python_version
 from typing import Any, Final
 
@@ -18,6 +21,7 @@ import h5py
 import numpy as np
 
 from instruments import Aberrations, Frame, Optics
+from instruments.frames import PATTERN_NDIM
 from orchestrator.catalogue.nexus_tree import (
     UNITLESS,
     group,
@@ -33,7 +37,10 @@ ENTRY: Final = "entry1"
 EVENT: Final = "entry1/measurement/event1"
 RECORD: Final = "entry1/stempilot"
 DOCUMENTS: Final = "entry1/stempilot/documents"
+STACK: Final = "stack_2d"  # counts by sub-frame
+PATTERNS: Final = "patterns"  # counts by sub-frame and scan point, where each has a pattern
 FORMAT_VERSION: Final = 1
+_LIBVER: Final = ("v110", "v110")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +60,44 @@ class FrameRecord:
 
 def encode(frame: Frame, record: FrameRecord) -> bytes:
     """The bytes of the file. Raises TypeError for signed counts, or a context without JSON form."""
-    for name, counts in frame.counts.items():
-        if counts.dtype.kind != "u" or counts.ndim != 3:
-            raise TypeError(
-                f"counts of {name!r} are {counts.dtype} with {counts.ndim} dimensions; "
-                "give unsigned integers, (sub-frames, rows, columns)"
-            )
-    with h5py.File(
-        "frame.nxs", "w", driver="core", backing_store=False, block_size=1 << 20, libver=("v110", "v110")
-    ) as file:
-        file.attrs["default"] = ENTRY
-        file.attrs["NX_class"] = "NXroot"
-        file.attrs["creator"] = "stempilot"
-        entry = group(file, ENTRY, "NXentry", default="measurement")
-        _write_head(entry, frame, record)
-        _write_sample(entry, frame, record)
-        _write_measurement(entry, frame, record)
-        _write_record(entry, frame, record)
+    _check(frame)
+    with h5py.File("frame.nxs", "w", driver="core", backing_store=False, block_size=1 << 20, libver=_LIBVER) as file:
+        _write(file, frame, record)
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def write(path: Path, frame: Frame, record: FrameRecord) -> None:
+    """The same file, written as it is made: for scans of patterns, of which memory has no room for a second copy.
+
+    Raises TypeError as `encode` does, OSError where the disk fails.
+    """
+    _check(frame)
+    try:
+        with h5py.File(path, "w", libver=_LIBVER, locking=False) as file:
+            _write(file, frame, record)
+    except RuntimeError as error:  # what HDF5 raises where its last bytes cannot be written
+        raise OSError(errno.EIO, " ".join(str(error).split())) from error
+
+
+def _check(frame: Frame) -> None:
+    for name, counts in frame.counts.items():
+        if counts.dtype.kind != "u" or counts.ndim not in (3, PATTERN_NDIM):
+            raise TypeError(
+                f"counts of {name!r} are {counts.dtype} with {counts.ndim} dimensions; give unsigned integers, "
+                "(sub-frames, rows, columns) or (sub-frames, rows, columns, detector rows, detector columns)"
+            )
+
+
+def _write(file: h5py.File, frame: Frame, record: FrameRecord) -> None:
+    file.attrs["default"] = ENTRY
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["creator"] = "stempilot"
+    entry = group(file, ENTRY, "NXentry", default="measurement")
+    _write_head(entry, frame, record)
+    _write_sample(entry, frame, record)
+    _write_measurement(entry, frame, record)
+    _write_record(entry, frame, record)
 
 
 @cache
@@ -248,20 +274,46 @@ def _aberrations(optics: Optics) -> list[tuple[str, float, float | None]]:
 
 def _write_image(event: h5py.Group, frame: Frame, name: str, counts: np.ndarray) -> None:
     image = group(event, f"image_{name}", "NXimage", default="image_2d")
-    subframes, rows, columns = counts.shape
-    y_nm, x_nm = _positions_nm(rows, frame.pixel_size_nm), _positions_nm(columns, frame.pixel_size_nm)
-    fits = np.iinfo(counts.dtype).max * subframes <= np.iinfo(np.uint32).max
-    total = counts.sum(axis=0, dtype=np.uint32 if fits else np.uint64)
+    subframes = counts.shape[0]
     summed = group(image, "image_2d", "NXdata", signal="real", axes=["axis_j", "axis_i"])
     write_text(summed, "title", f"{name}: counts of {subframes} sub-frame(s) together")
-    write_counts(summed, "real", total, long_name=f"{name} (counts)")
-    stack = group(image, "stack_2d", "NXdata", signal="real", axes=["indices_image", "axis_j", "axis_i"])
-    write_text(stack, "title", f"{name}: counts by sub-frame")
+    write_counts(summed, "real", _picture(frame, name), long_name=f"{name} (counts)")
+    of_detector = ["detector_j", "detector_i"] if frame.has_patterns(name) else []
+    axes = ["indices_image", "axis_j", "axis_i", *of_detector]
+    stack = group(image, PATTERNS if of_detector else STACK, "NXdata", signal="real", axes=axes)
+    write_text(stack, "title", f"{name}: counts by sub-frame{' and scan point' if of_detector else ''}")
     write_counts(stack, "real", counts, long_name=f"{name} (counts)")
     write_axis(stack, "indices_image", np.arange(subframes, dtype=np.int32), UNITLESS, "sub-frame", 0)
-    for made, first in ((summed, 0), (stack, 1)):
-        write_axis(made, "axis_j", y_nm, "nm", "y from the centre (nm)", first)
-        write_axis(made, "axis_i", x_nm, "nm", "x from the centre (nm)", first + 1)
+    _write_place(stack, counts.shape[1:3], frame.pixel_size_nm, 1)
+    if of_detector:
+        _write_pixels(stack, of_detector, counts.shape[3:], 3)
+    if frame.is_one_pattern(name):
+        _write_pixels(summed, ["axis_j", "axis_i"], counts.shape[3:], 0)
+    else:
+        _write_place(summed, counts.shape[1:3], frame.pixel_size_nm, 0)
+
+
+def _picture(frame: Frame, name: str) -> np.ndarray:
+    """`Frame.picture` in the smallest unsigned integers that hold any sum."""
+    counts = frame.counts[name]
+    over = (0, 1, 2) if frame.is_one_pattern(name) else (0, *range(3, counts.ndim))
+    summed_count = prod(counts.shape[axis] for axis in over)
+    fits = np.iinfo(counts.dtype).max * summed_count <= np.iinfo(np.uint32).max
+    return counts.sum(axis=over, dtype=np.uint32 if fits else np.uint64)
+
+
+def _write_place(made: h5py.Group, shape_px: tuple[int, ...], pixel_size_nm: float, first: int) -> None:
+    """Axes of the scan, in nm; `first` is the dimension of its rows."""
+    rows, columns = shape_px
+    write_axis(made, "axis_j", _positions_nm(rows, pixel_size_nm), "nm", "y from the centre (nm)", first)
+    write_axis(made, "axis_i", _positions_nm(columns, pixel_size_nm), "nm", "x from the centre (nm)", first + 1)
+
+
+def _write_pixels(made: h5py.Group, names: list[str], shape_px: tuple[int, ...], first: int) -> None:
+    """Axes of a detector, its pixels counted from 0; `first` is the dimension of its rows."""
+    for offset, (name, count, line) in enumerate(zip(names, shape_px, ("row", "column"), strict=True)):
+        pixels = np.arange(count, dtype=np.int32)
+        write_axis(made, name, pixels, "pixel", f"detector {line} (pixel)", first + offset)
 
 
 def _positions_nm(count: int, pixel_size_nm: float) -> np.ndarray:

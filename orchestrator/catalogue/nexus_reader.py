@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
 from pydantic import ValidationError
 
 from instruments import AcquireFrame, Frame, MicroscopeState, Mode
-from orchestrator.catalogue.nexus import DOCUMENTS, ENTRY, EVENT, FORMAT_VERSION, RECORD
+from orchestrator.catalogue.nexus import DOCUMENTS, ENTRY, EVENT, FORMAT_VERSION, PATTERNS, RECORD, STACK
 from orchestrator.errors import FrameDamaged
 
 
-def decode(data: bytes, name: str) -> Frame:
-    """The frame in the bytes of a file; `name` is what an error calls it. Raises FrameDamaged."""
+def decode(data: bytes | BinaryIO, name: str) -> Frame:
+    """The frame in a file or its bytes; `name` is what an error calls it. Raises FrameDamaged."""
     try:
-        with h5py.File(io.BytesIO(data), "r") as file:
+        with h5py.File(_opened(data), "r") as file:
             return _frame(file)
     except (OSError, KeyError, ValueError, ValidationError) as error:
         raise FrameDamaged(
@@ -26,10 +26,14 @@ def decode(data: bytes, name: str) -> Frame:
         ) from error
 
 
-def acquired_at(data: bytes) -> str:
+def acquired_at(data: bytes | BinaryIO) -> str:
     """The moment the file says its frame came back, ISO 8601."""
-    with h5py.File(io.BytesIO(data), "r") as file:
+    with h5py.File(_opened(data), "r") as file:
         return cast("h5py.Dataset", file[ENTRY]["end_time"]).asstr()[()]
+
+
+def _opened(data: bytes | BinaryIO) -> BinaryIO:
+    return io.BytesIO(data) if isinstance(data, bytes) else data
 
 
 def _frame(file: h5py.File) -> Frame:
@@ -55,7 +59,8 @@ def _frame(file: h5py.File) -> Frame:
 
 
 def _counts(file: h5py.File, detector: str) -> np.ndarray:
-    return cast("h5py.Dataset", file[f"{EVENT}/image_{detector}/stack_2d/real"])[()]
+    image = cast("h5py.Group", file[f"{EVENT}/image_{detector}"])
+    return cast("h5py.Dataset", image[PATTERNS if PATTERNS in image else STACK]["real"])[()]
 
 
 def _document(file: h5py.File, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, Final
 
 import h5py
@@ -26,6 +27,7 @@ _SCALAR: Final = h5s.create(h5s.SCALAR)
 _SMALL: Final = h5p.create(h5p.DATASET_CREATE)
 _SMALL.set_layout(h5d.COMPACT)
 _SMALL.set_obj_track_times(False)
+_CHUNK_BYTES: Final = 1 << 20
 _COMPACT_BYTES: Final = 32_768  # HDF5 keeps at most 64 KiB inside an object's header
 
 
@@ -118,8 +120,11 @@ def _are_numbers(values: list[Any]) -> bool:
 
 
 def write_counts(parent: h5py.Group, name: str, counts: np.ndarray, **attributes: str) -> None:
-    """Counts, losslessly compressed; a chunk is one image, so one sub-frame is read alone."""
+    """Counts, losslessly compressed; a chunk is one image, or patterns of a part of a line: each is read alone."""
     chunks = (*(1,) * (counts.ndim - 2), *counts.shape[-2:])
+    if counts.ndim > 3:  # small patterns share a chunk
+        together = min(max(_CHUNK_BYTES // (prod(chunks) * counts.itemsize), 1), counts.shape[-3])
+        chunks = (*chunks[:-3], together, *chunks[-2:])
     made = parent.create_dataset(
         name, data=counts, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
     )

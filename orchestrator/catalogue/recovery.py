@@ -8,12 +8,12 @@ from pathlib import Path
 
 from instruments import Frame
 from orchestrator.catalogue import folder as folders
-from orchestrator.catalogue.frame_files import temporary_files
+from orchestrator.catalogue.frame_files import Checksum, temporary_files
 from orchestrator.catalogue.nexus_reader import acquired_at, decode
 from orchestrator.catalogue.rows import Intent, RecoveryReport, StoredFrame
 from orchestrator.errors import FrameDamaged
 
-Adopt = Callable[[Intent, Frame, bytes, datetime], StoredFrame]
+Adopt = Callable[[Intent, Frame, Checksum, datetime], StoredFrame]
 
 
 def recover(
@@ -46,9 +46,9 @@ def recover(
 def _settle(path: Path, intent: Intent, adopt: Adopt, report: RecoveryReport) -> None:
     if not path.exists():
         return
-    data = path.read_bytes()
     try:
-        frame = decode(data, intent.path)
+        with path.open("rb") as file:
+            checksum, frame, moment = Checksum.of(file), decode(file, intent.path), acquired_at(file)
         if frame.requested != intent.command:
             raise FrameDamaged(f"{intent.path} holds action {frame.action_id}, asked for was {intent.action_id}")
     except FrameDamaged:
@@ -56,4 +56,4 @@ def _settle(path: Path, intent: Intent, adopt: Adopt, report: RecoveryReport) ->
         path.replace(aside)
         report.set_aside.append(str(Path(intent.path).with_name(aside.name)))
         return
-    report.adopted.append(adopt(intent, frame, data, datetime.fromisoformat(acquired_at(data))))
+    report.adopted.append(adopt(intent, frame, checksum, datetime.fromisoformat(moment)))

@@ -129,7 +129,7 @@ class Dashboard:
             frame = self._frame(frame_id)
             if detector not in frame.counts:
                 raise NotFound(f"frame {frame_id} has no detector {detector!r}; it has {', '.join(frame.counts)}")
-            image = frame.total(detector).astype(float)
+            image = frame.picture(detector).astype(float)
             return pictures.grey_png(image, *pictures.contrast(image))
 
         return self._pictures.get((experiment_id, frame_id, detector), draw)

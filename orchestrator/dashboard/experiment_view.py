@@ -162,7 +162,8 @@ def _picture(step: Step, folder: str, detector: str) -> FramePicture:
     frame = report_frame(step)
     height_px = _PICTURE_PX * frame.height_nm / frame.width_nm
     bar_nm = round_length_nm(0.25 * frame.width_nm)
-    bar = scale_bar(bar_nm / frame.width_nm * _PICTURE_PX, bar_nm, height_px)
+    is_one_point = frame.width_nm == frame.pixel_size_nm  # a camera's pattern, which has no length
+    bar = Markup() if is_one_point else scale_bar(bar_nm / frame.width_nm * _PICTURE_PX, bar_nm, height_px)
     label = f"{detector} image of decision {step.seq}, {frame.width_nm:.3g} nm wide"
     markup = Markup(
         '<svg class="frame" width="{0:.0f}" height="{1:.1f}" viewBox="0 0 {0:.0f} {1:.1f}" role="img" aria-label="{2}">'

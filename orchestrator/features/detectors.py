@@ -33,7 +33,7 @@ def ring_counts(frame: Frame) -> list[RingCounts]:
     found = [
         _counts(frame, detector)
         for detector in frame.mode.detectors
-        if detector.name in frame.counts and detector.outer_mrad is not None
+        if detector.name in frame.counts and detector.outer_mrad is not None and not frame.has_patterns(detector.name)
     ]
     if not found:
         raise FeatureError(

@@ -22,7 +22,8 @@ _FEWEST_PX = 16
 def chosen_frames(frames: Sequence[ReportFrame], view: CensusView | None) -> list[ReportFrame]:
     """Fields with the most confirmed sites (then dose), one of every mode at least, then revisits of highest dose.
 
-    Spectra and other frames below 16 pixels a side are no pictures; where nothing else is left, the first survey frame.
+    Spectra and other frames below 16 pixels a side are no pictures; where nothing else is left, the first survey frame,
+    or frames of one point of highest dose: a camera may have seen something there.
     """
 
     def rank(frame: ReportFrame) -> tuple[int, float]:
@@ -35,21 +36,22 @@ def chosen_frames(frames: Sequence[ReportFrame], view: CensusView | None) -> lis
     chosen = fields[:FIELD_COUNT]
     chosen += [frame for frame in first_of_mode.values() if frame.mode not in {other.mode for other in chosen}]
     revisits = sorted((f for f in sharp if f.purpose == "revisit"), key=lambda frame: frame.dose_e_per_a2, reverse=True)
-    return (chosen + revisits[:REVISIT_COUNT]) or sharp[:1]
+    points = sorted((f for f in frames if f.width_nm == f.pixel_size_nm), key=lambda f: f.dose_e_per_a2, reverse=True)
+    return (chosen + revisits[:REVISIT_COUNT]) or sharp[:1] or points[:FIELD_COUNT]
 
 
 def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None) -> Picture:
     """Every detector of one frame, raw counts of all sub-frames together, with the calls in it."""
     frame = data.load_frame(entry.id)
-    images = {name: frame.total(name) for name in frame.counts}
+    images = {name: frame.picture(name) for name in frame.counts}
     with canvas(min(WIDTH_INCHES, 5.5 * len(images)), 5.6) as figure:
         for place, (name, image) in enumerate(images.items()):
             axes = figure.add_subplot(1, len(images), place + 1)
             low, high = np.percentile(image, [0.5, 99.8])
+            is_pattern = frame.is_one_pattern(name)
             half_x, half_y = entry.width_nm / 2, entry.height_nm / 2
-            shown = axes.imshow(
-                image, extent=(-half_x, half_x, -half_y, half_y), cmap="gray", vmin=low, vmax=max(high, low + 1)
-            )
+            extent = None if is_pattern else (-half_x, half_x, -half_y, half_y)
+            shown = axes.imshow(image, extent=extent, cmap="gray", vmin=low, vmax=max(high, low + 1))
             figure.colorbar(
                 shown,
                 ax=axes,
@@ -61,6 +63,8 @@ def frame_picture(data: ReportData, entry: ReportFrame, view: CensusView | None)
             )
             axes.set_title(_title(frame, name))
             bare(axes)
+            if is_pattern:
+                continue
             scale_bar(axes, entry.width_nm)
             if view is not None:
                 _overlay(axes, entry, view, with_legend=place == 0)

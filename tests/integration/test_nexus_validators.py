@@ -13,10 +13,11 @@ import h5py
 import pytest
 
 from instruments import Frame, Optics
-from orchestrator.catalogue.nexus import encode
+from orchestrator.catalogue.nexus import encode, write
 from simulation import AnnularDetector
 from tests.unit.orchestrator import microscope_frames as microscope
 from tests.unit.orchestrator.test_nexus_files import record
+from tests.unit.orchestrator.test_pattern_frames import pattern_frame
 from workflows.image_simulation import Request, StructureRequest, built, simulated
 from workflows.image_simulation.files import nexus_bytes
 
@@ -77,6 +78,14 @@ def test_a_frame_with_nothing_known_is_valid_too(tmp_path: Path, frame: Frame) -
     with h5py.File(written) as file:
         assert file["entry1/sampleID/atom_types"].asstr()[()] == "unknown"
         assert "stands in its place" in file["entry1/sampleID/preparation_note/description"].asstr()[()]
+
+
+@pytest.mark.parametrize("shape_px", [(3, 4), (1, 1)], ids=["scanned", "one point"])
+def test_patterns_are_valid_too(tmp_path: Path, shape_px: tuple[int, int]) -> None:
+    written = tmp_path / "patterns.nxs"
+    write(written, pattern_frame(shape_px), record())
+    assert "is valid according to the `NXem` application definition" in pynx_says(written)
+    assert "Total number of errors: 0" in nxvalidate_says(written)
 
 
 def test_a_simulated_image_is_valid_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, Engine, event, inspect, text
 import orchestrator.catalogue.migrations as migrations
 from orchestrator.catalogue import Catalogue, event_log, experiment_rows, line_rows, schema
 from orchestrator.catalogue.database import Database
-from orchestrator.catalogue.frame_files import put_in_place, write_beside
+from orchestrator.catalogue.frame_files import Checksum, put_in_place, write_beside
 from orchestrator.catalogue.nexus import FrameRecord, encode
 from orchestrator.decisions import Decision
 from orchestrator.errors import StorageError
@@ -73,7 +74,7 @@ def old_catalogue(folder: Path, url: str | None) -> str:
                 data, path = encode(frame, record), folder / intent.path
                 path.parent.mkdir(parents=True)
                 put_in_place(write_beside(path, data), path)
-                line_rows.store(connection, intent, frame, data, THEN, THEN)
+                line_rows.store(connection, intent, frame, Checksum.of(io.BytesIO(data)), THEN, THEN)
                 line_rows.end(connection, intent, "done", None, ("stored",), THEN)
                 event_log.add(connection, own, "observed", line_rows.parents(intent), THEN, b"features")
         assert {"queue_entry", "upload"}.isdisjoint(inspect(connection).get_table_names())
