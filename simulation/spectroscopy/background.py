@@ -30,6 +30,8 @@ def fit_power_law(loss_ev: ArrayLike, spectrum: ArrayLike, window_ev: tuple[floa
     the loss and extrapolates about as far.
     """
     loss, values = np.asarray(loss_ev, np.float64), np.asarray(spectrum, np.float64)
+    if loss.shape != values.shape:
+        raise InvalidParameter(f"a spectrum of shape {values.shape} does not fit losses of shape {loss.shape}")
     inside = (loss >= window_ev[0]) & (loss < window_ev[1]) & (values > 0)
     if window_ev[0] <= 0 or np.count_nonzero(inside) < 2:
         raise InvalidParameter(

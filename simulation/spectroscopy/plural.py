@@ -62,6 +62,8 @@ def thickness_over_mean_free_path(loss_ev: ArrayLike, spectrum: ArrayLike, zero_
     Egerton, 3rd ed., section 5.1. The peak is everything below `zero_loss_end_ev`.
     """
     loss, values = np.asarray(loss_ev, np.float64), np.asarray(spectrum, np.float64)
+    if loss.shape != values.shape:
+        raise InvalidParameter(f"a spectrum of shape {values.shape} does not fit losses of shape {loss.shape}")
     peak = float(values[loss < zero_loss_end_ev].sum())
     if not peak > 0:
         raise InvalidParameter(f"no electrons below {zero_loss_end_ev:g} eV; the spectrum needs its zero-loss peak")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.arguments import whole_pair
 from simulation.builders.amorphous import (
     CARBON_DENSITY_G_PER_CM3,
     CARBON_DISTANCE_NM,
@@ -92,7 +93,7 @@ class Landscape:
         """
         positive("width_nm", width_nm, "nm")
         positive("height_nm", height_nm, "nm")
-        rows, columns = shape_px
+        rows, columns = whole_pair("shape_px", shape_px)
         x = x_nm + (np.arange(columns) + 0.5) * width_nm / columns
         y = y_nm + (np.arange(rows) + 0.5) * height_nm / rows
         grid_x, grid_y = np.meshgrid(x, y)

@@ -28,7 +28,9 @@ from simulation.spectroscopy import (
     counted_xrays,
     cross_section_barn,
     edge,
+    fit_power_law,
     fluorescence_yield,
+    thickness_over_mean_free_path,
 )
 from simulation.world.cross_sections import displacement_barn, rms_velocity_m_per_s, thermal_displacement_barn
 
@@ -115,6 +117,15 @@ REFUSED = {
     "one number for a probe's pixels": (lambda: probe(OPTICS, shape_px=8, sampling_nm=0.02), "shape_px = 8 must be"),
     "a length for the coherence of patterns": (
         lambda: Simulator(bulk("Al", cubic=True)).diffraction(OPTICS, [[0, 0]], coherence=0.1), "coherence is a float",
+    ),
+    "an overview without rows": (
+        lambda: Landscape(LandscapeConfig(seed=1)).overview(0, 0, 10, 10, shape_px=(0, 3)), "shape_px",
+    ),
+    "losses that do not fit a spectrum": (
+        lambda: thickness_over_mean_free_path([0, 1], [1, 2, 3], 0.5), r"shape \(3,\) does not fit losses",
+    ),
+    "losses that do not fit a background": (
+        lambda: fit_power_law([100, 110], [1, 2, 3], (90, 120)), r"shape \(3,\) does not fit losses",
     ),
     "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(NAN, 0, 1, 1), "stage position"),
 }  # fmt: skip
