@@ -51,6 +51,8 @@ class GatewayMicroscope:
     def __init__(self, endpoint: Endpoint, session_id: str) -> None:
         self._endpoint = endpoint
         self._session_id = session_id
+        self._sent: set[str] = set()
+        self._forgotten: set[str] = set()  # what was sent to a gateway that has ended since
         self._line, self._microscope = self._connected()
 
     def capabilities(self) -> Capabilities:
@@ -63,15 +65,18 @@ class GatewayMicroscope:
 
     def execute(self, command: Command) -> MicroscopeState:
         """Carry out a command that yields no frame; sent again on a new line only where that is harmless."""
+        self._sent.add(command.action_id)
         return self._asked(lambda microscope: microscope.execute(command), repeatable=is_idempotent(command))
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Expose once, or be given a frame again that was exposed."""
+        self._sent.add(command.action_id)
         return self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
 
     def outcome(self, action_id: str) -> Outcome:
-        """What became of an action whose answer was lost."""
-        return self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
+        """What became of an action whose answer was lost; a gateway that was started anew cannot tell."""
+        outcome = self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
+        return "unknown" if outcome == "not_started" and action_id in self._forgotten else outcome
 
     def stop(self) -> None:
         """Blank and interrupt by the gateway's stop line, which answers while an exposure runs."""
@@ -87,6 +92,8 @@ class GatewayMicroscope:
         """Connect anew, in the same session: the instrument still knows its action ids."""
         self._line.close()
         self._line, self._microscope = self._connected()
+        if not self._microscope.is_living:
+            self._forgotten |= self._sent
 
     def close(self) -> None:
         """Hang up; the instrument stays as it is."""
@@ -99,6 +106,11 @@ class GatewayMicroscope:
             if not (repeatable and self._line.is_broken):
                 raise
         self.reconnect()
+        if self._sent and not self._microscope.is_living:
+            raise LinkLost(
+                f"the gateway of {self._endpoint.name!r} was started anew and does not know of the beam; "
+                "assume that it is on"
+            )
         return self._once(call)
 
     def _once(self, call: Callable[[RemoteMicroscope], T]) -> T:
