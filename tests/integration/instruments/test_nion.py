@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ from instruments.adapters.nion_card import CAMERA_OFFSET, SCAN_OFFSET
 from instruments.conformance import Bench, Conditions
 from instruments.conformance.kit import CHECKS, run
 from instruments.conformance.target import AdapterTarget
-from tests.integration.instruments.anywhere import check, run_anywhere
+from orchestrator.catalogue import Catalogue
+from tests.integration.harness import console
+from tests.integration.instruments.anywhere import SPEC, check, run_anywhere
 from tests.integration.instruments.other_pythons import python_of
 
 PYTHON = str(python_of("nion"))
@@ -196,6 +199,25 @@ def test_the_experiment_that_runs_anywhere() -> None:
     answer = run_anywhere("nion", CONFIG)
     check(answer)
     assert answer.electrons > 0
+
+
+def test_a_camera_s_frames_are_stored_and_shown(tmp_path: Path) -> None:
+    limits = {"min_stage_x_nm": -100, "max_stage_x_nm": 100, "min_stage_y_nm": -100, "max_stage_y_nm": 100}
+    lines = ["[instruments.bench]", 'adapter = "nion"', "[instruments.bench.config]", f'python = "{PYTHON}"']
+    lines += ["usim = true", "controls = { EHT = 60000, ConvergenceAngle = 0.0315 }", "[instruments.bench.safety]"]
+    lines += [f"{name} = {value}" for name, value in limits.items()]
+    (tmp_path / "stempilot.toml").write_text("\n".join(lines))
+    point = {"mode": "eels", "field_of_view_nm": 1, "pixel_size_nm": 1, "dwell_time_us": 50_000, "defocus_nm": 300}
+    chosen = [word for name, value in point.items() for word in ("--set", f"instrument.fixed.{name}={value}")]
+    options = ("--data", tmp_path, "--engine", "local", "--no-baselines", "--yes", "--json", "--set", "budget.frames=1")
+    outcome = console("run", SPEC, *options, *chosen)
+    (entry,) = outcome.expect(0).document["frames"]
+    with Catalogue.open(tmp_path, read_only=True) as catalogue:
+        frame = catalogue.load_frame(entry["id"])
+    assert frame.counts["eels"].shape == (1, 1, 1, 128, 512)
+    assert frame.picture("eels").max() > CAMERA_OFFSET
+    (report,) = tmp_path.rglob("report.html")
+    assert f"Frame {entry['id']}: eels images" in report.read_text()
 
 
 def driver_of(microscope: DrivenMicroscope) -> Any:
