@@ -54,10 +54,10 @@ with context.make_connection("merlin").open(
         with connection.control() as merlin:
             merlin.cmd("STARTACQUISITION")
             merlin.cmd("SOFTTRIGGER")  # it looks at the first frame before it says that there is an acquisition
-            pending = connection.wait_for_acquisition(30)
-            scan = context.make_acquisition(conn=connection, nav_shape=(rows, columns), pending_aq=pending)
-            udfs = [ApplyMasksUDF(mask_factories=masks), CoMUDF.with_params(cy=128, cx=128)]
-            found = context.run_udf(dataset=scan, udf=udfs)
+        pending = connection.wait_for_acquisition(30)
+        scan = context.make_acquisition(conn=connection, nav_shape=(rows, columns), pending_aq=pending)
+        udfs = [ApplyMasksUDF(mask_factories=masks), CoMUDF.with_params(cy=128, cx=128)]
+        found = context.run_udf(dataset=scan, udf=udfs)
         took = [time.perf_counter() - begun_s, time.process_time() - cpu_s]
         total = float(found[0]["intensity"].data[..., 0].sum())
         print(json.dumps([*took, total]), flush=True)
@@ -144,7 +144,6 @@ def main() -> None:
         for number in range(TURNS + 2):
             for name, client in clients.items():
                 found[name].append(client(number))
-                print(name, found[name][-1], file=sys.stderr, flush=True)
     report(found, arguments.out)
 
 

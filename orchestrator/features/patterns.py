@@ -54,8 +54,8 @@ class Patterns:
                 raise NormalisedCounts(f"frame {frame.action_id}: {detector.name} is {counts.dtype}, no raw counts")
             return detector
         raise FeatureError(
-            f"frame {frame.action_id}: mode {frame.mode.name!r} has no patterns of {self._geometry.shape_px} px; choose "
-            "a mode of kind 4d_stem, and the geometry of its detector"
+            f"frame {frame.action_id}: mode {frame.mode.name!r} has no patterns of {self._geometry.shape_px} px; "
+            "choose a mode of kind 4d_stem, and the geometry of its detector"
         )
 
 

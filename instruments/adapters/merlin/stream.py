@@ -61,6 +61,7 @@ class FrameStream:
         self.got_count = 0
         self.kept: np.ndarray | None = None  # (frames, rows, columns)
         self.headers = Headers()
+        self._buffer = np.empty(0, np.uint8)  # of a block as it comes, used again
 
     def begin(self) -> None:
         """The header of the acquisition, after arming. Raises AcquisitionFailed."""
@@ -125,7 +126,9 @@ class FrameStream:
     def _frames(self, count: int) -> np.ndarray:
         """So many more, each checked; one read for all of them."""
         stride = PREFIX_BYTES + self._kind.frame_bytes
-        frames = np.empty((count, stride), np.uint8)
+        if self._buffer.size < count * stride:
+            self._buffer = np.empty(count * stride, np.uint8)
+        frames = self._buffer[: count * stride].reshape(count, stride)
         lines = ceil(count / self._scan.shape_px[1]) + 1
         due_s = count * self._scan.dwell_time_us * 1e-6 + lines * self._scan.flyback_time_us * 1e-6
         self._line.begin(self._within(2 * due_s + self._config.answer_s))
