@@ -75,7 +75,7 @@ class GatewayMicroscope:
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost; a gateway that was started anew cannot tell."""
-        outcome = self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
+        outcome: Outcome = self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
         return "unknown" if outcome == "not_started" and action_id in self._forgotten else outcome
 
     def stop(self) -> None:
