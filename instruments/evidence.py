@@ -38,6 +38,7 @@ _OURS: Final[dict[str, Evidence]] = {
     "ophyd": Evidence(_THIRD_PARTY, "ophyd 1.11, ophyd-async 0.21; EPICS servers of caproto and p4p over loopback"),
     "tango": Evidence(_THIRD_PARTY, "pytango 10.3's own device server over loopback; its devices are ours"),
     "merlin": Evidence(_THIRD_PARTY, "LiberTEM-live 0.3's simulated Merlin over loopback"),
+    "serialem": Evidence("contract-tested only", "a double of SerialEM's socket, written from its public sources"),
     "worker": Evidence("as the adapter in it", "tried with replay in a Python of its own"),
     "nion": Evidence(_THIRD_PARTY, "nionswift 16.16 with nionswift-usim 5.4, out of process"),
     "micromanager": Evidence(_THIRD_PARTY, "Micro-Manager's core 12.5 with its demonstration devices, out of process"),

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "worker": "instruments.adapters.worker:open_worker",
     "nion": "instruments.adapters.nion:open_nion",
     "tango": "instruments.adapters.tango_devices:open_tango",
+    "serialem": "instruments.adapters.serialem:open_serialem",
     "micromanager": "instruments.adapters.micromanager:open_micromanager",
 }
 
