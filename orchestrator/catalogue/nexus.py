@@ -120,7 +120,15 @@ def _write_head(entry: h5py.Group, frame: Frame, record: FrameRecord) -> None:
     write_text(entry, "end_time", record.acquired_at.isoformat())
     profiling = group(entry, "profiling", "NXcs_profiling")
     for name, found in _versions(frame, record).items():
-        write_text(group(profiling, f"program_{name}", "NXprogram"), "program", name, version=found)
+        write_text(group(profiling, _program(profiling, name), "NXprogram"), "program", name, version=found)
+
+
+def _program(profiling: h5py.Group, name: str) -> str:
+    """A name that NeXus permits and the group does not have: letters, digits and underscores only."""
+    made = f"program_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
+    while made in profiling:
+        made += "_"
+    return made
 
 
 def _versions(frame: Frame, record: FrameRecord) -> dict[str, str]:
