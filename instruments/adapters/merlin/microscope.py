@@ -201,9 +201,9 @@ class MerlinMicroscope:
         """Hang up; the beam stays as it is."""
         self._data.drop()
         self._control.close()
-        self._scanning.shutdown()
         if isinstance(self._column, Closable):
             self._column.close()
+        self._scanning.shutdown()
 
     # --- before
 
@@ -250,6 +250,7 @@ class MerlinMicroscope:
             is_done = True
         finally:
             if not is_done:
+                self._feed.end("the exposure ended before its last frame")
                 self._data.drop()
                 self._disarm()
 
