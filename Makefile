@@ -12,7 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGES := instruments simulation policies orchestrator workflows
 
-.PHONY: run serve test lint bench gpu-check docs clean smoke-deploy help
+.PHONY: run serve test environments lint bench gpu-check docs clean smoke-deploy help
 
 help:
 	@echo "make run | serve | test | lint | bench | gpu-check | docs | smoke-deploy | clean"
@@ -25,8 +25,8 @@ serve: .venv/installed
 
 # Unit tests come first (tests/conftest.py keeps that order), then the rest. A file goes to one process whole, so that an
 # installation its tests share is started once. Some hundred processes are started: they keep what they compile.
-test: .venv/installed-dev .venv/ophyd-async/installed .venv/nion/installed .venv/micromanager/installed .venv/instamatic/installed \
-  .venv/merlin/installed
+test: .venv/installed-dev
+	@$(MAKE) --no-print-directory -j4 environments
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
@@ -78,6 +78,9 @@ clean:
 .venv/installed-dev: .venv/installed
 	$(PIP) install -c .venv/pins.txt -e ".[dev,docs]"
 	@touch $@
+
+environments: .venv/ophyd-async/installed .venv/nion/installed .venv/micromanager/installed .venv/instamatic/installed \
+  .venv/merlin/installed
 
 # Libraries that run in a Python of their own, out of process: every version is pinned, so nothing has to be resolved. Where
 # one cannot be had its tests are skipped, and fail where CI=true.

@@ -8,7 +8,7 @@ import numpy as np
 
 from instruments import cards, plotting
 from instruments.commands import AcquireFrame
-from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, first_pixel_nm, footprint, spot
+from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, concentration, first_pixel_nm, footprint, spot
 from instruments.units import ANGSTROM2_PER_NM2
 
 _BLOCK = 64
@@ -23,7 +23,8 @@ _Blocks = dict[tuple[int, int], np.ndarray]
 class DoseLedger:
     """Electrons per 1 nm2 cell. Two sums are kept: the mean over a cell, and an upper bound of the dose anywhere in it.
 
-    The upper bound counts the full flux of every raster that touches the cell; it is what limits are checked against.
+    The upper bound counts the full flux of every raster that touches the cell, and of pixels more than half a nanometre
+    apart all electrons of those that may lie in it; it is what limits are checked against.
     Fields wider than 4000 nm are kept beside them, on cells of 64 nm, and count wherever either is asked for.
     """
 
@@ -42,12 +43,15 @@ class DoseLedger:
             before = self._read(self._wide_peak, marks) + self._highest_fine(marks)
         return float((before[touched] + flux_e_per_a2).max(initial=0.0))
 
-    def add(self, marks: Footprint, electrons: float) -> None:
-        """Spread `electrons` evenly over the footprint; negative corrects an earlier, too high debit."""
+    def add(self, marks: Footprint, electrons: float, bound_factor: float = 1.0) -> None:
+        """Spread `electrons` over the footprint; negative corrects an earlier, too high debit.
+
+        The bound is the mean flux times `bound_factor` (`footprints.concentration`).
+        """
         area_nm2 = float(marks.overlap_nm2.sum())
         flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
         self.electrons += electrons
-        self._book(marks, flux, flux)
+        self._book(marks, flux, flux * bound_factor)
 
     def add_somewhere(self, marks: Footprint, electrons: float) -> None:
         """Electrons that may all have gone to any one point of the footprint: the mean is spread, the bound is not."""
@@ -64,7 +68,8 @@ class DoseLedger:
         """A frame's electrons over its raster, those of the settling blanker on its first pixel; of none, nothing."""
         if electrons == 0:
             return
-        self.add(footprint(command.stage, command.scan), electrons - settling_electrons)
+        marks = footprint(command.stage, command.scan)
+        self.add(marks, electrons - settling_electrons, concentration(command.scan))
         if settling_electrons:
             self.add_point(*first_pixel_nm(command.stage, command.scan), settling_electrons)
 

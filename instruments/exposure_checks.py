@@ -12,7 +12,15 @@ from instruments.commands import AcquireFrame
 from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import within
 from instruments.errors import CommandRefused
-from instruments.footprints import MAX_PLACE_NM, MAX_SIDE_NM, MIN_SIDE_NM, first_pixel_nm, footprint, spot
+from instruments.footprints import (
+    MAX_PLACE_NM,
+    MAX_SIDE_NM,
+    MIN_SIDE_NM,
+    concentration,
+    first_pixel_nm,
+    footprint,
+    spot,
+)
 from instruments.limits import SafetyEnvelope
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
@@ -91,6 +99,7 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
         return
     marks = footprint(command.stage, command.scan)
     flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)
+    flux *= concentration(command.scan)
     peak = ledger.peak_after(marks, flux)
     settling = charge.settling_electrons / ANGSTROM2_PER_NM2
     if settling:

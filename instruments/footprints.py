@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, cos, floor, hypot, pi, radians, sin
+from math import ceil, cos, floor, hypot, pi, radians, sin, sqrt
 
 import numpy as np
 
@@ -100,6 +100,18 @@ def _disc(x_nm: float, y_nm: float, radius_nm: float) -> Footprint:
     inside = np.hypot(px, py) <= radius_nm
     overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
     return Footprint(column, row, overlap * (pi * radius_nm**2 / overlap.sum()))
+
+
+def concentration(scan: ScanPattern) -> float:
+    """How much more than the mean flux of a raster may fall on one of its 1 nm cells: pixels far apart are spots.
+
+    With pixels of more than half a cell up to four lie in one; beyond 1.42 nm it is one, with all of its electrons.
+    """
+    pixel = scan.pixel_size_nm / CELL_NM
+    if scan.at_once or pixel <= 0.5:
+        return 1.0
+    together = 4 if pixel <= 1 else 2 if pixel < sqrt(2) else 1
+    return together * pixel**2
 
 
 def spot(x_nm: float, y_nm: float) -> Footprint:

@@ -45,6 +45,7 @@ from instruments.state import MicroscopeState
 from instruments.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
+_CURRENT_ROUNDING = 1e-6
 __all__ = ["Charge", "GuardedMicroscope", "SafetyCheck", "worst_charge"]
 
 
@@ -199,6 +200,7 @@ class GuardedMicroscope:
 
     def check(self, command: AcquireFrame) -> Charge:
         """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves."""
+        self._check_current(command)
         values = axis_values(command)
         check_bounds(values, self.envelope)
         check_exposure(command, self._capabilities, self.envelope)
@@ -258,6 +260,19 @@ class GuardedMicroscope:
             raise
 
     # --- what has to hold before
+
+    def _check_current(self, command: AcquireFrame) -> None:
+        """A current that a frame cannot set must not be more than the frame says, for its dose is counted from that."""
+        card, said_pa = self._capabilities, command.optics.probe_current_pa
+        axis = card.axis("probe_current_pa")
+        if not card.has_beam or (axis is not None and axis.minimum < axis.maximum):
+            return
+        true_pa = self._read_back_pa(self.read_state()) if axis is None else axis.maximum
+        if true_pa > said_pa * (1 + card.current_uncertainty_fraction) * (1 + _CURRENT_ROUNDING):
+            raise CommandRefused(
+                f"probe_current_pa {said_pa:g} is less than the {true_pa:g} pA that flow, and a frame cannot set it: "
+                "command what flows, so that its dose is counted"
+            )
 
     def _check_moves(self, values: dict[str, AxisValue]) -> None:
         """Steps, rates, the pole-piece table and permissions, which are about where the axes stand now."""

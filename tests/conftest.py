@@ -39,11 +39,13 @@ _ORDER = ("unit", "property", "reference", "integration", "browser", "faults")
 _LONGEST = (
     "integration/test_serve.py", "faults/test_kill_and_resume.py", "integration/test_notebooks.py",
     "browser/test_page.py", "faults/test_served_kills.py", "faults/test_queue_race.py",
+    "integration/instruments/test_nion.py", "integration/instruments/test_tango.py",
+    "integration/instruments/test_merlin.py", "integration/instruments/test_ophyd.py",
     "integration/test_engines_and_questions.py", "integration/test_deployment_runs.py", "property/test_api_contract.py",
     "faults/test_interrupt.py", "faults/test_storage_crash.py", "integration/test_worker.py",
     "integration/test_local_differences.py", "faults/test_instrument_kills.py", "integration/test_calibrate.py",
     "integration/test_run_to_record.py", "faults/test_survey_kill.py", "integration/test_embedded_instrument.py",
-    "integration/test_conformance_kit.py", "integration/test_conformance_lines.py",
+    "integration/test_conformance_kit.py", "integration/test_conformance_lines.py", "property/test_simulator_laws.py",
     "property/test_queue_model.py", "integration/test_policy_searches.py", "faults/test_watchdog.py",
     "integration/test_schedule.py", "integration/test_report.py", "browser/test_report.py",
 )  # fmt: skip

@@ -75,6 +75,7 @@ def capabilities_of(config: NionConfig, beam_energy_ev: float, semi_convergence_
         ),
         modes=(_scan_mode(config), *_camera_modes(config)),
         stop_latency_s=config.stop_latency_s,
+        reports_dose=False,
         reports_limits=False,
         quirks=_quirks(config),
     )

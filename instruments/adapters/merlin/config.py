@@ -46,7 +46,7 @@ class MerlinConfig(Record):
     simulated: bool = False
     shape_px: tuple[int, int] = Field(default=(256, 256), description="(rows, columns) of the detector")
     counter_depth: Literal[1, 6, 12, 24] = Field(default=12, description="bits")
-    thresholds_kev: tuple[float, ...] = Field(default=(), max_length=8, description="empty: as they are")
+    thresholds_ev: tuple[float, ...] = Field(default=(), max_length=8, description="empty: as they are")
     trigger: Trigger = Field(default="rising", description="what starts frames")
     frames_per_trigger: Literal["frame", "line", "scan"] = "line"
     gap_us: float = Field(default=0.0, ge=0, description="of a dwell, in which nothing is counted; 0: continuous")

@@ -103,12 +103,12 @@ class MerlinControl:
 
 
 def settings_of(command: AcquireFrame, config: MerlinConfig) -> dict[str, float]:
-    """What the Merlin is told before this frame; times in ms."""
+    """What the Merlin is told before this frame; times in ms, thresholds in keV."""
     rows, columns = command.scan.shape_px
     count = command.subframe_count * rows * columns
     at_a_trigger = {"frame": 1, "line": columns, "scan": rows * columns}[config.frames_per_trigger]
     dwell_ms = command.scan.dwell_time_us * 1e-3
-    thresholds = {f"THRESHOLD{number}": value for number, value in enumerate(config.thresholds_kev)}
+    thresholds = {f"THRESHOLD{number}": value * 1e-3 for number, value in enumerate(config.thresholds_ev)}
     return {
         "COUNTERDEPTH": config.counter_depth,
         "CONTINUOUSRW": int(config.gap_us == 0),

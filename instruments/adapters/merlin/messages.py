@@ -81,7 +81,7 @@ class FrameHeader:
     number_type: str  # of NumPy, big-endian
     taken_at: str
     exposure_s: float
-    thresholds_kev: tuple[float, ...]
+    thresholds_ev: tuple[float, ...]
 
     @property
     def frame_bytes(self) -> int:
@@ -104,7 +104,7 @@ def frame_header(data: bytes | memoryview) -> FrameHeader:
             number_type=FRAME_TYPES[parts[6]],
             taken_at=parts[9].strip(),
             exposure_s=float(parts[10]),
-            thresholds_kev=tuple(_numbers(parts[14:22])),
+            thresholds_ev=tuple(round(kev * 1e3, 3) for kev in _numbers(parts[14:22])),
         )
     except (ValueError, IndexError, KeyError) as error:
         raise WrongReply(f"{bytes(data[:60])!r} is no header of a frame ({error!r})") from error

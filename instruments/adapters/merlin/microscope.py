@@ -363,7 +363,7 @@ class MerlinMicroscope:
             "frame_count": stream.got_count,
             "first_frame_at": headers.first.taken_at,
             "last_frame_at": headers.last.taken_at,
-            "thresholds_kev": list(headers.first.thresholds_kev),
+            "thresholds_ev": list(headers.first.thresholds_ev),
             "shortest_exposure_s": headers.exposure_s[0],
             "longest_exposure_s": headers.exposure_s[1],
             "counter_depth": self._config.counter_depth,

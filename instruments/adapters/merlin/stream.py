@@ -156,8 +156,8 @@ class FrameStream:
             kind.offset_bytes,
         ):
             raise WrongReply(f"frame {expected} is of {header.shape_px} {header.number_type}, the first was not")
-        if header.thresholds_kev != kind.thresholds_kev:
-            raise WrongReply(f"at frame {expected} the thresholds changed to {header.thresholds_kev} keV")
+        if header.thresholds_ev != kind.thresholds_ev:
+            raise WrongReply(f"at frame {expected} the thresholds changed to {header.thresholds_ev} eV")
         wanted_s = (self._scan.dwell_time_us - self._config.gap_us) * 1e-6
         if abs(header.exposure_s - wanted_s) > self._config.exposure_tolerance_fraction * wanted_s:
             raise WrongReply(f"frame {expected} was exposed for {header.exposure_s:g} s instead of {wanted_s:g} s")

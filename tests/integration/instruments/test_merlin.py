@@ -83,7 +83,7 @@ def test_every_count_arrives_with_what_the_headers_say(microscope: MerlinMicrosc
     assert np.array_equal(counts, scan.counts[None])
     said = frame.context["merlin"]
     assert said["frame_count"] == 256
-    assert said["thresholds_kev"][:2] == [12.0, 511.0]
+    assert said["thresholds_ev"][:2] == [12e3, 511e3]
     assert (said["shortest_exposure_s"], said["longest_exposure_s"]) == (0.001, 0.001)
     assert said["first_frame_at"] == "2026-11-22 01:02:03.000001"
     assert said["acquisition"]["Gain"] == "SLGM"

@@ -41,6 +41,7 @@ NOUNS = {
     "background": "in the unit of the image it belongs to",
     "backlash": "of an instrument axis, whose record names the unit",
     "best": "outcome to beat, in the objective's own unit",
+    "blanked": "what a device is sent for it, in its own terms",
     "confidence": "probability",
     "contrast": "ratio",
     "coverage": "ratio",
@@ -95,10 +96,12 @@ NOUNS = {
     "threshold": "in the unit of what is compared",
     "tolerance": "relative",
     "underestimate": "ratio",
+    "unblanked": "what a device is sent for it, in its own terms",
     "value": "in the unit its own record names",
     "values": "in the unit their own record names",
     "variance": "square of the outcome it describes",
     "weight": "ratio",
+    "zero": "reading of a device that means zero, in the device's own unit",
 }
 
 # No suffix can save these as the whole name or its last word: they have a dimension and do not say which unit.

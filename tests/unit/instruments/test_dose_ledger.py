@@ -170,3 +170,19 @@ def test_wide_and_fine_fields_count_together(x_nm: float, y_nm: float) -> None:
     assert ledger.peak_after(away, 1.0) == pytest.approx(1.0)
     ledger.add(wide, -spent["wide"])
     assert ledger.max_e_per_a2 == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "field_nm", "together"), [(10, 1000.0, 1), (1, 1000.0, 1), (100, 80.0, 4), (100, 20.0, 0)]
+)
+def test_pixels_far_apart_are_spots(columns: int, field_nm: float, together: int) -> None:
+    """Each holds all its electrons, however large the field is that they are spread over."""
+    pattern = ScanPattern(field_of_view_nm=field_nm, shape_px=(columns, columns), dwell_time_us=1000)
+    optics = Optics(beam_energy_ev=80e3, semi_convergence_angle_mrad=30, probe_current_pa=50)
+    command = AcquireFrame(action_id="a", deadline_s=1e4, optics=optics, scan=pattern, mode="haadf")
+    ledger, pixel_electrons = DoseLedger(), 3e5
+    ledger.add_frame(command, pixel_electrons * columns**2)
+    flux = pixel_electrons / (pattern.pixel_size_nm**2 * 100)
+    assert ledger.max_e_per_a2 == pytest.approx(together * pixel_electrons / 100 if together else flux, rel=1e-6)
+    ledger.add_frame(command, -pixel_electrons * columns**2)
+    assert ledger.max_e_per_a2 == pytest.approx(0, abs=1e-6 * flux)

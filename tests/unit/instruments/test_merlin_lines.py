@@ -40,7 +40,7 @@ from instruments.adapters.merlin.messages import payload_bytes, request
 SIDE_PX, COUNT = 4, 4
 CONFIG: dict[str, Any] = {
     "shape_px": (SIDE_PX, SIDE_PX), "settle_s": 0.0, "answer_s": 0.3, "first_frame_s": 0.5, "trigger": "internal",
-    "thresholds_kev": (20.0,),
+    "thresholds_ev": (20e3,),
 }  # fmt: skip
 
 
