@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from instruments.axes import STAGE_AXES, known_axis, permission_for, unit_of
+from instruments.axes import KNOWN_AXES, STAGE_AXES, known_axis, permission_for, unit_of
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Command
 from instruments.errors import CommandRefused
@@ -21,6 +21,7 @@ from instruments.state import MicroscopeState
 
 MAX_SIDE_PX: Final = 1 << 20
 LONGEST_DEADLINE_S: Final = 7 * 86_400.0  # one beyond it is none
+_NEVER_CHECKED: Final = frozenset({"frame_px", "park_s"})  # limits of capabilities; the envelope has `max_park_s`
 T = TypeVar("T", bound=Command)
 Places = Mapping[str, Sequence[float]]
 """Axis -> every value at which it may stand: what was read back, what was sent, both where an answer was lost."""
@@ -92,6 +93,17 @@ def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> N
         limit = _limit(name, envelope)
         if limit is not None:
             within(name, value, limit.minimum, limit.maximum, unit_of(name) or "")
+
+
+def unknown_limits(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:
+    """What is wrong with the names in `axes`: one that nothing is called limits nothing, and nobody would notice."""
+    known = {axis.name for axis in capabilities.axes} | (KNOWN_AXES.keys() - _NEVER_CHECKED)
+    named = ", ".join(sorted(axis.name for axis in capabilities.axes))
+    return [
+        f"safety.axes.{name}: instrument {capabilities.name!r} has no such axis to limit; there are {named}"
+        for name in envelope.axes or {}
+        if name not in known
+    ]
 
 
 def check_steps(

@@ -31,9 +31,17 @@ from instruments.envelope_checks import (
     needs_permission,
     sound,
     stands,
+    unknown_limits,
     within,
 )
-from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, Unsupported
+from instruments.errors import (
+    AcquisitionFailed,
+    CommandRefused,
+    ConfigurationError,
+    InstrumentError,
+    InstrumentFault,
+    Unsupported,
+)
 from instruments.events import EventKind, Events, InstrumentEvent
 from instruments.exposure_checks import Charge, check_dose, check_exposure, procedure_electrons, worst_charge
 from instruments.footprints import footprint, spot
@@ -73,6 +81,8 @@ class GuardedMicroscope:
 
     def __post_init__(self) -> None:
         self._capabilities = self.inner.capabilities()
+        if faults := unknown_limits(self.envelope, self._capabilities):
+            raise ConfigurationError("; ".join(faults))
         self._whereabouts = Whereabouts()
         self._link = LinkWatch(self.clock)
         self._warned: set[str] = set()

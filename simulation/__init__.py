@@ -14,6 +14,7 @@ from simulation.errors import (
     MethodUnavailable,
     ProbeOutgrowsCell,
     SimulationError,
+    SourceUnresolved,
 )
 from simulation.phonons import FrozenPhonons
 from simulation.potential import projected_potential
@@ -36,6 +37,7 @@ __all__ = [
     "SegmentedDetector",
     "SimulationError",
     "Simulator",
+    "SourceUnresolved",
     "probe",
     "projected_potential",
     "reporting",

@@ -182,24 +182,27 @@ def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> di
         )
     if not detectors:
         raise InvalidParameter('no detectors given; give at least one, such as {"haadf": AnnularDetector(80, 160)}')
-    clipped: dict[str, float] = {}
-    for name, detector in detectors.items():
+    for name in detectors:
         if not isinstance(name, str):
             raise InvalidParameter(f"a detector is called {name!r}; its name must be a text, such as 'haadf'")
         if name in _AXES:
             raise InvalidParameter(f"a detector called {name!r} cannot be told from that axis; give it another name")
-        if isinstance(detector, PixelatedDetector):
-            continue
-        if not isinstance(detector, AnnularDetector | SegmentedDetector):
-            raise InvalidParameter(f"detector {name!r} is a {type(detector).__name__}, not a detector of this package")
-        if detector.inner_mrad >= cutoff_mrad:
-            raise InvalidParameter(
-                f"detector {name!r} starts at {detector.inner_mrad:g} mrad, beyond the antialias cutoff"
-                f" {cutoff_mrad:.1f} mrad of this grid; use a finer sampling_nm or a smaller inner_mrad"
-            )
-        if detector.outer_mrad > cutoff_mrad:
-            clipped[name] = cutoff_mrad
-    return clipped
+    outer = {name: _outer_mrad(name, detector, cutoff_mrad) for name, detector in detectors.items()}
+    return {name: cutoff_mrad for name, mrad in outer.items() if mrad is not None and mrad > cutoff_mrad}
+
+
+def _outer_mrad(name: str, detector: Detector, cutoff_mrad: float) -> float | None:
+    """How far out a detector reaches; None: as far as there are waves."""
+    if isinstance(detector, PixelatedDetector):
+        return detector.max_angle_mrad
+    if not isinstance(detector, AnnularDetector | SegmentedDetector):
+        raise InvalidParameter(f"detector {name!r} is a {type(detector).__name__}, not a detector of this package")
+    if detector.inner_mrad >= cutoff_mrad:
+        raise InvalidParameter(
+            f"detector {name!r} starts at {detector.inner_mrad:g} mrad, beyond the antialias cutoff"
+            f" {cutoff_mrad:.1f} mrad of this grid; use a finer sampling_nm or a smaller inner_mrad"
+        )
+    return detector.outer_mrad
 
 
 def check_not_empty(detectors: Mapping[str, Detector], grid: WaveGrid, wavelength_angstrom: float) -> None:

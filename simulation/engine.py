@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from instruments.optics import Coherence, Optics
 from simulation.arguments import checked_optics, checked_seed
 from simulation.backend import backend
-from simulation.coherence import SourceBlur, focal_nodes
+from simulation.coherence import SourceBlur, focal_nodes, warn_of_wide_steps
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty
 from simulation.electron import wavelength_angstrom
 from simulation.error_check import Signals
@@ -172,7 +172,7 @@ class Simulator:
         coherence = self._coherence if coherence is None else _checked_coherence(coherence)
         tilt_mrad = self._tilt_mrad if specimen_tilt_mrad is None else checked_tilt_mrad(specimen_tilt_mrad)
         clipped = self._check(optics, scan, detectors)
-        blur = self._blur(scan, coherence)
+        blur = self._blur(scan, coherence, optics)
         wide = scan if blur is None else blur.scan
         seen = seen_from_specimen(optics, tilt_mrad)
         wanted = self._wanted
@@ -236,13 +236,14 @@ class Simulator:
         check_not_empty(detectors, self.grid, wavelength)
         return clipped
 
-    def _blur(self, scan: Scan, coherence: Coherence) -> SourceBlur | None:
+    def _blur(self, scan: Scan, coherence: Coherence, optics: Optics) -> SourceBlur | None:
         if coherence.source_size_nm == 0:
             return None
         if not isinstance(scan, GridScan):
             raise InvalidParameter(
                 f"a source size of {coherence.source_size_nm:g} nm needs a GridScan; points have no neighbours to blur"
             )
+        warn_of_wide_steps(scan, coherence.source_size_nm, optics)
         return SourceBlur(scan, coherence.source_size_nm, self._sources.specimens[0])
 
     def _attributes(self, optics: Optics, coherence: Coherence, measured: Measurement) -> dict[str, Any]:

@@ -9,6 +9,7 @@ SimulationError
   Cancelled            somebody asked for an end; what was kept is whole, ask again when wanted
 
 ProbeOutgrowsCell      a warning: the image is that of a row of probes; repeat the cell
+SourceUnresolved       a warning: the scan's steps are too wide to blur by the source; scan in finer ones
 """
 
 from __future__ import annotations
@@ -44,3 +45,7 @@ class UnreadableLibrary(SimulationError, ValueError):
 
 class ProbeOutgrowsCell(UserWarning):
     """The probe is wider than the periodic cell it was simulated in."""
+
+
+class SourceUnresolved(UserWarning):
+    """The steps of the scan are too wide for the blur by the source to be right."""

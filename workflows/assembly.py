@@ -18,6 +18,7 @@ from instruments import (
     Microscope,
     SafetyEnvelope,
 )
+from instruments.envelope_checks import unknown_limits
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.errors import Refused, SpecError
 from orchestrator.loop import Control, Experiment, Listener, Record
@@ -117,7 +118,8 @@ def prepare(
         microscope = open_instrument(settings.adapter, config)
     except ConfigurationError as error:
         raise SpecError(f"instrument.config: {error}") from error
-    if faults := mode_faults(spec, microscope.capabilities()):
+    envelope, card = envelope_of(spec, settings), microscope.capabilities()
+    if faults := [*mode_faults(spec, card), *unknown_limits(envelope, card)]:
         raise SpecError("\n  ".join(faults))
     question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
     question = with_calibration(question, spec, microscope.capabilities())
@@ -126,7 +128,7 @@ def prepare(
         seed,
         space,
         microscope,
-        envelope_of(spec, settings),
+        envelope,
         question,
         CalibrationRegistry(settings.calibrations),
     )

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
+from io import SEEK_END, BufferedReader, BytesIO
 from pathlib import Path
 from typing import Final, Self
 
@@ -59,7 +59,7 @@ class Checksum:
         """Read in pieces, from its beginning; left at its beginning."""
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size_bytes = file.seek(0, os.SEEK_END)
+        size_bytes = file.seek(0, SEEK_END)
         file.seek(0)
         return cls(digest, size_bytes)
 

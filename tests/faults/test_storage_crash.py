@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,8 @@ class KilledAt:
 
         def open_(path: Path, *arguments: Any, **options: Any) -> Any:
             file = real_open(path, *arguments, **options)
-            return HalfWritten(file, self) if path.name.endswith(".part") else file
+            is_written = path.name.endswith(".part") and "w" in file.mode
+            return HalfWritten(file, self) if is_written else file
 
         frame_files.os = type("Os", (), {"fsync": staticmethod(fsync)})
         frame_files.sync = sync
@@ -183,15 +185,22 @@ def run_every_crash(folder: Path) -> list[dict[str, Any]]:
         shutil.copytree(folder / "new", data)
         child = os.fork()
         if child == 0:
-            KilledAt(step, log).watch()
-            with Catalogue.open(data) as catalogue:
-                store(catalogue, experiment, acknowledged)
-            os._exit(0)
+            status = 1
+            try:
+                KilledAt(step, log).watch()
+                with Catalogue.open(data) as catalogue:
+                    store(catalogue, experiment, acknowledged)
+                status = 0
+            finally:
+                if status:
+                    traceback.print_exc()
+                os._exit(status)
         status = os.waitpid(child, 0)[1]
         wrong, did = faults_after(data, experiment, acknowledged)
         label = log.read_text() if log.exists() else "came through"
         found.append({"step": step, "label": label, "signal": os.WTERMSIG(status), "wrong": wrong, **did})
-        if status == 0:
+        if not os.WIFSIGNALED(status):
+            assert status == 0, f"a child failed before step {step}"
             return found
     raise AssertionError("no child came through")
 

@@ -111,7 +111,7 @@ def _lines(served: Installation, which: dict[str, Any]) -> list[str]:
 
 def test_priorities_on_two_instruments_side_by_side(served: Installation) -> None:
     """While the first runs on the left, three more wait there; one on the right does not wait for them."""
-    first = served.submit(*on("left"), "--set", "budget.frames=4")
+    first = served.submit(*on("left"), "--set", "budget.frames=8")
     served.has_frames(first, 1)
     low, high, middle = (
         served.submit(*on("left"), "--set", "budget.frames=2", "--priority", str(priority)) for priority in (1, 9, 5)

@@ -14,7 +14,7 @@ import typer
 from orchestrator.errors import SpecError
 from simulation import FrozenPhonons, SimulationError, reporting
 from simulation.backend import DEVICES
-from simulation.errors import ProbeOutgrowsCell
+from simulation.errors import ProbeOutgrowsCell, SourceUnresolved
 from simulation.method_choice import METHODS
 from workflows.cli.app import app
 from workflows.cli.fail import INTERRUPTED, explained
@@ -145,7 +145,8 @@ def simulate(
     )  # fmt: skip
     try:
         with terminable(), reporting(RichBar.if_seen()), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always", ProbeOutgrowsCell)
+            for kind in (ProbeOutgrowsCell, SourceUnresolved):
+                warnings.simplefilter("always", kind)
             atoms = built(asked)
             made = simulated(atoms, request)
             written = write(places, atoms, made, begun, {"command": sys.argv[1:]})
@@ -211,9 +212,17 @@ def _document(atoms: Built, made: Simulated, written: Written, warned: list[str]
         "method": attributes["method"],
         "error_estimate": None if estimate != estimate else estimate,
         "clipped_outer_mrad": json.loads(attributes["clipped_outer_mrad"]),
-        "notes": [*atoms.notes, *warned],
+        "notes": [*atoms.notes, *warned, *_assumed(made)],
         "images": images,
     }
+
+
+def _assumed(made: Simulated) -> list[str]:
+    """What the file says of an exposure that nobody gave; without a dose there is no exposure to be wrong about."""
+    if not made.assumed or made.electrons_e_per_px == 0:
+        return []
+    current = f" and {made.optics.probe_current_pa:.4g} pA" if "probe_current_pa" in made.assumed else ""
+    return [f"the dose is written as {made.dwell_time_us:g} us{current} a pixel, which is assumed"]
 
 
 def _told(document: dict[str, Any], atoms: Built) -> str:

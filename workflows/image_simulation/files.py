@@ -135,6 +135,7 @@ def nexus_bytes(built: Built, made: Simulated, begun: datetime, asked: dict[str,
         "simulation": attributes,
         "asked": asked,
         "electrons_e_per_px": made.electrons_e_per_px,
+        "assumed": list(made.assumed),
     }
     record = FrameRecord(
         frame_id=new_id(), experiment_id="simulation", decision_id="simulation", suggestion_id="simulation", ordinal=1,

@@ -57,6 +57,8 @@ class Simulated:
     coherence: Coherence
     dwell_time_us: float
     electrons_e_per_px: float
+    assumed: tuple[str, ...] = ()
+    """What nobody gave and a file of an exposure has to say: it makes up the dose, where there is one."""
 
     @property
     def pixel_nm(self) -> float:
@@ -88,8 +90,15 @@ def simulated(built: Built, request: Request) -> Simulated:
     }
     return Simulated(
         images=images, counts=counts, scan=scan, optics=optics, coherence=request.coherence,
-        dwell_time_us=dwell_time_us, electrons_e_per_px=per_px,
+        dwell_time_us=dwell_time_us, electrons_e_per_px=per_px, assumed=_assumed(request, per_px),
     )  # fmt: skip
+
+
+def _assumed(request: Request, electrons_e_per_px: float) -> tuple[str, ...]:
+    has_current = request.optics.probe_current_pa > 0
+    is_dwell_known = request.dwell_time_us is not None or (has_current and electrons_e_per_px > 0)
+    known = {"dwell_time_us": is_dwell_known, "probe_current_pa": has_current or electrons_e_per_px == 0}
+    return tuple(name for name, is_known in known.items() if not is_known)
 
 
 def _usual_detectors(request: Request) -> dict[str, AnnularDetector | SegmentedDetector]:

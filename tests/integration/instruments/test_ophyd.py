@@ -37,6 +37,7 @@ if missing := [name for name in ("ophyd", "epics", "caproto") if find_spec(name)
 
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.epics_instrument import HERE, SoftIoc, configuration
+from tests.waiting import until
 
 
 def opened(config: dict[str, Any]) -> OphydMicroscope:
@@ -185,7 +186,7 @@ def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(tem: Ophyd
     ioc.start()
     with pytest.raises(AcquisitionFailed, match="exposed before"):
         tem.acquire(long)
-    assert tem.read_state().beam_blanked
+    assert until(lambda: tem.read_state().beam_blanked, "the server started again", waits_out=LinkLost)
 
 
 def test_frames_are_raw_counts_with_what_made_them(tem: OphydMicroscope) -> None:

@@ -24,6 +24,8 @@ from simulation.differentiable import DifferentiableImages, differentiable_ronch
 from simulation.lens_tensors import LensTensors
 from simulation.ronchigram import amorphous_phase, ronchigram
 
+pytestmark = pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved")  # few pixels, for speed
+
 CELL = (9.0, 8.0, 12.0)
 _POWERS = (0, 1, 1, 3, 2, 2, 3, 3, 3, 5, 5, 5, 5)
 MAGNITUDES_NM = {f"c{n}{m}": 10.0**power for (n, m), power in zip(TERMS, _POWERS, strict=True)}

@@ -17,7 +17,10 @@ from simulation import (
     Simulator,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::simulation.errors.ProbeOutgrowsCell")  # by less than a tenth
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::simulation.ProbeOutgrowsCell"),  # by less than a tenth
+    pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved"),  # few pixels, for speed
+]
 
 _COEFFICIENTS_NM = {
     "c12": 3.0, "c21": 70.0, "c23": 60.0, "c30": 3e3, "c32": 2e3, "c34": 2.5e3, "c41": 1e5, "c43": 9e4, "c45": 8e4,

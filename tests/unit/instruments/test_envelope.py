@@ -662,3 +662,20 @@ def test_a_deadline_beyond_all_bounds_is_none(command: AcquireFrame | Park | Set
     guarded = guard()
     with pytest.raises(CommandRefused, match=r"deadline 1e\+300 s is above the limit 604800 s"):
         guarded.acquire(endless) if isinstance(endless, AcquireFrame) else guarded.execute(endless)
+
+
+def test_a_limit_on_an_axis_that_is_not_there_is_noticed() -> None:
+    with pytest.raises(ConfigurationError, match=r"safety\.axes\.x_mn: instrument 'bench' has no such axis.*x_nm"):
+        guard(axes={"x_mn": AxisLimit(maximum=1)})
+
+
+def test_a_current_that_flows_and_cannot_be_set_is_counted() -> None:
+    """A frame that says less would be booked with less than the specimen gets."""
+    bench = Bench()
+    less = frame().model_copy(update={"optics": frame().optics.model_copy(update={"probe_current_pa": 1.0})})
+    with pytest.raises(CommandRefused, match="1 is less than the 50 pA that flow"):
+        guard(bench).acquire(less)
+    assert bench.told == []
+    fixed = (Axis(name="probe_current_pa", minimum=80, maximum=80),)
+    with pytest.raises(CommandRefused, match="50 is less than the 80 pA"):
+        guard(Bench(card=CARD.model_copy(update={"axes": (*CARD.axes, *fixed)}))).acquire(frame())
