@@ -23,6 +23,7 @@ def test_a_cross_section_is_the_sum_of_a_multislice_image(symbol, number):
     assert float(image.sum()) * 0.8**2 == pytest.approx(found, rel=0.03)
 
 
+@pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved")
 def test_a_layer_is_multislices_to_some_ten_percent():
     rng = np.random.default_rng(1)
     places = rng.uniform((0, 0, 1), (30, 30, 1.01), (40, 3))
