@@ -14,6 +14,7 @@ from instruments import Calibration, CalibrationRegistry, SafetyEnvelope
 from instruments.models import Record
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.signature import check_signature, public_key_path
+from orchestrator.signature_age import check_age
 from orchestrator.spec_file import fault_lines
 
 FILE_NAME: Final = "stempilot.toml"
@@ -93,14 +94,14 @@ class Settings(Record):
         """The settings: `--data`, else STEMPILOT_DATA, else ./stempilot-data; `--settings`, else its stempilot.toml.
 
         Raises SpecError listing every fault with its path, or where a file named by `settings` cannot be read; Refused
-        where this computer has the facility's key and the instruments are not as the facility signed them.
+        where this computer has the facility's key and the instruments are not as the facility signed them last.
         """
         folder = _folder(data, environment)
         path = cls.path_of(data, settings, environment)
         document = read_document(path, must_exist=settings is not None)
         key = public_key_path(environment)
-        if key is not None:
-            check_signature(path, document, key)
+        if key is not None and (signature := check_signature(path, document, key)) is not None:
+            check_age(signature, key, folder)
         if "data_folder" in document:
             raise SpecError(f"{path}: data_folder: not a setting of the file; give --data or set {DATA_VARIABLE}")
         document["data_folder"] = folder
@@ -116,6 +117,11 @@ class Settings(Record):
     def path_of(cls, data: Path | None, settings: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
         """The settings file that `load` reads."""
         return settings if settings is not None else _folder(data, environment) / FILE_NAME
+
+    @classmethod
+    def folder_of(cls, data: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+        """The data folder that `load` chooses."""
+        return _folder(data, environment)
 
     @classmethod
     def checked(cls, path: Path, document: Mapping[str, Any]) -> Self:

@@ -2,8 +2,8 @@
 
 An Ed25519 signature lies beside the settings file. The private key stays with whoever may change limits, not on this
 computer; the public key stands where users cannot write. What it holds against: a changed or foreign settings file.
-What not: whoever may write the public key, the program itself, or talk to the microscope past it. Neighbour:
-`settings` asks.
+What not: whoever may write the public key, the program itself, or talk to the microscope past it. Neighbours:
+`settings` asks, `signature_age` says whether a good signature is the newest and still valid.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +24,7 @@ from orchestrator.errors import NotFound, Refused, SpecError
 PUBLIC_KEY_PATH: Final = Path("/etc/stempilot/facility.pub")
 PUBLIC_KEY_VARIABLE: Final = "STEMPILOT_FACILITY_KEY"
 SIGNED_SECTION: Final = "instruments"
+WhenExpired = Literal["warn", "refuse"]
 
 
 class Signature(Record):
@@ -31,7 +33,20 @@ class Signature(Record):
     format: Literal[1] = 1
     signed_by: str = Field(min_length=1)
     signed_at: AwareDatetime
+    serial: int | None = Field(default=None, ge=1, description="grows with each file signed; None: never counted")
+    valid_until: AwareDatetime | None = None
+    when_expired: WhenExpired = "refuse"
     signature: str = Field(min_length=128, max_length=128, description="Ed25519, hexadecimal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is signed besides the instruments: by whom, which in the order of files, and for how long."""
+
+    by: str
+    serial: int | None = None
+    valid_until: datetime | None = None
+    when_expired: WhenExpired = "refuse"
 
 
 def signature_path(settings_path: Path) -> Path:
@@ -72,8 +87,8 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
     return private, public
 
 
-def sign(settings_path: Path, document: Mapping[str, Any], key_path: Path, by: str) -> Path:
-    """Sign the instruments of a settings document; the file written. Raises NotFound, SpecError."""
+def sign(settings_path: Path, document: Mapping[str, Any], key_path: Path, terms: Terms) -> Signature:
+    """Sign the instruments of a settings document, and write it beside the file. Raises NotFound, SpecError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -85,16 +100,32 @@ def sign(settings_path: Path, document: Mapping[str, Any], key_path: Path, by: s
         raise SpecError(f"{key_path} is no private key in PEM: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SpecError(f"{key_path} is no Ed25519 key; `stempilot safety keygen` makes one")
-    signed_at = datetime.now(UTC)
-    signature = key.sign(_signed_bytes(document, by, signed_at)).hex()
+    unsigned = Signature(
+        signed_by=terms.by,
+        signed_at=datetime.now(UTC),
+        serial=terms.serial,
+        valid_until=terms.valid_until,
+        when_expired=terms.when_expired,
+        signature="0" * 128,
+    )
+    signature = unsigned.model_copy(update={"signature": key.sign(_signed_bytes(document, unsigned)).hex()})
     path = signature_path(settings_path)
     try:
-        path.write_text(
-            Signature(signed_by=by, signed_at=signed_at, signature=signature).model_dump_json(indent=1) + "\n", "utf-8"
-        )
+        path.write_text(signature.model_dump_json(indent=1) + "\n", "utf-8")
     except OSError as error:
         raise SpecError(f"{path} cannot be written: {error}") from error
-    return path
+    return signature
+
+
+def read_signature(settings_path: Path) -> Signature | None:
+    """The signature beside a settings file, whosever it is; None: there is none. Raises Refused for what is none."""
+    path = signature_path(settings_path)
+    try:
+        return Signature.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise Refused(f"{path} is no signature: {error}; remove it, and have {settings_path} signed again") from error
 
 
 def check_signature(settings_path: Path, document: Mapping[str, Any], key_path: Path) -> Signature | None:
@@ -106,20 +137,14 @@ def check_signature(settings_path: Path, document: Mapping[str, Any], key_path: 
         return None
     from cryptography.exceptions import InvalidSignature
 
-    path = signature_path(settings_path)
-    try:
-        signature = Signature.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    signature = read_signature(settings_path)
+    if signature is None:
         raise Refused(
             f"{settings_path} is not signed, and this facility's key {key_path} asks for it; have it signed: "
             f"stempilot safety sign {settings_path} --key ..."
-        ) from error
-    except (OSError, ValidationError) as error:
-        raise Refused(f"{path} is no signature: {error}; have {settings_path} signed again") from error
-    try:
-        _public_key(key_path).verify(
-            bytes.fromhex(signature.signature), _signed_bytes(document, signature.signed_by, signature.signed_at)
         )
+    try:
+        _public_key(key_path).verify(bytes.fromhex(signature.signature), _signed_bytes(document, signature))
     except (InvalidSignature, ValueError) as error:
         raise Refused(
             f"the instruments in {settings_path} are not as the facility signed them ({signature.signed_by}, "
@@ -142,9 +167,20 @@ def _public_key(path: Path) -> Any:
     return key
 
 
-def _signed_bytes(document: Mapping[str, Any], by: str, at: datetime) -> bytes:
-    """What is signed: the values of all instruments, not the spelling of the file, and who signed when."""
-    signed = {"instruments": document.get(SIGNED_SECTION, {}), "signed_by": by, "signed_at": at.isoformat()}
+def _signed_bytes(document: Mapping[str, Any], terms: Signature) -> bytes:
+    """What is signed: the values of all instruments, not the spelling of the file, who signed when, and the terms.
+
+    Terms that were not given are not in it, so what was signed before there were any is good as it is.
+    """
+    signed: dict[str, Any] = {
+        "instruments": document.get(SIGNED_SECTION, {}),
+        "signed_by": terms.signed_by,
+        "signed_at": terms.signed_at.isoformat(),
+    }
+    if terms.serial is not None:
+        signed["serial"] = terms.serial
+    if terms.valid_until is not None:
+        signed |= {"valid_until": terms.valid_until.isoformat(), "when_expired": terms.when_expired}
     return json.dumps(signed, sort_keys=True, separators=(",", ":"), default=_plain).encode()
 
 

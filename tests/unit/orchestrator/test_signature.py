@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from orchestrator import signature
 from orchestrator.errors import NotFound, Refused, SpecError
 from orchestrator.settings import Settings, read_document
-from orchestrator.signature import make_keys, public_key_path, sign, signature_path
+from orchestrator.signature import Terms, make_keys, public_key_path, sign, signature_path
 
 TEXT = """
 [serve]
@@ -53,7 +53,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def signed(file: Path, keys: tuple[Path, Path]) -> Path:
-    return sign(file, read_document(file, must_exist=True), keys[0], "anna")
+    sign(file, read_document(file, must_exist=True), keys[0], Terms(by="anna"))
+    return signature_path(file)
 
 
 def load(file: Path, public: Path) -> Settings:
@@ -137,9 +138,9 @@ def test_keys_are_private_and_never_overwritten(tmp_path: Path, keys: tuple[Path
 def test_what_is_no_key_is_said(file: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     document = read_document(file, must_exist=True)
     with pytest.raises(NotFound, match="there is no key"):
-        sign(file, document, tmp_path / "none", "anna")
+        sign(file, document, tmp_path / "none", Terms(by="anna"))
     with pytest.raises(SpecError, match="no private key in PEM"):
-        sign(file, document, keys[1], "anna")
+        sign(file, document, keys[1], Terms(by="anna"))
     signed(file, keys)
     for wrong in (tmp_path / "none", keys[0]):
         with pytest.raises(SpecError, match="public key"):
