@@ -1,7 +1,8 @@
 """A microscope around a driver: what every adapter must do, once, so that a driver only converts and drives.
 
-Refusals before anything moves, read-back after every setting, action ids that are never exposed twice, stop that is
-remembered, dose from current and time. Neighbours: `driver` (the protocol), `nion`, `micromanager`.
+Refusals before anything moves (a driver that refuses on the way is read back, and told as what it then is), read-back
+after every setting, action ids that are never exposed twice, stop that is remembered, dose from current and time.
+Neighbours: `driver` (the protocol), `nion`, `micromanager`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from instruments.actions import NOTHING_MOVED
 from instruments.adapters.driver import Driver, Exposed
 from instruments.axes import FRAME_ONLY, axis_values
 from instruments.capabilities import Capabilities, Mode
@@ -18,6 +20,7 @@ from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, 
 from instruments.errors import (
     AcquisitionFailed,
     CommandRefused,
+    InstrumentError,
     InstrumentFault,
     Unsupported,
 )
@@ -44,6 +47,7 @@ class DrivenMicroscope:
         self._exposed: set[str] = set()
         self._done: set[str] = set()
         self._mode: str | None = None
+        self._seen: MicroscopeState | None = None
 
     def capabilities(self) -> Capabilities:
         """As the driver declares them."""
@@ -51,7 +55,7 @@ class DrivenMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now."""
-        state = self._driver.read_state(self._now_s(), READ_S)
+        state = self._seen = self._driver.read_state(self._now_s(), READ_S)
         if self._mode is None:
             return state
         known = {name: why for name, why in state.undetermined.items() if name != "mode"}
@@ -170,7 +174,11 @@ class DrivenMicroscope:
     def _set(self, values: Mapping[str, AxisValue], until_s: float) -> MicroscopeState:
         """Set and read back. Raises InstrumentFault for an axis that does not stand where it was sent."""
         self._capabilities.check_values(values)
-        self._driver.set_axes(values, max(until_s - time.monotonic(), 0.1))
+        before = self._seen or self.read_state()
+        try:
+            self._driver.set_axes(values, max(until_s - time.monotonic(), 0.1))
+        except NOTHING_MOVED as error:
+            raise self._refused_on_the_way(error, values, before) from error
         state = self.read_state()
         missed = [
             f"{name} was sent to {wanted!r} and reads {state.axis_value(name)!r}"
@@ -180,6 +188,19 @@ class DrivenMicroscope:
         if missed:
             raise InstrumentFault(f"{'; '.join(missed)}: more than the tolerance; look at the instrument")
         return state
+
+    def _refused_on_the_way(
+        self, error: InstrumentError, values: Mapping[str, AxisValue], before: MicroscopeState
+    ) -> InstrumentError:
+        """The refusal, where all axes stand as they did; else a fault: some were set before another was refused."""
+        now = self.read_state()
+        if all(self._is_still(name, before.axis_value(name), now.axis_value(name)) for name in values):
+            return error
+        places = ", ".join(f"{name} at {now.axis_value(name)!r}" for name in values)
+        return InstrumentFault(f"{error}; others were set before that, it stands with {places}: look at the instrument")
+
+    def _is_still(self, name: str, was: AxisValue | None, found: AxisValue | None) -> bool:
+        return was is not None and self._stands(name, was, found)
 
     def _stands(self, name: str, wanted: AxisValue, found: AxisValue | None) -> bool:
         axis = self._capabilities.axis(name)
@@ -212,9 +233,11 @@ class DrivenMicroscope:
             self._exposed.add(command.action_id)
         try:
             exposed = self._driver.expose(command, mode, until_s, is_lit=is_lit)
-        except CommandRefused:
-            self._exposed.discard(command.action_id)
-            raise
+        except NOTHING_MOVED as error:  # the axes were set, and sub-frames may have been exposed
+            places = ", ".join(f"{name} at {self.read_state().axis_value(name)!r}" for name in moves)
+            raise AcquisitionFailed(
+                f"{error}; its dose counts as spent, and the instrument stands with {places or 'no axis moved'}"
+            ) from error
         self._mode = mode.name
         return self._frame(command, mode, exposed, self.read_state(), started_s, is_lit=is_lit)
 

@@ -53,7 +53,7 @@ class Driver(Protocol):
         ...
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
-        """Bring checked axes to these values, and wait until they are there."""
+        """Bring checked axes to these values, and wait until they are there. A refusal here is checked by read-back."""
         ...
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
@@ -65,7 +65,10 @@ class Driver(Protocol):
         ...
 
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
-        """Take the frame where everything stands, the beam on meanwhile if `is_lit`, and blanked afterwards."""
+        """Take the frame where everything stands, the beam on meanwhile if `is_lit`, and blanked afterwards.
+
+        What can be refused is refused by `check`: whatever is raised here, the dose counts as spent.
+        """
         ...
 
     def interrupt(self) -> None:
