@@ -57,6 +57,7 @@ class MicroManagerDriver:
             Program(name="micromanager", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
         )
         self._seen_start_count = 1
+        self._prepared_us: float | None = None  # the exposure that this camera was found to make
         try:
             self._about: dict[str, Any] = self._worker.call("describe", deadline_s=READ_S)
             self._pixel_nm = self._calibrated_nm()
@@ -100,7 +101,7 @@ class MicroManagerDriver:
         self._call("shutter", {"is_open": not is_blanked}, deadline_s)
 
     def check(self, command: AcquireFrame, mode: Mode) -> None:
-        """A region of whole pixels of the calibrated size, within the chip, exposed within the limit."""
+        """A region of whole pixels of the calibrated size, within the chip, exposed as long as the camera can."""
         scan, (rows, columns) = command.scan, self._about["shape_px"]
         if not (1 <= scan.shape_px[0] <= rows and 1 <= scan.shape_px[1] <= columns):
             raise CommandRefused(f"{scan.shape_px} px are not within the camera's {rows} x {columns} px")
@@ -109,6 +110,9 @@ class MicroManagerDriver:
                 f"pixel size {scan.pixel_size_nm:g} nm is not the camera's {self._pixel_nm:g} nm; set field_of_view_nm "
                 f"to {self._pixel_nm * scan.shape_px[1]:g} nm for {scan.shape_px[1]} px"
             )
+        if scan.dwell_time_us != self._prepared_us:
+            self._call("prepare", {"exposure_s": scan.dwell_time_us * 1e-6}, READ_S)
+            self._prepared_us = scan.dwell_time_us
 
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         """Images of a region around the middle of the chip, one after another."""

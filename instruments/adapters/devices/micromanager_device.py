@@ -104,18 +104,23 @@ class MicroManagerDevice:
             raise RuntimeError("the shutter did not {}".format("open" if is_open else "close"))
         return is_open
 
+    def prepare(self, exposure_s: float) -> float:
+        """Set the camera to this exposure; the one it will make. Refused where that is another one."""
+        self._core.setExposure(exposure_s * 1e3)
+        taken_s = self._core.getExposure() * 1e-3
+        if abs(taken_s - exposure_s) > EXPOSURE_TOLERANCE * exposure_s:
+            raise CommandRefused(
+                f"this camera would expose for {taken_s:g} s, {exposure_s:g} s were asked for; nothing was exposed"
+            )
+        return taken_s
+
     def snap(self, exposure_s: float, region: list[int], count: int, is_lit: bool) -> dict[str, Any]:
         """So many images of a region (x, y, width, height in px), the shutter open meanwhile if `is_lit`."""
         core = self._core
         if self._stopped.is_set():
             raise CommandRefused("stopped: nothing is exposed until it is released")
         core.setROI(*region)
-        core.setExposure(exposure_s * 1e3)
-        taken_s = core.getExposure() * 1e-3
-        if abs(taken_s - exposure_s) > EXPOSURE_TOLERANCE * exposure_s:
-            raise CommandRefused(
-                f"this camera would expose for {taken_s:g} s, {exposure_s:g} s were asked for; nothing was exposed"
-            )
+        taken_s = self.prepare(exposure_s)
         images: list[np.ndarray] = []
         try:
             self.shutter(is_lit)
