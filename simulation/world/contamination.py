@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.fft import irfft2, next_fast_len, rfft2
 
@@ -22,6 +24,13 @@ def film_fraction_per_nm(
     angle of the evenly filled disc; what leaves a direction is missing there. Good while the film is thin beside the
     mean free path (tens of nm); inelastic scattering is left out, most of it stays within a few mrad.
     """
+    angle, change = _change(beam_energy_ev, semi_convergence_angle_mrad)
+    return float(change[(angle >= inner_mrad) & (angle < outer_mrad)].sum())
+
+
+@lru_cache(maxsize=4)
+def _change(beam_energy_ev: float, semi_convergence_angle_mrad: float) -> tuple[np.ndarray, np.ndarray]:
+    """(angle in mrad, change per nm of the beam that leaves there) over directions; of every detector."""
     axis = np.arange(-_REACH_MRAD, _REACH_MRAD + 1) * _STEP_MRAD
     angle = np.hypot(axis[:, None], axis[None, :])
     pixel_sr = (_STEP_MRAD * 1e-3) ** 2
@@ -33,5 +42,4 @@ def film_fraction_per_nm(
     size = next_fast_len(2 * len(axis) - 1, real=True)
     product = rfft2(disc, (size, size)) * rfft2(per_nm, (size, size))
     gained = np.asarray(irfft2(product, (size, size)))[_REACH_MRAD:][: len(axis), _REACH_MRAD : _REACH_MRAD + len(axis)]
-    change = gained - disc * per_nm.sum()
-    return float(change[(angle >= inner_mrad) & (angle < outer_mrad)].sum())
+    return angle, gained - disc * per_nm.sum()
