@@ -20,6 +20,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from simulation.errors import DeviceUnavailable, InvalidParameter
+from simulation.fused import CudaKernels, Fused, InPlace, in_place_of_numpy, in_place_of_torch
 
 DEVICES = ("auto", "cpu", "cuda", "cupy", "numpy")
 PRECISIONS = ("single", "double")
@@ -42,7 +43,8 @@ _GPU_BATCH_SHARE = 1 / 16
 class Backend:
     """An array-API namespace with a device, its FFTs, the precision of waves, and how much to batch.
 
-    `fft(array, count, axis)` pads with zeros to `count` along the axis.
+    `fft(array, count, axis)` pads with zeros to `count` along the axis. `ifft2_sum` is `ifft2` times the number of
+    pixels: on a GPU the division would be a pass over memory of its own, so that it goes into a factor.
     """
 
     name: str
@@ -52,11 +54,16 @@ class Backend:
     memory_bytes: int
     fft2: Callable[[Array], Array]
     ifft2: Callable[[Array], Array]
+    ifft2_sum: Callable[[Array], Array]
     rfft2: Callable[[Array], Array]
     irfft2: Callable[[Array, tuple[int, int]], Array]
     fft: Callable[[Array, int, int], Array]
+    fused: Fused
     _asarray: Callable[[NDArray[Any]], Array]
     _to_numpy: Callable[[Array], NDArray[Any]]
+    _free_cached: Callable[[], None] = lambda: None
+    out_of_memory: tuple[type[Exception], ...] = ()
+    """What the device raises where a batch does not fit; a computer's memory ends otherwise."""
     precision: str = "single"
     threads: int = 1
     """Batches treated at once on a CPU, each by one thread."""
@@ -113,10 +120,19 @@ class Backend:
         finally:
             torch.set_num_threads(before)
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether arrays lie in a memory of their own, where small steps cost more than large ones."""
+        return self.name not in _HOST
+
     def release_memory(self) -> None:
         """Hand back to the system what was freed between arrays that are kept; the allocator would hold it."""
         if self.name in _HOST:
             _trim_heap()
+
+    def free_cached(self) -> None:
+        """Give the device what its library holds for later: a smaller batch needs other pieces."""
+        self._free_cached()
 
     def batch_count(self, bytes_each: int) -> int:
         """How many items of that size to treat at once, at least one."""
@@ -164,7 +180,9 @@ def _torch_cuda() -> Backend:
     if not torch.cuda.is_available():
         raise DeviceUnavailable("torch sees no CUDA device; choose device='cpu' or 'auto'")
     free_bytes, _ = torch.cuda.mem_get_info()
-    return _torch("cuda", _gpu_batch_bytes(free_bytes), free_bytes)
+    free_bytes += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # held by torch for what comes next
+    found = _torch("cuda", _gpu_batch_bytes(free_bytes), free_bytes)
+    return replace(found, out_of_memory=(torch.cuda.OutOfMemoryError,), _free_cached=torch.cuda.empty_cache)
 
 
 def _gpu_batch_bytes(free_bytes: int) -> int:
@@ -183,9 +201,11 @@ def _torch(device_name: str, batch_bytes: int, memory_bytes: int) -> Backend:
         memory_bytes=memory_bytes,
         fft2=torch.fft.fft2,
         ifft2=torch.fft.ifft2,
+        ifft2_sum=lambda array: torch.fft.ifft2(array, norm="forward"),
         rfft2=torch.fft.rfft2,
         irfft2=lambda array, shape: torch.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: torch.fft.fft(array, n=count, dim=axis),
+        fused=InPlace(namespace, in_place_of_torch),
         _asarray=lambda array: torch.tensor(array, device=device),
         _to_numpy=lambda array: array.detach().cpu().numpy(),
     )
@@ -200,9 +220,11 @@ def _numpy() -> Backend:
         memory_bytes=_host_memory_bytes(),
         fft2=lambda array: scipy.fft.fft2(array),
         ifft2=lambda array: scipy.fft.ifft2(array),
+        ifft2_sum=lambda array: scipy.fft.ifft2(array, norm="forward"),
         rfft2=lambda array: scipy.fft.rfft2(array),
         irfft2=lambda array, shape: scipy.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: scipy.fft.fft(array, n=count, axis=axis),
+        fused=InPlace(numpy_namespace, in_place_of_numpy),
         _asarray=lambda array: np.array(array),
         _to_numpy=lambda array: np.asarray(array),
     )
@@ -214,6 +236,8 @@ def _cupy() -> Backend:
         free_bytes, _ = cupy.cuda.runtime.memGetInfo()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise DeviceUnavailable(f"CuPy sees no CUDA device ({error}); choose device='cpu' or 'auto'") from error
+    pool = cupy.get_default_memory_pool()
+    free_bytes += pool.free_bytes()  # held by CuPy for what comes next
     return Backend(
         name="cupy",
         xp=_import("array_api_compat.cupy", "install array-api-compat"),
@@ -222,11 +246,15 @@ def _cupy() -> Backend:
         memory_bytes=free_bytes,
         fft2=cupy.fft.fft2,
         ifft2=cupy.fft.ifft2,
+        ifft2_sum=lambda array: cupy.fft.ifft2(array, norm="forward"),
         rfft2=cupy.fft.rfft2,
         irfft2=lambda array, shape: cupy.fft.irfft2(array, s=shape),
         fft=lambda array, count, axis: cupy.fft.fft(array, n=count, axis=axis),
+        fused=CudaKernels(cupy),
         _asarray=cupy.asarray,
         _to_numpy=cupy.asnumpy,
+        _free_cached=pool.free_all_blocks,
+        out_of_memory=(cupy.cuda.memory.OutOfMemoryError,),
     )
 
 

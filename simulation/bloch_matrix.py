@@ -30,11 +30,11 @@ from simulation.detectors import (
     channel_masks,
     detector_shape,
 )
+from simulation.device_batches import in_batches
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.progress import batches
-from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 
 _POINTS_PER_BLOCK = 8192
@@ -92,16 +92,17 @@ class BlochMatrix:
         xp, rows_of = self._on.xp, self.vectors.rows
         count = self._on.batch_count(2 * self._on.complex_bytes * len(self.vectors.pixels))
 
-        def seen(start: int) -> tuple[int, Array]:
-            amplitudes = self._on.asarray(self.amplitudes(optics, points_angstrom[start : start + count]))
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            amplitudes = self._on.asarray(self.amplitudes(optics, points_angstrom[start:stop]))
             waves = [
                 xp.matmul(xp.take(amplitudes, self._on.asarray(rows), axis=1), part)
                 for rows, part in zip(rows_of, self.parts, strict=True)
             ]
             found = xp.concat(waves, axis=1)
-            return start, xp.real(found) ** 2 + xp.imag(found) ** 2
+            return start, self._on.fused.intensity(found)
 
-        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
+        total = len(points_angstrom)
+        yield from in_batches(seen, batches(total, count, "probes"), count, total, self._on)
 
     def amplitudes(self, optics: Optics, points_angstrom: NDArray[np.float64]) -> NDArray[Any]:
         """Of each plane wave of the aperture in each probe, (points, beams)."""

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
 from simulation.crystal_symmetry import IDENTITY, Crystal, Symmetry
+from simulation.device_batches import in_batches
 from simulation.multislice import Propagator, Transmissions, propagate
 from simulation.probe import aperture_function
 from simulation.progress import steps
-from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 
 
@@ -136,14 +136,15 @@ class BlochWaves:
         count = on.batch_count(on.complex_bytes * pixels)
         propagator = self._propagator(index)
 
-        def crossed(start: int) -> Array:
-            own = waves[start : start + count]
+        def crossed(start: int, stop: int) -> Array:
+            own = waves[start:stop]
             spread = on.xp.zeros((own.shape[0], pixels), dtype=own.dtype, device=on.device)
             spread[:, leaving] = own
             exits = propagate(on.xp.reshape(spread, (-1, *shape)), specimen, propagator, on)
             return on.xp.take(on.xp.reshape(exits, (own.shape[0], -1)), leaving, axis=1)
 
-        return on.xp.concat(list(in_order(crossed, range(0, waves.shape[0], count), on.threads)), axis=0)
+        total = int(waves.shape[0])
+        return on.xp.concat(list(in_batches(crossed, range(0, total, count), count, total, on)), axis=0)
 
     def _entering(self, index: int) -> NDArray[Any]:
         """Amplitude 1 at each propagated beam's own place among the waves."""

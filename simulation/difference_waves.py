@@ -9,6 +9,7 @@ with random sums finds the X_j (Halko, Martinsson and Tropp 2011); what is left 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from simulation.backend import Array, Backend
 from simulation.bloch_waves import BlochWaves
+from simulation.device_batches import in_batches
 from simulation.progress import steps
 from simulation.slices import EMPTY
 
@@ -176,10 +178,10 @@ class DifferenceWaves:
     def _batched(self, waves: Array, made: Any) -> Array:
         """`made` of some rows at a time."""
         rows, columns = self._grid.shape_px
-        count = self._on.batch_count(self._on.complex_bytes * rows * columns)
-        return self._on.xp.concat(
-            [made(waves[start : start + count]) for start in range(0, waves.shape[0], count)], axis=0
-        )
+        count, total = self._on.batch_count(self._on.complex_bytes * rows * columns), int(waves.shape[0])
+        one_by_one, starts = replace(self._on, threads=1), range(0, total, count)
+        parts = in_batches(lambda start, stop: made(waves[start:stop]), starts, count, total, one_by_one)
+        return self._on.xp.concat(list(parts), axis=0)
 
     def _flat(self, fields: Array) -> Array:
         return self._on.xp.reshape(fields, (fields.shape[0], -1))

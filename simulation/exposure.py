@@ -5,15 +5,17 @@ Neighbours: `sources` makes the waves, `method_trial` says by which method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.backend import Backend
+from simulation.backend import Array, Backend
 from simulation.detectors import Detector, DetectorBank, PixelatedDetector, has_pixels
+from simulation.device_batches import in_batches
 from simulation.electron import wavelength_angstrom
 from simulation.error_check import Signals, spread_of
 from simulation.errors import MethodUnavailable
@@ -103,11 +105,21 @@ class Detection:
         bank = self._bank(source, optics, detectors)
         signals: Signals = {}
         for start, intensity in source.intensities(optics, points):
-            for name, part in bank.measure(intensity).items():
-                if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
-                    signals[name] = np.empty((len(points), *part.shape[1:]))
-                signals[name][start : start + part.shape[0]] = self._on.to_numpy(part)
+            for first, parts in self._measured(bank, intensity):
+                for name, part in parts.items():
+                    if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
+                        signals[name] = np.empty((len(points), *part.shape[1:]))
+                    signals[name][start + first : start + first + len(part)] = part
         return {name: signals[name] for name in detectors}
+
+    def _measured(self, bank: DetectorBank, intensity: Array) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """At once; piece by piece where the device has no room for patterns beside what they are cut from."""
+
+        def seen(start: int, stop: int) -> tuple[int, dict[str, NDArray[Any]]]:
+            return start, {name: self._on.to_numpy(part) for name, part in bank.measure(intensity[start:stop]).items()}
+
+        count = int(intensity.shape[0])
+        return in_batches(seen, [0], count, count, replace(self._on, threads=1))
 
     def _bank(self, source: Source, optics: Optics, detectors: Mapping[str, Detector]) -> DetectorBank:
         wavelength = wavelength_angstrom(optics.beam_energy_ev)

@@ -10,6 +10,7 @@ weakest of those kept say how large it is. Another probe, scan or detector propa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from simulation.bloch_matrix import BlochMatrix
 from simulation.bloch_waves import BlochVectors, BlochWaves
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector, SegmentedDetector, channel_masks
+from simulation.device_batches import in_batches
 from simulation.difference_waves import LARGEST_TOLERANCE, SMALLEST_TOLERANCE, DifferenceWaves
 from simulation.electron import wavelength_angstrom
 from simulation.multislice import Transmissions, transmissions
@@ -94,15 +96,19 @@ class LocalDifferenceSource:
         """Diffraction intensities (n, pixels) of successive probes, each with the index of its first point."""
         on, xp, vectors = self._on, self._on.xp, self._matrix.vectors
         count = on.batch_count(2 * on.complex_bytes * len(vectors.pixels))
-        for start in batches(len(points_angstrom), count, "probes"):
-            amplitudes = on.asarray(self._matrix.amplitudes(optics, points_angstrom[start : start + count]))
+
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            amplitudes = on.asarray(self._matrix.amplitudes(optics, points_angstrom[start:stop]))
             perfect = [
                 xp.matmul(xp.take(amplitudes, on.asarray(rows), axis=1), part)
                 for rows, part in zip(vectors.rows, self._matrix.parts, strict=True)
             ]
             own = xp.matmul(amplitudes, xp.matrix_transpose(self._shares))
             found = xp.concat(perfect, axis=1) + xp.matmul(own, self._exits)
-            yield start, xp.real(found) ** 2 + xp.imag(found) ** 2
+            return start, on.fused.intensity(found)
+
+        starts, total = batches(len(points_angstrom), count, "probes"), len(points_angstrom)
+        yield from in_batches(seen, starts, count, total, replace(on, threads=1))
 
     def signals(
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]

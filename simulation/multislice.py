@@ -95,7 +95,8 @@ def _transmitted(
 
 def _spectrum(on: Backend, phase: Array, grid: WaveGrid) -> Array:
     """Of exp(i phase), cut to the wave grid's frequencies."""
-    wave = on.xp.cos(phase) + 1j * on.xp.sin(phase)
+    wave = on.empty_waves(tuple(phase.shape))
+    on.fused.phase_wave(phase, wave)
     scale = (grid.shape_px[0] * grid.shape_px[1]) / (wave.shape[0] * wave.shape[1])
     return fourier_resized(on, on.fft2(wave), grid.shape_px) * scale
 
@@ -108,7 +109,8 @@ def _spectrum_in_bands(on: Backend, potential: NDArray[np.float64], interaction:
 
     def fill(start: int) -> None:
         band = on.asarray((interaction * potential[start : start + height]).astype(on.real_type))
-        wave = on.xp.cos(band) + 1j * on.xp.sin(band)
+        wave = on.empty_waves(tuple(band.shape))
+        on.fused.phase_wave(band, wave)
         found[start : start + height] = _resized_axis(on, on.fft(wave, columns, -1), -1, grid.shape_px[1])
 
     for _ in in_order(fill, range(0, rows, height), on.threads):
@@ -182,17 +184,22 @@ class Propagator:
         self.phase_x: NDArray[np.float64] = -thickness_angstrom * (per_area * kx**2 + 2 * np.pi * kx * tilt_x)
         self._aperture = on.asarray(grid.antialias_aperture(offset_per_angstrom).astype(on.real_type))
         self._on = on
-        self._powers: dict[int, Array] = {}
+        self._powers: dict[tuple[int, bool], Array] = {}
 
-    def through(self, count: int) -> Array:
-        """The factor in Fourier space for so many slices, (rows, columns)."""
-        if count not in self._powers:
+    def through(self, count: int, *, averaging: bool = False) -> Array:
+        """The factor in Fourier space for so many slices, (rows, columns).
+
+        `averaging`: divided by the number of pixels, for `Backend.ifft2_sum`.
+        """
+        if (count, averaging) not in self._powers:
             along_y, along_x = (
                 self._on.asarray(np.exp(1j * count * phase).astype(self._on.complex_type))
                 for phase in (self.phase_y, self.phase_x)
             )
-            self._powers[count] = along_y * along_x * self._aperture**count
-        return self._powers[count]
+            if averaging:
+                along_y /= self.phase_y.size * self.phase_x.size
+            self._powers[count, averaging] = along_y * along_x * self._aperture**count
+        return self._powers[count, averaging]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +228,16 @@ class Itinerary:
 def propagate(waves: Array, specimen: Transmissions, propagator: Propagator, on: Backend) -> Array:
     """Exit waves in Fourier space from incident waves in Fourier space, both (n, rows, columns) in FFT order.
 
-    The last propagation step is included. `waves` is overwritten.
+    The last propagation step is included. `waves` is overwritten. Two transforms and two products a step, each one
+    pass: factors are made before the first, and the inverse transform's division is part of them.
     """
     itinerary = Itinerary.of(specimen.order)
-    for crossed, index in itinerary.steps:
-        if crossed:
-            waves *= propagator.through(crossed)
-        waves = on.ifft2(waves)
+    factors = [propagator.through(crossed, averaging=True) for crossed, _ in itinerary.steps if crossed]
+    if len(factors) < len(itinerary.steps):  # atoms in the first slice
+        factors.insert(0, 1 / (waves.shape[-2] * waves.shape[-1]))
+    for factor, (_, index) in zip(factors, itinerary.steps, strict=True):
+        waves *= factor
+        waves = on.ifft2_sum(waves)
         waves *= specimen.functions[index]
         waves = on.fft2(waves)
     if itinerary.trailing:

@@ -10,6 +10,7 @@ parents lie depends on the aperture, so an image is made from those of its own a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from scipy.spatial import KDTree
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
+from simulation.device_batches import in_batches
 from simulation.errors import InvalidParameter
 from simulation.multislice import Propagator, Transmissions
 from simulation.prism import LARGEST_MEMORY_SHARE, Layout, exit_waves, pixels_within, squared_modulus
@@ -80,15 +82,19 @@ class PartitionedMatrix:
         used = np.flatnonzero(spectrum)
         index = on.asarray(self.pixels if self.pixels is not None else np.arange(rows * columns))
         count = max(1, _POINTS_BYTES // (on.complex_bytes * rows * columns))
-        for start in batches(len(points_angstrom), count, "probes"):
-            points = points_angstrom[start : start + count]
+
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            points = points_angstrom[start:stop]
             coefficients = self._coefficients(spectrum, used, points)
             waves = on.empty_waves((len(points), rows, columns))
             for first, part in self._exits(used):
                 values = on.xp.matmul(coefficients, on.xp.reshape(part, (len(used), -1)))
                 waves[:, first : first + part.shape[1]] = on.xp.reshape(values, (len(points), -1, columns))
             exits = on.xp.reshape(on.fft2(waves), (len(points), -1)) / (rows * columns)
-            yield start, squared_modulus(on, on.xp.take(exits, index, axis=1))
+            return start, squared_modulus(on, on.xp.take(exits, index, axis=1))
+
+        starts, total = batches(len(points_angstrom), count, "probes"), len(points_angstrom)
+        yield from in_batches(seen, starts, count, total, replace(on, threads=1))
 
     def _coefficients(
         self, spectrum: NDArray[np.complex128], used: NDArray[np.int64], points_angstrom: NDArray[np.float64]

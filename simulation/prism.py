@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.backend import Array, Backend
+from simulation.device_batches import in_batches
 from simulation.errors import InvalidParameter
 from simulation.multislice import Propagator, Transmissions, fourier_resized, propagate
 from simulation.probe import aperture_function, probe_spectrum
 from simulation.progress import batches
-from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid, fft_friendly
 
 LARGEST_MEMORY_SHARE = 0.8
@@ -108,11 +108,12 @@ class ScatteringMatrix:
     ) -> Iterator[tuple[int, Array]]:
         count = self._on.batch_count(2 * self._on.complex_bytes * self._waves.shape[1])
 
-        def seen(start: int) -> tuple[int, Array]:
-            coefficients = self._coefficients(base, points_angstrom[start : start + count])
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            coefficients = self._coefficients(base, points_angstrom[start:stop])
             return start, squared_modulus(self._on, self._on.xp.matmul(coefficients, self._waves))
 
-        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
+        total = len(points_angstrom)
+        yield from in_batches(seen, batches(total, count, "probes"), count, total, self._on)
 
     def _windows(
         self, base: NDArray[np.complex128], points_angstrom: NDArray[np.float64]
@@ -121,14 +122,15 @@ class ScatteringMatrix:
         count = self._on.batch_count(2 * self._on.complex_bytes * rows * columns)
         corners = self._corners(points_angstrom)
 
-        def seen(start: int) -> tuple[int, Array]:
-            part = slice(start, start + count)
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            part = slice(start, stop)
             coefficients = self._coefficients(base, points_angstrom[part])
             waves = [self._window_sum(corner, coefficients[i]) for i, corner in enumerate(corners[part].tolist())]
             spectra = self._on.fft2(xp.stack(waves)) / (rows * columns)
             return start, xp.reshape(squared_modulus(self._on, spectra), (len(waves), rows * columns))
 
-        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), self._on.threads)
+        total = len(points_angstrom)
+        yield from in_batches(seen, batches(total, count, "probes"), count, total, self._on)
 
     def _corners(self, points_angstrom: NDArray[np.float64]) -> NDArray[np.int64]:
         """First row and column of the window centred on the pixel nearest to each probe."""
@@ -175,7 +177,7 @@ def check_memory(optics: Optics, grid: WaveGrid, interpolation: int, on: Backend
 
 def squared_modulus(on: Backend, waves: Array) -> Array:
     """|waves|^2, real."""
-    return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
+    return on.fused.intensity(waves)
 
 
 def pixels_within(grid: WaveGrid, window: WaveGrid) -> NDArray[np.int64]:
@@ -199,13 +201,13 @@ def exit_waves(
     column = f * np.where(column >= (window[1] + 1) // 2, column - window[1], column) % columns
     count = on.batch_count(on.complex_bytes * rows * columns)
 
-    def crossed(start: int) -> Array:
-        own_rows, own_columns = row[start : start + count], column[start : start + count]
+    def crossed(start: int, stop: int) -> Array:
+        own_rows, own_columns = row[start:stop], column[start:stop]
         waves = np.zeros((len(own_rows), rows, columns), on.complex_type)
         waves[np.arange(len(own_rows)), own_rows, own_columns] = 1.0
         return fourier_resized(on, propagate(on.asarray(waves), specimen, propagator, on), layout.stored.shape_px)
 
-    yield from in_order(crossed, batches(len(beams), count, "plane waves"), on.threads)
+    yield from in_batches(crossed, batches(len(beams), count, "plane waves"), count, len(beams), on)
 
 
 def _in_fourier_space(exits: Iterator[Array], pixels: NDArray[np.int64], count: int, on: Backend) -> Array:

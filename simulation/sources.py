@@ -16,6 +16,7 @@ from simulation.bloch_waves import BlochVectors, BlochWaves
 from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
 from simulation.detectors import Detector
+from simulation.device_batches import in_batches
 from simulation.difference_cost import check_difference_memory
 from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
@@ -28,7 +29,6 @@ from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
 from simulation.progress import batches
 from simulation.specimens import Specimen
-from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
 
@@ -74,14 +74,15 @@ class MultisliceSource:
         base = on.asarray(probe_spectrum(optics, self.grid).astype(on.complex_type))
         count = on.batch_count(on.complex_bytes * rows * columns)
 
-        def seen(start: int) -> tuple[int, Array]:
-            along_y, along_x = position_phases(self.grid, points_angstrom[start : start + count])
-            shift_y = on.asarray(along_y.astype(on.complex_type))[:, :, None]
-            shift_x = on.asarray(along_x.astype(on.complex_type))[:, None, :]
-            exits = propagate(base * shift_y * shift_x, self._specimen, propagator, on)
+        def seen(start: int, stop: int) -> tuple[int, Array]:
+            along_y, along_x = position_phases(self.grid, points_angstrom[start:stop])
+            waves = base * on.asarray(along_y.astype(on.complex_type))[:, :, None]
+            waves *= on.asarray(along_x.astype(on.complex_type))[:, None, :]
+            exits = propagate(waves, self._specimen, propagator, on)
             return start, on.xp.reshape(squared_modulus(on, exits), (exits.shape[0], rows * columns))
 
-        yield from in_order(seen, batches(len(points_angstrom), count, "probes"), on.threads)
+        total = len(points_angstrom)
+        yield from in_batches(seen, batches(total, count, "probes"), count, total, on)
 
 
 @dataclass(frozen=True, slots=True)

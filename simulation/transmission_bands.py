@@ -126,8 +126,7 @@ class ExactTransmission:
         self._middles.add(phase, atoms, first_row)
         phase *= self._interaction
         wave = on.empty_waves((count, columns))
-        on.xp.real(wave)[...] = on.xp.cos(phase)
-        on.xp.imag(wave)[...] = on.xp.sin(phase)
+        on.fused.phase_wave(phase, wave)
         for layer in layers:
             cores = on.xp.ones_like(wave)
             if self._cores.add(cores, layer, first_row):

@@ -23,7 +23,7 @@ from simulation.wave_grid import WaveGrid
 
 
 def tail_maps(
-    spectrum: NDArray[np.complex128],
+    spectrum: NDArray[Any],
     masks: NDArray[Any],
     specimen: Transmissions,
     propagator: Propagator,
@@ -39,10 +39,7 @@ def tail_maps(
     outside = on.asarray(_outside(grid, shape_px).astype(on.real_type))
     pixels = grid.shape_px[0] * grid.shape_px[1]
     incident = on.asarray(spectrum.astype(on.complex_type))
-    weights = _tail_weights(spectrum, _outside(grid, shape_px))
-    mixed = [on.asarray(_seen_from_tail(mask, weights).astype(on.real_type)) for mask in masks]
-    del weights
-    on.release_memory()
+    mixed = _all_seen_from_tail(spectrum, masks, _outside(grid, shape_px), on)
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
     sees_incident = [bool(np.any(mask[spectrum != 0])) for mask in masks]
     total: list[Any] = [0.0 for _ in masks]
@@ -50,40 +47,54 @@ def tail_maps(
     arriving: Any = 0.0
     power: Any = 0.0
     itinerary = Itinerary.of(specimen.order).steps
-    for number, (crossed, index) in enumerate(steps(itinerary, "slices beside windows")):
+    factors = [propagator.through(crossed) for crossed, _ in itinerary[1:]]
+    for number, (_, index) in enumerate(steps(itinerary, "slices beside windows")):
         if number:
-            incident *= propagator.through(crossed)
-            arriving *= propagator.through(crossed)
+            incident *= factors[number - 1]
+            arriving *= factors[number - 1]
         wave = on.ifft2(incident) * pixels
         tail = wave * outside
-        tail_spectrum = on.fft2(tail)
         scattered = on.fft2(specimen.functions[index] - 1)
-        power = power + _squared(on, tail) / len(itinerary)
+        power += on.fused.intensity(tail) / len(itinerary)
         wave -= tail
         for channel, mask in enumerate(filters):
-            first = xp.conj(on.ifft2(tail_spectrum * mask)) * wave
+            first = _filtered(on, on.fft2(tail), mask)
+            first *= wave
             if sees_incident[channel]:
-                first += tail * xp.conj(on.ifft2(incident * mask) * pixels)
+                first += tail * _filtered(on, incident * pixels, mask)
             first = on.ifft2(first)
             first *= scattered
             total[channel] += first
+            del first
             if sees_incident[channel]:
-                strength[channel] = strength[channel] + _squared(on, on.ifft2(scattered * mixed[channel]))
+                strength[channel] += on.fused.intensity(on.ifft2(scattered * mixed[channel]))
         arriving += scattered
-        del wave, tail, tail_spectrum, scattered
+        del wave, tail, scattered
         on.release_memory()
     if itinerary:
         power = on.ifft2(power + 0j)
         for channel, mix in enumerate(mixed):
             if not sees_incident[channel]:
-                strength[channel] = _squared(on, on.ifft2(arriving * mix))
+                strength[channel] = on.fused.intensity(on.ifft2(arriving * mix))
             total[channel] = 2 * total[channel] + on.fft2(strength[channel] + 0j) * power
     empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
 
 
-def _squared(on: Backend, waves: Array) -> Array:
-    return on.xp.real(waves) ** 2 + on.xp.imag(waves) ** 2
+def _filtered(on: Backend, spectrum: Array, mask: Array) -> Array:
+    """The conjugate of a wave, what the mask stops left out; `spectrum` may be overwritten."""
+    return on.xp.conj(on.ifft2(spectrum * mask))
+
+
+def _all_seen_from_tail(
+    spectrum: NDArray[Any], masks: NDArray[Any], outside: NDArray[np.bool_], on: Backend
+) -> list[Array]:
+    """For each mask, on the device."""
+    weights = _tail_weights(spectrum, outside)
+    mixed = [on.asarray(_seen_from_tail(mask, weights).astype(on.real_type)) for mask in masks]
+    del weights
+    on.release_memory()
+    return mixed
 
 
 def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
@@ -96,7 +107,7 @@ def _outside(grid: WaveGrid, shape_px: tuple[int, int]) -> NDArray[np.bool_]:
     return ~(inside[0][:, None] & inside[1][None, :])
 
 
-def _tail_weights(spectrum: NDArray[np.complex128], outside: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _tail_weights(spectrum: NDArray[Any], outside: NDArray[np.bool_]) -> NDArray[np.float64]:
     """How the tail's intensity is spread over the aperture's plane waves: more on its edge than within; sums to 1.
 
     What the sharp cut scatters beyond the aperture is left out: it interferes with the wave inside the window.

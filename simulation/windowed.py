@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from instruments.optics import Optics
 from simulation.backend import Array, Backend, backend
 from simulation.detectors import Detector, PixelatedDetector, channel_masks, detector_shape
+from simulation.device_batches import in_batches
 from simulation.electron import wavelength_angstrom
 from simulation.errors import MethodUnavailable
 from simulation.method_choice import fits
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.probe import probe_spectrum
 from simulation.progress import batches
-from simulation.threads import in_order
 from simulation.wave_grid import WaveGrid, fft_friendly
-from simulation.window_cuts import multiply_by_windows
+from simulation.window_cuts import WindowCuts
 from simulation.window_tails import tail_maps
 
 _SAME_OFFSET_DECIMALS = 6
@@ -131,14 +131,14 @@ class WindowedSource:
         offsets, which, corners = self._places(points_angstrom)
         count = self._on.batch_count(self._on.complex_bytes * self.shape_px[0] * self.shape_px[1] * _ARRAYS_PER_WAVE)
 
-        def measure(start: int) -> None:
-            stop = min(start + count, len(points_angstrom))
+        def measure(start: int, stop: int) -> None:
             used, own = np.unique(which[start:stop], return_inverse=True)
             probes = self._probes(beams, offsets[used])
             waves = probes[self._on.asarray(own)] if len(used) > 1 else self._on.xp.tile(probes, (stop - start, 1, 1))
             values[start:stop] = self._measured(waves, corners[start:stop], propagator, folded, columns)
 
-        for _ in in_order(measure, batches(len(points_angstrom), count, "probes"), self._on.threads):
+        starts, total = batches(len(points_angstrom), count, "probes"), len(points_angstrom)
+        for _ in in_batches(measure, starts, count, total, self._on):
             pass
         places, nearest = self._coarse(offsets)
         in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
@@ -164,9 +164,11 @@ class WindowedSource:
             masks, shapes = self._masks(optics, detectors)
             spectrum = self._incident(optics, whole)
             in_vacuum = np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks)
+            beams, folded = _beams_of(spectrum, self.grid), self._folded(masks)
+            spectrum = spectrum.astype(self._on.complex_type)
+            self._on.release_memory()
             tails = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
-            beams = _beams_of(spectrum, self.grid)
-            self._known = _Exposure(key, beams, shapes, in_vacuum, *self._folded(masks), tails)
+            self._known = _Exposure(key, beams, shapes, in_vacuum, *folded, tails)
             self._on.release_memory()
         return self._known
 
@@ -259,18 +261,21 @@ class WindowedSource:
     ) -> NDArray[np.float64]:
         """(waves, channels); without corners in vacuum. `waves` is overwritten."""
         on, (height, width) = self._on, self.shape_px
-        for number, (crossed, index) in enumerate(self._itinerary.steps):
+        factors = [propagator.through(crossed, averaging=True) for crossed, _ in self._itinerary.steps[1:]]
+        cuts = None if corners is None else WindowCuts(corners, self.shape_px, self.grid.shape_px, on)
+        for number, (_, index) in enumerate(self._itinerary.steps):
             if number:
-                waves = on.ifft2(on.fft2(waves) * propagator.through(crossed))
-            if corners is not None:
-                multiply_by_windows(waves, self._specimen.functions[index], corners, on)
+                waves = on.fft2(waves)
+                waves *= factors[number - 1]
+                waves = on.ifft2_sum(waves)
+            if cuts is not None:
+                cuts.multiply(waves, self._specimen.functions[index])
         half = on.fft(waves, 2 * width, -1)
         if columns.start < columns.stop:
             half = on.xp.concat([half[:, :, : columns.start], half[:, :, columns.stop :]], axis=2)
         spectra = on.fft(half, 2 * height, -2)
-        intensity = on.xp.real(spectra) ** 2 + on.xp.imag(spectra) ** 2
-        flat = on.xp.reshape(intensity, (intensity.shape[0], -1))
-        return on.to_numpy(on.xp.matmul(flat, folded)).astype(np.float64)
+        flat = on.xp.reshape(spectra, (spectra.shape[0], -1))
+        return on.to_numpy(on.fused.weighted_power(flat, folded)).astype(np.float64)
 
 
 def _beams_of(spectrum: NDArray[np.complex128], grid: WaveGrid) -> _Beams:
