@@ -19,7 +19,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial import KDTree
 from scipy.special import j0, roots_legendre
 
-from simulation.scattering_factors import projected_potential_v_angstrom, projected_scattering_factor
+from simulation.atom_parts import AtomPart
 from simulation.slices import AtomSlice
 
 OVERSAMPLING = 4
@@ -32,18 +32,22 @@ _RADIUS_LOG_STEP = 0.002
 _SMALLEST_RADIUS_ANGSTROM = 1e-5
 _TABLE_COUNT = 800
 _QUADRATURE_COUNT = 400
+_NO_PHASE_RAD = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Forms:
     """Fourier transforms of one atom against |k|: of two parts of its potential, and of exp(i sigma core) - 1.
 
-    The cores are zero beyond `core_radius_angstrom`, the middle beyond `middle_radius_angstrom`.
+    The cores are zero beyond `core_radius_angstrom`, the middle beyond `middle_radius_angstrom`. What lies far above or
+    below a nucleus has neither: nothing of it is sharp.
     """
 
     wide: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     middle: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     core: Callable[[NDArray[np.float64]], NDArray[np.complex128]]
+    has_core: bool = True
+    has_middle: bool = True
 
 
 def core_radius_angstrom(fine_nyquist_per_angstrom: float) -> float:
@@ -58,31 +62,39 @@ def middle_radius_angstrom(fine_nyquist_per_angstrom: float) -> float:
 
 @lru_cache(maxsize=256)
 def forms_of(
-    number: int, parametrization: str, interaction_rad_per_v_angstrom: float, fine_nyquist_per_angstrom: float
+    part: AtomPart, parametrization: str, interaction_rad_per_v_angstrom: float, fine_nyquist_per_angstrom: float
 ) -> Forms:
     """Radial integrals with the weight 2 pi J0(2 pi k r) r dr, on radii spaced evenly in their logarithm."""
     narrow, wide = _SMOOTHING_SHARE * fine_nyquist_per_angstrom, _SMOOTHING_SHARE * fine_nyquist_per_angstrom
     wide *= _WIDE_SHARE
     reach, far = _REACH_SMOOTHINGS / narrow, _REACH_SMOOTHINGS / wide
     radii = np.exp(np.arange(np.log(_SMALLEST_RADIUS_ANGSTROM), np.log(far), _RADIUS_LOG_STEP))
-    potential = projected_potential_v_angstrom(number, radii, parametrization)
-    core = (potential - _smoothed(number, parametrization, narrow, radii)) * _edge(radii, reach)
-    middle = (potential - core - _smoothed(number, parametrization, wide, radii)) * _edge(radii, far)
+    potential = part.projected_v_angstrom(radii, parametrization)
+    smooth = _smoothed(part, parametrization, wide, radii)
+    if _is_nothing(interaction_rad_per_v_angstrom * (potential - smooth)):
+        return Forms(lambda k: part.scattering_factor(k, parametrization), np.zeros_like, np.zeros_like, False, False)
+    core = (potential - _smoothed(part, parametrization, narrow, radii)) * _edge(radii, reach)
+    middle = (potential - core - smooth) * _edge(radii, far)
     k = np.linspace(0, np.sqrt(2) * fine_nyquist_per_angstrom * 1.001, _TABLE_COUNT)
     kernel = j0(2 * np.pi * k[:, None] * radii[None, :]) * (2 * np.pi * radii**2 * _RADIUS_LOG_STEP)
-    rest = projected_scattering_factor(number, k, parametrization) - kernel @ (core + middle)
+    rest = part.scattering_factor(k, parametrization) - kernel @ (core + middle)
     scattered = kernel @ np.expm1(1j * interaction_rad_per_v_angstrom * core)
-    return Forms(CubicSpline(k, rest), CubicSpline(k, kernel @ middle), CubicSpline(k, scattered))
+    has_core = not _is_nothing(interaction_rad_per_v_angstrom * core)
+    return Forms(CubicSpline(k, rest), CubicSpline(k, kernel @ middle), CubicSpline(k, scattered), has_core)
+
+
+def _is_nothing(phase_rad: NDArray[np.float64]) -> bool:
+    return bool(np.abs(phase_rad).max() < _NO_PHASE_RAD)
 
 
 def _smoothed(
-    number: int, parametrization: str, smoothing_per_angstrom: float, radii: NDArray[np.float64]
+    part: AtomPart, parametrization: str, smoothing_per_angstrom: float, radii: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The potential less its frequencies above about `smoothing_per_angstrom`; V*angstrom."""
     nodes, weights = roots_legendre(_QUADRATURE_COUNT)
     k = 3 * smoothing_per_angstrom * (nodes + 1)
     low_pass = np.exp(-((k / smoothing_per_angstrom) ** 2))
-    integrand = projected_scattering_factor(number, k, parametrization) * low_pass * 2 * np.pi * k
+    integrand = part.scattering_factor(k, parametrization) * low_pass * 2 * np.pi * k
     coarse = np.linspace(0, radii[-1], _QUADRATURE_COUNT)
     values = j0(2 * np.pi * coarse[:, None] * k[None, :]) @ (integrand * weights * 3 * smoothing_per_angstrom)
     return CubicSpline(coarse, values)(radii)
@@ -98,6 +110,8 @@ def layers_without_overlap(
 ) -> list[AtomSlice]:
     """The atoms parted into as few groups as a greedy colouring finds, none with two atoms closer than a distance."""
     height, width = extent_angstrom
+    if len(atoms.numbers) == 0:
+        return []
     if distance_angstrom >= min(height, width) / 2:
         return [AtomSlice(atoms.numbers[i : i + 1], atoms.xy_angstrom[i : i + 1]) for i in range(len(atoms.numbers))]
     points = np.mod(np.mod(atoms.xy_angstrom, (width, height)), (width, height))

@@ -152,7 +152,7 @@ class Simulator:
         self._wanted = Wanted(method, int(interpolation), accuracy, slice_thickness_nm, checked_seed(seed))
         self._coherence, self._phonons = _checked_coherence(coherence), phonons
         on_device = backend(device, precision, checked_threads(threads))
-        self._on = bounded(on_device, self.grid, memory_gib, whole_fine_grid=projection == "finite")
+        self._on = bounded(on_device, self.grid, memory_gib)
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, self._wanted.seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)

@@ -25,9 +25,7 @@ from simulation.method_choice import (
     tolerances,
     windows,
 )
-from simulation.multislice import step_count
 from simulation.position_noise import error_from_noise
-from simulation.slices import slices_of
 from simulation.sources import Sources
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import smallest_side_nm
@@ -126,14 +124,13 @@ class MethodTrial:
 
     def _workload(self, optics: Optics, probe_count: int, detectors: Mapping[str, Detector]) -> Workload:
         specimens, wanted = self._sources.specimens, self._wanted
-        steps = step_count(slices_of(specimens[0], wanted.slice_thickness_nm).order)
         choosing = len(specimens) == 1 and wanted.method == "auto"
         is_crystal = choosing and self._error_from_noise(optics, detectors) <= wanted.accuracy
         crystal = self._sources.crystal(0) if is_crystal else None
         return Workload(
             self._grid,
             optics,
-            max(1, steps),
+            max(1, self._sources.step_count()),
             probe_count,
             self._on.working_bytes * 8 // self._on.complex_bytes // len(specimens),  # as if in single precision
             crystal,

@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.atomic_cores import OVERSAMPLING
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
-from simulation.finite_potential import finite_slices
-from simulation.potential import PotentialModel, PotentialSynthesizer
+from simulation.potential import PartOf, PotentialModel, PotentialSynthesizer
 from simulation.progress import steps
-from simulation.slices import EMPTY, Slices, slices_of
+from simulation.slices import EMPTY, Slices
 from simulation.specimens import Specimen
-from simulation.threads import in_order
-from simulation.transmission_bands import BAND_BYTES, ExactTransmission
+from simulation.tabulated_potential import tabulated_slices
+from simulation.transmission_bands import ExactTransmission
 from simulation.wave_grid import WaveGrid
 
 _LARGEST_MEMORY_SHARE = 0.8
@@ -57,11 +55,14 @@ def transmissions(
     With exact placement it is made on a finer grid and cropped in Fourier space (see `transmission_bands`); with
     `bilinear` on the wave grid itself.
     """
-    slices = slices_of(specimen, slice_thickness_nm)
-    order = tuple(range(len(slices.order))) if model.projection == "finite" else slices.order
+    slices, part_of = model.slices(specimen, slice_thickness_nm)
+    order = tuple(range(len(slices.order))) if model.is_tabulated else slices.order
     _check_memory(len(set(order) - {EMPTY}), grid, on)
     aperture = on.asarray(grid.antialias_aperture().astype(on.real_type))
-    spectra = _transmitted(specimen, slices, grid, slice_thickness_nm, model, beam_energy_ev, on)
+    if model.is_tabulated:
+        spectra = _tabulated(specimen, grid, slice_thickness_nm, model, beam_energy_ev, on)
+    else:
+        spectra = _transmitted(slices, part_of, grid, model, beam_energy_ev, on)
     count = len(set(order) - {EMPTY})
     functions = on.empty_waves((count, *grid.shape_px))
     for index, spectrum in enumerate(steps(spectra, "slices of the potential", count)):
@@ -71,52 +72,37 @@ def transmissions(
 
 
 def _transmitted(
+    slices: Slices, part_of: PartOf, grid: WaveGrid, model: PotentialModel, beam_energy_ev: float, on: Backend
+) -> Iterator[Array]:
+    """Spectra of exp(i sigma V) of the distinct slices, on the wave grid."""
+    if model.placement == "exact":
+        exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on, part_of=part_of)
+        yield from (exact.of(atoms) for atoms in slices.distinct)
+    else:
+        synthesizer = PotentialSynthesizer(grid, model, on)
+        interaction = interaction_parameter(beam_energy_ev)
+        yield from (_spectrum(on, interaction * synthesizer.potential(atoms)) for atoms in slices.distinct)
+
+
+def _tabulated(
     specimen: Specimen,
-    slices: Slices,
     grid: WaveGrid,
     slice_thickness_nm: float,
     model: PotentialModel,
     beam_energy_ev: float,
     on: Backend,
 ) -> Iterator[Array]:
-    """Spectra of exp(i sigma V) of the distinct slices, on the wave grid."""
+    """The same of every slice, from values at the pixels."""
     interaction = interaction_parameter(beam_energy_ev)
-    if model.projection == "finite":
-        fine = grid.finer(OVERSAMPLING) if model.placement == "exact" else grid
-        for sheet in finite_slices(specimen, fine, slice_thickness_nm, model.parametrization):
-            yield _spectrum_in_bands(on, sheet, interaction, grid)
-    elif model.placement == "exact":
-        exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on)
-        yield from (exact.of(atoms) for atoms in slices.distinct)
-    else:
-        synthesizer = PotentialSynthesizer(grid, model, on)
-        yield from (_spectrum(on, interaction * synthesizer.potential(atoms), grid) for atoms in slices.distinct)
+    for sheet in tabulated_slices(specimen, grid, slice_thickness_nm, model.parametrization):
+        yield _spectrum(on, on.asarray((interaction * sheet).astype(on.real_type)))
 
 
-def _spectrum(on: Backend, phase: Array, grid: WaveGrid) -> Array:
-    """Of exp(i phase), cut to the wave grid's frequencies."""
+def _spectrum(on: Backend, phase: Array) -> Array:
+    """Of exp(i phase)."""
     wave = on.empty_waves(tuple(phase.shape))
     on.fused.phase_wave(phase, wave)
-    scale = (grid.shape_px[0] * grid.shape_px[1]) / (wave.shape[0] * wave.shape[1])
-    return fourier_resized(on, on.fft2(wave), grid.shape_px) * scale
-
-
-def _spectrum_in_bands(on: Backend, potential: NDArray[np.float64], interaction: float, grid: WaveGrid) -> Array:
-    """The same of a potential on a finer grid in host memory, of which only bands of rows become waves."""
-    rows, columns = potential.shape
-    found = on.empty_waves((rows, grid.shape_px[1]))
-    height = max(1, BAND_BYTES // (on.complex_bytes * columns))
-
-    def fill(start: int) -> None:
-        band = on.asarray((interaction * potential[start : start + height]).astype(on.real_type))
-        wave = on.empty_waves(tuple(band.shape))
-        on.fused.phase_wave(band, wave)
-        found[start : start + height] = _resized_axis(on, on.fft(wave, columns, -1), -1, grid.shape_px[1])
-
-    for _ in in_order(fill, range(0, rows, height), on.threads):
-        pass
-    scale = (grid.shape_px[0] * grid.shape_px[1]) / (rows * columns)
-    return _resized_axis(on, on.fft(found, rows, -2), -2, grid.shape_px[0]) * scale
+    return on.fft2(wave)
 
 
 def _check_memory(distinct_count: int, grid: WaveGrid, on: Backend) -> None:

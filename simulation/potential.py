@@ -1,29 +1,34 @@
-"""Projected potentials in Fourier space; `finite_potential` integrates over a slice instead.
+"""Projected potentials in Fourier space.
 
-With "infinite" projection an atom lies as a whole in one slice. Its place is either `exact` (Fourier shift; the
-neighbour `atomic_cores` makes transmission functions as exactly) or `bilinear` (delta functions spread over four
-pixels and divided by a radial sinc, which reproduces abTEM 1.0).
+With "infinite" projection an atom lies as a whole in one slice; with "finite" it is spread over those that it reaches
+(`finite_potential`). Its place is either `exact` (Fourier shift; the neighbour `atomic_cores` makes transmission
+functions as exactly) or `bilinear`, which reproduces abTEM 1.0: delta functions spread over four pixels and divided by
+a radial sinc, or values at the pixels (`tabulated_potential`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.atom_parts import AtomPart
 from simulation.backend import Array, Backend, backend
 from simulation.errors import InvalidParameter
-from simulation.finite_potential import finite_slices
+from simulation.finite_potential import parted_slices
 from simulation.placement import StructureFactor
-from simulation.scattering_factors import PARAMETRIZATIONS, projected_scattering_factor
-from simulation.slices import EMPTY, AtomSlice, slices_of
+from simulation.scattering_factors import PARAMETRIZATIONS
+from simulation.slices import EMPTY, AtomSlice, Slices, slices_of
 from simulation.specimens import Atoms, Specimen
+from simulation.tabulated_potential import tabulated_slices
 from simulation.wave_grid import WaveGrid
 
 PLACEMENTS = ("exact", "bilinear")
 PROJECTIONS = ("infinite", "finite")
+PartOf = Callable[[int], AtomPart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,18 @@ class PotentialModel:
             if value not in known:
                 raise InvalidParameter(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
 
+    @property
+    def is_tabulated(self) -> bool:
+        """Whether potentials are values at the pixels, of tables, in every slice others."""
+        return self.projection == "finite" and self.placement == "bilinear"
+
+    def slices(self, specimen: Specimen, slice_thickness_nm: float) -> tuple[Slices, PartOf]:
+        """What each slice holds, and of which atom its numbers stand for which part."""
+        if self.projection == "infinite" or self.is_tabulated:
+            return slices_of(specimen, slice_thickness_nm), AtomPart
+        parted = parted_slices(specimen, slice_thickness_nm, self.parametrization)
+        return parted.slices, parted.parts.__getitem__
+
 
 def projected_potential(
     atoms: Atoms,
@@ -60,30 +77,32 @@ def projected_potential(
     """Projected potential of each slice, (slices, rows, columns), V*angstrom; the mean is kept.
 
     `infinite`: V(k) = sum of K f_e(k) exp(-2 pi i k.r) over the atoms, all frequencies of the grid.
-    `finite`: each atom's potential integrated over the slice, evaluated at the pixels in real space.
+    `finite`: each atom's potential integrated over the depth of every slice, as if the nucleus lay in the middle of
+    its own; with `bilinear` where it lies, evaluated at the pixels in real space.
     """
     model = PotentialModel(parametrization, placement, projection)
     specimen = Specimen.of(atoms)
     width, height, _ = specimen.cell_angstrom
     grid = WaveGrid.for_cell(width, height, sampling_nm, grid_shape_px)
-    if projection == "finite":
-        return np.stack(list(finite_slices(specimen, grid, slice_thickness_nm, parametrization))).astype(np.float32)
-    slices = slices_of(specimen, slice_thickness_nm)
+    if model.is_tabulated:
+        return np.stack(list(tabulated_slices(specimen, grid, slice_thickness_nm, parametrization))).astype(np.float32)
+    slices, part_of = model.slices(specimen, slice_thickness_nm)
     on = backend(device)
-    synthesizer = PotentialSynthesizer(grid, model, on)
+    synthesizer = PotentialSynthesizer(grid, model, on, part_of)
     distinct = [on.to_numpy(synthesizer.potential(atoms)) for atoms in slices.distinct]
     empty = np.zeros(grid.shape_px, dtype=np.float32)
     return np.stack([empty if index == EMPTY else distinct[index] for index in slices.order])
 
 
 class PotentialSynthesizer:
-    """Builds slice potentials on one grid, keeping the form factors of the elements it has met."""
+    """Builds slice potentials on one grid, keeping the form factors of the elements (or parts) it has met."""
 
-    def __init__(self, grid: WaveGrid, model: PotentialModel, on: Backend) -> None:
+    def __init__(self, grid: WaveGrid, model: PotentialModel, on: Backend, part_of: PartOf = AtomPart) -> None:
         """`on` is where the arrays live."""
         self.grid = grid
         self._model = model
         self._on = on
+        self._part_of = part_of
         self._structure = StructureFactor(grid, on, half=True)
         self._form_factors: dict[int, Array] = {}
 
@@ -100,7 +119,7 @@ class PotentialSynthesizer:
         if number not in self._form_factors:
             dy, dx = self.grid.sampling_angstrom
             factor = self._structure.radial(
-                lambda k: projected_scattering_factor(number, k, self._model.parametrization) / (dx * dy),
+                lambda k: self._part_of(number).scattering_factor(k, self._model.parametrization) / (dx * dy),
                 self._on.real_type,
             )
             if self._model.placement == "bilinear":

@@ -14,13 +14,16 @@ from math import pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import k0, k1
+from scipy.special import erf, k0, k1
 
 from simulation.electron import POTENTIAL_PER_SCATTERING_FACTOR
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
 PARAMETRIZATIONS = ("lobato", "kirkland")
 """Lobato, Van Dyck, Acta Cryst. A70 (2014) 636; Kirkland, Advanced Computing in Electron Microscopy (2010), App. C."""
+
+_DEEP = 700.0
+"""Depths in units of the decay length beyond which nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +141,30 @@ def projected_potential_v_angstrom(
         parts = [2 * pi * a * k0(2 * pi * r * sqrt(b)) for a, b in zip(row.a, row.b, strict=True)]
         parts += [pi * c / d * np.exp(-((pi * r) ** 2) / d) for c, d in zip(row.c, row.d, strict=True)]
     return POTENTIAL_PER_SCATTERING_FACTOR * np.sum(parts, axis=0)
+
+
+def scattering_factor_below(
+    symbol_or_number: str | int, k_per_angstrom: ArrayLike, height_angstrom: float, parametrization: str = "lobato"
+) -> NDArray[np.float64]:
+    """The same of what lies between the nucleus and a height above it: half of all at infinity, odd in the height.
+
+    `projected_scattering_factor` with its integral over z cut short: the inverse Fourier transform of f_e along the
+    beam is, with c = 2 pi sqrt(k^2 + 1/b), a sum of exp(-c z) and (1 + c z) exp(-c z), or of Gaussians.
+    """
+    row = _table(parametrization)[symbol_of(symbol_or_number)]
+    k2, height = np.asarray(k_per_angstrom, dtype=np.float64) ** 2, abs(height_angstrom)
+    if parametrization == "lobato":
+        parts = [_lobato_below(a, b, k2, height) for a, b in zip(row.a, row.b, strict=True)]
+    else:
+        depths = [2 * pi * np.sqrt(k2 + b) * height for b in row.b]
+        parts = [-a / (k2 + b) / 2 * np.expm1(-z) for a, b, z in zip(row.a, row.b, depths, strict=True)]
+        parts += [c / 2 * np.exp(-d * k2) * erf(pi * height / sqrt(d)) for c, d in zip(row.c, row.d, strict=True)]
+    sign = 1.0 if height_angstrom >= 0 else -1.0
+    return sign * POTENTIAL_PER_SCATTERING_FACTOR * np.sum(parts, axis=0)
+
+
+def _lobato_below(a: float, b: float, k2: NDArray[np.float64], height_angstrom: float) -> NDArray[np.float64]:
+    u = 1 + b * k2
+    depth = np.minimum(2 * pi * np.sqrt(u / b) * height_angstrom, _DEEP)
+    fading = np.exp(-depth)
+    return a * ((1 - fading) / (2 * u) + (2 - (2 + depth) * fading) / (4 * u**2))

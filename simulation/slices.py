@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,10 @@ EMPTY = -1
 
 @dataclass(frozen=True, slots=True)
 class AtomSlice:
-    """The atoms of one slice: atomic numbers (n,), and x, y in angstrom (n, 2)."""
+    """The atoms of one slice: atomic numbers (n,), and x, y in angstrom (n, 2).
+
+    With finite projection `numbers` are places in a list of parts of atoms (`finite_potential`).
+    """
 
     numbers: NDArray[np.int64]
     xy_angstrom: NDArray[np.float64]
@@ -33,6 +37,23 @@ class Slices:
     order: tuple[int, ...]
     thickness_angstrom: float
 
+    @classmethod
+    def of(cls, contents: Iterable[AtomSlice], thickness_angstrom: float) -> Slices:
+        """From the content of each slice, found again where it is equal to another's."""
+        distinct: list[AtomSlice] = []
+        known: dict[bytes, int] = {}
+        order: list[int] = []
+        for content in contents:
+            if len(content.numbers) == 0:
+                order.append(EMPTY)
+                continue
+            atoms, key = _canonical(content)
+            if key not in known:
+                known[key] = len(distinct)
+                distinct.append(atoms)
+            order.append(known[key])
+        return cls(tuple(distinct), tuple(order), thickness_angstrom)
+
 
 def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:
     """Number of equal slices at most `slice_thickness_nm` thick."""
@@ -44,20 +65,9 @@ def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:
     depth = specimen.cell_angstrom[2]
     count = slice_count(depth, slice_thickness_nm)
     owner = owners(specimen, slice_thickness_nm)
-    distinct: list[AtomSlice] = []
-    known: dict[bytes, int] = {}
-    order: list[int] = []
-    for index in range(count):
-        inside = owner == index
-        if not inside.any():
-            order.append(EMPTY)
-            continue
-        atoms, key = _canonical(specimen.numbers[inside], specimen.positions_angstrom[inside, :2])
-        if key not in known:
-            known[key] = len(distinct)
-            distinct.append(atoms)
-        order.append(known[key])
-    return Slices(tuple(distinct), tuple(order), depth / count)
+    xy = specimen.positions_angstrom[:, :2]
+    contents = (AtomSlice(specimen.numbers[owner == index], xy[owner == index]) for index in range(count))
+    return Slices.of(contents, depth / count)
 
 
 def owners(specimen: Specimen, slice_thickness_nm: float) -> NDArray[np.int64]:
@@ -68,8 +78,8 @@ def owners(specimen: Specimen, slice_thickness_nm: float) -> NDArray[np.int64]:
     return np.floor(z / (depth / count)).astype(np.int64) % count
 
 
-def _canonical(numbers: NDArray[np.int64], xy_angstrom: NDArray[np.float64]) -> tuple[AtomSlice, bytes]:
-    rounded = np.round(xy_angstrom, _SAME_POSITION_DECIMALS) + 0.0
-    order = np.lexsort((rounded[:, 1], rounded[:, 0], numbers))
-    key = numbers[order].tobytes() + rounded[order].tobytes()
-    return AtomSlice(numbers[order], xy_angstrom[order]), key
+def _canonical(atoms: AtomSlice) -> tuple[AtomSlice, bytes]:
+    rounded = np.round(atoms.xy_angstrom, _SAME_POSITION_DECIMALS) + 0.0
+    order = np.lexsort((rounded[:, 1], rounded[:, 0], atoms.numbers))
+    key = atoms.numbers[order].tobytes() + rounded[order].tobytes()
+    return AtomSlice(atoms.numbers[order], atoms.xy_angstrom[order]), key

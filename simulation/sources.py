@@ -22,12 +22,13 @@ from simulation.errors import MethodUnavailable
 from simulation.incoherent import IncoherentSource
 from simulation.local_difference import LocalDifferenceSource, changed_slices
 from simulation.method_choice import Candidate
-from simulation.multislice import Propagator, Transmissions, propagate, transmissions
+from simulation.multislice import Propagator, Transmissions, propagate, step_count, transmissions
 from simulation.partitioned_prism import PartitionedMatrix, check_partitioned_memory
 from simulation.potential import PotentialModel
 from simulation.prism import ScatteringMatrix, check_memory, squared_modulus
 from simulation.probe import position_phases, probe_spectrum
 from simulation.progress import batches
+from simulation.slices import slice_count
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
@@ -166,12 +167,18 @@ class Sources:
     def crystal(self, configuration: int) -> Crystal | None:
         """How a configuration repeats; None where it does not."""
         if configuration not in self._crystals:
-            same_pixels = self._model.placement == "bilinear" or self._model.projection == "finite"
+            same_pixels = self._model.placement == "bilinear"
             specimen = self.specimens[configuration]
             self._crystals[configuration] = Crystal.of(
                 specimen, self._grid, self._slice_thickness_nm, same_pixels=same_pixels
             )
         return self._crystals[configuration]
+
+    def step_count(self) -> int:
+        """Slices of the first configuration that hold potential."""
+        if self._model.is_tabulated:
+            return slice_count(self.specimens[0].cell_angstrom[2], self._slice_thickness_nm)
+        return step_count(self._model.slices(self.specimens[0], self._slice_thickness_nm)[0].order)
 
     def defective(self, configuration: int) -> DefectiveCrystal | None:
         """The crystal that a configuration is but for a few sites; None where it is none, or sites spread in depth."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
+from simulation.atom_parts import AtomPart
 from simulation.atomic_cores import (
     OVERSAMPLING,
     Forms,
@@ -37,6 +38,8 @@ _TAPER_START, _TAPER_WIDTH = 0.85, 0.07
 """Of the Nyquist frequency: where the cores' spectrum is cut softly, so that its ringing ends within the patch."""
 _SAME_OFFSET_DECIMALS = 6
 _PATCHES_AT_ONCE = 16
+_WIDE_FORMS_COUNT = 16
+"""Kept at once, each half a grid: parts of atoms come in many kinds."""
 _NODE_COUNTS = {"single": 6, "double": 10}
 """Along each axis: shifts of a patch between the pixels are interpolated between so many."""
 
@@ -53,8 +56,12 @@ class ExactTransmission:
         *,
         reach_per_angstrom: float | None = None,
         band_bytes: int = BAND_BYTES,
+        part_of: Callable[[int], AtomPart] = AtomPart,
     ) -> None:
-        """`grid` is the wave's. What varies faster along x than `reach_per_angstrom` (its cutoff) is left out."""
+        """`grid` is the wave's. What varies faster along x than `reach_per_angstrom` (its cutoff) is left out.
+
+        `part_of`: which part of which atom a slice's number stands for; by default all of the element's.
+        """
         self._grid, self._fine, self._on = grid, grid.finer(OVERSAMPLING), on
         self._interaction = interaction_parameter(beam_energy_ev)
         dy, dx = self._fine.sampling_angstrom
@@ -64,7 +71,7 @@ class ExactTransmission:
         self._wide_forms: dict[int, Array] = {}
 
         def form(number: int) -> Forms:
-            return forms_of(number, parametrization, self._interaction, nyquist)
+            return forms_of(part_of(number), parametrization, self._interaction, nyquist)
 
         def core(number: int, k: NDArray[np.float64]) -> NDArray[np.complex128]:
             return form(number).core(k) * 0.5 * erfc((k / nyquist - _TAPER_START) / _TAPER_WIDTH)
@@ -81,7 +88,9 @@ class ExactTransmission:
     def of(self, atoms: AtomSlice) -> Array:
         """Fourier coefficients on the wave's grid, (rows, columns), as its FFT would give them."""
         on, (rows, columns) = self._on, self._fine.shape_px
-        layers = layers_without_overlap(atoms, 2 * self.core_radius_angstrom, self._fine.extent_angstrom)
+        near = _chosen(atoms, lambda number: self._form(number).has_middle)
+        sharp = _chosen(near, lambda number: self._form(number).has_core)
+        layers = layers_without_overlap(sharp, 2 * self.core_radius_angstrom, self._fine.extent_angstrom)
         wide = self._wide_rows(atoms)
         signed = np.where(self._columns > self._grid.shape_px[1] // 2, self._columns - self._grid.shape_px[1],
                           self._columns)  # fmt: skip
@@ -90,7 +99,7 @@ class ExactTransmission:
 
         def fill(start: int) -> None:
             stop = min(start + self._band_rows, rows)
-            wave = self._band(atoms, layers, wide[start:stop], start)
+            wave = self._band(near, layers, wide[start:stop], start)
             found[start:stop] = on.xp.take(on.fft(wave, columns, -1), kept, axis=1)
 
         for _ in in_order(fill, range(0, rows, self._band_rows), on.threads):
@@ -114,6 +123,8 @@ class ExactTransmission:
             dy, dx = self._fine.sampling_angstrom
             form = self._form(number)
             wide = self._atoms.frequencies.radial(lambda k: form.wide(k) / (dy * dx), self._on.real_type)
+            if len(self._wide_forms) >= _WIDE_FORMS_COUNT:
+                del self._wide_forms[next(iter(self._wide_forms))]
             self._wide_forms[number] = wide / self._atoms.drawn
         return self._wide_forms[number]
 
@@ -145,6 +156,13 @@ class ExactTransmission:
             spectrum[: rows - negative, own] = along[: rows - negative]
             spectrum[rows - negative :, own] = along[along.shape[0] - negative :]
         return spectrum
+
+
+def _chosen(atoms: AtomSlice, is_wanted: Callable[[int], bool]) -> AtomSlice:
+    """Those whose number is wanted."""
+    numbers = [number for number in np.unique(atoms.numbers).tolist() if is_wanted(number)]
+    kept = np.isin(atoms.numbers, numbers)
+    return AtomSlice(atoms.numbers[kept], atoms.xy_angstrom[kept])
 
 
 class Patches:

@@ -18,26 +18,24 @@ _WHOLE_WAVES = 24
 """Arrays of the whole grid alive at once, as complex numbers: most are those of the sums beside windows."""
 _ARRAYS_PER_BATCH = 6
 _ARRAYS_PER_BAND = 8
-_FINE_ARRAYS = 3
-"""Of the finer grid as a whole, whose potential finite projection sums in double precision."""
 _KEPT_AT_ONCE = 3
 """Transmission functions, what was made of them for the last image, and what is made of them for this one."""
 
 
-def passing_bytes(grid: WaveGrid, on: Backend, *, whole_fine_grid: bool = False) -> int:
-    """At most this much is alive only while an image is computed; `whole_fine_grid`: for finite projection."""
+def passing_bytes(grid: WaveGrid, on: Backend) -> int:
+    """At most this much is alive only while an image is computed."""
     wave = on.complex_bytes * grid.shape_px[0] * grid.shape_px[1]
     fine = OVERSAMPLING**2 * wave
     batches = (on.threads + 1) * _ARRAYS_PER_BATCH * max(on.batch_bytes, wave)
     bands = on.threads * _ARRAYS_PER_BAND * min(BAND_BYTES, fine)
-    return _WHOLE_WAVES * wave + batches + bands + (_FINE_ARRAYS * fine if whole_fine_grid else 0)
+    return _WHOLE_WAVES * wave + batches + bands
 
 
-def bounded(on: Backend, grid: WaveGrid, memory_gib: Any, *, whole_fine_grid: bool = False) -> Backend:
+def bounded(on: Backend, grid: WaveGrid, memory_gib: Any) -> Backend:
     """A backend on which an image takes no more than this; None leaves it as it is."""
     if memory_gib is None:
         return on
-    passing = passing_bytes(grid, on, whole_fine_grid=whole_fine_grid)
+    passing = passing_bytes(grid, on)
     share = int(positive("memory_gib", memory_gib, "GiB") * 2**30 - passing) // _KEPT_AT_ONCE
     if share < on.complex_bytes * grid.shape_px[0] * grid.shape_px[1]:
         raise InvalidParameter(

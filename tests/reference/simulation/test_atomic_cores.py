@@ -1,10 +1,13 @@
 """Transmission functions of exact placement: independent of sub-pixel position, and converged."""
 
+import ase
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instruments.optics import Optics
+from simulation import AnnularDetector, PointScan, simulate
 from simulation.atomic_cores import layers_without_overlap
 from simulation.backend import backend
 from simulation.electron import interaction_parameter
@@ -94,6 +97,26 @@ def test_layers_hold_every_atom_once_and_keep_their_distance(xy, distance):
         for index, point in enumerate(layer.xy_angstrom[:-1]):
             step = layer.xy_angstrom[index + 1 :] - point
             assert np.hypot(*(step - box * np.round(step / box)).T).min() > distance * (1 - 1e-9)
+
+
+def of_one_gold_atom(z_nm, x_nm=0.32, **settings):
+    """HAADF of a probe on it, in focus."""
+    atoms = ase.Atoms("Au", positions=[[10 * x_nm, 3.2, 10 * z_nm]], cell=(6.4, 6.4, 8.0), pbc=True)
+    optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30, defocus_nm=z_nm)
+    rings, options = {"haadf": AnnularDetector(80, 150)}, {"method": "multislice", "sampling_nm": 0.005} | settings
+    image = simulate(atoms, optics, PointScan([[x_nm, 0.32]]), rings, **options)
+    return float(image["haadf"][0])
+
+
+def test_finite_projection_does_not_care_where_boundaries_and_pixels_lie():
+    """Cut by a boundary, and integrated where it is cut, the same atom would scatter a third more."""
+    settings = {"slice_thickness_nm": 0.1, "projection": "finite"}
+    on_boundary, in_slice = of_one_gold_atom(0.4, **settings), of_one_gold_atom(0.45, **settings)
+    assert of_one_gold_atom(0.437, 0.3217, **settings) == pytest.approx(on_boundary, rel=1e-3)
+    assert in_slice == pytest.approx(on_boundary, rel=1e-3)
+    assert on_boundary == pytest.approx(of_one_gold_atom(0.4), rel=3e-3)
+    cut, whole = (of_one_gold_atom(z_nm, placement="bilinear", **settings) for z_nm in (0.4, 0.45))
+    assert cut > 1.3 * whole
 
 
 def test_bands_of_rows_are_parts_of_the_whole():

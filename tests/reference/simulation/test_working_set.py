@@ -83,5 +83,4 @@ def test_the_parts_of_the_bound():
     on, grid = backend("cpu"), WaveGrid((480, 480), (24.0, 24.0))
     assert bounded(on, grid, None) is on
     passing = passing_bytes(grid, on)
-    assert passing < passing_bytes(grid, on, whole_fine_grid=True)
     assert bounded(on, grid, 1).working_bytes == 2 * ((2**30 - passing) // 3)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulation import InvalidParameter, InvalidSpecimen, projected_potential
+from simulation.scattering_factors import atomic_potential_v
 from tests.unit.simulation.reference_cases import case, rms_over_std
 
 ATOMS = [name for name in case("01").arrays if name.startswith("atom_")]
@@ -38,12 +39,39 @@ def test_slices_match_the_reference(name, settings):
     assert rms_over_std(made, case("01").arrays[name].transpose(0, 2, 1)) < 1e-4
 
 
-@pytest.mark.parametrize("placement", ["exact", "bilinear"])
-def test_finite_projection_matches_the_reference(placement):
+def test_finite_projection_matches_the_reference():
+    """Values at the pixels, atoms cut by the boundaries of slices: what `bilinear` is for."""
     made = projected_potential(
-        case("01").atoms, grid_shape_px=(80, 80), slice_thickness_nm=0.097625, projection="finite", placement=placement
+        case("01").atoms, grid_shape_px=(80, 80), slice_thickness_nm=0.097625, projection="finite", placement="bilinear"
     )
     assert rms_over_std(made, case("01").arrays["sto_cell_slices_finite"].transpose(0, 2, 1)) < 1e-4
+
+
+@pytest.mark.parametrize("parametrization", ["lobato", "kirkland"])
+@pytest.mark.parametrize("slice_thickness_nm", [0.03, 0.1, 0.4])
+def test_finite_slices_add_up_to_the_whole(parametrization, slice_thickness_nm):
+    """Also of atoms next to the entrance, which reach out of the cell."""
+    atoms = ase.Atoms("AuCSr", positions=[[1, 1, 0.02], [2.1, 3, 1.9], [3, 1.2, 2.0]], cell=(4, 4, 4), pbc=True)
+    settings = {"sampling_nm": 0.01, "slice_thickness_nm": slice_thickness_nm, "parametrization": parametrization}
+    whole, parts = (
+        projected_potential(atoms, projection=projection, **settings).sum(0) for projection in ("infinite", "finite")
+    )
+    assert rms_over_std(parts, whole) < 1e-6
+
+
+def test_a_finite_slice_holds_the_integral_over_its_depth():
+    """In the slices above and below an atom, where nothing is sharp: sums over z in real space, images among them."""
+    atoms = ase.Atoms("Au", positions=[[4.03, 3.98, 4.3]], cell=(8, 8, 8.1), pbc=True)
+    made = projected_potential(atoms, sampling_nm=0.01, slice_thickness_nm=0.09, projection="finite")
+    offsets = np.array([-8, 0, 8])
+    dy, dx = (np.arange(80) * 0.1 - at for at in (3.98, 4.03))
+    rho = np.hypot(dy[:, None, None, None] + offsets[:, None], dx[None, :, None, None] + offsets[None, None, :])
+    for step in (1, 2):
+        nodes, weights = np.polynomial.legendre.leggauss(12)
+        layers = zip(0.9 * (step + nodes / 2), 0.45 * weights, strict=True)
+        expected = sum(share * atomic_potential_v("Au", np.hypot(rho, z)).sum((2, 3)) for z, share in layers)
+        assert rms_over_std(made[4 + step], expected) < 1e-5
+        np.testing.assert_allclose(made[4 + step], made[4 - step], atol=1e-6 * made.max())
 
 
 def test_exact_placement_on_grid_differs_from_the_reference_by_its_sinc_alone():
