@@ -87,7 +87,7 @@ WORLD = {
     "search_space.y_nm": {"low": -HALF_NM, "high": HALF_NM, "resolution": 0.1},
     "search_space.field_of_view_nm": {"low": 2, "high": 2 * HALF_NM},
     "objective.options.phonon_count": 2,
-    "budget": {"electrons": 1e8, "instrument_time_s": 600},
+    "budget": {"electrons": 6e7, "instrument_time_s": 600},
 }
 defects = Laboratory(EXAMPLES / "native_defects.yaml", WORLD)
 defects.prepare()
@@ -169,7 +169,7 @@ on_defects.trial("raster", SEEDS[0]).plot_points(axes=right);
 
 # %%
 RECORD = Path(os.environ.get("STEMPILOT_REAL_DATA", "no-such-folder")) / "replay" / "idp_tilt0_maps.npz"
-SPECTRA = 25
+SPECTRA = 16
 on_maps = None
 if RECORD.is_file():
     maps = Laboratory(

@@ -48,14 +48,21 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
             service.catalogue.close()
 
 
-@pytest.fixture
-def page(chromium: str) -> Iterator[object]:
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[object]:
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page()
-        shown.set_default_timeout(WAIT_MS)
-        yield shown
-        browser.close()
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator[object]:
+    """In a context of its own, so without the cookies of another test."""
+    shown = browser.new_page()
+    shown.set_default_timeout(WAIT_MS)
+    yield shown
+    shown.close()
 
 
 def test_by_the_link_that_serve_prints(page, guarded: Guarded) -> None:

@@ -27,18 +27,24 @@ def report(tmp_path_factory: pytest.TempPathFactory, image_cache: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def page(chromium: str, report: Path) -> Iterator[object]:
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[object]:
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 1280, "height": 900})
-        shown.requests, shown.complaints = [], []
-        shown.on("request", lambda request: shown.requests.append(request.url))
-        shown.on("console", lambda message: shown.complaints.append(message.text))
-        shown.on("pageerror", lambda error: shown.complaints.append(str(error)))
-        shown.goto(report.as_uri())
-        yield shown
-        browser.close()
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, report: Path) -> Iterator[object]:
+    shown = browser.new_page(viewport={"width": 1280, "height": 900})
+    shown.requests, shown.complaints = [], []
+    shown.on("request", lambda request: shown.requests.append(request.url))
+    shown.on("console", lambda message: shown.complaints.append(message.text))
+    shown.on("pageerror", lambda error: shown.complaints.append(str(error)))
+    shown.goto(report.as_uri())
+    yield shown
+    shown.close()
 
 
 def test_opens_alone_and_without_complaint(page, report: Path) -> None:
