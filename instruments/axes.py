@@ -76,6 +76,7 @@ KNOWN_AXES: Final[Mapping[str, KnownAxis]] = {
         image_shift_y_nm="image on the camera, y",
         descan_x_mrad="diffraction pattern on the detectors, x",
         descan_y_mrad="diffraction pattern on the detectors, y",
+        illuminated_nm="diameter of the lit disc, as read back",
         spot_index="spot size, the maker's number",
         gun_lens_index="gun lens, the maker's number",
         magnification_index="the maker's number",
@@ -115,6 +116,13 @@ KNOWN_AXES: Final[Mapping[str, KnownAxis]] = {
     **_known("column", "vacuum", vacuum="the maker's states"),
 }  # fmt: skip
 
+_CHANGE_CURRENT: Final = frozenset(
+    ("spot_index", "gun_lens_index", "condenser_aperture", "column_valves", "high_tension", "beam_energy_ev")
+)
+_CURRENT_WORDS: Final = (
+    "spot", "gun", "condenser", "aperture", "monochromator", "extraction", "emission", "intensity", "filament",
+    "wehnelt", "anode", "flash",
+)  # fmt: skip
 _FORBIDDEN_WORDS: Final[Mapping[str, Permission]] = {
     "valve": "valves",
     "high_tension": "high_tension",
@@ -158,6 +166,18 @@ def permission_for(name: str) -> Permission | None:
     return next((permission for word, permission in _FORBIDDEN_WORDS.items() if word in name.lower()), None)
 
 
+@cache
+def changes_current(name: str) -> bool:
+    """Whether setting this, or running a procedure of this name, changes the current; what its name tells.
+
+    >>> changes_current("spot_index"), changes_current("gun.extraction_v"), changes_current("objective_aperture")
+    (True, True, False)
+    """
+    if known_axis(name) is not None:
+        return name.rpartition(".")[2] in _CHANGE_CURRENT
+    return any(word in name.lower() for word in _CURRENT_WORDS)
+
+
 def axis_values(command: Command) -> dict[str, AxisValue]:
     """Everything a command sets, by axis name; what it leaves as it is does not appear."""
     match command:
@@ -176,7 +196,8 @@ def _frame_values(command: AcquireFrame) -> dict[str, AxisValue]:
     values |= {name: value for name, value in command.optics if isinstance(value, float | int)}
     values |= dict(command.optics.aberrations)
     scan = command.scan
-    values |= {name: getattr(scan, name) for name in SCAN_AXES} | {"pixel_size_nm": scan.pixel_size_nm}
+    values |= {name: value for name in SCAN_AXES if (value := getattr(scan, name)) is not None}
+    values["pixel_size_nm"] = scan.pixel_size_nm
     return values | {"subframe_count": float(command.subframe_count)}
 
 

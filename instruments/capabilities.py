@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from instruments import cards, plotting
-from instruments.axes import FRAME_ONLY, AxisFrame, unit_of
+from instruments.axes import FRAME_ONLY, AxisFrame, changes_current, unit_of
 from instruments.commands import AxisValue
 from instruments.errors import CommandRefused, Unsupported
 from instruments.models import Record
@@ -34,6 +34,12 @@ class Axis(Record):
     backlash: float = Field(default=0.0, ge=0, description="what a reversal loses, unit of the name")
     read_only: bool = Field(default=False, description="it can be read back, not set")
     interlocked: bool = Field(default=False, description="set only where the facility permits it by name")
+    changes_current: bool | None = Field(default=None, description="setting it changes the current; None: by its name")
+
+    @property
+    def alters_current(self) -> bool:
+        """Whether setting it changes the current."""
+        return changes_current(self.name) if self.changes_current is None else self.changes_current
 
     @property
     def allowed_error(self) -> float:
@@ -102,6 +108,12 @@ class Procedure(Record):
     name: str
     duration_s: float = Field(gt=0, description="at most")
     exposes: bool = Field(default=True, description="the beam may be on the specimen meanwhile")
+    changes_current: bool | None = Field(default=None, description="as a flash does; None: by its name")
+
+    @property
+    def alters_current(self) -> bool:
+        """Whether the current is another after it."""
+        return changes_current(self.name) if self.changes_current is None else self.changes_current
 
 
 class Capabilities(Record):

@@ -8,7 +8,8 @@ import numpy as np
 
 from instruments import cards, plotting
 from instruments.commands import AcquireFrame
-from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, concentration, first_pixel_nm, footprint, spot
+from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, Lit, exposed, first_pixel_nm, spot
+from instruments.regions import Box, box_of, cells_of
 from instruments.units import ANGSTROM2_PER_NM2
 
 _BLOCK = 64
@@ -25,7 +26,8 @@ class DoseLedger:
 
     The upper bound counts the full flux of every raster that touches the cell, and of pixels more than half a nanometre
     apart all electrons of those that may lie in it; it is what limits are checked against.
-    Fields wider than 4000 nm are kept beside them, on cells of 64 nm, and count wherever either is asked for.
+    Fields wider than 4000 nm are kept beside them, on cells of 64 nm, and count wherever either is asked for; so do
+    regions beyond all cells, such as the way of a stage whose move was not answered.
     """
 
     electrons: float = 0.0
@@ -33,6 +35,7 @@ class DoseLedger:
     _peak: _Blocks = field(default_factory=_Blocks)
     _wide_mean: _Blocks = field(default_factory=_Blocks)
     _wide_peak: _Blocks = field(default_factory=_Blocks)
+    _far: list[tuple[Box, float]] = field(default_factory=list[tuple[Box, float]])
 
     def peak_after(self, marks: Footprint, flux_e_per_a2: float) -> float:
         """The highest dose bound, e/A2, in the touched cells if this flux were added."""
@@ -41,7 +44,7 @@ class DoseLedger:
             before = self._read(self._peak, marks) + self._from_wide(self._wide_peak, marks)
         else:
             before = self._read(self._wide_peak, marks) + self._highest_fine(marks)
-        return float((before[touched] + flux_e_per_a2).max(initial=0.0))
+        return float((before[touched] + flux_e_per_a2).max(initial=0.0)) + self._from_far(box_of(marks))
 
     def add(self, marks: Footprint, electrons: float, bound_factor: float = 1.0) -> None:
         """Spread `electrons` over the footprint; negative corrects an earlier, too high debit.
@@ -53,23 +56,31 @@ class DoseLedger:
         self.electrons += electrons
         self._book(marks, flux, flux * bound_factor)
 
-    def add_somewhere(self, marks: Footprint, electrons: float) -> None:
-        """Electrons that may all have gone to any one point of the footprint: the mean is spread, the bound is not."""
-        area_nm2 = float(marks.overlap_nm2.sum())
-        self.electrons += electrons
-        mean = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
-        self._book(marks, mean, electrons / (CELL_NM**2 * ANGSTROM2_PER_NM2))
+    def add_within(self, box: Box, electrons: float, least_nm2: float = CELL_NM**2, *, is_counted: bool = True) -> None:
+        """Electrons that may all have gone to one place of the box, on no less than this area.
+
+        The mean is spread over the box, the bound is not; of a box beyond the ledger's cells the bound alone is kept.
+        Those that are not counted are in the sum of electrons already.
+        """
+        bound, marks = electrons / (least_nm2 * ANGSTROM2_PER_NM2), cells_of(box)
+        self.electrons += electrons if is_counted else 0.0
+        if marks is None:
+            self._far.append((box, bound))
+        else:
+            self._book(marks, electrons / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2), bound)
 
     def add_point(self, x_nm: float, y_nm: float, electrons: float) -> None:
         """All of it into the one cell under a parked beam."""
         self.add(spot(x_nm, y_nm), electrons)
 
-    def add_frame(self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0) -> None:
+    def add_frame(
+        self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0, lit: Lit | None = None
+    ) -> None:
         """A frame's electrons over its raster, those of the settling blanker on its first pixel; of none, nothing."""
         if electrons == 0:
             return
-        marks = footprint(command.stage, command.scan)
-        self.add(marks, electrons - settling_electrons, concentration(command.scan))
+        marks, factor = exposed(command.stage, command.scan, lit)
+        self.add(marks, electrons - settling_electrons, factor)
         if settling_electrons:
             self.add_point(*first_pixel_nm(command.stage, command.scan), settling_electrons)
 
@@ -81,7 +92,8 @@ class DoseLedger:
             float(block.max()) + float(self._read(self._wide_peak, Footprint(column, row, _ONE))[0, 0])
             for (row, column), block in self._peak.items()
         )
-        return max(over, default=0.0) if wide == 0.0 else max(wide, *over, 0.0)
+        highest = max(over, default=0.0) if wide == 0.0 else max(wide, *over, 0.0)
+        return highest + sum(bound for _, bound in self._far)
 
     def mean_map(self, x_min_nm: int, y_min_nm: int, columns: int, rows: int) -> np.ndarray:
         """Mean dose of the cells of a window, e/A2, (rows, columns); row 0 is the lowest y."""
@@ -113,6 +125,9 @@ class DoseLedger:
             "",
             cards.facts({"electrons": self.electrons, "highest dose (e/Å²)": self.max_e_per_a2}),
         )
+
+    def _from_far(self, box: Box) -> float:
+        return sum(bound for far, bound in self._far if far.meets(box))
 
     def _book(self, marks: Footprint, mean_e_per_a2: float, bound_e_per_a2: float) -> None:
         is_fine = marks.cell_nm == CELL_NM

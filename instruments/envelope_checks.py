@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from instruments.axes import KNOWN_AXES, STAGE_AXES, known_axis, permission_for, unit_of
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Command
-from instruments.errors import CommandRefused
+from instruments.errors import CommandRefused, InstrumentFault
 from instruments.limits import AxisLimit, SafetyEnvelope
 from instruments.state import MicroscopeState
 
@@ -156,6 +156,17 @@ def check_pole_piece(values: Mapping[str, AxisValue], places: Places, envelope: 
     raise CommandRefused(
         f"the stage would pass {way}: no box of the pole-piece table holds that; go to the middle first, then tilt"
     )
+
+
+def check_reached(values: Mapping[str, AxisValue], state: MicroscopeState) -> None:
+    """Raise InstrumentFault for an axis that was read back elsewhere than it was sent to."""
+    missed = [
+        f"{name} was sent to {reading.requested} and stands at {reading.read_back}, {reading.tolerance:g} allowed"
+        for name, reading in state.axes.items()
+        if name in values and reading.is_reached is False
+    ]
+    if missed:
+        raise InstrumentFault(f"{'; '.join(missed)}: look at the instrument before anything else")
 
 
 def check_permissions(values: Mapping[str, AxisValue], capabilities: Capabilities, envelope: SafetyEnvelope) -> None:

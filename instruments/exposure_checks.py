@@ -10,40 +10,54 @@ from dataclasses import dataclass
 from instruments.capabilities import Capabilities, Procedure
 from instruments.commands import AcquireFrame
 from instruments.dose_ledger import DoseLedger
-from instruments.envelope_checks import within
+from instruments.envelope_checks import LONGEST_DEADLINE_S, within
 from instruments.errors import CommandRefused
 from instruments.footprints import (
     MAX_PLACE_NM,
     MAX_SIDE_NM,
     MIN_SIDE_NM,
-    concentration,
+    Lit,
+    exposed,
     first_pixel_nm,
-    footprint,
     spot,
 )
 from instruments.limits import SafetyEnvelope
-from instruments.state import MicroscopeState
+from instruments.regions import Box, cells_of
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles."""
+    """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles.
+
+    Counted with `current_pa`, which is `factor` times what the command says; `lit` bounds where an exposure at once
+    falls, None: as commanded.
+    """
 
     electrons: float
     settling_electrons: float
+    current_pa: float = 0.0
+    factor: float = 1.0
+    lit: Lit | None = None
 
 
-def worst_charge(command: AcquireFrame, capabilities: Capabilities) -> Charge:
-    """The most electrons `command` can put on the specimen: flyback, settling and current uncertainty included."""
+def worst_charge(
+    command: AcquireFrame, capabilities: Capabilities, current_pa: float | None = None, lit: Lit | None = None
+) -> Charge:
+    """The most electrons `command` can put on the specimen: flyback, settling and current uncertainty included.
+
+    With the current that is commanded, or with `current_pa`, which is taken as it is.
+    """
     if not capabilities.has_beam:
         return Charge(0.0, 0.0)
-    current_pa = command.optics.probe_current_pa * (1 + capabilities.current_uncertainty_fraction)
+    said_pa = command.optics.probe_current_pa * (1 + capabilities.current_uncertainty_fraction)
+    current_pa = said_pa if current_pa is None else current_pa
+    factor = current_pa / said_pa if said_pa > 0 else 1.0
     count = command.subframe_count
     on_s = command.scan.duration_s(count) if capabilities.flyback_exposes else command.scan.beam_on_s(count)
     settling = electrons(current_pa, capabilities.blanker_settle_s)
     on_first_pixel = 0.0 if command.scan.at_once else settling
-    return Charge(electrons(current_pa, on_s) + settling, on_first_pixel)
+    return Charge(electrons(current_pa, on_s) + settling, on_first_pixel, current_pa, factor, lit)
 
 
 def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
@@ -59,6 +73,7 @@ def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: 
     if capabilities.has_beam:
         _check_ledger_holds(command)
     exposure_s = scan.duration_s(command.subframe_count)
+    within("exposure", exposure_s, None, LONGEST_DEADLINE_S, "s")
     _check_can_stop(exposure_s, capabilities, envelope)
     within("exposure", exposure_s, None, envelope.max_exposure_s, "s")
 
@@ -97,9 +112,9 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
     within("electrons after this frame", total, None, envelope.max_electrons, "electrons")
     if envelope.max_dose_e_per_a2 is None or charge.electrons == 0:
         return
-    marks = footprint(command.stage, command.scan)
+    marks, factor = exposed(command.stage, command.scan, charge.lit)
     flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)
-    flux *= concentration(command.scan)
+    flux *= factor
     peak = ledger.peak_after(marks, flux)
     settling = charge.settling_electrons / ANGSTROM2_PER_NM2
     if settling:
@@ -109,21 +124,23 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
 
 def procedure_electrons(
     procedure: Procedure,
-    state: MicroscopeState,
+    box: Box,
+    current_pa: float,
     ledger: DoseLedger,
     capabilities: Capabilities,
     envelope: SafetyEnvelope,
 ) -> float:
-    """What a procedure may burn into the spot the beam stands on. Raises CommandRefused where that is too much."""
+    """What a procedure may burn where the beam may stand. Raises CommandRefused where that is too much."""
     if not procedure.exposes or not capabilities.has_beam:
         return 0.0
     _check_can_stop(procedure.duration_s, capabilities, envelope)
     within(f"procedure {procedure.name}", procedure.duration_s, None, envelope.max_exposure_s, "s")
-    current_pa = max(state.optics.probe_current_pa, state.measured_current_pa or 0.0)
-    burnt = electrons(current_pa * (1 + capabilities.current_uncertainty_fraction), procedure.duration_s)
+    burnt = electrons(current_pa, procedure.duration_s)
     total = ledger.electrons + burnt
     within("electrons after this procedure", total, None, envelope.max_electrons, "electrons")
-    here = spot(state.stage.x_nm + state.beam_shift_x_nm, state.stage.y_nm + state.beam_shift_y_nm)
-    peak = ledger.peak_after(here, burnt / ANGSTROM2_PER_NM2)
+    marks = cells_of(box)
+    if marks is None:
+        raise CommandRefused(f"procedure {procedure.name}: where the beam stands is not known; have it read back")
+    peak = ledger.peak_after(marks, burnt / ANGSTROM2_PER_NM2)
     within("dose of a 1 nm2 cell after this procedure", peak, None, envelope.max_dose_e_per_a2, "e/A2")
     return burnt

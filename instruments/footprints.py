@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, cos, floor, hypot, pi, radians, sin, sqrt
 
@@ -100,6 +101,38 @@ def _disc(x_nm: float, y_nm: float, radius_nm: float) -> Footprint:
     inside = np.hypot(px, py) <= radius_nm
     overlap[rows, columns] = np.maximum(inside.mean(axis=(1, 2)), _TOUCHED_NM2)
     return Footprint(column, row, overlap * (pi * radius_nm**2 / overlap.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Lit:
+    """How an exposure at once may be lit: anywhere within the widest disc, over no less than the least area.
+
+    `widest_nm` is a diameter, None: the field; `least_nm2` the smallest area that all electrons may have fallen on.
+    """
+
+    widest_nm: float | None
+    least_nm2: float
+
+    @classmethod
+    def between(cls, scan: ScanPattern, known_nm: Sequence[float]) -> Lit | None:
+        """From the diameters that facility and instrument tell of; None where there are none: as it was commanded."""
+        if not scan.at_once or not known_nm:
+            return None
+        said_nm, widest_nm = scan.illuminated_nm, max(known_nm)
+        said_nm2 = scan.area_nm2 if said_nm is None else pi / 4 * said_nm**2
+        least_nm2 = min(said_nm2, pi / 4 * min(known_nm) ** 2)
+        if said_nm is not None:
+            return cls(max(said_nm, widest_nm), least_nm2)
+        reaches_out = widest_nm > min(scan.field_of_view_nm, scan.height_nm)
+        return cls(max(widest_nm, hypot(scan.field_of_view_nm, scan.height_nm)) if reaches_out else None, least_nm2)
+
+
+def exposed(stage: StagePosition, scan: ScanPattern, lit: Lit | None = None) -> tuple[Footprint, float]:
+    """The cells that a frame may touch, and by how much the flux on one of them may exceed the mean over all."""
+    if lit is None or not scan.at_once:
+        return footprint(stage, scan), concentration(scan)
+    marks = footprint(stage, scan.model_copy(update={"illuminated_nm": lit.widest_nm}))
+    return marks, max(1.0, float(marks.overlap_nm2.sum()) / lit.least_nm2)
 
 
 def concentration(scan: ScanPattern) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from instruments import cards
+from instruments.commands import AxisValue
 from instruments.errors import ConfigurationError
 from instruments.models import Record
 
@@ -61,6 +62,24 @@ class StageBox(Record):
         return all(outer[name][0] <= low and high <= outer[name][1] for name, (low, high) in self.bounds().items())
 
 
+class BeamSetting(Record):
+    """A row of the facility's table of its beam: the most current and the least width while the column is set so.
+
+    `axes` tell the setting (spot size, apertures, magnification): each axis and its value, a number or a word.
+    """
+
+    mode: str | None = Field(default=None, description="None: in any")
+    axes: dict[str, AxisValue] = Field(default_factory=dict, description="axis name -> the value it stands at")
+    max_current_pa: float | None = Field(default=None, gt=0)
+    min_illuminated_nm: float | None = Field(default=None, gt=0, description="diameter of the lit disc")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.max_current_pa is None and self.min_illuminated_nm is None:
+            raise ValueError("a row of the beam table gives max_current_pa, min_illuminated_nm, or both")
+        return self
+
+
 class SafetyEnvelope(Record):
     """Limits outside adapters and policies; None means: this facility sets no such limit.
 
@@ -88,6 +107,11 @@ class SafetyEnvelope(Record):
     max_stop_latency_s: float | None = Field(
         default=None, gt=0, description="from a stop to a dark specimen; caps exposures that cannot be interrupted"
     )
+    max_position_error_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="a frame taken further from where it was asked for: a person has to look",
+    )
     axes: dict[str, AxisLimit] | None = Field(default=None, description="axis name -> its limits")
     pole_piece: tuple[StageBox, ...] | None = Field(
         default=None, description="the stage stands in, and moves within, one of these boxes"
@@ -96,6 +120,13 @@ class SafetyEnvelope(Record):
         default=None, description="what may be set: valves, high_tension, vacuum, or the name of an interlocked axis"
     )
     procedures: tuple[str, ...] | None = Field(default=None, description="procedures that may be run")
+    beam: tuple[BeamSetting, ...] | None = Field(
+        default=None, description="what the beam can be at each setting; used where the instrument cannot tell"
+    )
+    unknown_illumination: Literal["refuse", "assume"] | None = Field(
+        default=None,
+        description="an exposure at once of which nobody knows how wide it is lit; None: refuse where dose is limited",
+    )
     required_calibrations: tuple[str, ...] | None = Field(default=None, description="quantities that must have one")
     expired_calibrations: Literal["warn", "refuse"] | None = Field(default=None, description="None: warn")
 
@@ -119,6 +150,8 @@ class SafetyEnvelope(Record):
         limits["pole_piece"] = _narrowed_boxes(self.pole_piece, other.pole_piece)
         for name in ("permissions", "procedures"):
             limits[name] = _fewer(f"safety.{name}", getattr(self, name), getattr(other, name))
+        limits["beam"] = self._beam_beside(other)
+        limits["unknown_illumination"] = self._illumination_beside(other)
         ours, theirs = self.required_calibrations, other.required_calibrations
         limits["required_calibrations"] = tuple(sorted({*(ours or ()), *(theirs or ())})) or None
         if self.expired_calibrations == "refuse" and other.expired_calibrations == "warn":
@@ -127,6 +160,25 @@ class SafetyEnvelope(Record):
             )
         limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
         return _left("safety", SafetyEnvelope, limits)
+
+    def _beam_beside(self, other: SafetyEnvelope) -> tuple[BeamSetting, ...] | None:
+        if other.beam is not None and other.beam != self.beam:
+            raise ConfigurationError("safety.beam: what the beam can be is the facility's to say; leave it out")
+        return self.beam
+
+    def _illumination_beside(self, other: SafetyEnvelope) -> Literal["refuse", "assume"] | None:
+        if other.unknown_illumination == "assume" and self.unknown_illumination != "assume":
+            raise ConfigurationError(
+                "safety.unknown_illumination: assume is wider than the facility's refuse; leave it out"
+            )
+        return other.unknown_illumination or self.unknown_illumination
+
+    @property
+    def assumes_illumination(self) -> bool:
+        """Whether an exposure at once is taken to be lit as its command says, where nobody else tells."""
+        if self.unknown_illumination is None:
+            return self.max_dose_e_per_a2 is None
+        return self.unknown_illumination == "assume"
 
     def _repr_html_(self) -> str:
         limits = {name: value for name, value in self if value is not None}

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import AwareDatetime, Field
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AxisValue
 from instruments.models import Record
-from instruments.optics import Coherence, Optics
+from instruments.optics import Aberrations, Coherence, Optics
 from instruments.scans import StagePosition
+
+_GROUPS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("beam_shift_x_nm", "beam_shift_y_nm"), ""),
+    **dict.fromkeys(StagePosition.model_fields, "stage"),
+    **dict.fromkeys(Optics.model_fields.keys() - {"aberrations"} | Aberrations.model_fields.keys(), "optics"),
+}  # fmt: skip
+"""Axis -> the field of a state that holds it; an empty one: the state itself."""
 
 
 class AxisReading(Record):
@@ -88,7 +96,16 @@ class MicroscopeState(Record):
 
     def axis_value(self, name: str) -> AxisValue | None:
         """What this axis was read back at; None where it is not known."""
-        return self.all_axes().get(name)
+        if (reading := self.axes.get(name)) is not None:
+            return reading.read_back
+        group = _GROUPS.get(name)
+        if group is None or any(field.rpartition(".")[2] in (name, group) for field in self.undetermined):
+            return None
+        if group == "stage":
+            return getattr(self.stage, name)
+        if group == "":
+            return getattr(self, name)
+        return getattr(self.optics if name in Optics.model_fields else self.optics.aberrations, name)
 
     def all_axes(self) -> dict[str, AxisValue | None]:
         """Every axis that was read back, by name; None where the instrument cannot tell."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instruments.commands import AxisValue
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.regions import Box
 from instruments.state import MicroscopeState
 
 
@@ -23,12 +25,29 @@ class Whereabouts:
                 places.setdefault(name, []).append(float(value))
         return places
 
-    def sent_to(self, name: str, seen: MicroscopeState | None) -> float:
-        """Where an axis was last sent, else where it was seen; 0 where neither is known."""
-        if name in self._sent:
-            return self._sent[name][-1]
+    def box(self, seen: MicroscopeState | None, card: Capabilities) -> Box:
+        """Where the beam may stand on the specimen: every place of stage and beam shift, and all between them.
+
+        `seen` counts where an axis was read back off by more than its tolerance, or was never sent anywhere.
+        """
+        x, y = (
+            [self._reach(name, seen, card) for name in names]
+            for names in (("x_nm", "beam_shift_x_nm"), ("y_nm", "beam_shift_y_nm"))
+        )
+        return Box(
+            x_min_nm=sum(low for low, _ in x), x_max_nm=sum(high for _, high in x),
+            y_min_nm=sum(low for low, _ in y), y_max_nm=sum(high for _, high in y),
+        )  # fmt: skip
+
+    def _reach(self, name: str, seen: MicroscopeState | None, card: Capabilities) -> tuple[float, float]:
+        places = list(self._sent.get(name, ()))
         value = seen.axis_value(name) if seen is not None else None
-        return value if isinstance(value, float) else 0.0
+        if isinstance(value, float | int) and value not in places:
+            axis = card.axis(name)
+            allowed = axis.allowed_error if axis is not None else 0.0
+            if all(abs(value - place) > allowed for place in places):
+                places.append(value)
+        return (min(places), max(places)) if places else (0.0, 0.0)
 
     def since_s(self, now_s: float) -> Mapping[str, float]:
         """Axis -> time since it was last moved; a negative one counts as none."""
@@ -48,3 +67,30 @@ class Whereabouts:
             if not isinstance(value, str):
                 self._sent.setdefault(name, []).append(value)
                 self._moved_s[name] = until_s
+
+
+def displaced(command: AcquireFrame, state: MicroscopeState, card: Capabilities) -> dict[str, tuple[float, float]]:
+    """Axis -> where a frame was asked for and where it was taken, of stage and shift, beyond the axis' tolerance.
+
+    An axis that the instrument has not, or cannot read back, is not in it.
+    """
+    shift = {"beam_shift_x_nm": command.scan.beam_shift_x_nm, "beam_shift_y_nm": command.scan.beam_shift_y_nm}
+    off: dict[str, tuple[float, float]] = {}
+    for name, asked in {**dict(command.stage), **shift}.items():
+        value = state.axis_value(name)
+        if value == asked or not isinstance(value, float | int):
+            continue
+        axis = card.axis(name)
+        if axis is not None and not abs(value - asked) <= axis.allowed_error:
+            off[name] = asked, float(value)
+    return off
+
+
+def taken_at(command: AcquireFrame, off: Mapping[str, tuple[float, float]]) -> AcquireFrame:
+    """The command as it was carried out: with these axes where they were read back."""
+    found = {name: value for name, (_, value) in off.items()}
+    stage = {name: value for name, value in found.items() if name in type(command.stage).model_fields}
+    shift = {name: value for name, value in found.items() if name not in stage}
+    return command.model_copy(
+        update={"stage": command.stage.model_copy(update=stage), "scan": command.scan.model_copy(update=shift)}
+    )

@@ -412,8 +412,8 @@ def nothing(*_: object) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    ["guards.check_bounds", "guards.check_steps", "guards.check_pole_piece", "guards.check_permissions",
-     "guards.check_dose", "link_watch.LinkWatch.refuse"],
+    ["conditions.check_bounds", "conditions.check_steps", "conditions.check_pole_piece", "conditions.check_permissions",
+     "conditions.check_dose", "link_watch.LinkWatch.refuse"],
 )  # fmt: skip
 def test_without_any_one_of_its_checks_violations_are_seen(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"instruments.{check}", nothing)

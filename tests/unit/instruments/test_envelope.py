@@ -102,11 +102,14 @@ class Bench:
         axes = {name: AxisReading(read_back=value) for name, value in self.others.items()}
         return MicroscopeState(
             time_s=self.time_s, stage=self.at.stage, optics=self.at.optics, beam_blanked=self.blanked, axes=axes,
-            undetermined=self.undetermined,
+            undetermined=self.undetermined, beam_shift_x_nm=self.at.beam_shift_nm[0],
+            beam_shift_y_nm=self.at.beam_shift_nm[1],
         )  # fmt: skip
 
     def execute(self, command: Command) -> MicroscopeState:
         self._note(command)
+        if isinstance(command, Park):
+            self.at = replace(self.at, beam_shift_nm=(command.beam_shift_x_nm, command.beam_shift_y_nm))
         state = self.read_state()
         if isinstance(command, SetAxes):
             known = {name: value for name, value in command.values.items() if name in axis_names()}
@@ -123,7 +126,9 @@ class Bench:
 
     def acquire(self, command: AcquireFrame) -> Frame:
         self._note(command)
-        self.at = Arrangement(command.stage, command.optics)
+        self.at = Arrangement(
+            command.stage, command.optics, (command.scan.beam_shift_x_nm, command.scan.beam_shift_y_nm)
+        )
         return Frame(
             action_id=command.action_id, requested=command, state=self.read_state(), mode=self.card.modes[0],
             counts={"haadf": np.zeros((1, 1, 1), np.uint16)}, pixel_size_nm=1.0, dose_e_per_a2=0.0,

@@ -1,0 +1,151 @@
+"""What a guard notes of every command it lets through: its states, where it may leave axes and beam, a lost link.
+
+Neighbours: `guards` decides what goes through, `whereabouts` and `link_watch` keep what is noted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+from instruments.actions import NOTHING_MOVED, ActionState, state_after
+from instruments.axes import axis_values
+from instruments.beam_knowledge import BeamKnowledge
+from instruments.book_entries import BookEntry, Region
+from instruments.capabilities import Capabilities
+from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes
+from instruments.errors import InstrumentError
+from instruments.events import EventKind, Events, InstrumentEvent
+from instruments.exposure_checks import Charge
+from instruments.limits import SafetyEnvelope
+from instruments.link_watch import LinkWatch
+from instruments.microscope import Microscope
+from instruments.regions import half_extent_nm
+from instruments.state import MicroscopeState
+from instruments.whereabouts import Whereabouts
+
+
+class ActionWatch:
+    """Notes what is issued to one microscope; `seen` is its state as last read, `time_s` the latest of its clock."""
+
+    def __init__(
+        self,
+        inner: Microscope,
+        envelope: SafetyEnvelope,
+        events: Events,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        keep: Callable[[BookEntry], None],
+    ) -> None:
+        self.card: Capabilities = inner.capabilities()
+        self.whereabouts = Whereabouts()
+        self.link = LinkWatch(clock, now)
+        self.beam = BeamKnowledge(self.card, envelope)
+        self.seen: MicroscopeState | None = None
+        self.unknown: dict[str, Command] = {}
+        self.time_s = 0.0
+        self._inner, self._events, self._now, self._keep = inner, events, now, keep
+        self._has_rates = any(limit.max_rate_per_s is not None for limit in (envelope.axes or {}).values())
+
+    def look(self) -> MicroscopeState:
+        """The state read back now; what it tells of a link or a current that changed is noted."""
+        with self.watched():
+            self.seen = self._inner.read_state()
+        self.time_s = self.seen.time_s
+        self.beam.look(self.seen, self._now())
+        return self.seen
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Notice a link that is lost, whichever question finds it out."""
+        try:
+            yield
+        except InstrumentError as error:
+            self.notice(error)
+            raise
+
+    def notice(self, error: InstrumentError) -> None:
+        """Keep what has to be debited if this says that the link is lost."""
+        if self.link.notice(error, self._inner):
+            self.tell("link_lost", f"{error}; the beam counts as on")
+            if self.link.loss is not None:
+                self._keep(self.link.loss)
+
+    @contextmanager
+    def issued(self, command: Command, charge: Charge | None = None) -> Iterator[None]:
+        """Tell what becomes of an action; remember where it may have left axes and beam; notice a lost link."""
+        values = axis_values(command)
+        self.tell_action(command, "accepted")
+        self.tell_action(command, "running")
+        try:
+            yield
+        except BaseException as error:  # Ctrl-C, and what an adapter should not raise, leave it unknown too
+            state = state_after(error) if isinstance(error, InstrumentError) else "unknown"
+            self.tell_action(command, state, str(error))
+            if state == "unknown":
+                self.unknown[command.action_id] = command
+            if not isinstance(error, NOTHING_MOVED):
+                self.whereabouts.may_have_moved(values, self.time_s + command.deadline_s)
+                self._note_current(command, values)
+                self._note_lit(command, values, charge)
+            if isinstance(error, InstrumentError):
+                self.notice(error)
+            raise
+        self.whereabouts.moved(values, self._time_after_s())
+        self._note_current(command, values)
+        self.tell_action(command, "done")
+        if isinstance(command, Blank):
+            self.tell("blanked", "the beam is blanked")
+
+    def came_back(self, command: Command, state: MicroscopeState, charge: Charge | None = None) -> None:
+        """What was read back when it was done: the beam may stand there as well."""
+        self.seen = state
+        self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
+
+    def region(self, command: Command | None = None, charge: Charge | None = None) -> Region:
+        """Where the beam may stand and what it lights there at least."""
+        x_nm, y_nm, least_nm2 = 0.0, 0.0, 1.0
+        if isinstance(command, AcquireFrame):
+            lit = charge.lit if charge is not None else None
+            widest_nm = (lit.widest_nm if lit is not None else None) or command.scan.illuminated_nm or 0.0
+            x_nm, y_nm = half_extent_nm(command.scan, widest_nm)
+            least_nm2 = max(lit.least_nm2, 1.0) if lit is not None else 1.0
+        return Region.of(self.whereabouts.box(self.seen, self.card).grown(x_nm, y_nm), least_nm2)
+
+    def tell(self, kind: EventKind, message: str) -> None:
+        """Publish something that is no command's."""
+        self._events.publish(InstrumentEvent(kind=kind, message=message))
+
+    def tell_action(self, command: Command, state: ActionState, message: str = "") -> None:
+        """Publish what became of a command."""
+        self._events.publish(
+            InstrumentEvent(
+                kind="action", action_id=command.action_id, command=command.kind, state=state, message=message
+            )
+        )
+
+    def _note_current(self, command: Command, values: Mapping[str, AxisValue]) -> None:
+        """Whether the current is known any more."""
+        if isinstance(command, SetAxes):
+            self.beam.set_to(values, self._now())
+        procedure = self.card.procedure(command.name) if isinstance(command, RunProcedure) else None
+        if procedure is not None and procedure.alters_current:
+            self.beam.changed(f"procedure {procedure.name}", self._now())
+
+    def _note_lit(self, command: Command, values: Mapping[str, AxisValue], charge: Charge | None) -> None:
+        """What the beam may light if the link is lost from now on."""
+        if self.card.has_beam and isinstance(command, AcquireFrame | Park | SetAxes):
+            self.link.lit(self.region(command, charge), self._current_pa(values, charge))
+
+    def _current_pa(self, values: Mapping[str, AxisValue], charge: Charge | None) -> float:
+        if charge is not None:
+            return charge.current_pa
+        sent_pa = values.get("probe_current_pa")
+        if isinstance(sent_pa, float | int):
+            return sent_pa * (1 + self.card.current_uncertainty_fraction)
+        return max(self.link.current_pa, self.beam.most_pa(self.seen))
+
+    def _time_after_s(self) -> float:
+        """The instrument's clock, asked only where a rate is limited."""
+        return self.look().time_s if self._has_rates else self.time_s

@@ -1,0 +1,188 @@
+"""What a guard knows of the beam before it lets an exposure through: its current, and how wide it is at least.
+
+The instrument's reading comes first, then the facility's table, then what was declared or commanded; where none of
+these holds, nothing is exposed. Neighbours: `beam_table`, `exposure_checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from instruments.beam_table import Settings, highest_pa, highest_pa_anywhere, narrowest_nm, narrowest_nm_anywhere
+from instruments.capabilities import Axis, Capabilities
+from instruments.commands import AcquireFrame, AxisValue
+from instruments.envelope_checks import within
+from instruments.errors import CommandRefused
+from instruments.exposure_checks import Charge, worst_charge
+from instruments.footprints import MAX_SIDE_NM, Lit
+from instruments.limits import SafetyEnvelope
+from instruments.state import MicroscopeState
+
+LIT_AXIS: Final = "illuminated_nm"
+_CURRENT: Final = "probe_current_pa"
+_ROUNDING: Final = 1e-6
+
+
+class BeamKnowledge:
+    """The current and the width of one instrument's beam.
+
+    `changed_by` is what changed the current since it was known; None: nothing did.
+    """
+
+    def __init__(self, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
+        self._card, self._envelope = capabilities, envelope
+        self._changing = tuple(axis for axis in capabilities.axes if axis.alters_current)
+        self._stood: dict[str, AxisValue] = {}
+        self._measured_pa: float | None = None
+        self._changed_at: datetime | None = None
+        self.changed_by: str | None = None
+
+    def changed(self, by: str, at: datetime) -> None:
+        """From now on the current is not known, until it is read back or measured."""
+        self.changed_by, self._changed_at, self._measured_pa = by, at, None
+
+    def measured(self, current_pa: float) -> None:
+        """A person measured it: it holds until something changes it."""
+        self._measured_pa, self.changed_by = current_pa, None
+
+    def look(self, state: MicroscopeState, at: datetime) -> None:
+        """Notice what was changed from elsewhere, at the instrument's own panel for one."""
+        if not self._changing:
+            return
+        found = state.all_axes()
+        for axis in self._changing:
+            value, before = found.get(axis.name), self._stood.get(axis.name)
+            if value is None or _is_same(value, before, axis.allowed_error):
+                continue
+            self._stood[axis.name] = value
+            if before is not None:
+                self.changed(f"{axis.name} went from {before} to {value}", at)
+
+    def set_to(self, values: Mapping[str, AxisValue], at: datetime) -> None:
+        """A command may have brought these axes there."""
+        names = {axis.name for axis in self._changing}
+        moved = {name: value for name, value in values.items() if name in names and self._stood.get(name) != value}
+        if moved:
+            self._stood |= moved
+            self.changed(", ".join(f"{name} = {value}" for name, value in moved.items()), at)
+
+    # --- before an exposure
+
+    def charge(self, command: AcquireFrame, state: MicroscopeState) -> Charge:
+        """What it costs at most with the beam as it is now. Raises CommandRefused where that is not known."""
+        if not self._card.has_beam:
+            return worst_charge(command, self._card)
+        lit = self._lit(command, state)
+        return worst_charge(command, self._card, self._booked_pa(command, state), lit)
+
+    def charge_unseen(self, command: AcquireFrame) -> Charge:
+        """The same where nobody can be asked any more: the facility's worst at any setting."""
+        narrowest = narrowest_nm_anywhere(self._envelope.beam, command.mode)
+        lit = Lit.between(command.scan, [] if narrowest is None else [narrowest])
+        most_pa = max(self._with_uncertainty(command.optics.probe_current_pa), self._highest_pa_of_table())
+        return worst_charge(command, self._card, most_pa, lit)
+
+    def read_back_pa(self, state: MicroscopeState) -> float:
+        """The highest current that the instrument tells of, its uncertainty included; 0 without a beam."""
+        if not self._card.has_beam:
+            return 0.0
+        return self._with_uncertainty(max(state.optics.probe_current_pa, state.measured_current_pa or 0.0))
+
+    def most_pa(self, state: MicroscopeState | None, mode: str | None = None) -> float:
+        """At most, whatever the setting: what is told, the table's row or, while it is not known, all it allows."""
+        if not self._card.has_beam:
+            return 0.0
+        told = self.read_back_pa(state) if state is not None else 0.0
+        told = max(told, self._measured_pa or 0.0)
+        if state is not None and self._told_pa(state) is not None:
+            return told
+        row = None if state is None else highest_pa(self._envelope.beam, mode or "", self._settings(state))
+        if row is not None:
+            return max(told, row)
+        if self.changed_by is None:
+            return told
+        return max(told, self._highest_pa_of_table(), self._envelope.max_current_pa or 0.0)
+
+    def refuse_unknown(self, state: MicroscopeState, mode: str | None = None) -> None:
+        """Raise CommandRefused where the current was changed and neither read back nor in the table since."""
+        is_told = self._told_pa(state) is not None
+        if is_told or self.changed_by is None:
+            return
+        if highest_pa(self._envelope.beam, mode or "", self._settings(state)) is None:
+            raise CommandRefused(
+                f"the current is not known since {self.changed_by}: measure it and say so (tell_current), or have the "
+                "facility give max_current_pa of this setting in safety.beam"
+            )
+
+    def _booked_pa(self, command: AcquireFrame, state: MicroscopeState) -> float:
+        """The current an exposure is booked with, its uncertainty included."""
+        said_pa, limit_pa = self._with_uncertainty(command.optics.probe_current_pa), self._envelope.max_current_pa
+        axis, told_pa = self._card.axis(_CURRENT), self._told_pa(state)
+        if told_pa is None:
+            row_pa = highest_pa(self._envelope.beam, command.mode, self._settings(state))
+            if row_pa is not None:
+                within("probe current of this setting", row_pa, None, limit_pa, "pA")
+                return max(said_pa, row_pa)
+            self.refuse_unknown(state, command.mode)
+        if _is_settable(axis):
+            return said_pa
+        flows_pa = self.read_back_pa(state) if axis is None else axis.maximum
+        if flows_pa > said_pa * (1 + _ROUNDING):
+            raise CommandRefused(
+                f"probe_current_pa {command.optics.probe_current_pa:g} is less than the {flows_pa:g} pA that flow, and "
+                "a frame cannot set it: command what flows, so that its dose is counted"
+            )
+        within("probe current as measured", told_pa or 0.0, None, limit_pa, "pA")
+        return max(said_pa, self._with_uncertainty(told_pa or 0.0))
+
+    def _lit(self, command: AcquireFrame, state: MicroscopeState) -> Lit | None:
+        if not command.scan.at_once:
+            return None
+        read = state.axis_value(LIT_AXIS)
+        row = narrowest_nm(self._envelope.beam, command.mode, self._settings(state))
+        known = [value for value in (read, row) if isinstance(value, float | int) and value > 0]
+        if not known and not self._envelope.assumes_illumination:
+            raise CommandRefused(
+                f"nobody knows how wide the beam is in mode {command.mode!r}, so neither its dose: have the facility "
+                'give min_illuminated_nm of this setting in safety.beam, or set safety.unknown_illumination = "assume"'
+            )
+        lit = Lit.between(command.scan, known)
+        if lit is not None and lit.widest_nm is not None:
+            within("lit disc for the dose ledger", lit.widest_nm, None, MAX_SIDE_NM, "nm")
+        return lit
+
+    def _told_pa(self, state: MicroscopeState) -> float | None:
+        """What the instrument or a person measured; None where nobody has, or not since it was changed."""
+        column = state.column
+        measured_at = column.current_measured_at if column is not None else None
+        is_old = measured_at is not None and self._changed_at is not None and measured_at < self._changed_at
+        told = [state.measured_current_pa] if state.measured_current_pa is not None and not is_old else []
+        axis = self._card.axis(_CURRENT)
+        is_read = axis is None or _is_settable(axis)
+        if is_read and state.axis_value(_CURRENT) is not None:
+            told.append(state.optics.probe_current_pa)
+        if self._measured_pa is not None:
+            told.append(self._measured_pa)
+        return max(told, default=None)
+
+    def _settings(self, state: MicroscopeState) -> Settings:
+        """Where the axes stand, as read back, else as they were sent."""
+        return {**self._stood, **{name: value for name, value in state.all_axes().items() if value is not None}}
+
+    def _highest_pa_of_table(self) -> float:
+        return highest_pa_anywhere(self._envelope.beam)
+
+    def _with_uncertainty(self, current_pa: float) -> float:
+        return current_pa * (1 + self._card.current_uncertainty_fraction)
+
+
+def _is_settable(axis: Axis | None) -> bool:
+    return axis is not None and axis.minimum < axis.maximum
+
+
+def _is_same(value: AxisValue, before: AxisValue | None, allowed: float) -> bool:
+    if before is None or isinstance(value, str) or isinstance(before, str):
+        return value == before
+    return abs(value - before) <= allowed

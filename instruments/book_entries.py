@@ -1,0 +1,63 @@
+"""What stands in a ledger besides frames, as it is stored: a new process books it again. Neighbour: `link_watch`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from instruments.dose_ledger import DoseLedger
+from instruments.models import Record
+from instruments.regions import Box
+
+
+class Region(Record):
+    """Where a beam may have stood: a rectangle of the specimen, and the least area that it lit."""
+
+    x_min_nm: float
+    x_max_nm: float
+    y_min_nm: float
+    y_max_nm: float
+    least_nm2: float = Field(default=1.0, gt=0)
+
+    @classmethod
+    def of(cls, box: Box, least_nm2: float) -> Region:
+        """The region of a box."""
+        return cls(
+            x_min_nm=box.x_min_nm, x_max_nm=box.x_max_nm, y_min_nm=box.y_min_nm, y_max_nm=box.y_max_nm,
+            least_nm2=least_nm2,
+        )  # fmt: skip
+
+    @property
+    def box(self) -> Box:
+        """Its rectangle."""
+        return Box(
+            x_min_nm=self.x_min_nm, x_max_nm=self.x_max_nm, y_min_nm=self.y_min_nm, y_max_nm=self.y_max_nm
+        )  # fmt: skip
+
+
+class ExtraDebit(Record):
+    """Electrons that came with no frame of their own: of a procedure, of a lost link, of a frame taken elsewhere."""
+
+    kind: Literal["extra_debit"] = "extra_debit"
+    reason: str
+    region: Region
+    electrons: float = Field(description="may all have gone to one place of the region")
+    is_counted: bool = Field(default=True, description="False: they are in the sum already, with their frame")
+
+    def book(self, ledger: DoseLedger) -> None:
+        """Into the ledger."""
+        ledger.add_within(self.region.box, self.electrons, self.region.least_nm2, is_counted=self.is_counted)
+
+
+class LinkLoss(Record):
+    """A link that was lost, the beam on: nobody knows it dark from then on. Settled by the `ExtraDebit` after it."""
+
+    kind: Literal["link_loss"] = "link_loss"
+    lost_at: AwareDatetime
+    because: str
+    current_pa: float = Field(ge=0, description="at most, its uncertainty included")
+    region: Region | None = Field(default=None, description="None: nothing was ever lit or placed")
+
+
+BookEntry = ExtraDebit | LinkLoss
