@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-collect_ignore_glob = ["*_ioc.py", "*_server.py", "*_devices.py", "*_device.py", "*_double.py"]
+collect_ignore_glob = ["*_ioc.py", "*_server.py", "*_devices.py", "*_device.py", "*_double.py", "vendor_doubles"]

@@ -1,0 +1,58 @@
+"""This end of a vendor's library in a worker, for drivers: asked within its time, and released after it was killed.
+
+Neighbours: `workers` (the process), `driver` (what a driver does), `pyjem`, `autoscript`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from instruments.workers import Program, Worker
+
+LEAST_STOP_S: Final = 3.0
+
+
+class FarDevice:
+    """An `Owned` device. One that was killed is started by the next call, blanked, and goes on."""
+
+    def __init__(self, program: Program, answer_s: float) -> None:
+        self._worker = Worker(program)
+        self._answer_s = answer_s
+        self._worker.start()
+        self._seen_start_count = self._worker.start_count
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was killed or died, and was not started again yet."""
+        return self._worker.is_lost
+
+    @property
+    def worker(self) -> Worker:
+        """Its process."""
+        return self._worker
+
+    def start(self) -> None:
+        """Start it, where it does not run; it begins stopped, which blanks. Raises LinkLost, InstrumentFault."""
+        self._worker.start()
+
+    def read(self, name: str, deadline_s: float | None = None, /, **arguments: Any) -> Any:
+        """What a reading call returns. Raises LinkLost."""
+        within_s = self._answer_s if deadline_s is None else min(deadline_s, self._answer_s)
+        return self._worker.call(name, arguments, deadline_s=within_s)
+
+    def do(self, name: str, deadline_s: float | None = None, /, **arguments: Any) -> Any:
+        """What a call that changes something returns. Raises ResultUnknown without an answer: it may have happened."""
+        self._worker.start()
+        if self._worker.start_count != self._seen_start_count:
+            self._seen_start_count = self._worker.start_count
+            self._worker.call("release", deadline_s=self._answer_s)
+        within_s = self._answer_s if deadline_s is None else max(deadline_s, 0.1)
+        return self._worker.call(name, arguments, deadline_s=within_s, moves=True)
+
+    def stop(self, latency_s: float) -> None:
+        """Blank from beside; it is killed if it does not say in time that it has, and a new one blanks."""
+        self._worker.stop(max(LEAST_STOP_S, 2 * latency_s))
+
+    def close(self) -> None:
+        """End its process, which blanks."""
+        self._worker.close()

@@ -1,0 +1,5 @@
+"""Enumerations of the double."""
+
+
+class RegionCoordinateSystem:
+    RELATIVE = "Relative"
