@@ -74,7 +74,10 @@ def cross_section_barn(
     *,
     semi_convergence_angle_mrad: float = 0.0,
 ) -> float:
-    """Partial cross-section sigma(angle, window) of one atom, from the edge over an energy window."""
+    """Partial cross-section sigma(angle, window) of one atom, from the edge over an energy window.
+
+    K over 50 eV or more within 10 % of tabulated subshells, L2,3 over 100 eV within 20 %; less good over less.
+    """
     if not window_ev > 0:
         raise InvalidParameter(f"window_ev = {window_ev} must be positive, in eV")
     losses, weights = _losses(edge, edge.onset_ev + window_ev)
