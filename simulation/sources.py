@@ -156,8 +156,14 @@ class Sources:
             return kept
         specimen = self._transmissions(configuration, optics.beam_energy_ev)
         made = WindowedSource(specimen, self._grid, candidate.window_px, self._on)
+        self._drop_narrow_windows(key)
         self._keep(key, made)
         return made
+
+    def _drop_narrow_windows(self, key: tuple[Any, ...]) -> None:
+        """Those less than half as wide as a new one: their error was too large, or they were compared with others."""
+        for old in [each for each in self._kept if each[:-1] == key[:-1] and 2 * each[-1][0] < key[-1][0]]:
+            del self._kept[old]
 
     def prepared(self, beam_energy_ev: float, specimen_tilt_mrad: tuple[float, float]) -> Prepared:
         """All configurations for one energy."""

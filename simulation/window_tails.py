@@ -37,7 +37,6 @@ def tail_maps(
     """
     grid, xp = specimen.grid, on.xp
     outside = on.asarray(_outside(grid, shape_px).astype(on.real_type))
-    pixels = grid.shape_px[0] * grid.shape_px[1]
     incident = on.asarray(spectrum.astype(on.complex_type))
     mixed = _all_seen_from_tail(spectrum, masks, _outside(grid, shape_px), on)
     filters = [on.asarray(mask.astype(on.real_type)) for mask in masks]
@@ -52,16 +51,16 @@ def tail_maps(
         if number:
             incident *= factors[number - 1]
             arriving *= factors[number - 1]
-        wave = on.ifft2(incident) * pixels
+        wave = on.ifft2_sum(incident)
         tail = wave * outside
+        tail_spectrum = on.fft2(tail)
         scattered = on.fft2(specimen.functions[index] - 1)
         power += on.fused.intensity(tail) / len(itinerary)
         wave -= tail
         for channel, mask in enumerate(filters):
-            first = _filtered(on, on.fft2(tail), mask)
-            first *= wave
+            first = xp.conj(on.ifft2(tail_spectrum * mask)) * wave
             if sees_incident[channel]:
-                first += tail * _filtered(on, incident * pixels, mask)
+                first += tail * xp.conj(on.ifft2_sum(incident * mask))
             first = on.ifft2(first)
             first *= scattered
             total[channel] += first
@@ -69,7 +68,7 @@ def tail_maps(
             if sees_incident[channel]:
                 strength[channel] += on.fused.intensity(on.ifft2(scattered * mixed[channel]))
         arriving += scattered
-        del wave, tail, scattered
+        del wave, tail, tail_spectrum, scattered
         on.release_memory()
     if itinerary:
         power = on.ifft2(power + 0j)
@@ -79,11 +78,6 @@ def tail_maps(
             total[channel] = 2 * total[channel] + on.fft2(strength[channel] + 0j) * power
     empty = np.zeros(grid.shape_px, dtype=on.real_type)
     return np.stack([empty if isinstance(each, float) else on.to_numpy(xp.real(on.ifft2(each))) for each in total])
-
-
-def _filtered(on: Backend, spectrum: Array, mask: Array) -> Array:
-    """The conjugate of a wave, what the mask stops left out; `spectrum` may be overwritten."""
-    return on.xp.conj(on.ifft2(spectrum * mask))
 
 
 def _all_seen_from_tail(

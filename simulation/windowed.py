@@ -141,7 +141,12 @@ class WindowedSource:
         for _ in in_batches(measure, starts, count, total, self._on):
             pass
         places, nearest = self._coarse(offsets)
-        in_vacuum = self._measured(self._probes(beams, places), None, propagator, folded, columns)
+
+        def measure_vacuum(start: int, stop: int) -> NDArray[np.float64]:
+            return self._measured(self._probes(beams, places[start:stop]), None, propagator, folded, columns)
+
+        rounds = range(0, len(places), count)
+        in_vacuum = np.concatenate(list(in_batches(measure_vacuum, rounds, count, len(places), self._on)))
         values += exposure.in_vacuum - in_vacuum[nearest[which]]
         values += self._tails(exposure, corners)
         edges = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())])
