@@ -32,7 +32,7 @@ class ActionWatch:
     def __init__(
         self,
         inner: Microscope,
-        envelope: SafetyEnvelope,
+        envelope: Callable[[], SafetyEnvelope],
         events: Events,
         clock: Callable[[], float],
         now: Callable[[], datetime],
@@ -45,8 +45,7 @@ class ActionWatch:
         self.seen: MicroscopeState | None = None
         self.unknown: dict[str, Command] = {}
         self.time_s = 0.0
-        self._inner, self._events, self._now, self._keep = inner, events, now, keep
-        self._has_rates = any(limit.max_rate_per_s is not None for limit in (envelope.axes or {}).values())
+        self._inner, self._envelope, self._events, self._now, self._keep = inner, envelope, events, now, keep
 
     def look(self) -> MicroscopeState:
         """The state read back now; what it tells of a link or a current that changed is noted."""
@@ -113,6 +112,16 @@ class ActionWatch:
             least_nm2 = max(lit.least_nm2, 1.0) if lit is not None else 1.0
         return Region.of(self.whereabouts.box(self.seen, self.card).grown(x_nm, y_nm), least_nm2)
 
+    def unwatched(self, under_way: AcquireFrame | None) -> tuple[Region, float]:
+        """Where a beam that nobody watched may stand, and its current at most: as read back now and as was asked."""
+        state, current_pa = self.look(), 0.0
+        charge = None
+        if under_way is not None:
+            charge = self.beam.charge_unseen(under_way)
+            current_pa = charge.current_pa
+            self.whereabouts.may_have_moved(axis_values(under_way), state.time_s)
+        return self.region(under_way, charge), max(current_pa, self.beam.most_pa(state, state.mode))
+
     def tell(self, kind: EventKind, message: str) -> None:
         """Publish something that is no command's."""
         self._events.publish(InstrumentEvent(kind=kind, message=message))
@@ -148,4 +157,6 @@ class ActionWatch:
 
     def _time_after_s(self) -> float:
         """The instrument's clock, asked only where a rate is limited."""
-        return self.look().time_s if self._has_rates else self.time_s
+        limits = (self._envelope().axes or {}).values()
+        has_rates = any(limit.max_rate_per_s is not None for limit in limits)
+        return self.look().time_s if has_rates else self.time_s

@@ -6,7 +6,7 @@ these holds, nothing is exposed. Neighbours: `beam_table`, `exposure_checks`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -31,13 +31,17 @@ class BeamKnowledge:
     `changed_by` is what changed the current since it was known; None: nothing did.
     """
 
-    def __init__(self, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
-        self._card, self._envelope = capabilities, envelope
+    def __init__(self, capabilities: Capabilities, envelope: Callable[[], SafetyEnvelope]) -> None:
+        self._card, self._envelope_now = capabilities, envelope
         self._changing = tuple(axis for axis in capabilities.axes if axis.alters_current)
         self._stood: dict[str, AxisValue] = {}
         self._measured_pa: float | None = None
         self._changed_at: datetime | None = None
         self.changed_by: str | None = None
+
+    @property
+    def _envelope(self) -> SafetyEnvelope:
+        return self._envelope_now()
 
     def changed(self, by: str, at: datetime) -> None:
         """From now on the current is not known, until it is read back or measured."""

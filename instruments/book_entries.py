@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 from instruments.dose_ledger import DoseLedger
 from instruments.models import Record
 from instruments.regions import Box
+from instruments.units import electrons
 
 
 class Region(Record):
@@ -44,6 +45,7 @@ class ExtraDebit(Record):
     region: Region
     electrons: float = Field(description="may all have gone to one place of the region")
     is_counted: bool = Field(default=True, description="False: they are in the sum already, with their frame")
+    settles: AwareDatetime | None = Field(default=None, description="of a lost link: when that was")
 
     def book(self, ledger: DoseLedger) -> None:
         """Into the ledger."""
@@ -58,6 +60,24 @@ class LinkLoss(Record):
     because: str
     current_pa: float = Field(ge=0, description="at most, its uncertainty included")
     region: Region | None = Field(default=None, description="None: nothing was ever lit or placed")
+
+    def widened(self, region: Region, current_pa: float) -> LinkLoss:
+        """With what is found out later: where the beam may stand as well, and the least current it had."""
+        if self.region is not None:
+            least_nm2 = min(region.least_nm2, self.region.least_nm2)
+            region = Region.of(region.box.joined(self.region.box), least_nm2)
+        return self.model_copy(update={"region": region, "current_pa": max(self.current_pa, current_pa)})
+
+    def debit(self, duration_s: float) -> ExtraDebit:
+        """What the beam may have burnt in this time, wherever it may have been. Raises ValueError without a region."""
+        if self.region is None:
+            raise ValueError("where the beam stood is not known: widen the loss by where it stands now")
+        return ExtraDebit(
+            reason=f"{self.because}: {self.lost_at:%Y-%m-%d %H:%M:%S} UTC, dark for sure {duration_s:.0f} s later",
+            region=self.region,
+            electrons=electrons(self.current_pa, duration_s),
+            settles=self.lost_at,
+        )
 
 
 BookEntry = ExtraDebit | LinkLoss

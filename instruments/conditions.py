@@ -41,16 +41,20 @@ class Conditions:
     def __init__(
         self,
         inner: Microscope,
-        envelope: SafetyEnvelope,
+        envelope: Callable[[], SafetyEnvelope],
         calibrations: CalibrationRegistry,
         watch: ActionWatch,
         now: Callable[[], datetime],
     ) -> None:
-        self._inner, self._envelope, self._calibrations = inner, envelope, calibrations
+        self._inner, self._envelope_now, self._calibrations = inner, envelope, calibrations
         self._watch, self._now, self._card = watch, now, watch.card
         self._warned: set[str] = set()
         self._spent_s = self._read_s = 0.0
         self._latest: datetime | None = None
+
+    @property
+    def _envelope(self) -> SafetyEnvelope:
+        return self._envelope_now()
 
     def check(self, command: AcquireFrame, ledger: DoseLedger, time_before_s: float) -> Charge:
         """What a frame would cost. Raises CommandRefused. The state is read once."""

@@ -32,11 +32,10 @@ from instruments.errors import (
     InstrumentFault,
     Unsupported,
 )
-from instruments.events import Events
+from instruments.events import Eventful, Events
 from instruments.exposure_checks import Charge, worst_charge
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
-from instruments.link_watch import debit_of
 from instruments.microscope import Closable, Linked, Microscope, Outcome
 from instruments.state import MicroscopeState
 from instruments.taken import Taken
@@ -74,13 +73,15 @@ class GuardedMicroscope:
 
     def __post_init__(self) -> None:
         self._watch = ActionWatch(
-            self.inner, self.envelope, self.events, self.clock, self.now, lambda entry: self.keep(entry)
+            self.inner, lambda: self.envelope, self.events, self.clock, self.now, lambda entry: self.keep(entry)
         )
         self._capabilities = self._watch.card
         if faults := unknown_limits(self.envelope, self._capabilities):
             raise ConfigurationError("; ".join(faults))
-        self._conditions = Conditions(self.inner, self.envelope, self.calibrations, self._watch, self.now)
+        self._conditions = Conditions(self.inner, lambda: self.envelope, self.calibrations, self._watch, self.now)
         self._one_at_a_time = threading.RLock()
+        if isinstance(self.inner, Eventful):
+            self.inner.events.attach(self.events)
 
     def capabilities(self) -> Capabilities:
         """Those of the instrument."""
@@ -177,8 +178,8 @@ class GuardedMicroscope:
             state = self.inner.execute(Blank(action_id=f"blank-{uuid4().hex}"))
             if self._conditions.may_be_lit(state):
                 raise InstrumentFault("the link is back, but the beam is not blanked: blank it at the instrument")
-            self._find_where_it_stood(state)
-            debit = self._watch.link.back()
+            self._watch.seen = state
+            debit = self._watch.link.back(self._watch.region(), self._watch.beam.read_back_pa(state))
             if debit is not None:
                 self._debit_besides(debit)
             burnt = debit.electrons if debit is not None else 0.0
@@ -225,23 +226,20 @@ class GuardedMicroscope:
         """Debit again what was booked besides frames."""
         entry.book(self.ledger)
 
-    def settle(self, loss: LinkLoss, dark_at: datetime) -> None:
-        """Debit a lost link that nobody came back to: from then until `dark_at`, when the beam is known to be off.
+    def settle(self, loss: LinkLoss, dark_at: datetime, under_way: AcquireFrame | None = None) -> ExtraDebit:
+        """Debit a beam that nobody watched: from the loss until `dark_at`, when it is known to be off.
 
-        Raises InstrumentFault where that is before the loss.
+        `under_way` is the exposure then, whose answer nobody has. Raises InstrumentFault where it was dark before.
         """
         duration_s = (dark_at - loss.lost_at).total_seconds()
         if duration_s < 0:
             raise InstrumentFault(
-                f"the link was lost at {loss.lost_at:%Y-%m-%d %H:%M:%S} UTC, which is after {dark_at:%H:%M:%S}, when "
-                "the beam was dark: set this computer's clock right"
+                f"the beam was last known on at {loss.lost_at:%Y-%m-%d %H:%M:%S} UTC and dark at {dark_at:%H:%M:%S}, "
+                "before that: set this computer's clock right"
             )
-        if loss.region is None:
-            state = self._watch.look()
-            current_pa = max(loss.current_pa, self._watch.beam.most_pa(state))
-            loss = loss.model_copy(update={"region": self._watch.region(), "current_pa": current_pa})
-        if (debit := debit_of(loss, duration_s)) is not None:
-            self._debit_besides(debit)
+        debit = loss.widened(*self._watch.unwatched(under_way)).debit(duration_s)
+        self._debit_besides(debit)
+        return debit
 
     def count_time_from(self, spent_s: float) -> None:
         """So much microscope time was spent before; the instrument's clock adds to it from now on."""
@@ -290,11 +288,6 @@ class GuardedMicroscope:
     def _debit_besides(self, debit: ExtraDebit) -> None:
         debit.book(self.ledger)
         self.keep(debit)
-
-    def _find_where_it_stood(self, state: MicroscopeState) -> None:
-        """What is read back once it answers again: the least the beam had, and where it stands now."""
-        self._watch.seen = state
-        self._watch.link.lit_besides(self._watch.region(), self._watch.beam.read_back_pa(state))
 
     def _booked(self, command: AcquireFrame, charge: Charge, frame: Frame) -> Frame:
         """The frame, the books made to say what was read back: how much, where, and how wide."""

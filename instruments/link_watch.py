@@ -12,7 +12,6 @@ from datetime import datetime
 from instruments.book_entries import ExtraDebit, LinkLoss, Region
 from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown
 from instruments.microscope import Linked, Microscope
-from instruments.units import electrons
 
 
 @dataclass
@@ -57,36 +56,21 @@ class LinkWatch:
         """What the beam may light from now on."""
         self.region, self.current_pa = region, current_pa
 
-    def lit_besides(self, region: Region, current_pa: float) -> None:
-        """What is found out while it is lost: what the beam had at least, and where it may stand as well."""
-        loss = self.loss
-        if loss is None:
-            return
-        if loss.region is not None:
-            least_nm2 = min(region.least_nm2, loss.region.least_nm2)
-            region = Region.of(region.box.joined(loss.region.box), least_nm2)
-        current_pa = max(loss.current_pa, current_pa)
-        self.loss = loss.model_copy(update={"region": region, "current_pa": current_pa})
+    def back(self, region: Region, current_pa: float) -> ExtraDebit | None:
+        """The beam is confirmed off: what it may have done anywhere it may have been; None: it was not lost.
 
-    def back(self) -> ExtraDebit | None:
-        """The beam is confirmed off: what it may have done anywhere it may have been, or None if it was not lost."""
+        `region` and `current_pa` are what is read back now: it had that current at least, and may have stood there too.
+        """
         loss, self.loss = self.loss, None
         if loss is None:
             return None
         by_the_clock_s = self.clock() - self._lost_since_s  # it may stand still while a computer sleeps
-        return debit_of(loss, max(by_the_clock_s, (self.now() - loss.lost_at).total_seconds(), 0.0))
+        return loss.widened(region, current_pa).debit(
+            max(by_the_clock_s, (self.now() - loss.lost_at).total_seconds(), 0.0)
+        )
 
     def acknowledge(self) -> None:
         """A person has looked. Raises LinkLost while the link is still gone."""
         if self.loss is not None:
             self.refuse()
         self.held_because = None
-
-
-def debit_of(loss: LinkLoss, duration_s: float) -> ExtraDebit | None:
-    """What the beam of a lost link may have burnt in this time; None where that is nothing."""
-    burnt = electrons(loss.current_pa, duration_s)
-    if loss.region is None or burnt <= 0:
-        return None
-    reason = f"link lost at {loss.lost_at:%Y-%m-%d %H:%M:%S} UTC, the beam known dark {duration_s:.0f} s later"
-    return ExtraDebit(reason=reason, region=loss.region, electrons=burnt)

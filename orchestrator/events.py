@@ -20,6 +20,8 @@ WANTED: Final = "wanted"
 REMOVED: Final = "removed"
 BEAM_BLANKED: Final = "beam_blanked"
 BEAM_NOT_BLANKED: Final = "beam_not_blanked"
+EXTRA_DEBIT: Final = "extra_debit"
+LINK_LOSS: Final = "link_loss"
 INSTRUMENT_LOCKED: Final = "instrument_locked"
 INSTRUMENT_UNLOCKED: Final = "instrument_unlocked"
 

@@ -7,7 +7,9 @@ from math import isfinite
 from typing import Any
 
 from instruments import DoseLedger
+from instruments.book_entries import ExtraDebit
 from orchestrator.catalogue import Catalogue, ExperimentRow
+from orchestrator.events import EXTRA_DEBIT
 
 _TRUTH_KEYS = ("recall", "false_discovery_rate", "electrons", "instrument_time_s")
 
@@ -74,6 +76,8 @@ def _spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
     stored = catalogue.frames(experiment_id)
     for frame in stored:
         ledger.add_frame(commands[frame.id], frame.electrons)
+    for event in catalogue.events(experiment_id, kinds=(EXTRA_DEBIT,)):
+        ExtraDebit.model_validate(event.payload).book(ledger)
     return {
         "frames": len(stored),
         "electrons": ledger.electrons,

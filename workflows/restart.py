@@ -6,6 +6,7 @@ Recorded decisions are taken as they are, never computed again. Neighbour: `sess
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from instruments import AcquireFrame, Frame, Microscope, Rebuildable
 from instruments.remote import RemoteMicroscope
@@ -14,10 +15,15 @@ from orchestrator.journal import Journal, Past
 from orchestrator.loop import Experiment, account, attempt, look, missed
 from orchestrator.objectives.objective import FrameFacts
 from policies import Observation
+from workflows.beam_debts import book_debts
+
+_ENDED: Final = ("refused", "failed", "unknown")
 
 
-def restore(experiment: Experiment, journal: Journal) -> int:
+def restore(experiment: Experiment, journal: Journal, *, was_on: bool = False) -> int:
     """Take every journalled decision in; finish the one in flight. Returns how many decisions there were.
+
+    `was_on`: the beam was on when the instrument was loaded, which is debited as well.
 
     A simulated microscope is rebuilt from its commands and delivers an exposed but not stored frame again. A real one
     is asked for the outcome; where it cannot tell, as one that was opened anew cannot, the frame is `unknown` and its
@@ -25,6 +31,10 @@ def restore(experiment: Experiment, journal: Journal) -> int:
     """
     steps = list(journal.past())
     rebuild_microscope(experiment, steps)
+    under_way = next(
+        (step.intent.command for step in steps if step.frame is None and step.intent.stage not in _ENDED), None
+    )
+    book_debts(experiment, journal, under_way=under_way, was_on=was_on)
     for step in steps:
         experiment.policy.ingest([_taken_again(experiment, journal, step)])
     return len(steps)
@@ -48,7 +58,7 @@ def rebuild_microscope(experiment: Experiment, steps: list[Past]) -> None:
 
 def taken_again(experiment: Experiment, step: Past) -> Observation | None:
     """The observation of a step that was finished; None for one that was not. Nothing is exposed or written."""
-    if step.intent.stage in ("refused", "failed", "unknown"):
+    if step.intent.stage in _ENDED:
         return missed(experiment, step.suggestion, step.intent.stage, step.reason or "")
     if step.observation is None or step.observation.arrays is None:
         return None

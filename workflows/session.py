@@ -35,6 +35,7 @@ from workflows.assembly import (
     spec_of,
 )
 from workflows.beam import Beam, DarkOpening
+from workflows.beam_debts import DebtsKept
 from workflows.described import note_instrument
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
@@ -138,7 +139,7 @@ class Session:
             run = self._run_of(row.id, parts, policy, engine, options, opening)
             self._set_status(row.id, "running", None)
             with self._resumable(run, "while it was put back to where it stood"):
-                restored = restore(run.experiment, run.journal)
+                restored = restore(run.experiment, run.journal, was_on=opening.was_on)
             self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
             if engine is not None:
                 engine.start()
@@ -232,6 +233,7 @@ class Session:
             answers(kind, payload)
 
         experiment = join(parts, policy, journal, listen, self.control)
+        experiment.microscope.keep = DebtsKept(journal, self.say)
         beam = self._under_way = Beam(experiment.microscope, journal, self.say)
         if opening.was_on:
             journal.note(BEAM_BLANKED, {"instrument": parts.spec.instrument.name, "reason": "it was on at load"})

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from instruments.errors import CommandRefused, InstrumentFault
 from instruments.models import Record
@@ -27,6 +28,7 @@ class OwnershipRecord(Record):
     barred_fence: int = Field(default=-1, ge=-1)
     barred_because: str = ""
     lock: Lock | None = None
+    cleared_at: AwareDatetime | None = Field(default=None, description="when a person, having looked, took one off")
 
 
 class Ownership:
@@ -47,6 +49,11 @@ class Ownership:
     def lock(self) -> Lock | None:
         """The emergency stop that holds."""
         return self._record.lock
+
+    @property
+    def cleared_at(self) -> datetime | None:
+        """When a person last took a lock off, having looked at the instrument."""
+        return self._record.cleared_at
 
     @property
     def barred_because(self) -> str:
@@ -92,7 +99,8 @@ class Ownership:
     def clear(self) -> None:
         """Let the next owner act."""
         with self._guard:
-            self._record = self._record.model_copy(update={"lock": None})
+            if self._record.lock is not None:
+                self._record = self._record.model_copy(update={"lock": None, "cleared_at": datetime.now(UTC)})
         self.save()
 
     def save(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,28 @@ from instruments import (
     Command,
     CommandRefused,
     Frame,
+    LinkLost,
     Microscope,
     MicroscopeState,
     Outcome,
     Rebuildable,
 )
+from instruments.remote.ownership import Ownership, ownership_path
+from instruments.remote.status import Lock
+from instruments.units import electrons
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import SpecError
+from orchestrator.events import EXTRA_DEBIT, LINK_LOSS
 from orchestrator.journal import Journal
 from orchestrator.loop import Ending, Experiment
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import join, make_policy, prepare
+from workflows.beam_debts import DebtsKept
 from workflows.restart import restore
+from workflows.roles import run_folder
 
 SPEC = Path(__file__).parent / "specs" / "small_map.yaml"
 FIELDS = {
@@ -212,3 +220,76 @@ def test_an_experiment_configures_no_microscope(spec: ExperimentSpec) -> None:
     for adapter in ("temscript", "worker", "gateway"):
         with pytest.raises(SpecError, match=f"host: the configuration of adapter '{adapter}' is the facility's"):
             prepare(changed, 1, InstrumentSettings(adapter=adapter), None)
+
+
+# --- a beam that no process watched
+
+
+@dataclass
+class Cut(Real):
+    """Its line breaks in the middle of an exposure."""
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        if len(self.asked) == 2:
+            raise LinkLost("the cable was pulled")
+        return super().acquire(command)
+
+
+def resumed_after(
+    spec: ExperimentSpec, catalogue: Catalogue, own: str, later_s: float, *, was_on: bool = False
+) -> Experiment:
+    """The experiment taken up by another process, so much later, on an instrument whose beam is off by then."""
+    journal = Journal(catalogue, own)
+    experiment = experiment_on(Real(opened(spec)), spec, journal)
+    experiment.now = lambda: datetime.now(UTC) + timedelta(seconds=later_s)
+    experiment.microscope.keep = DebtsKept(journal, pytest.fail)
+    restore(experiment, journal, was_on=was_on)
+    return experiment
+
+
+def link_lost(spec: ExperimentSpec, catalogue: Catalogue) -> tuple[str, float, float]:
+    """An experiment whose process died after its link was lost: its id, the electrons booked, electrons per second."""
+    document = spec.model_dump(mode="json")
+    own = catalogue.create_experiment(name="cut", spec=document, seed=1, engine="local", options={})
+    journal = Journal(catalogue, own)
+    experiment = experiment_on(Cut(opened(spec)), spec, journal)
+    experiment.microscope.keep = DebtsKept(journal, pytest.fail)
+    with pytest.raises(LinkLost):
+        loop.run(experiment)
+    [lost] = catalogue.events(own, kinds=(LINK_LOSS,))
+    return own, experiment.microscope.ledger.electrons, electrons(lost.payload["current_pa"], 1.0)
+
+
+def test_a_link_lost_before_the_process_died_is_debited_by_the_next_one(
+    spec: ExperimentSpec, catalogue: Catalogue
+) -> None:
+    """Until the beam is known to be off, once, and again in every process after that."""
+    own, booked, per_s = link_lost(spec, catalogue)
+    again = resumed_after(spec, catalogue, own, 600.0)
+    debited = again.microscope.ledger.electrons - booked
+    assert debited == pytest.approx(600.0 * per_s, rel=0.1)
+    assert again.microscope.ledger.max_e_per_a2 > debited / 100, "all of it may have gone to one cell"
+    third = resumed_after(spec, catalogue, own, 7200.0)
+    assert third.microscope.ledger.electrons == pytest.approx(again.microscope.ledger.electrons)
+
+
+def test_a_person_who_has_looked_ends_the_debit(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+    own, booked, per_s = link_lost(spec, catalogue)
+    folder = run_folder(catalogue.data_folder)
+    lock = Ownership(spec.instrument.name, ownership_path(folder, spec.instrument.name))
+    lock.set_lock(Lock(reason="the link", by="the lost link", at=datetime.now(UTC)))
+    lock.clear()
+    again = resumed_after(spec, catalogue, own, 7200.0)
+    assert booked <= again.microscope.ledger.electrons < booked + 700.0 * per_s
+
+
+def test_a_beam_found_on_is_debited_since_the_last_sign_of_life(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+    own, instrument = killed_at(spec, catalogue, 3)
+    assert instrument.kept is not None
+    per_s = electrons(instrument.kept.requested.optics.probe_current_pa, 1.0)
+    dark = resumed_after(spec, catalogue, own, 0.0).microscope.ledger.electrons
+    lit = resumed_after(spec, catalogue, own, 500.0, was_on=True).microscope.ledger.electrons
+    [debit] = catalogue.events(own, kinds=(EXTRA_DEBIT,))
+    assert lit - dark == pytest.approx(debit.payload["electrons"])
+    assert debit.payload["electrons"] == pytest.approx(500.0 * per_s, rel=0.2)
+    assert "ended with its beam on" in debit.payload["reason"]
