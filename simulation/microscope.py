@@ -5,7 +5,6 @@ Its rooms are in `simulation.world`; images of the lattice come from `simulation
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,16 +14,25 @@ import numpy as np
 
 from instruments.arrangement import Arrangement
 from instruments.capabilities import Capabilities, Mode
-from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
+from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes
 from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.optics import Optics
-from instruments.state import MicroscopeState
+from instruments.state import ColumnState, MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 from simulation.world.clock import Situation, prepared, rearranged
+from simulation.world.column import column_state
 from simulation.world.config import SimulatedConfig, parse_config
-from simulation.world.instrument_card import READING_STDS, card, refuse_frame, refuse_park, refuse_setting
+from simulation.world.context import frame_context
+from simulation.world.fittings import FLASH, Fittings, fitted_axes
+from simulation.world.instrument_card import (
+    READING_STDS,
+    card,
+    refuse_frame,
+    refuse_park,
+    refuse_procedure,
+    refuse_setting,
+)
 from simulation.world.randomness import Purpose, generator
 from simulation.world.rendering import Exposure, Renderer
 from simulation.world.specimen import World
@@ -60,6 +68,8 @@ class SimulatedMicroscope:
         self._is_exposing = False
         self._card = card(self.config)
         self._situation = Situation.start(self.config, self.config.initial_mode)
+        if self.config.fittings:
+            self._situation = replace(self._situation, fittings=Fittings.start(fitted_axes(self._card.modes)))
         self._stopped = threading.Event()
         self._renderer = Renderer(self.world, self._card)
 
@@ -76,17 +86,14 @@ class SimulatedMicroscope:
         refuse_frame(command, self._card)
         settled = prepared(self._situation, command, self.config, self.world.drift)
         duration_s = self._card.blanker_settle_s + command.scan.duration_s(command.subframe_count)
-        current_pa = command.optics.probe_current_pa * self.world.beam.emission_fraction(
-            settled.time_s + duration_s / 2
-        )
-        return electrons(current_pa, duration_s), settled.time_s + duration_s - self._situation.time_s
+        current_pa = self._current_pa(settled, settled.time_s + duration_s / 2)
+        waiting_s = command.subframe_count * settled.fittings.waiting_s(command.scan)
+        return electrons(current_pa, duration_s), settled.time_s + duration_s + waiting_s - self._situation.time_s
 
     def execute(self, command: Command) -> MicroscopeState:
-        """Park, blank, unblank or set axes; a command carried out before is not carried out again."""
+        """Park, blank, unblank, set axes, flash; a command carried out before is not carried out again."""
         if isinstance(command, AcquireFrame):
             raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
-        if isinstance(command, RunProcedure):
-            raise Unsupported(f"the simulated microscope has no procedure {command.name!r}; it has none")
         if self._stopped.is_set() and not isinstance(command, Blank):
             raise InstrumentFault("stopped: the beam is blanked; open the instrument again after a person has looked")
         if command.action_id not in self._executed:
@@ -110,16 +117,17 @@ class SimulatedMicroscope:
         return self._render(self._exposures[command.action_id])
 
     def acquire_dark(self, command: AcquireFrame) -> Frame:
-        """What the detectors give without a beam: nothing, for they have no dark counts. No time passes."""
+        """What the detectors give without a beam: their offset, for they have no dark counts. No time passes."""
         refuse_frame(command, self._card)
         mode, state = self._mode(command.mode), self.read_state()
-        shape = (command.subframe_count, *command.scan.shape_px)
+        dark = np.zeros((command.subframe_count, *command.scan.shape_px), np.uint16)
+        fittings = self._situation.fittings
         return Frame(
             action_id=command.action_id,
             requested=command,
             state=state,
-            mode=mode,
-            counts={detector.name: np.zeros(shape, np.uint16) for detector in mode.detectors},
+            mode=self._mode_now(mode, self._situation),
+            counts={detector.name: fittings.counted(detector.name, dark) for detector in mode.detectors},
             pixel_size_nm=command.scan.pixel_size_nm,
             dose_e_per_a2=0.0,
             electrons=0.0,
@@ -127,7 +135,7 @@ class SimulatedMicroscope:
             ended_s=state.time_s,
             instrument="simulated",
             simulated=True,
-            context=self._context(0.0, command),
+            context=frame_context(self.config, command, 0.0),
         )
 
     def outcome(self, action_id: str) -> Outcome:
@@ -152,7 +160,7 @@ class SimulatedMicroscope:
                 if isinstance(command, AcquireFrame):
                     refuse_frame(command, self._card)
                     self._expose(command)
-                elif not isinstance(command, RunProcedure):
+                else:
                     self._refuse(command)
                     self._carry_out(command)
             except (CommandRefused, Unsupported):
@@ -188,14 +196,15 @@ class SimulatedMicroscope:
         situation = prepared(before, command, self.config, world.drift)
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal)
         births_before = len(world.columns.births)
-        settling = electrons(self._current_pa(command.optics, situation.time_s), settle_s)
+        settling = electrons(self._current_pa(situation, situation.time_s), settle_s)
         world.expose_first_pixel(situation, command, settling, situation.time_s, rng)
-        subframe_s = command.scan.duration_s()
+        lit_s = command.scan.duration_s()
+        subframe_s = lit_s + situation.fittings.waiting_s(command.scan)
         true_electrons: list[float] = []
         for subframe in range(command.subframe_count):
             start_s = situation.time_s + settle_s + subframe * subframe_s
             middle_s, end_s = start_s + subframe_s / 2, start_s + subframe_s
-            true_electrons.append(electrons(self._current_pa(command.optics, middle_s), subframe_s))
+            true_electrons.append(electrons(self._current_pa(situation, middle_s), lit_s))
             world.expose_subframe(situation, command, true_electrons[-1], middle_s, end_s, subframe + 1, rng)
         ended_s = situation.time_s + settle_s + command.subframe_count * subframe_s
         self._exposures[command.action_id] = Exposure(
@@ -227,13 +236,16 @@ class SimulatedMicroscope:
         if not before.is_blanked:
             self._burn(before, self._card.blanker_settle_s, 2, "blanking")
 
-    def _refuse(self, command: Park | Blank | Unblank | SetAxes) -> None:
+    def _refuse(self, command: Command) -> None:
+        is_blanked = self._situation.is_blanked
         if isinstance(command, Park):
             refuse_park(command, self._card)
         if isinstance(command, SetAxes):
-            refuse_setting(command, self._card, is_blanked=self._situation.is_blanked)
+            refuse_setting(command, self._card, is_blanked=is_blanked)
+        if isinstance(command, RunProcedure):
+            refuse_procedure(command, self._card, is_blanked=is_blanked)
 
-    def _carry_out(self, command: Park | Blank | Unblank | SetAxes) -> None:
+    def _carry_out(self, command: Command) -> None:
         if isinstance(command, Blank) and self._situation.is_blanked:
             self._executed[command.action_id] = command  # nothing changes, so that a paused run decides as any other
             return
@@ -247,18 +259,31 @@ class SimulatedMicroscope:
                 self._burn(now, rest_s, 1, command.action_id)
             now = replace(now, time_s=now.time_s + rest_s)
         elif isinstance(command, SetAxes):
-            before = self._situation
-            wanted = Arrangement(before.stage, before.optics, before.beam_shift_nm).with_values(command.values)
-            now = rearranged(before, wanted, self.config, self.world.drift)
+            now = self._with_axes(command)
+        elif isinstance(command, RunProcedure):
+            ended_s = now.time_s + FLASH.duration_s
+            now = replace(now, time_s=ended_s, fittings=now.fittings.flashed(ended_s))
         else:
             now = replace(now, is_blanked=isinstance(command, Blank))
         self._executed[command.action_id] = command
         self._situation = now
 
+    def _with_axes(self, command: SetAxes) -> Situation:
+        """Stage, lenses and beam first, then what is fitted."""
+        before, fitted = self._situation, fitted_axes(self._card.modes)
+        names = {axis.name for axis in fitted}
+        others = {name: value for name, value in command.values.items() if name not in names}
+        wanted = Arrangement(before.stage, before.optics, before.beam_shift_nm).with_values(others)
+        now = rearranged(before, wanted, self.config, self.world.drift)
+        if len(others) == len(command.values):
+            return now
+        fittings, settled_s = now.fittings.with_values(command.values, fitted, now.time_s)
+        return replace(now, fittings=fittings, time_s=settled_s)
+
     def _burn(self, situation: Situation, duration_s: float, key: int, action_id: str) -> None:
         time_s = situation.time_s
         middle_s = time_s + duration_s / 2
-        amount = electrons(self._current_pa(situation.optics, middle_s), duration_s)
+        amount = electrons(self._current_pa(situation, middle_s), duration_s)
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal, key)
         x_nm, y_nm = self.world.true_point_nm(situation, middle_s)
         self.world.expose_point(x_nm, y_nm, amount, time_s + duration_s, action_id, rng)
@@ -267,8 +292,11 @@ class SimulatedMicroscope:
         if self._executed[command.action_id] != command:
             raise CommandRefused(f"action id {command.action_id!r} was used for another command; give each its own")
 
-    def _current_pa(self, optics: Optics, time_s: float) -> float:
-        return optics.probe_current_pa * self.world.beam.emission_fraction(time_s)
+    def _current_pa(self, situation: Situation, time_s: float) -> float:
+        return situation.current_pa * self._emission_fraction(situation, time_s)
+
+    def _emission_fraction(self, situation: Situation, time_s: float) -> float:
+        return self.world.beam.emission_fraction(time_s - situation.fittings.flashed_s)
 
     def _reading_factor(self, ordinal: int) -> float:
         rng = generator(self.config.seed, Purpose.CURRENT_READING, ordinal)
@@ -283,11 +311,20 @@ class SimulatedMicroscope:
             beam_shift_x_nm=situation.beam_shift_nm[0],
             beam_shift_y_nm=situation.beam_shift_nm[1],
             optics=situation.optics.model_copy(update={"camera_length_mm": mode.camera_length_mm}),
-            coherence=self.world.beam.coherence(situation.optics.probe_current_pa),
-            measured_current_pa=self._current_pa(situation.optics, situation.time_s) * reading_factor,
+            coherence=self.world.beam.coherence(situation.current_pa),
+            measured_current_pa=self._current_pa(situation, situation.time_s) * reading_factor,
             mode=situation.mode,
             beam_blanked=(situation.is_blanked and not self._is_exposing) or self._stopped.is_set(),
+            axes=situation.fittings.readings(),
+            column=self._column(situation) if self.config.fittings else None,
         )
+
+    def _column(self, situation: Situation) -> ColumnState:
+        emission_fraction = self._emission_fraction(situation, situation.time_s)
+        return column_state(self.config, situation.fittings, situation.time_s, emission_fraction)
+
+    def _mode_now(self, mode: Mode, situation: Situation) -> Mode:
+        return situation.fittings.mode(mode) if self.config.fittings else mode
 
     def _mode(self, name: str) -> Mode:
         mode = self._card.mode(name)
@@ -308,7 +345,7 @@ class SimulatedMicroscope:
             state=self._state(replace(exposure.situation, time_s=exposure.ended_s), exposure.reading_factor).model_copy(
                 update={"measured_current_pa": measured_pa, "beam_blanked": True}
             ),
-            mode=mode,
+            mode=self._mode_now(mode, exposure.situation),
             counts=counts,
             pixel_size_nm=command.scan.pixel_size_nm,
             dose_e_per_a2=raster_electrons / (command.scan.area_nm2 * ANGSTROM2_PER_NM2),
@@ -317,7 +354,7 @@ class SimulatedMicroscope:
             ended_s=exposure.ended_s,
             instrument="simulated",
             simulated=True,
-            context=self._context(measured_pa, command),
+            context=frame_context(self.config, command, measured_pa),
         )
 
     def noiseless(self, action_id: str, subframe: int) -> dict[str, np.ndarray]:
@@ -338,30 +375,4 @@ class SimulatedMicroscope:
             "true_defocus_nm": self._renderer.true_optics(exposure).defocus_nm,
             "electrons": sum(exposure.true_electrons) + exposure.settling_electrons,
             "time_s": middle_s,
-        }
-
-    def _context(self, measured_pa: float, command: AcquireFrame) -> dict[str, Any]:
-        config = self.config
-        return {
-            "instrument": {"name": "simulated", "serial": "simulated", "vendor": "stempilot"},
-            "is_simulation": True,
-            "software": {"numpy": np.__version__, "python": platform.python_version()},
-            "seed": config.seed,
-            "electrons_per_px_subframe": electrons(measured_pa, command.scan.dwell_time_us * 1e-6),
-            "emission": {
-                "model": "exponential decay since the flash at time 0",
-                "time_constant_s": config.emission_decay_s,
-                "decay_fraction_between": [config.emission_decay_min_fraction, config.emission_decay_max_fraction],
-            },
-            "line_jitter_nm": config.line_jitter_nm * max(1.0, 1.0 / command.scan.dwell_time_us),
-            "afterglow_us": config.afterglow_us,
-            "quantum_efficiency": config.quantum_efficiency,
-            "calibrations": [
-                {"quantity": "pixel_size_nm", "relative_error": 0.0, "source": "definition of the simulated scan"},
-                {
-                    "quantity": "measured_current_pa",
-                    "relative_error": config.current_reading_fraction,
-                    "source": "reading",
-                },
-            ],
         }

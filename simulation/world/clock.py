@@ -13,6 +13,7 @@ from instruments.optics import Optics
 from instruments.scans import StagePosition
 from simulation.world.config import SimulatedConfig
 from simulation.world.drift import Wander, creep_nm
+from simulation.world.fittings import UNFITTED, Fittings
 from simulation.world.randomness import Purpose, generator
 
 
@@ -32,6 +33,12 @@ class Situation:
     mode: str
     focus_jump_nm: float
     is_blanked: bool
+    fittings: Fittings = UNFITTED
+
+    @property
+    def current_pa(self) -> float:
+        """The probe current of a fresh emitter: what is commanded, through the gun lens as it is set."""
+        return self.optics.probe_current_pa * self.fittings.current_factor()
 
     @classmethod
     def start(cls, config: SimulatedConfig, mode: str) -> Situation:
@@ -64,13 +71,14 @@ class Drift:
         return cls(config, x, Wander.draw(speed * abs(sin(angle)), float(np.sign(sin(angle))), rng))
 
     def displacement_nm(self, situation: Situation, time_s: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Slow drift, the residual error of stage moves, and the creep after them, at times after the last move."""
+        """Slow drift, residual error of stage moves, the creep after them, what a holder does; after the last move."""
         path = self._creep(situation, time_s)
         error_x, error_y = situation.stage_error_nm
         crept_x, crept_y = situation.crept_nm
+        held_x, held_y = situation.fittings.displacement_nm(time_s, situation.stage.x_nm + situation.beam_shift_nm[0])
         return (
-            self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_rad),
-            self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_rad),
+            self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_rad) + held_x,
+            self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_rad) + held_y,
         )
 
     def _creep(self, situation: Situation, time_s: np.ndarray | float) -> np.ndarray:

@@ -105,6 +105,10 @@ class SimulatedConfig(Record):
     line_jitter_nm: float = Field(default=0.004, ge=0, le=0.1, description="rms per line at 1 us; assumption")
     afterglow_us: float = Field(default=0.2, ge=0, le=0.5, description="decay of the detectors' light; assumption")
     quantum_efficiency: float = Field(default=1.0, gt=0, le=1)
+    fittings: bool = Field(
+        default=False,
+        description="also detectors that move and amplify, screen, gun lens, line_sync, a holder with stimuli, a flash",
+    )
 
     excitation_60kv_barn: float = Field(default=1.0, ge=0, le=1e6, description="assumption")
     excitation_80kv_barn: float = Field(default=5.0, ge=0, le=1e6, description="assumption")

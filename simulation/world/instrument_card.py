@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.commands import AcquireFrame, Park, SetAxes
-from instruments.errors import CommandRefused
+from instruments.commands import AcquireFrame, Park, RunProcedure, SetAxes
+from instruments.errors import CommandRefused, Unsupported
 from simulation.world.config import SimulatedConfig
+from simulation.world.fittings import FLASH, fitted_axes, setting_refusal
 
 _DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0), "abf": (16.0, 31.0)}
 _MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
 _ABERRATION_LIMITS_NM = {"c12_nm": 100.0, "c21_nm": 2000.0, "c23_nm": 2000.0, "c30_nm": 1e4}
 _MAX_FRAME_PX = 2**26
+_FITTED_QUIRKS = (
+    "heat, strain and bias move places under the beam; the lattice itself is not deformed",
+    "where lines wait for the mains the beam is blanked meanwhile",
+    "the screen, lowered, keeps electrons from every detector and not from the specimen",
+)
 READING_STDS = 3.0  # errors of a current reading end there, so none exceeds what is declared
 
 
@@ -80,8 +86,9 @@ def card(config: SimulatedConfig) -> Capabilities:
     return Capabilities(
         name="simulated",
         simulated=True,
-        axes=tuple(axes),
+        axes=(*axes, *(fitted_axes(modes(config)) if config.fittings else ())),
         modes=modes(config),
+        procedures=(FLASH,) if config.fittings else (),
         can_interrupt=True,
         stop_latency_s=0.1,
         blanker_settle_s=config.blanker_settle_us * 1e-6,
@@ -92,6 +99,7 @@ def card(config: SimulatedConfig) -> Capabilities:
             "emission decays between flashes; the current read back follows it",
             "below 1 us dwell lines jitter and detectors glow on",
             "stage tilt, stage z and beam tilt are fixed at 0",
+            *(_FITTED_QUIRKS if config.fittings else ()),
         ),
     )
 
@@ -149,8 +157,19 @@ def refuse_setting(command: SetAxes, card: Capabilities, *, is_blanked: bool) ->
     card.check_values(command.values)
     if "camera_length_mm" in command.values:
         raise CommandRefused("camera_length_mm comes with the mode; choose the mode of that camera length")
+    if (refusal := setting_refusal(command.values)) is not None:
+        raise CommandRefused(refusal)
     if not is_blanked:
         raise CommandRefused("the beam is not blanked and would burn while axes move; blank it first")
+
+
+def refuse_procedure(command: RunProcedure, card: Capabilities, *, is_blanked: bool) -> None:
+    """Unsupported for a procedure there is not, CommandRefused under a lit beam."""
+    if card.procedure(command.name) is None:
+        known = ", ".join(procedure.name for procedure in card.procedures) or "none"
+        raise Unsupported(f"the simulated microscope has no procedure {command.name!r}; it has {known}")
+    if not is_blanked:
+        raise CommandRefused("the beam is not blanked; blank it before the gun is flashed")
 
 
 def _check(card: Capabilities, name: str, value: float) -> None:

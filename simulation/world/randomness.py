@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     JITTER = 23
     SHOT_NOISE = 24
     CURRENT_READING = 25
+    CLOCK = 26
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

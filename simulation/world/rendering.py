@@ -38,8 +38,8 @@ class Exposure:
 
     @property
     def subframe_s(self) -> float:
-        """Duration of one sub-frame, flyback included."""
-        return self.command.scan.duration_s()
+        """Duration of one sub-frame, flyback and waiting for the mains included."""
+        return self.command.scan.duration_s() + self.situation.fittings.waiting_s(self.command.scan)
 
     def start_s(self, subframe: int, settle_s: float) -> float:
         """When a sub-frame's first pixel begins."""
@@ -91,17 +91,18 @@ class Renderer:
         return {limits: film_fraction_per_nm(energy_ev, angle_mrad, *limits) for limits in self._ranges_mrad}
 
     def counts(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
-        """(sub-frames, rows, columns) uint16 counts by detector."""
+        """(sub-frames, rows, columns) counts by detector, uint16; uint32 of one that amplifies or has an offset."""
         command, ordinal = exposure.command, exposure.situation.ordinal
         stacks: dict[str, list[np.ndarray]] = {detector.name: [] for detector in mode.detectors}
-        share = command.scan.beam_on_s() / exposure.subframe_s
+        share = command.scan.beam_on_s() / command.scan.duration_s()
         pixels = command.scan.shape_px[0] * command.scan.shape_px[1]
         efficiency = self.world.config.quantum_efficiency
         for subframe, amount in enumerate(exposure.true_electrons):
             dose_e_per_px = amount * share / pixels * efficiency
             for number, (name, image) in enumerate(self.noiseless(exposure, subframe, mode).items()):
                 rng = generator(self.world.config.seed, Purpose.SHOT_NOISE, ordinal, subframe, number)
-                stacks[name].append(count_electrons(image, dose_e_per_px, rng))
+                electrons = count_electrons(image, dose_e_per_px, rng)
+                stacks[name].append(exposure.situation.fittings.counted(name, electrons))
         return {name: np.stack(stack) for name, stack in stacks.items()}
 
     def noiseless(self, exposure: Exposure, subframe: int, mode: Mode) -> dict[str, np.ndarray]:
@@ -114,7 +115,7 @@ class Renderer:
         for detector in mode.detectors:
             limits = (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
             imaging = Imaging(
-                *limits, self.true_optics(exposure), self.world.beam.coherence(command.optics.probe_current_pa)
+                *limits, self.true_optics(exposure), self.world.beam.coherence(exposure.situation.current_pa)
             )
             image = self._maker.image(imaging, grid, defects, film, self._film_fractions[limits])
             images[detector.name] = with_afterglow(image, command.scan.dwell_time_us, config.afterglow_us)
@@ -127,9 +128,11 @@ class Renderer:
         times_s = start_s + np.arange(rows) * (exposure.subframe_s / rows)
         drift_x, drift_y = self.world.drift.displacement_nm(situation, times_s)
         rng = generator(self.world.config.seed, Purpose.JITTER, situation.ordinal, subframe)
-        jitter = rng.standard_normal((2, rows)) * self.world.config.line_jitter_nm * max(1.0, 1.0 / scan.dwell_time_us)
+        jitter_nm = self.world.config.line_jitter_nm + situation.fittings.flow_jitter_nm()
+        jitter = rng.standard_normal((2, rows)) * jitter_nm * max(1.0, 1.0 / scan.dwell_time_us)
         x_nm, y_nm = self.world.nominal_centre_nm(situation)
-        return Grid.of(scan, x_nm + drift_x + jitter[0], y_nm + drift_y + jitter[1])
+        hum_nm = situation.fittings.hum_nm(times_s)
+        return Grid.of(scan, x_nm + drift_x + jitter[0] + hum_nm, y_nm + drift_y + jitter[1])
 
     def _defects_in(self, grid: Grid, exposure: Exposure, subframe: int) -> list[tuple[str, float, float]]:
         contents = dict(self.world.columns.natives)
