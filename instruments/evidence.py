@@ -39,6 +39,9 @@ _OURS: Final[dict[str, Evidence]] = {
     "tango": Evidence(_THIRD_PARTY, "pytango 10.3's own device server over loopback; its devices are ours"),
     "merlin": Evidence(_THIRD_PARTY, "LiberTEM-live 0.3's simulated Merlin over loopback"),
     "serialem": Evidence("contract-tested only", "a double of SerialEM's socket, written from its public sources"),
+    "digitalmicrograph": Evidence(
+        "contract-tested only", "our server in it, over a double of its Python module, written from public scripts"
+    ),
     "ceos": Evidence("contract-tested only", "a double of CEOS's gateway, written from clients that are public"),
     "pyjem": Evidence("contract-tested only", "a double of the names it uses, written from PyJEM's public manual"),
     "autoscript": Evidence("contract-tested only", "a double of the names it uses, written from public scripts"),

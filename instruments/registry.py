@@ -23,6 +23,7 @@ _BUILT_IN = {
     "nion": "instruments.adapters.nion:open_nion",
     "tango": "instruments.adapters.tango_devices:open_tango",
     "serialem": "instruments.adapters.serialem:open_serialem",
+    "digitalmicrograph": "instruments.adapters.digitalmicrograph:open_digitalmicrograph",
     "ceos": "instruments.adapters.ceos:open_ceos",
     "pyjem": "instruments.adapters.pyjem:open_pyjem",
     "autoscript": "instruments.adapters.autoscript:open_autoscript",

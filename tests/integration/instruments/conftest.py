@@ -2,4 +2,12 @@
 
 from __future__ import annotations
 
-collect_ignore_glob = ["*_ioc.py", "*_server.py", "*_devices.py", "*_device.py", "*_double.py", "vendor_doubles"]
+collect_ignore_glob = [
+    "*_ioc.py",
+    "*_server.py",
+    "*_devices.py",
+    "*_device.py",
+    "*_double.py",
+    "digitalmicrograph_double",
+    "vendor_doubles",
+]
