@@ -22,7 +22,7 @@ from instruments.errors import (
     ResultUnknown,
     Unsupported,
 )
-from instruments.events import Events, InstrumentEvent, Subscription
+from instruments.events import Eventful, Events, InstrumentEvent, Subscription
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope
 from instruments.limits import AxisLimit, SafetyEnvelope, StageBox
@@ -57,6 +57,7 @@ __all__ = [
     "ConfigurationError",
     "Detector",
     "DoseLedger",
+    "Eventful",
     "Events",
     "Forecasting",
     "Frame",

@@ -1,22 +1,28 @@
 """What happens at an instrument, told to whoever subscribed; a slow reader loses its oldest events, never the beam.
 
-A subscription is a queue: no reader's code runs in the thread that commands the instrument.
+A subscription is a queue: no reader's code runs in the thread that commands the instrument. An `EventLog` is one that
+readers elsewhere ask for what came after the last they know. Neighbour: `remote` and `workers` carry them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from pydantic import AwareDatetime, Field
 
 from instruments.actions import ActionState
 from instruments.models import Record
 
-EventKind = Literal["action", "stopped", "blanked", "link_lost", "link_back", "acknowledged", "calibration_expired"]
+EventKind = Literal[
+    "action", "stopped", "blanked", "link_lost", "link_back", "acknowledged", "calibration_expired", "current_measured",
+    "taken_elsewhere", "more_current", "missed",
+]  # fmt: skip
+LIMIT_COUNT = 1000
 
 
 class InstrumentEvent(Record):
@@ -30,29 +36,97 @@ class InstrumentEvent(Record):
     message: str = ""
 
 
+class Sink(Protocol):
+    """What takes events as they come, and waits for nothing."""
+
+    def put(self, event: InstrumentEvent) -> None:
+        """Take one; from any thread."""
+        ...
+
+
 class Events:
-    """Where events of one instrument are published; from any thread."""
+    """Where events of one instrument are published; from any thread. One may pass on what another publishes."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._sinks: tuple[Sink, ...] = ()
 
-    def subscribe(self, limit_count: int = 1000) -> Subscription:
+    def subscribe(self, limit_count: int = LIMIT_COUNT) -> Subscription:
         """A queue of every event from now on, the newest `limit_count` kept; close it when done."""
         subscription = Subscription(self, limit_count)
-        with self._guard:
-            self._subscriptions = (*self._subscriptions, subscription)
+        self.attach(subscription)
         return subscription
+
+    def attach(self, sink: Sink) -> None:
+        """Give every event from now on to this one too."""
+        with self._guard:
+            self._sinks = (*self._sinks, sink)
 
     def publish(self, event: InstrumentEvent) -> None:
         """Tell every subscriber; does not wait for any of them."""
-        for subscription in self._subscriptions:
-            subscription.put(event)
+        for sink in self._sinks:
+            sink.put(event)
 
-    def forget(self, subscription: Subscription) -> None:
+    def put(self, event: InstrumentEvent) -> None:
+        """Publish what another told."""
+        self.publish(event)
+
+    def take_in(self, batch: EventBatch, whose: str) -> None:
+        """Publish what came from elsewhere, and how much of it was lost on the way."""
+        if batch.missed_count:
+            words = f"{batch.missed_count} event(s) of {whose} were dropped: nobody asked for them in time"
+            self.publish(InstrumentEvent(kind="missed", message=words))
+        for event in batch.events:
+            self.publish(event)
+
+    def forget(self, sink: Sink) -> None:
         """Tell this one nothing more."""
         with self._guard:
-            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+            self._sinks = tuple(other for other in self._sinks if other is not sink)
+
+
+@runtime_checkable
+class Eventful(Protocol):
+    """An instrument that tells what happens at it."""
+
+    @property
+    def events(self) -> Events:
+        """Where it is told."""
+        ...
+
+
+class EventBatch(Record):
+    """Events after the one a reader knew, oldest first; `missed_count` are gone that came before the first of them."""
+
+    events: tuple[InstrumentEvent, ...] = ()
+    last: int = Field(default=0, ge=0, description="the number of the newest, to ask for what comes after it")
+    missed_count: int = Field(default=0, ge=0)
+
+
+class EventLog:
+    """The newest events, numbered from 1, for readers who ask for those after the last they know."""
+
+    def __init__(self, limit_count: int = LIMIT_COUNT) -> None:
+        self._waiting = threading.Condition()
+        self._newest: deque[InstrumentEvent] = deque(maxlen=limit_count)
+        self._count = 0
+
+    def put(self, event: InstrumentEvent) -> None:
+        """Add one; the oldest goes when there are too many."""
+        with self._waiting:
+            self._newest.append(event)
+            self._count += 1
+            self._waiting.notify_all()
+
+    def after(self, last: int, wait_s: float = 0.0) -> EventBatch:
+        """What came after event number `last`, waiting for it as long as this; a number beyond the newest is none."""
+        with self._waiting:
+            if last > self._count:  # a reader who knew an earlier log
+                last = 0
+            self._waiting.wait_for(lambda: self._count > last, wait_s)
+            kept = min(len(self._newest), self._count - last)
+            events: Sequence[InstrumentEvent] = list(self._newest)[len(self._newest) - kept :]
+            return EventBatch(events=tuple(events), last=self._count, missed_count=self._count - last - kept)
 
 
 class Subscription:

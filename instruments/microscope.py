@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
+from instruments.dose_file import SpecimenDose
 from instruments.frames import Frame
 from instruments.state import MicroscopeState
 
@@ -83,6 +84,15 @@ class Linked(Protocol):
 
     def reconnect(self) -> None:
         """Connect anew; nothing else is sent. Raises LinkLost."""
+        ...
+
+
+@runtime_checkable
+class CountsDose(Protocol):
+    """An instrument that knows what its specimen got, whoever exposed it, and before this program began."""
+
+    def specimen_dose(self) -> SpecimenDose:
+        """Electrons and highest dose so far."""
         ...
 
 

@@ -16,11 +16,21 @@ from pydantic import ValidationError
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
+from instruments.dose_file import SpecimenDose
 from instruments.errors import ConfigurationError, InstrumentBusy, InstrumentFault, LinkLost, ResultUnknown
+from instruments.events import Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.remote.client import CommandLine, RemoteInstrument, RemoteMicroscope, StopLine, dial_command_line
+from instruments.remote.client import (
+    READ_PATIENCE_S,
+    CommandLine,
+    RemoteInstrument,
+    RemoteMicroscope,
+    StopLine,
+    dial_command_line,
+)
 from instruments.remote.endpoint import Endpoint
+from instruments.remote.lifeline import Lifeline
 from instruments.retries import is_idempotent
 from instruments.state import MicroscopeState
 
@@ -43,9 +53,10 @@ def open_gateway(*, ticket: str | Path, session: str | None = None) -> GatewayMi
 
 
 class GatewayMicroscope:
-    """`Microscope` and `Linked`: its link is lost when the line to the gateway breaks.
+    """Microscope, Linked, CountsDose, Eventful and Closable; its link is lost when the line to the gateway breaks.
 
-    The gateway blanks nothing by itself then, so `reconnect` first and blank next, as the guard does.
+    A gateway that hears nothing of this program for its lease takes the beam off by itself; until then it may be on, so
+    `reconnect` first and blank next, as the guard does.
     """
 
     def __init__(self, endpoint: Endpoint, session_id: str) -> None:
@@ -53,6 +64,8 @@ class GatewayMicroscope:
         self._session_id = session_id
         self._sent: set[str] = set()
         self._forgotten: set[str] = set()  # what was sent to a gateway that has ended since
+        self.events = Events()
+        self._lifeline: Lifeline | None = None
         self._line, self._microscope = self._connected()
 
     def capabilities(self) -> Capabilities:
@@ -78,6 +91,12 @@ class GatewayMicroscope:
         outcome: Outcome = self._asked(lambda microscope: microscope.outcome(action_id), repeatable=True)
         return "unknown" if outcome == "not_started" and action_id in self._forgotten else outcome
 
+    def specimen_dose(self) -> SpecimenDose:
+        """What the specimen got there so far, from whoever exposed it."""
+        return self._asked(
+            lambda microscope: microscope.ask("specimen_dose", {}, patience_s=READ_PATIENCE_S), repeatable=True
+        )
+
     def stop(self) -> None:
         """Blank and interrupt by the gateway's stop line, which answers while an exposure runs."""
         report = StopLine(self._endpoint).blank("stopped by its owner at the other end of the gateway")
@@ -90,13 +109,15 @@ class GatewayMicroscope:
 
     def reconnect(self) -> None:
         """Connect anew, in the same session: the instrument still knows its action ids."""
-        self._line.close()
+        self.close()
         self._line, self._microscope = self._connected()
         if not self._microscope.is_living:
             self._forgotten |= self._sent
 
     def close(self) -> None:
         """Hang up; the instrument stays as it is."""
+        if self._lifeline is not None:
+            self._lifeline.close()
         self._line.close()
 
     def _asked(self, call: Callable[[RemoteMicroscope], T], *, repeatable: bool) -> T:
@@ -134,8 +155,13 @@ class GatewayMicroscope:
             raise LinkLost(f"the gateway of {endpoint.name!r} at {endpoint.host} cannot be reached: {error}") from error
         fence = max(status.fence + 1, int(time.time() * 1000))
         config: dict[str, Any] = {}
+        lifeline = Lifeline(endpoint, fence, self.events)
+        lifeline.start()
         try:
-            return line, RemoteInstrument(endpoint, line).load(self._session_id, ADAPTER, config, fence)
+            microscope = RemoteInstrument(endpoint, line).load(self._session_id, ADAPTER, config, fence)
         except BaseException:
+            lifeline.close()
             line.close()
             raise
+        self._lifeline = lifeline
+        return line, microscope

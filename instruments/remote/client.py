@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
+from instruments.dose_file import SpecimenDose
 from instruments.errors import CommandRefused, InstrumentFault, ResultUnknown
+from instruments.events import EventBatch
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.remote.endpoint import Endpoint, not_running, read_endpoint
@@ -80,18 +83,34 @@ class StopLine:
         """Interrupt, blank and lock: nobody may act until a person calls `clear`."""
         return self._call({"call": "emergency_stop", "reason": reason, "by": by}, StopReport)
 
+    def events(self, after: int = 0, wait_s: float = 0.0) -> EventBatch:
+        """What happened at the instrument after event number `after`, waiting for it as long as this."""
+        with dial_stop_line(self.endpoint, self.timeout_s) as connection:
+            call = {"call": "events", "after": after, "wait_s": wait_s, "fence": None}
+            reply: dict[str, Any] = ask_on(connection, self.endpoint, call, dict, wait_s + self.timeout_s)
+        return reply["batch"]
+
     def clear(self, *, by: str) -> InstrumentStatus:
         """Take the lock of an emergency stop off; the beam stays blanked until the next owner's command."""
         return self._call({"call": "clear", "by": by}, InstrumentStatus)
 
     def _call(self, message: dict[str, Any], kind: type[T]) -> T:
-        where = self.endpoint
-        with _dial(where, where.stop_port, self.timeout_s) as connection:
-            try:
-                send(connection, message)
-                return _result(_next(connection, self.timeout_s), kind)
-            except (OSError, EOFError, WireError) as error:
-                raise InstrumentFault(silent_because(where, str(error) or "it hung up")) from error
+        with dial_stop_line(self.endpoint, self.timeout_s) as connection:
+            return ask_on(connection, self.endpoint, message, kind, self.timeout_s)
+
+
+def dial_stop_line(endpoint: Endpoint, timeout_s: float = STOP_ANSWER_S) -> Connection:
+    """A stop line that stays, for whoever asks often. Raises InstrumentFault."""
+    return _dial(endpoint, endpoint.stop_port, timeout_s)
+
+
+def ask_on(connection: Connection, endpoint: Endpoint, message: dict[str, Any], kind: type[T], timeout_s: float) -> T:
+    """The answer to one call of a stop line. Raises what was raised there, InstrumentFault where none comes."""
+    try:
+        send(connection, message)
+        return _result(_next(connection, timeout_s), kind)
+    except (OSError, EOFError, WireError) as error:
+        raise InstrumentFault(silent_because(endpoint, str(error) or "it hung up")) from error
 
 
 def silent_because(endpoint: Endpoint, because: str) -> str:
@@ -284,10 +303,16 @@ def _truth(self: RemoteMicroscope) -> dict[str, Any]:
     return self.ask("truth", {})
 
 
+def _specimen_dose(self: RemoteMicroscope) -> SpecimenDose:
+    """What the specimen that is in got so far, whoever exposed it."""
+    return self.ask("specimen_dose", {}, patience_s=READ_PATIENCE_S)
+
+
 _EXTRA_METHODS: Final[dict[str, dict[str, Callable[..., Any]]]] = {
     "Forecasting": {"forecast": _forecast},
     "Rebuildable": {"rebuild": _rebuild},
     "HiddenTruth": {"truth": _truth},
+    "CountsDose": {"specimen_dose": _specimen_dose},
 }
 
 
@@ -304,7 +329,13 @@ def _dial(endpoint: Endpoint, port: int, timeout_s: float) -> Connection:
             "process with the same version of stempilot"
         )
     try:
-        return dial(endpoint.host, port, endpoint.authkey(), timeout_s)
+        return dial(endpoint.host, port, endpoint.authkey(), timeout_s, endpoint.tls())
+    except SSLCertVerificationError as error:
+        raise InstrumentFault(
+            f"instrument {endpoint.name!r} at {endpoint.host} shows another certificate than its ticket has, or one "
+            f"that is not valid now ({error.verify_message}); copy the ticket again, and look who answers there if it "
+            "is the same"
+        ) from error
     except AuthenticationError as error:
         raise InstrumentFault(
             f"instrument {endpoint.name!r} at port {port} refuses this secret; read its endpoint file again"

@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 
 from instruments.commands import COMMANDS, AcquireFrame, Blank
 from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown, Unsupported
-from instruments.microscope import Forecasting, HiddenTruth, Linked, Rebuildable
+from instruments.events import Eventful, EventLog
+from instruments.microscope import CountsDose, Forecasting, HiddenTruth, Linked, Rebuildable
 from instruments.models import Record
 from instruments.remote.adapter_thread import AdapterThread, Asked
 from instruments.remote.ownership import Ownership
@@ -21,6 +22,7 @@ EXTRA_PROTOCOLS: Final[dict[str, Any]] = {
     "Forecasting": Forecasting,
     "Rebuildable": Rebuildable,
     "HiddenTruth": HiddenTruth,
+    "CountsDose": CountsDose,
 }
 
 
@@ -35,10 +37,20 @@ class Request(Record):
 class CommandCalls:
     """Everything an owner can ask of the instrument, each with the owner's fence."""
 
-    def __init__(self, name: str, adapter: AdapterThread, ownership: Ownership) -> None:
+    def __init__(
+        self,
+        name: str,
+        adapter: AdapterThread,
+        ownership: Ownership,
+        log: EventLog | None = None,
+        dose: CountsDose | None = None,
+    ) -> None:
+        """Events of whatever is loaded go to `log`; `dose` knows that of the specimen, where the adapter does not."""
         self._name = name
         self._adapter = adapter
         self._ownership = ownership
+        self._log = log or EventLog()
+        self._dose = dose
         self.ending: str | None = None
 
     def answer(self, message: Any, is_wanted: Callable[[], bool]) -> Any:
@@ -94,11 +106,12 @@ class CommandCalls:
     def _load(self, session_id: str, adapter: str, config: Mapping[str, Any]) -> dict[str, Any]:
         is_living = self._adapter.load(session_id, adapter, config)
         microscope = self._adapter.microscope
-        return {
-            "capabilities": microscope.capabilities(),
-            "protocols": [name for name, protocol in EXTRA_PROTOCOLS.items() if isinstance(microscope, protocol)],
-            "is_living": is_living,
-        }
+        if isinstance(microscope, Eventful) and not is_living:
+            microscope.events.attach(self._log)
+        protocols = [name for name, protocol in EXTRA_PROTOCOLS.items() if isinstance(microscope, protocol)]
+        if self._dose is not None and "CountsDose" not in protocols:
+            protocols.append("CountsDose")
+        return {"capabilities": microscope.capabilities(), "protocols": protocols, "is_living": is_living}
 
     def _rebuild(self, commands: list[Any]) -> None:
         microscope = self._adapter.microscope
@@ -120,8 +133,21 @@ class CommandCalls:
                 return microscope.forecast(command)
             case "truth", _ if isinstance(microscope, HiddenTruth):
                 return microscope.truth()
+            case "specimen_dose", _ if self._dose is not None:
+                return self._dose.specimen_dose()
+            case "specimen_dose", _ if isinstance(microscope, CountsDose):
+                return microscope.specimen_dose()
             case _:
                 raise Unsupported(f"instrument {self._name!r} cannot answer {call!r} with {', '.join(arguments)}")
+
+
+def fence_of(message: Any) -> int | None:
+    """Whose call it is; None for what is no call."""
+    match message:
+        case {"request": {"fence": int(fence)}}:
+            return fence
+        case _:
+            return None
 
 
 def _checked(message: Any) -> tuple[Request, Mapping[str, Any]]:

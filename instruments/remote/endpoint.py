@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
+from ssl import SSLContext
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
 from instruments.errors import InstrumentFault
 from instruments.models import Record
+from instruments.remote.encrypted import client_context, server_context
 
 
 class Endpoint(Record):
@@ -24,10 +27,15 @@ class Endpoint(Record):
     pid: int = Field(gt=0)
     started_at: datetime
     secret: str = Field(min_length=32, repr=False)
+    certificate: str | None = Field(default=None, repr=False, description="PEM, whose TLS it speaks; None: no TLS")
 
     def authkey(self) -> bytes:
         """The secret as the lines take it."""
         return self.secret.encode()
+
+    def tls(self) -> SSLContext | None:
+        """What a line to it is encrypted with; None: it is not. Raises ConfigurationError for no certificate."""
+        return None if self.certificate is None else client_context(self.certificate)
 
 
 class Listening(Record):
@@ -37,6 +45,22 @@ class Listening(Record):
     port: int = Field(default=0, ge=0, le=65535, description="the command line's; 0: any free one")
     stop_port: int = Field(default=0, ge=0, le=65535)
     secret: str | None = Field(default=None, min_length=32, repr=False, description="None: a new one")
+    certificate: Path | None = Field(default=None, description="PEM; None: no TLS")
+    certificate_key: Path | None = Field(default=None, description="of the certificate, PEM")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody but this machine can reach it."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def tls(self) -> SSLContext | None:
+        """What its lines are encrypted with; None: they are not. Raises ConfigurationError."""
+        if self.certificate is None or self.certificate_key is None:
+            return None
+        return server_context(self.certificate, self.certificate_key)
 
     @property
     def own_address(self) -> str:

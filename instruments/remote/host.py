@@ -20,17 +20,20 @@ from typing import Any, Final
 from instruments import registry
 from instruments.capabilities import Capabilities
 from instruments.errors import InstrumentError, InstrumentFault
-from instruments.microscope import Microscope
+from instruments.events import Eventful, EventLog, InstrumentEvent
+from instruments.microscope import CountsDose, Microscope
 from instruments.remote.adapter_thread import AdapterThread, Opener
-from instruments.remote.command_calls import CommandCalls
+from instruments.remote.command_calls import CommandCalls, fence_of
 from instruments.remote.endpoint import Endpoint, Listening, endpoint_path, write_endpoint
 from instruments.remote.failures import failure_document
 from instruments.remote.lines import ListeningLine
+from instruments.remote.owner_watch import OwnerWatch
 from instruments.remote.ownership import Ownership, ownership_path
 from instruments.remote.status import InstrumentStatus, Lock, StopReport
 from instruments.remote.wire import PROTOCOL, UnsendableError, WireError, receive, send
 
 _LAST_ANSWERS_S: Final = 5.0
+_LONGEST_WAIT_S: Final = 30.0  # for events, before saying that there are none
 log = logging.getLogger(__name__)
 
 
@@ -50,13 +53,20 @@ class InstrumentHost:
         *,
         on_stop: Callable[[], None] | None = None,
         listening: Listening | None = None,
+        dose: CountsDose | None = None,
+        lease_s: float | None = None,
     ) -> None:
-        """`on_stop` is told of every stop by the stop line, before the adapter is."""
+        """`on_stop` is told of every stop by the stop line, before the adapter is; `dose` knows that of the specimen.
+
+        With `lease_s` an owner that was not heard of for so long has its beam taken off.
+        """
         self.name = name
         self._path = endpoint_path(run_folder, name)
         self._ownership = Ownership(name, ownership_path(run_folder, name))
         self._adapter = AdapterThread(opener)
-        self._calls = CommandCalls(name, self._adapter, self._ownership)
+        self._log = EventLog()
+        self._calls = CommandCalls(name, self._adapter, self._ownership, self._log, dose)
+        self._watch = None if lease_s is None else OwnerWatch(lease_s, self._may_be_lit, self._blank_for)
         self._on_stop = on_stop
         self._listening = listening or Listening()
         self._started_at = datetime.now(UTC)
@@ -66,21 +76,28 @@ class InstrumentHost:
 
     def start(self) -> Endpoint:
         """Listen, and write where; the endpoint."""
+        if self._watch is not None:
+            self._watch.start()
         return self._listen(takes_commands=True)
 
     def adopt(self, adapter: str, config: Mapping[str, Any], microscope: Microscope) -> Endpoint:
         """Be the stop line alone of a microscope that a run in this process opened and commands by itself."""
         self._adapter.adopt(f"a run in process {os.getpid()}", adapter, config, microscope)
+        if isinstance(microscope, Eventful):
+            microscope.events.attach(self._log)
         return self._listen(takes_commands=False)
 
     def _listen(self, *, takes_commands: bool) -> Endpoint:
         where = self._listening
         secret = where.secret or secrets.token_hex(32)
-        key, host = secret.encode(), where.host
-        stop = ListeningLine(f"{self.name} stop line", key, self._serve_stops, host=host, port=where.stop_port)
+        key, host, tls = secret.encode(), where.host, where.tls()
+        certificate = where.certificate.read_text("ascii") if where.certificate is not None and tls else None
+        stop = ListeningLine(f"{self.name} stop line", key, self._serve_stops, host=host, port=where.stop_port, tls=tls)
         self._lines, port = [stop], 0
         if takes_commands:
-            command = ListeningLine(f"{self.name} command line", key, self._serve_commands, host=host, port=where.port)
+            command = ListeningLine(
+                f"{self.name} command line", key, self._serve_commands, host=host, port=where.port, tls=tls
+            )
             self._lines, port = [command, stop], command.port
         endpoint = Endpoint(
             protocol=PROTOCOL,
@@ -91,6 +108,7 @@ class InstrumentHost:
             pid=os.getpid(),
             started_at=self._started_at,
             secret=secret,
+            certificate=certificate,
         )
         write_endpoint(self._path, endpoint)
         return endpoint
@@ -108,6 +126,8 @@ class InstrumentHost:
 
     def leave(self) -> None:
         """Answer no more; the instrument stays as it is. More than once is harmless."""
+        if self._watch is not None:
+            self._watch.end()
         if self._lines:
             for line in self._lines:
                 line.close()
@@ -183,6 +203,7 @@ class InstrumentHost:
         took_s = time.monotonic() - started_s
         not_kept = self._ownership.save()
         log.warning("%s: stopped (%s): %s", self.name, reason, stopped.message)
+        self._log.put(InstrumentEvent(kind="stopped", message=f"{reason}: {stopped.message}"))
         return StopReport(
             name=self.name,
             beam_blanked=stopped.beam_blanked,
@@ -192,13 +213,31 @@ class InstrumentHost:
             message="; ".join(part for part in (stopped.message, not_kept) if part),
         )
 
+    def _may_be_lit(self) -> bool:
+        return self._adapter.loaded is not None and self._adapter.beam_blanked is not True
+
+    def _blank_for(self, fence: int, reason: str) -> bool:
+        """Whether there is nothing more to do for this owner: its beam is off, or somebody newer has the instrument."""
+        report = self.blank(reason, fence)
+        return report.is_ignored or report.beam_blanked is True
+
+    def _hear(self, fence: int | None) -> None:
+        if self._watch is not None and fence is not None:
+            self._watch.heard(fence)
+
     # --- the lines, each connection in a thread of its own
 
     def _serve_stops(self, connection: Connection) -> None:
         while connection.poll(None):
             _answer(connection, lambda: self._stop_call(receive(connection)))
 
-    def _stop_call(self, message: Any) -> InstrumentStatus | StopReport | Capabilities:
+    def _events_after(self, last: int, wait_s: float, fence: int | None) -> dict[str, Any]:
+        """Events for one who follows them; an owner who asks is there, and is told how often to ask."""
+        self._hear(fence)
+        lease_s = self._watch.lease_s if self._watch is not None else None
+        return {"batch": self._log.after(last, min(wait_s, _LONGEST_WAIT_S)), "lease_s": lease_s}
+
+    def _stop_call(self, message: Any) -> InstrumentStatus | StopReport | Capabilities | dict[str, Any]:
         match message:
             case {"call": "status"}:
                 return self.status()
@@ -210,6 +249,13 @@ class InstrumentHost:
                 return self.clear(by)
             case {"call": "capabilities"}:
                 return self.capabilities()
+            case {
+                "call": "events",
+                "after": int(last),
+                "wait_s": int() | float() as wait_s,
+                "fence": int() | None as fence,
+            }:
+                return self._events_after(last, wait_s, fence)
             case _:
                 raise WireError(f"no call of the stop line: {message!r:.200}")
 
@@ -219,9 +265,13 @@ class InstrumentHost:
             while connection.poll(None):
                 message = receive(connection)
                 with self._answering:
-                    _answer(connection, lambda: self._calls.answer(message, lambda: self._is_there(connection)))  # noqa: B023
+                    _answer(connection, lambda: self._answered(message, connection))  # noqa: B023
         finally:
             self._owners.discard(connection)
+
+    def _answered(self, message: Any, connection: Connection) -> Any:
+        self._hear(fence_of(message))
+        return self._calls.answer(message, lambda: self._is_there(connection))
 
     def _is_there(self, connection: Connection) -> bool:
         """Whether the owner still waits for its answer: it says nothing meanwhile, unless it hangs up."""

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import COMMANDS
+from instruments.dose_file import SpecimenDose
+from instruments.events import EventBatch
 from instruments.frames import Frame
 from instruments.models import Record
 from instruments.remote.status import InstrumentStatus, StopReport
@@ -31,7 +33,7 @@ _KINDS: Final = "biufcSU"  # of NumPy dtypes; objects would need pickle
 _RECORDS: Final[dict[str, type[Record]]] = {
     record.__name__: record
     for record in (
-        *COMMANDS, Capabilities, InstrumentStatus, MicroscopeState, Mode, StopReport,
+        *COMMANDS, Capabilities, EventBatch, InstrumentStatus, MicroscopeState, Mode, SpecimenDose, StopReport,
     )
 }  # fmt: skip
 _FRAME_FIELDS: Final = tuple(field.name for field in fields(Frame))

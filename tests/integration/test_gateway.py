@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,20 +20,30 @@ from instruments import (
     InstrumentBusy,
     InstrumentFault,
     LinkLost,
-    Microscope,
     SafetyEnvelope,
 )
+from instruments.adapters.gateway import GatewayMicroscope
 from instruments.remote import Endpoint, StopLine
+from instruments.remote.encrypted import make_certificate
 from tests.integration.bench_microscope import exposure, installed_bench
 from tests.integration.instrument_processes import Started, started, until
 
 SETTINGS = """
+lease_s = 1.0
 [instruments.bench]
 adapter = "bench"
 [instruments.bench.safety]
-max_exposure_s = 1.0
+max_exposure_s = 1000.0
 """
 CLI = "from workflows.cli.entry import main; main()"
+LEASE_S = 1.0
+CLIENT = """
+import sys, instruments
+from tests.integration.bench_microscope import exposure
+microscope = instruments.open("gateway", ticket=sys.argv[1], session="bernd")
+print("exposes", flush=True)
+microscope.acquire(exposure("bernd's", "expose", beam_on_s=900.0))
+"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,7 +57,10 @@ def gateway(data: Path, ports: list[int]) -> Iterator[Started]:
     """`stempilot gateway` for the bench, answering."""
     plugins = data / "plugins"
     ticket = data / "bench.ticket"
-    options = ("--data", data, "--port", ports[0], "--stop-port", ports[1], "--ticket", ticket)
+    made = data / "facility.pem", data / "facility.key.pem"
+    make_certificate(*made, "the facility")
+    options = ("--data", data, "--port", ports[0], "--stop-port", ports[1], "--ticket", ticket, "--specimen", "lamella")
+    options += ("--certificate", made[0], "--certificate-key", made[1])
     with started(
         CLI, "gateway", "--instrument", "bench", *options, said=data / "said.log", python_path=plugins
     ) as process:
@@ -62,6 +76,28 @@ def gateway(data: Path, ports: list[int]) -> Iterator[Started]:
         yield process
 
 
+def told_why(line: StopLine, known: int) -> str | None:
+    """Why the instrument was stopped after that event."""
+    stops = [event.message for event in line.events(known, 1.0).events if event.kind == "stopped"]
+    return next((message for message in stops if "owner" in message), None)
+
+
+def a_killed_client_is_blanked_for(ticket: Path, folder: Path) -> None:
+    """An exposure of 15 minutes, its owner killed: the gateway itself takes the beam off after its lease."""
+    endpoint = Endpoint.model_validate_json(ticket.read_text())
+    line = StopLine(endpoint)
+    with started(CLIENT, ticket, said=folder / "client.log", python_path=folder / "plugins") as client:
+        until(lambda: line.status().exposing == "bernd's", "the exposure")
+        known = line.events().last
+        time.sleep(2.5 * LEASE_S)  # an owner who lives keeps its beam
+        assert line.status().exposing == "bernd's", client.text
+        client.kill()
+        told = until(lambda: told_why(line, known), "the end of the beam")
+    assert told.startswith("its owner was not heard of for 1."), told
+    until(lambda: line.status().exposing is None, "the end of the exposure")
+    assert line.status().beam_blanked is True
+
+
 def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
     installed_bench(tmp_path / "plugins")
     (tmp_path / "stempilot.toml").write_text(SETTINGS)
@@ -70,14 +106,17 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
         copy.write_bytes((tmp_path / "bench.ticket").read_bytes())
         assert (tmp_path / "bench.ticket").stat().st_mode & 0o077 == 0
         microscope = instruments.open("gateway", ticket=str(copy), session="anna")
-        assert isinstance(microscope, Microscope)
+        assert isinstance(microscope, GatewayMicroscope)
         assert microscope.capabilities().name == "bench"
-        frame = microscope.acquire(exposure("a"))
+        with microscope.events.subscribe() as told:
+            frame = microscope.acquire(exposure("a"))
+            of_a = until(lambda: told.next(1.0), "an event from the gateway")
+        assert (of_a.kind, of_a.action_id) == ("action", "a")
         assert frame.total("haadf").shape == (2, 5)
         assert microscope.outcome("a") == "delivered"
 
-        with pytest.raises(CommandRefused, match="exposure 2 s is above the limit 1 s"):
-            microscope.acquire(exposure("long", beam_on_s=2.0))
+        with pytest.raises(CommandRefused, match="exposure 2000 s is above the limit 1000 s"):
+            microscope.acquire(exposure("long", beam_on_s=2000.0))
         with pytest.raises(InstrumentBusy, match="has another owner"):
             instruments.open("gateway", ticket=str(copy))
         forged = json.loads(copy.read_text()) | {"secret": "0" * 64}
@@ -87,6 +126,11 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
             instruments.open("gateway", ticket=str(wrong))
         with pytest.raises(ConfigurationError, match="cannot be used"):
             instruments.open("gateway", ticket=str(tmp_path / "none"))
+        foreign = tmp_path / "foreign.pem"
+        make_certificate(foreign, tmp_path / "foreign.key.pem", "the facility")
+        wrong.write_text(json.dumps(json.loads(copy.read_text()) | {"certificate": foreign.read_text()}))
+        with pytest.raises(LinkLost, match="another certificate than its ticket"):
+            instruments.open("gateway", ticket=str(wrong))
 
         microscope.stop()
         with pytest.raises(InstrumentFault, match="was blanked"):
@@ -94,6 +138,13 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
         microscope.reconnect()
         guarded = GuardedMicroscope(microscope, SafetyEnvelope())
         guarded.acquire(exposure("c"))
+        of_two = microscope.specimen_dose()
+        assert (of_two.specimen, of_two.electrons) == ("lamella", 200.0)
+        microscope.close()
+        a_killed_client_is_blanked_for(copy, tmp_path)
+        microscope.reconnect()
+        so_far = microscope.specimen_dose()
+        assert so_far.electrons == 300.0, "the books are one for all clients and sessions"
         process.kill()
         with pytest.raises(LinkLost, match=r"cannot be reached|assume that the beam is on"):
             guarded.acquire(exposure("d"))
@@ -106,6 +157,7 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
             microscope.read_state()
         guarded.reconnect()
         guarded.acknowledge("anna")
+        assert microscope.specimen_dose() == so_far, "kill -9 takes nothing from the books"
         assert guarded.outcome("a") == "unknown", "it was exposed, and this gateway has not heard of it"
         guarded.acquire(exposure("f"))
         guarded.execute(Blank(action_id="end"))

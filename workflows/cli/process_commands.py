@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from orchestrator.errors import SpecError
 from workflows.cli.app import app
 from workflows.cli.fail import explained
 from workflows.cli.options import DataOption, SettingsOption, settings_of
@@ -60,16 +61,31 @@ def gateway(
     stop_port: Annotated[int, typer.Option(min=0, max=65535, help="of the stop line; 0: any free one")] = 0,
     address: Annotated[str | None, typer.Option(help="what the ticket calls this machine; else --host")] = None,
     ticket: Annotated[Path | None, typer.Option(help="file for the ticket (else in the data folder's run/)")] = None,
+    specimen: Annotated[str, typer.Option(help="what is in the microscope; its dose is counted on")] = "specimen",
+    certificate: Annotated[Path | None, typer.Option(help="PEM of this machine; else one is made")] = None,
+    certificate_key: Annotated[Path | None, typer.Option(help="its key, PEM")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="no encryption, though other machines can listen in")] = False,
     data: DataOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Serve one instrument, within its limits, to whoever holds the ticket, from another machine; until SIGTERM."""
     from instruments.remote import Listening
-    from workflows.gateway import run_gateway
+    from workflows.gateway import Gateway, run_gateway
 
     log_to_stderr()
-    listening = Listening(host=host, port=port, stop_port=stop_port)
-    run_gateway(settings_of(data, settings), instrument, listening, address or listening.own_address, ticket)
+    if (certificate is None) != (certificate_key is None) or (plain and certificate is not None):
+        raise SpecError("give --certificate and --certificate-key together, and --plain without them")
+    listening = Listening(
+        host=host, port=port, stop_port=stop_port, certificate=certificate, certificate_key=certificate_key
+    )
+    wanted = Gateway(
+        listening=listening,
+        address=address or listening.own_address,
+        specimen=specimen,
+        ticket=ticket,
+        is_plain=plain,
+    )
+    run_gateway(settings_of(data, settings), instrument, wanted)
 
 
 @app.command(hidden=True)
