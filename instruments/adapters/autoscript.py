@@ -16,7 +16,7 @@ import numpy as np
 from instruments.adapters.autoscript_config import NM_PER_M, STAGE, AutoScriptConfig, capabilities_of
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
-from instruments.adapters.far_device import FarDevice
+from instruments.adapters.far_device import FarDevice, place_of
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
@@ -60,8 +60,9 @@ class AutoScriptDriver:
             "detectors": [one.name for one in config.detectors.values()],
             "names": config.names.model_dump(),
         }
+        place = place_of("autoscript", config.python, config.device_server)
         self._device = FarDevice(
-            Program(name="autoscript", python=config.python, file=DEVICE, config=opening, start_s=config.start_s),
+            Program(name="autoscript", python=place, file=DEVICE, config=opening, start_s=config.start_s),
             config.answer_s,
         )
         try:
@@ -121,17 +122,17 @@ class AutoScriptDriver:
         }
         if moves:
             self._device.do("move", until_s - time.monotonic(), values=moves)
-        shift = None
+        shift_nm = None
         if {"beam_shift_x_nm", "beam_shift_y_nm"} & changed.keys():
             x_nm = wanted.get("beam_shift_x_nm", now.beam_shift_x_nm)
             y_nm = wanted.get("beam_shift_y_nm", now.beam_shift_y_nm)
             x_sign, y_sign = self._config.beam_shift_signs
-            shift = [x_sign * x_nm / NM_PER_M, y_sign * y_nm / NM_PER_M]
-        defocus_m = None
+            shift_nm = [x_sign * x_nm, y_sign * y_nm]
+        defocus_nm = None
         if "defocus_nm" in changed:
-            defocus_m = self._config.defocus_sign * changed["defocus_nm"] / NM_PER_M
-        if shift is not None or defocus_m is not None:
-            self._device.do("set", until_s - time.monotonic(), shift=shift, defocus_m=defocus_m)
+            defocus_nm = self._config.defocus_sign * changed["defocus_nm"]
+        if shift_nm is not None or defocus_nm is not None:
+            self._device.do("set", until_s - time.monotonic(), shift_nm=shift_nm, defocus_nm=defocus_nm)
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """As read back by the device, which raises where it is not so."""
@@ -154,7 +155,7 @@ class AutoScriptDriver:
                 f"a scan of {scan_s:.3g} s is above max_scan_s, {config.max_scan_s:g} s; ask for more sub-frames"
             )
         detectors = [one.name for one in config.detectors.values()]
-        self._device.read("arrange", detectors=detectors, field_m=full_nm / NM_PER_M)
+        self._device.read("arrange", detectors=detectors, field_of_view_nm=full_nm)
 
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         """Scans, one after another, the beam on from the first to the last; all detectors together."""
@@ -165,9 +166,9 @@ class AutoScriptDriver:
             "expose",
             until_s - time.monotonic(),
             detectors=list(names.values()),
-            size=side_px,
-            region=_region(scan.shape_px, side_px),
-            dwell_s=scan.dwell_time_us * 1e-6,
+            side_px=side_px,
+            part_fraction=_part(scan.shape_px, side_px),
+            dwell_us=scan.dwell_time_us,
             count=count,
             is_lit=is_lit,
         )
@@ -221,7 +222,7 @@ class AutoScriptDriver:
             raise AcquisitionFailed(f"pixels of {wrong[0]:g} nm came, {wanted_nm:g} nm were asked for")
 
 
-def _region(shape_px: tuple[int, int], side_px: int) -> list[float] | None:
+def _part(shape_px: tuple[int, int], side_px: int) -> list[float] | None:
     """The middle of a full scan as left, top, width and height, fractions of its side; None for all of it."""
     rows, columns = shape_px
     if rows == columns == side_px:

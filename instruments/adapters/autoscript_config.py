@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from instruments.adapters.far_device import DeviceServer
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.errors import ConfigurationError
@@ -48,7 +49,8 @@ class AutoScriptConfig(Record):
     AutoScript's numbers go against the house's; those given are to be measured at the microscope.
     """
 
-    python: Path
+    python: Path | None = Field(default=None, description="on this computer, with the library; or `device_server`")
+    device_server: DeviceServer | None = Field(default=None, description="on the microscope's computer")
     path: tuple[str, ...] = Field(default=(), description="folders in which that Python looks for the client besides")
     host: str = Field(default="localhost", min_length=1)
     port: int = Field(default=9095, ge=1, le=65_535)

@@ -1,15 +1,45 @@
 """This end of a vendor's library in a worker, for drivers: asked within its time, and released after it was killed.
 
-Neighbours: `workers` (the process), `driver` (what a driver does), `pyjem`, `autoscript`.
+The worker runs on this computer, or on the microscope's own behind a device server. Neighbours: `workers` (the
+process), `driver` (what a driver does), `pyjem`, `autoscript`.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
-from instruments.workers import Program, Worker
+from pydantic import Field
+
+from instruments.errors import ConfigurationError
+from instruments.models import Record
+from instruments.workers import Address, Program, Worker
 
 LEAST_STOP_S: Final = 3.0
+
+
+class DeviceServer(Record):
+    """Where a device server listens, and the file of its ticket."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=7110, ge=1, le=65_535)
+    ticket: Path
+
+
+def place_of(adapter: str, python: Path | None, server: DeviceServer | None) -> Path | Address:
+    """The Python on this computer, or the device server on another. Raises ConfigurationError for both or neither."""
+    if (python is None) == (server is None):
+        raise ConfigurationError(f"{adapter} configuration: give `python`, or `device_server`, and not both")
+    if python is not None:
+        return python
+    assert server is not None
+    try:
+        secret = bytes.fromhex(server.ticket.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{adapter} configuration: {server.ticket} is no ticket of a device server ({error}); copy it from there"
+        ) from error
+    return Address(server.host, server.port, secret)
 
 
 class FarDevice:

@@ -16,7 +16,7 @@ import numpy as np
 
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
-from instruments.adapters.far_device import FarDevice
+from instruments.adapters.far_device import FarDevice, place_of
 from instruments.adapters.pyjem_config import STAGE, Converters, PyJEMConfig, capabilities_of
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
@@ -58,8 +58,9 @@ class PyJEMDriver:
             "detectors": {name: {"name": one.name, "number": one.number} for name, one in config.detectors.items()},
             "arrive_s": config.arrive_s,
         }
+        place = place_of("pyjem", config.python, config.device_server)
         self._device = FarDevice(
-            Program(name="pyjem", python=config.python, file=DEVICE, config=opening, start_s=config.start_s),
+            Program(name="pyjem", python=place, file=DEVICE, config=opening, start_s=config.start_s),
             config.answer_s,
         )
         try:
@@ -121,9 +122,9 @@ class PyJEMDriver:
             self._device.do("move", answer_s, values=there, tolerances=tolerances, duration_s=left_s)
         focus = self._config.focus
         numbers = {
-            "shift": _numbers(self._config.beam_shift, wanted, now, "beam_shift_x_nm", "beam_shift_y_nm"),
-            "tilt": _numbers(self._config.beam_tilt, wanted, now, "tilt_x_mrad", "tilt_y_mrad"),
-            "focus": focus.number(wanted["defocus_nm"]) if focus is not None and "defocus_nm" in wanted else None,
+            "shift_counts": _numbers(self._config.beam_shift, wanted, now, "beam_shift_x_nm", "beam_shift_y_nm"),
+            "tilt_counts": _numbers(self._config.beam_tilt, wanted, now, "tilt_x_mrad", "tilt_y_mrad"),
+            "focus_count": focus.number(wanted["defocus_nm"]) if focus is not None and "defocus_nm" in wanted else None,
         }
         if any(one is not None for one in numbers.values()):
             self._device.do("deflect", max(until_s - time.monotonic(), self._config.answer_s), **numbers)
@@ -223,7 +224,7 @@ def _numbers(
     if pair is None or not {x, y} & wanted.keys():
         return None
     place = [wanted.get(name, float(now.axis_value(name) or 0.0)) for name in (x, y)]
-    return list(pair.numbers(*place))
+    return list(pair.numbers((place[0], place[1])))
 
 
 def _decoded(data: np.ndarray, raw_type: str, shape: tuple[int, int, int]) -> np.ndarray:

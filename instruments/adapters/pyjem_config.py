@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from instruments.adapters.far_device import DeviceServer
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.errors import ConfigurationError
@@ -25,37 +26,39 @@ _TOLERANCES: Final[dict[str, float]] = {"x_nm": 50.0, "y_nm": 50.0, "z_nm": 100.
 class Converters(Record):
     """A pair of deflector coils: numbers of their converters against ours, as the facility measured them.
 
-    (x, y) of ours = `per_number` times (numbers - `neutral`).
+    (x, y) of ours = `scale` times (numbers - `neutral`).
     """
 
     neutral: tuple[int, int] = Field(description="numbers at which ours are 0, 0")
-    per_number: tuple[tuple[float, float], tuple[float, float]]
-    limit: float = Field(gt=0, description="as far as ours may go from 0, either way")
+    scale: tuple[tuple[float, float], tuple[float, float]]
+    maximum: float = Field(gt=0, description="as far as ours may go from 0, either way")
 
     @model_validator(mode="after")
     def _within_reach(self) -> Self:
-        if abs(np.linalg.det(np.asarray(self.per_number))) < 1e-12:
-            raise ValueError("per_number turns a plane into a line; measure both directions")
-        for x in (-self.limit, self.limit):
-            for y in (-self.limit, self.limit):
-                if not all(0 <= number <= HIGHEST_NUMBER for number in self.numbers(x, y)):
-                    raise ValueError(f"limit {self.limit:g} is beyond the converters' 0 to {HIGHEST_NUMBER}; lower it")
+        if abs(np.linalg.det(np.asarray(self.scale))) < 1e-12:
+            raise ValueError("scale turns a plane into a line; measure both directions")
+        for x in (-self.maximum, self.maximum):
+            for y in (-self.maximum, self.maximum):
+                if not all(0 <= number <= HIGHEST_NUMBER for number in self.numbers((x, y))):
+                    raise ValueError(
+                        f"maximum {self.maximum:g} is beyond the converters' {HIGHEST_NUMBER} or 0; lower it"
+                    )
         return self
 
-    def numbers(self, x: float, y: float) -> tuple[int, int]:
-        """The converters' numbers nearest to this place."""
-        first, second = np.linalg.solve(np.asarray(self.per_number), (x, y))
+    def numbers(self, values: tuple[float, float]) -> tuple[int, int]:
+        """The converters' numbers nearest to (x, y)."""
+        first, second = np.linalg.solve(np.asarray(self.scale), values)
         return round(first) + self.neutral[0], round(second) + self.neutral[1]
 
     def place(self, numbers: tuple[int, int] | list[int]) -> tuple[float, float]:
         """Where these numbers are, in ours."""
-        x, y = np.asarray(self.per_number) @ np.subtract(numbers, self.neutral)
+        x, y = np.asarray(self.scale) @ np.subtract(numbers, self.neutral)
         return float(x), float(y)
 
     @property
     def steps(self) -> tuple[float, float]:
         """The most that one number changes x, and y."""
-        (xx, xy), (yx, yy) = self.per_number
+        (xx, xy), (yx, yy) = self.scale
         return abs(xx) + abs(xy), abs(yx) + abs(yy)
 
 
@@ -63,24 +66,24 @@ class Lens(Record):
     """The fine objective lens: numbers of its converter against defocus, as the facility measured them."""
 
     neutral: int = Field(ge=0, le=HIGHEST_NUMBER, description="number at a defocus of 0")
-    nm_per_number: float = Field(description="its sign is that of underfocus: measure it")
+    scale_nm: float = Field(description="for one number; its sign is that of underfocus: measure it")
     limit_nm: float = Field(gt=0)
 
     @model_validator(mode="after")
     def _within_reach(self) -> Self:
-        if self.nm_per_number == 0:
-            raise ValueError("nm_per_number cannot be 0; measure it")
+        if self.scale_nm == 0:
+            raise ValueError("scale_nm cannot be 0; measure it")
         if not all(0 <= self.number(nm) <= HIGHEST_NUMBER for nm in (-self.limit_nm, self.limit_nm)):
             raise ValueError(f"limit_nm {self.limit_nm:g} is beyond the converter's 0 to {HIGHEST_NUMBER}; lower it")
         return self
 
     def number(self, defocus_nm: float) -> int:
         """The converter's number nearest to it."""
-        return self.neutral + round(defocus_nm / self.nm_per_number)
+        return self.neutral + round(defocus_nm / self.scale_nm)
 
     def defocus_nm(self, number: int) -> float:
         """Underfocus positive."""
-        return (number - self.neutral) * self.nm_per_number
+        return (number - self.neutral) * self.scale_nm
 
 
 class ScanDetector(Record):
@@ -109,7 +112,8 @@ class PyJEMConfig(Record):
     +x brings a point further along +x under the beam.
     """
 
-    python: Path
+    python: Path | None = Field(default=None, description="on this computer, with the library; or `device_server`")
+    device_server: DeviceServer | None = Field(default=None, description="on the microscope's computer")
     path: tuple[str, ...] = Field(default=(), description="folders in which that Python looks for PyJEM besides")
     connect: bool = Field(default=True, description="call TEM3.connect(); false where this PyJEM has none")
     offline: bool = Field(default=False, description="PyJEM.offline, JEOL's own stand-in without a microscope")
@@ -220,13 +224,13 @@ def _deflections(config: PyJEMConfig) -> list[Axis]:
         if pair is not None:
             found += [
                 Axis(
-                    name=name, minimum=-pair.limit, maximum=pair.limit, resolution=step, tolerance=step,
+                    name=name, minimum=-pair.maximum, maximum=pair.maximum, resolution=step, tolerance=step,
                     frame=KNOWN_AXES[name].frame,
                 )
                 for name, step in zip(names, pair.steps, strict=True)
             ]  # fmt: skip
     if config.focus is not None:
-        step, limit = abs(config.focus.nm_per_number), config.focus.limit_nm
+        step, limit = abs(config.focus.scale_nm), config.focus.limit_nm
         found.append(Axis(name="defocus_nm", minimum=-limit, maximum=limit, resolution=step, tolerance=step))
     return found
 

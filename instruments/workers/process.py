@@ -1,7 +1,8 @@
 """This end of a worker: starts a program in another Python, calls it with deadlines, stops it from beside, kills it.
 
-A worker that did not answer in time is killed: what it would still say belongs to no call any more. The next call
-starts it anew, and the first thing a new one is told is to stop, which blanks. Neighbours: `server`, `protocol`.
+Or dials a `device_server` on another computer, which does the starting and killing there. A worker that did not answer
+in time is killed: what it would still say belongs to no call any more. The next call starts it anew, and the first
+thing a new one is told is to stop, which blanks. Neighbours: `server`, `protocol`, `handshake`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from instruments.errors import (
 )
 from instruments.events import Events, InstrumentEvent
 from instruments.remote.failures import failure
+from instruments.workers.handshake import Stranger, dialled
 from instruments.workers.protocol import Broken, Silent, receive, send
 
 SERVER: Final = Path(__file__).with_name("server.py")
@@ -40,28 +42,51 @@ _LAST_WORDS_BYTES: Final = 2000
 _NOT_THERE: Final = ("ModuleNotFoundError", "ImportError", "ConfigurationError", "FileNotFoundError")
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a device server listens, on a computer that has the device's file, and the secret of its ticket."""
+
+    host: str
+    port: int
+    secret: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What a worker runs: a function of a file, in the Python at `python`, that opens a device from `config`."""
+    """What a worker runs: a function of a file, in the Python at `python`, that opens a device from `config`.
+
+    Or, where `python` is an address, the device of the device server there; `file` is not looked at then.
+    """
 
     name: str
-    python: Path
+    python: Path | Address
     file: Path
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     function: str = "open_device"
     start_s: float = START_S
 
+    @property
+    def place(self) -> str:
+        """Where it runs, for messages."""
+        at = self.python
+        return f"{at.host} port {at.port}" if isinstance(at, Address) else str(at)
+
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    process: subprocess.Popen[bytes]
     command: socket.socket
     stop: socket.socket
-    output: IO[bytes]
+    process: subprocess.Popen[bytes] | None = None  # none: it runs on another computer
+    output: IO[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process on this computer."""
+        return None if self.process is None else self.process.pid
 
     def last_words(self) -> str:
         """The end of what it printed, in one line."""
-        if self.output.closed:
+        if self.output is None or self.output.closed:
             return ""
         handle = self.output.fileno()
         size_bytes = os.fstat(handle).st_size
@@ -70,8 +95,8 @@ class _Running:
         return " / ".join(lines[-3:])
 
     def kill(self) -> None:
-        """End it and all it started, at once."""
-        if self.process.poll() is None:
+        """End it and all it started, at once; on another computer, by the end of its lines."""
+        if self.process is not None and self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
@@ -80,7 +105,19 @@ class _Running:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)  # wakes whoever reads from it
             one.close()
-        self.output.close()
+        if self.output is not None:
+            self.output.close()
+
+    def wait_for_its_end(self) -> None:
+        """Wait a while for it to leave by itself."""
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(CLOSE_S)
+            return
+        self.command.settimeout(CLOSE_S)
+        with suppress(OSError):
+            while self.command.recv(1 << 16):
+                pass
 
 
 class Worker:
@@ -102,7 +139,7 @@ class Worker:
     def pid(self) -> int | None:
         """The process id while it runs."""
         running = self._running
-        return running.process.pid if running is not None else None
+        return running.pid if running is not None else None
 
     @property
     def is_lost(self) -> bool:
@@ -167,8 +204,7 @@ class Worker:
             return
         with suppress(OSError):
             running.command.shutdown(socket.SHUT_WR)  # the end of the line is what tells it to leave
-        with suppress(subprocess.TimeoutExpired):
-            running.process.wait(CLOSE_S)
+        running.wait_for_its_end()
         running.kill()
 
     # --- its life
@@ -194,7 +230,7 @@ class Worker:
             words = running.last_words()
             running.kill()
             raise LinkLost(
-                f"{program.name} did not start in {program.python} ({error or 'no answer'}): {words}; assume that the "
+                f"{program.name} did not start in {program.place} ({error or 'no answer'}): {words}; assume that the "
                 "beam is on"
             ) from error
         except InstrumentError:
@@ -208,6 +244,8 @@ class Worker:
 
     def _spawned(self) -> _Running:
         program = self.program
+        if isinstance(program.python, Address):
+            return self._dialled(program.python)
         ours, theirs = socket.socketpair()
         our_stop, their_stop = socket.socketpair()
         output = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
@@ -230,7 +268,20 @@ class Worker:
         finally:
             theirs.close()
             their_stop.close()
-        return _Running(process, ours, our_stop, output)
+        return _Running(ours, our_stop, process, output)
+
+    def _dialled(self, at: Address) -> _Running:
+        name, place = self.program.name, self.program.place
+        try:
+            command, stop = dialled(at.host, at.port, at.secret, self.program.start_s)
+        except Stranger as error:
+            raise LinkLost(f"{name}: no device server for us at {place}: {error}; see it, and its ticket") from error
+        except OSError as error:
+            raise LinkLost(
+                f"{name}: nobody answers at {place} ({error}); start the device server there, or end what it serves; "
+                "assume that the beam is on"
+            ) from error
+        return _Running(command, stop)
 
     def _lose(self, running: _Running | None, because: str, kind: type[InstrumentError]) -> InstrumentError:
         """Kill it, if somebody else has not; what to raise."""
@@ -268,7 +319,7 @@ class Worker:
     def _error(self, reply: dict[str, Any], name: str) -> InstrumentError:
         kind, message = str(reply["error"]), str(reply["message"])
         if name == "open" and kind in _NOT_THERE:
-            return ConfigurationError(f"{self.program.name} in {self.program.python}: {message}")
+            return ConfigurationError(f"{self.program.name} in {self.program.place}: {message}")
         known = failure(reply)
         if type(known) is InstrumentFault and kind != InstrumentFault.__name__:
             return InstrumentFault(f"{self.program.name}: {name} raised {kind}: {message}")

@@ -40,7 +40,7 @@ def send(line: socket.socket, message: Any) -> None:
     text = json.dumps(message, default=lambda value: _taken_out(value, arrays), separators=(",", ":")).encode()
     layout, size_bytes = _layout(arrays)
     text = json.dumps(layout).encode() + b"\n" + text
-    is_shared = sys.platform == "linux" and size_bytes >= SHARED_FROM_BYTES
+    is_shared = sys.platform == "linux" and _is_local(line) and size_bytes >= SHARED_FROM_BYTES
     header = HEADER.pack(len(text), size_bytes, is_shared)
     if is_shared:
         _send_shared(line, header + text, arrays, layout, size_bytes)
@@ -110,8 +110,15 @@ def _send_shared(
         os.close(handle)
 
 
+def _is_local(line: socket.socket) -> bool:
+    """Whether handles can cross it: it is a line by inheritance, not one to another computer."""
+    return line.family == getattr(socket, "AF_UNIX", None)
+
+
 def _header(line: socket.socket, until_s: float | None) -> tuple[bytes, int | None]:
     """The header, and the handle of shared memory that came with its first byte."""
+    if not _is_local(line):
+        return bytes(_exactly(line, HEADER.size, until_s)), None
     _wait_until(line, until_s)
     try:
         head, rights, _, _ = line.recvmsg(HEADER.size, socket.CMSG_SPACE(4))

@@ -1,8 +1,9 @@
 """The far end of a worker: a program for another Python that serves one device, and leaves when its owner is gone.
 
-Run as `python -I server.py COMMAND-LINE STOP-LINE`, two sockets it inherits. Standard library and NumPy only, in words
-that Python 3.8 understands. The device is an object whose methods are called by name, from the main thread; its `stop`
-from beside, at any time. Neighbours: `protocol`; `process` is the other end.
+Run as `python -I server.py COMMAND-LINE STOP-LINE`, two sockets it inherits; or as `python -I server.py --dial PORT
+DEVICE`, which dials them and serves the device in that file (the secret comes on its standard input). Standard library
+and NumPy only, in words that Python 3.8 understands. The device is an object whose methods are called by name, from the
+main thread; its `stop` from beside, at any time. Neighbours: `protocol`; `process` is the other end.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Told:
 class Server:
     """Answers the two lines of one device."""
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, file: str = "") -> None:
         self._protocol = protocol
+        self._file = file  # of the device; none: that which the owner names
         self._device: Any = None
 
     def serve_calls(self, line: socket.socket) -> None:
@@ -90,7 +92,7 @@ class Server:
     def _call(self, request: dict[str, Any]) -> Any:
         name, arguments = request["call"], request["arguments"]
         if name == "open":
-            module = loaded(arguments["file"], "stempilot_device")
+            module = loaded(self._file or arguments["file"], "stempilot_device")
             self._device = getattr(module, arguments["function"])(**arguments["config"])
             return None
         if name.startswith("_") or self._device is None:
@@ -106,10 +108,16 @@ class Server:
 
 
 def main() -> None:
-    """Serve the two lines whose numbers are given."""
-    command, stop = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    """Serve the two lines whose numbers are given, or those that are dialled."""
     folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  as little as possible is imported
-    server = Server(loaded(os.path.join(folder, "protocol.py"), "stempilot_protocol"))  # noqa: PTH118
+    protocol = loaded(os.path.join(folder, "protocol.py"), "stempilot_protocol")  # noqa: PTH118
+    if sys.argv[1] == "--dial":
+        handshake = loaded(os.path.join(folder, "handshake.py"), "stempilot_handshake")  # noqa: PTH118
+        command, stop = handshake.dialled("127.0.0.1", int(sys.argv[2]), sys.stdin.buffer.read(), LEAVE_S)
+        server = Server(protocol, sys.argv[3])
+    else:
+        command, stop = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+        server = Server(protocol)
     threading.Thread(target=server.serve_stops, args=(stop,), name="stop line", daemon=True).start()
     server.serve_calls(command)
     server.leave()

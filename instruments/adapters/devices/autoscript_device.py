@@ -1,4 +1,4 @@
-"""A Thermo Fisher microscope through the maker's AutoScript TEM, as the device of a worker: metres, radians, seconds.
+"""A Thermo Fisher microscope through the maker's AutoScript TEM, as the device of a worker: metres and radians.
 
 Runs in the Python in which AutoScript's client is installed; loads nothing of stempilot but `stempilot_beam` beside it.
 Two clients are connected: one for what is commanded, one for a stop. Neighbour: `instruments.adapters.autoscript`.
@@ -20,6 +20,7 @@ from stempilot_beam import AcquisitionFailed, Beam, CommandRefused, Configuratio
 STEM = "Stem"
 INSERTED = "Inserted"
 LIBRARY = "autoscript_tem_microscope_client"
+M_PER_NM = 1e-9
 AXES = ("x", "y", "z", "a", "b")
 _SAME = 1e-3
 
@@ -95,13 +96,13 @@ class AutoScriptDevice:
             raise CommandRefused("the stage is being moved by somebody else; wait for it")
         self._client.specimen.stage.absolute_move(self._structures.StagePosition(**values))
 
-    def set(self, shift: list[float] | None, defocus_m: float | None) -> None:
-        """Beam shift in metres, defocus in metres with AutoScript's sign."""
-        if shift is not None:
-            self._client.optics.deflectors.beam_shift = self._structures.Point(*shift)
-        if defocus_m is not None:
+    def set(self, shift_nm: list[float] | None, defocus_nm: float | None) -> None:
+        """Beam shift, and defocus with AutoScript's sign."""
+        if shift_nm is not None:
+            self._client.optics.deflectors.beam_shift = self._structures.Point(*(M_PER_NM * one for one in shift_nm))
+        if defocus_nm is not None:
             path, _, name = self._names["defocus"].rpartition(".")
-            setattr(_attribute(self._client, path), name, defocus_m)
+            setattr(_attribute(self._client, path), name, M_PER_NM * defocus_nm)
 
     def blank(self, is_blanked: bool) -> None:
         """Blank or unblank; it is read back."""
@@ -110,7 +111,7 @@ class AutoScriptDevice:
         else:
             self._beam.unblank()
 
-    def arrange(self, detectors: list[str], field_m: float) -> None:
+    def arrange(self, detectors: list[str], field_of_view_nm: float) -> None:
         """Set the field of view, the beam as it is. Raises CommandRefused where it cannot be scanned so."""
         if not self._is_stem():
             raise CommandRefused("the microscope is not in STEM mode; change it at the microscope")
@@ -118,18 +119,27 @@ class AutoScriptDevice:
             state = str(self._client.detectors.get_scanning_detector(name).insertion_state)
             if state != INSERTED:
                 raise CommandRefused(f"{name} is {state}; insert it at the microscope")
-        self._client.optics.scan_field_of_view = field_m
-        found_m = float(self._client.optics.scan_field_of_view)
-        if abs(found_m - field_m) > _SAME * field_m:
+        self._client.optics.scan_field_of_view = M_PER_NM * field_of_view_nm
+        found_nm = float(self._client.optics.scan_field_of_view) / M_PER_NM
+        if abs(found_nm - field_of_view_nm) > _SAME * field_of_view_nm:
             raise CommandRefused(
-                f"the field of view became {found_m * 1e9:g} nm, {field_m * 1e9:g} nm were asked for; not exposed"
+                f"the field of view became {found_nm:g} nm, {field_of_view_nm:g} nm were asked for; not exposed"
             )
 
     def expose(
-        self, detectors: list[str], size: int, region: list[float] | None, dwell_s: float, count: int, is_lit: bool
+        self,
+        detectors: list[str],
+        side_px: int,
+        part_fraction: list[float] | None,
+        dwell_us: float,
+        count: int,
+        is_lit: bool,
     ) -> dict[str, Any]:
-        """So many scans: arrays (count, rows, columns) by detector, the pixels they have, how long the beam was on."""
-        settings = self._settings(detectors, size, region, dwell_s)
+        """So many scans: arrays (count, rows, columns) by detector, the pixels they have, how long the beam was on.
+
+        `part_fraction` is left, top, width, height of the part of a full scan; None: all of it.
+        """
+        settings = self._settings(detectors, side_px, part_fraction, 1e-6 * dwell_us)
         with self._beam.exposing(is_lit):
             scans = [self._scan(settings, detectors) for _ in range(count)]
         pixels = {float(image.metadata.binary_result.pixel_size.x) for scan in scans for image in scan}
@@ -149,11 +159,11 @@ class AutoScriptDevice:
         """Blank by the second client; from beside, while a scan or a move runs."""
         self._beam.stop()
 
-    def _settings(self, detectors: list[str], size: int, region: list[float] | None, dwell_s: float) -> Any:
-        wanted: dict[str, Any] = {"dwell_time": dwell_s, "detector_types": detectors, "size": size}
-        if region is not None:
+    def _settings(self, detectors: list[str], side_px: int, part: list[float] | None, dwell_s: float) -> Any:
+        wanted: dict[str, Any] = {"dwell_time": dwell_s, "detector_types": detectors, "size": side_px}
+        if part is not None:
             wanted["region"] = self._structures.Region(
-                self._enumerations.RegionCoordinateSystem.RELATIVE, self._structures.Rectangle(*region)
+                self._enumerations.RegionCoordinateSystem.RELATIVE, self._structures.Rectangle(*part)
             )
         return self._structures.StemAcquisitionSettings(**wanted)
 

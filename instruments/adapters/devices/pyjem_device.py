@@ -90,14 +90,14 @@ class PyJEMDevice:
             self._moves[name](float(value))
             self._wait(AXES.index(name), float(value), tolerances[name], until_s)
 
-    def deflect(self, shift: list[int] | None, tilt: list[int] | None, focus: int | None) -> None:
+    def deflect(self, shift_counts: list[int] | None, tilt_counts: list[int] | None, focus_count: int | None) -> None:
         """Beam shift (CLA1), beam tilt (CLA2), fine objective lens (OLf) as the numbers of their converters."""
-        if shift is not None:
-            self._deflectors.SetCLA1(*shift)
-        if tilt is not None:
-            self._deflectors.SetCLA2(*tilt)
-        if focus is not None:
-            self._lenses.SetOLf(focus)
+        if shift_counts is not None:
+            self._deflectors.SetCLA1(*shift_counts)
+        if tilt_counts is not None:
+            self._deflectors.SetCLA2(*tilt_counts)
+        if focus_count is not None:
+            self._lenses.SetOLf(focus_count)
 
     def blank(self, is_blanked: bool) -> None:
         """Blank or unblank; it is read back."""

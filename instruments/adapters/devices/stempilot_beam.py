@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable  # noqa: UP035  Python 3.8
+from collections.abc import Callable
+from typing import Any
 
 
 class CommandRefused(Exception):

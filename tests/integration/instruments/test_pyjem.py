@@ -36,7 +36,7 @@ from instruments.conformance.target import AdapterTarget
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.vendor_target import DOUBLES, VendorTarget, doubled
 
-CALIBRATION = {"neutral": (32768, 32768), "per_number": ((0.05, 0.01), (-0.012, 0.048)), "limit": 200.0}
+CALIBRATION = {"neutral": (32768, 32768), "scale": ((0.05, 0.01), (-0.012, 0.048)), "maximum": 200.0}
 CONFIG: dict[str, Any] = {
     "python": sys.executable, "path": [str(DOUBLES)], "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
     "probe_current_pa": 50.0, "spot": 3, "sides_px": (64, 128, 512), "settle_s": 0.0, "arrive_s": 0.3, "answer_s": 2.0,
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     ],
     "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30)},
     "tolerances": {"x_nm": 0.01, "y_nm": 0.01}, "beam_shift": CALIBRATION,
-    "focus": {"neutral": 32768, "nm_per_number": -0.5, "limit_nm": 1000.0}, "stops_a_scan": True,
+    "focus": {"neutral": 32768, "scale_nm": -0.5, "limit_nm": 1000.0}, "stops_a_scan": True,
     "beam_overhead_s": 30.0,
 }  # fmt: skip
 OF_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
@@ -227,7 +227,7 @@ def test_a_beam_that_cannot_be_blanked_or_stays_on_too_long_is_a_fault(
         ("kilovolts", {}, "reads a high tension of 60 V"),
         ("", {"detectors": {"adf": {"name": "ADF7", "raw_type": "<u2"}}}, "no detector ADF7"),
         ("", {"path": []}, "name the Python"),
-        ("", {"beam_shift": {**CALIBRATION, "limit": 1e5}}, "beyond the converters"),
+        ("", {"beam_shift": {**CALIBRATION, "maximum": 1e5}}, "beyond the converters"),
     ],
 )
 def test_what_does_not_fit_the_configuration_is_found_at_opening(

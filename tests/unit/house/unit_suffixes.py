@@ -68,6 +68,7 @@ NOUNS = {
     "llr": "logarithm of a likelihood ratio",
     "lognormal_factor": "multiplies",
     "low": "bound of a search-space dimension, whose name carries the unit",
+    "magnification": "ratio",
     "margin": "difference of logarithms or of like values",
     "max_step": "of an instrument axis, whose name carries the unit",
     "maximum": "of an instrument axis, whose record names the unit",

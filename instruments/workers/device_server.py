@@ -1,0 +1,166 @@
+"""One device for another machine: a program for the microscope's own computer, Windows too, and its maker's Python.
+
+    python device_server.py pyjem_device.py --port 7110 --ticket microscope.ticket
+
+Whoever knows the ticket's secret dials two lines, one for calls, one for stops. For each such session a child process
+runs the device (`server`); bytes pass through here. When a line breaks, or the child does not leave when it is told to,
+the child is killed. Standard library alone, in words that Python 3.8 understands; the child needs NumPy. Neighbours:
+`handshake`; `process` is the other end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+if __package__:
+    from instruments.workers.handshake import KEY_BYTES, Stranger, keep_alive, prove_as_server
+else:  # as a program, on a computer without stempilot
+    from handshake import KEY_BYTES, Stranger, keep_alive, prove_as_server
+
+SERVER = Path(__file__).resolve().with_name("server.py")
+LOOPBACK = "127.0.0.1"
+HANDSHAKE_S = 5.0
+CHILD_S = 60.0  # for a child to dial back: its Python and NumPy have to load
+LEAVE_S = 10.0  # for a child to stop its device and go; it takes half of that at most unless it hangs
+PIECE_BYTES = 1 << 18
+
+
+def main() -> None:
+    """Write the ticket, then serve one session after another until this program is ended."""
+    asked = _arguments()
+    secret = _secret(asked.ticket)
+    listener = socket.create_server((asked.host, asked.port))
+    print("device server: {} at {} port {}".format(asked.device, *listener.getsockname()[:2]), flush=True)  # noqa: T201
+    while True:
+        lines = _session(listener, secret)
+        try:
+            _serve(lines, asked.device.resolve(), asked.leave_s)
+        except OSError as error:
+            print(f"device server: session ended: {error}", flush=True)  # noqa: T201
+        finally:
+            for line in lines:
+                line.close()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serves one device to another machine.")
+    parser.add_argument("device", type=Path, help="the device's file")
+    parser.add_argument("--host", default=LOOPBACK, help="an address of this computer; by default for itself alone")
+    parser.add_argument("--port", type=int, default=7110)
+    parser.add_argument("--ticket", type=Path, required=True, help="file of the secret; written if it is not there")
+    parser.add_argument("--leave-s", type=float, default=LEAVE_S, help="after which a device that hangs is killed")
+    return parser.parse_args()
+
+
+def _secret(ticket: Path) -> bytes:
+    """That of the ticket, which is made for its user alone if there is none."""
+    if not ticket.exists():
+        handle = os.open(str(ticket), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(KEY_BYTES))
+    return bytes.fromhex(ticket.read_text(encoding="ascii").strip())
+
+
+def _session(listener: socket.socket, secret: bytes) -> list[socket.socket]:
+    """The two lines of the next owner: of calls, and of stops."""
+    lines: list[socket.socket] = []
+    while len(lines) < 2:
+        listener.settimeout(HANDSHAKE_S if lines else None)
+        try:
+            line = _admitted(listener, secret)
+        except (OSError, Stranger) as error:
+            print(f"device server: nobody let in: {error}", flush=True)  # noqa: T201
+            while lines:  # a first line whose second did not come
+                lines.pop().close()
+            continue
+        lines.append(line)
+    return lines
+
+
+def _admitted(listener: socket.socket, secret: bytes) -> socket.socket:
+    line, _ = listener.accept()
+    try:
+        line.settimeout(HANDSHAKE_S)
+        prove_as_server(line, secret)
+        line.settimeout(None)
+        keep_alive(line)
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _serve(lines: list[socket.socket], device: Path, leave_s: float) -> None:
+    """A child with the device between these lines, until one of them ends."""
+    child, inner = _child(device)
+    try:
+        ended = threading.Event()
+        pairs = [*zip(lines, inner), *zip(inner, lines)]  # noqa: B905  Python 3.8
+        threads = [threading.Thread(target=_pump, args=(*pair, ended), daemon=True) for pair in pairs]
+        for thread in threads:
+            thread.start()
+        ended.wait()
+        for line in inner:  # the end of its lines is what tells it to stop its device and leave
+            _shut(line)
+        try:
+            child.wait(leave_s)
+        except subprocess.TimeoutExpired:
+            print("device server: the device hangs and is killed: assume that the beam is on", flush=True)  # noqa: T201
+        for line in lines:
+            _shut(line)
+        for thread in threads:
+            thread.join(leave_s)
+    finally:
+        child.kill()
+        child.wait()
+        for line in inner:
+            line.close()
+
+
+def _child(device: Path) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
+    """The process of a device, and the two lines by which it dialled back."""
+    secret = secrets.token_bytes(KEY_BYTES)
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        child = subprocess.Popen(
+            [sys.executable, "-I", str(SERVER), "--dial", str(port), str(device)], stdin=subprocess.PIPE
+        )
+        inner: list[socket.socket] = []
+        try:
+            assert child.stdin is not None
+            child.stdin.write(secret)
+            child.stdin.close()
+            listener.settimeout(CHILD_S)
+            while len(inner) < 2:
+                inner.append(_admitted(listener, secret))
+        except BaseException:
+            child.kill()
+            for line in inner:
+                line.close()
+            raise
+    return child, inner
+
+
+def _pump(source: socket.socket, sink: socket.socket, ended: threading.Event) -> None:
+    """Pass bytes on until one of the two ends."""
+    with suppress(OSError):
+        while piece := source.recv(PIECE_BYTES):
+            sink.sendall(piece)
+    ended.set()
+
+
+def _shut(line: socket.socket) -> None:
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+
+
+if __name__ == "__main__":
+    main()
