@@ -26,6 +26,16 @@ from instruments.microscope import Closable, Linked, Microscope, Outcome, Releas
 from instruments.optics import Aberrations
 from instruments.state import AxisReading, MicroscopeState
 
+_HOLDS_WHILE: Final = (
+    "z_nm",
+    "alpha_deg",
+    "beta_deg",
+    "defocus_nm",
+    "semi_convergence_angle_mrad",
+    "beam_energy_ev",
+    "tilt_x_mrad",
+    "tilt_y_mrad",
+)  # fmt: skip  a measurement says nothing of the probe once one of these is another
 _STOPPED: Final = "stopped, the beam blanked; release it, or open it again, after a person has looked"
 
 
@@ -58,6 +68,7 @@ class CorrectedMicroscope:
         self._capabilities = capabilities
         self._outcomes: dict[str, Outcome] = {}
         self._stopped = Event()
+        self._measured_at: MicroscopeState | None = None
 
     def capabilities(self) -> Capabilities:
         """The microscope's and the corrector's."""
@@ -148,7 +159,8 @@ class CorrectedMicroscope:
             raise
         self._blanked(blank, None)
         self._outcomes[command.action_id] = "delivered"
-        return self.read_state()
+        self._measured_at = self._microscope.read_state()
+        return self._with_aberrations(self._measured_at)
 
     def _measured(self, name: str, within_s: float) -> None:
         """The beam is on: whatever the gateway refuses now has cost dose."""
@@ -172,6 +184,7 @@ class CorrectedMicroscope:
         self._capabilities.check_values(command.values)
         if others := [name for name in command.values if not self._corrector.has(name)]:
             raise CommandRefused(f"{', '.join(others)} are not the corrector's; set them by a command of their own")
+        self._forget_what_changed(self._microscope.read_state())
         corrections = self._corrector.corrections(command.values)
         self._begin(command)
         try:
@@ -192,7 +205,26 @@ class CorrectedMicroscope:
         if self._stopped.is_set():
             raise InstrumentFault(_STOPPED)
 
+    def _forget_what_changed(self, state: MicroscopeState) -> None:
+        """Forget measurements where the microscope is not as it was for them."""
+        before = self._measured_at
+        if before is None:
+            return
+        names = (name for name in _HOLDS_WHILE if not self._corrector.has(name))
+        changed = [name for name in names if not self._is_same(name, before.axis_value(name), state.axis_value(name))]
+        if changed:
+            self._measured_at = None
+            self._corrector.forget(f"{', '.join(changed)} changed since it was measured; measure it again")
+
+    def _is_same(self, name: str, before: AxisValue | None, now: AxisValue | None) -> bool:
+        """Within twice what the read-back of that axis may be off."""
+        if not isinstance(before, float | int) or not isinstance(now, float | int):
+            return before == now
+        axis = self._capabilities.axis(name)
+        return abs(before - now) <= 2 * (axis.allowed_error if axis else 0.0) + 1e-6 * abs(before)
+
     def _with_aberrations(self, state: MicroscopeState) -> MicroscopeState:
+        self._forget_what_changed(state)
         known, missing = self._corrector.values(), self._corrector.undetermined()
         terms = {name: value for name, value in known.items() if name in Aberrations.model_fields}
         aberrations = state.optics.aberrations.model_copy(update=terms)

@@ -116,8 +116,7 @@ class Corrector:
 
     def correct(self, corrections: list[Correction], until_s: float, may_go_on: Callable[[], None]) -> None:
         """Send them, one after another; every measurement is used up. Raises what `may_go_on` raises between them."""
-        self._measured.clear()
-        self._why_not = dict.fromkeys(self._why_not, _USED)
+        self.forget(_USED)
         for number, correction in enumerate(corrections):
             may_go_on()
             within_s = min(self._config.correction_s, max(until_s - time.monotonic(), 0.1))
@@ -155,6 +154,11 @@ class Corrector:
         """Whether a frame that commands this value leaves the axis alone: it is 0, or what was measured."""
         known = self.values().get(axis)
         return value == 0 or (known is not None and abs(known - value) <= 1e-6 * max(1.0, abs(known)))
+
+    def forget(self, because: str) -> None:
+        """What was measured does not hold any more."""
+        self._measured.clear()
+        self._why_not = dict.fromkeys(self._why_not, because)
 
     def close(self) -> None:
         """Hang up."""

@@ -64,8 +64,9 @@ def microscope(column: SerialEMDouble, gateway: CeosDouble) -> Iterator[Correcte
 
 def config(column: SerialEMDouble, gateway: CeosDouble, **more: Any) -> dict[str, Any]:
     beside = {
-        "port": column.port, "command_numbers": NUMBERS, "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200)},
-        "settle_s": 0.0, "shape_px": (64, 64), "pixel_size_nm": 1.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
+        "port": column.port, "command_numbers": NUMBERS, "settle_s": 0.0,
+        "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30)},
+        "shape_px": (64, 64), "pixel_size_nm": 1.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
         "probe_current_pa": CURRENT_PA, "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
         "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 1.0,
     }  # fmt: skip
@@ -139,6 +140,17 @@ def test_what_was_measured_long_ago_corrects_nothing(column: SerialEMDouble, gat
             microscope.execute(correcting(c12_nm=0.0))
     finally:
         microscope.close()
+
+
+def test_what_was_measured_elsewhere_corrects_nothing(gateway: CeosDouble, microscope: CorrectedMicroscope) -> None:
+    microscope.execute(running("measure_c1a1"))
+    microscope.execute(SetAxes(action_id="aside", values={"x_nm": 20.0}))
+    assert "c12_nm" not in microscope.read_state().undetermined, "the same probe beside"
+    state = microscope.execute(SetAxes(action_id="tilt", values={"alpha_deg": 5.0}))
+    assert state.undetermined["c12_nm"].startswith("alpha_deg changed since it was measured")
+    with pytest.raises(CommandRefused, match="alpha_deg changed"):
+        microscope.execute(correcting(c12_nm=0.0))
+    assert "correctAberration" not in gateway.names()
 
 
 def test_refusals_come_before_anything_is_sent(gateway: CeosDouble, microscope: CorrectedMicroscope) -> None:
