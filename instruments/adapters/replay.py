@@ -3,7 +3,7 @@
 Field: recorded point (r, c) lies at ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, so the field is centred on (0, 0)
 and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit,
 always the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`,
-`replay_record`; images of other files are replayed by `replay_images`.
+`replay_card`, `replay_points` (what is refused), `replay_record`; images of other files are replayed by `replay_images`.
 
 Part of the counts (half by default, drawn binomially) is held out for the evaluation (`truth`), so a full dwell yields
 half the recorded counts: the replay is an instrument of half the collection efficiency, and what it holds out is worth
@@ -21,38 +21,27 @@ from typing import Any
 
 import numpy as np
 
+from instruments.adapters.replay_card import EDS, SURVEY, card_of
 from instruments.adapters.replay_config import ReplayConfig
 from instruments.adapters.replay_images_config import ReplayImagesConfig
+from instruments.adapters.replay_points import DWELL_TOLERANCE, Block, RecordedPoints, dwell_us
 from instruments.adapters.replay_record import SplitRecord, split_record
-from instruments.capabilities import Axis, Capabilities, Detector, Mode
+from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
 from instruments.errors import CommandRefused, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Microscope, Outcome
 from instruments.optics import Optics
 from instruments.readers.spectrum_maps import SpectrumMaps, read_spectrum_maps
-from instruments.scans import ScanPattern, StagePosition
+from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
-SURVEY, EDS = "survey", "eds"
-_DWELL_TOLERANCE = 1e-9
 _UNKNOWN = {
     "measured_current_pa": "a replay has no beam: the current is declared, not measured",
     "coherence": "the file does not say",
     "optics.semi_convergence_angle_mrad": "the file does not say; what is reported was commanded",
 }
-_NO_REFERENCES = "the file does not say"
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Recorded points under a scan, and the beam shift of their centre."""
-
-    rows: slice
-    columns: slice
-    x_nm: float
-    y_nm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +49,7 @@ class _Exposure:
     """What is needed to give an exposed frame again."""
 
     command: AcquireFrame
-    block: _Block
+    block: Block
     used_before_us: np.ndarray
     started_s: float
     state: MicroscopeState
@@ -93,8 +82,6 @@ class ReplayMicroscope:
         self._config = config
         self._maps = maps
         self._record = record
-        self._full_dwell_us = config.full_dwell_time_us * config.bin_px**2
-        self._used_us = np.zeros(maps.shape_px)
         self._clock_s = 0.0
         self._shift_nm = (0.0, 0.0)
         self._optics = Optics(
@@ -107,7 +94,9 @@ class ReplayMicroscope:
         self._exposures: dict[str, _Exposure] = {}
         self._commanded: set[str] = set()
         self._stopped = Event()
-        self._capabilities = _capabilities(config, maps)
+        self._capabilities = card_of(config, maps)
+        full_dwell_us = config.full_dwell_time_us * config.bin_px**2
+        self._points = RecordedPoints(maps, self._capabilities, config.nominal_current_pa, full_dwell_us)
 
     def capabilities(self) -> Capabilities:
         """Two modes, a beam shift that spans the recorded field, and what is odd about a replay."""
@@ -133,7 +122,7 @@ class ReplayMicroscope:
             case AcquireFrame():
                 raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
             case Park():
-                self._check_shift(command.beam_shift_x_nm, command.beam_shift_y_nm)
+                self._points.check_shift(command.beam_shift_x_nm, command.beam_shift_y_nm)
                 self._clock_s += command.duration_s
                 self._move(command.beam_shift_x_nm, command.beam_shift_y_nm)
             case Blank():
@@ -173,7 +162,7 @@ class ReplayMicroscope:
 
     def forecast(self, command: AcquireFrame) -> tuple[float, float]:
         """(electrons, seconds) now, settling included. Raises CommandRefused for what `acquire` would refuse."""
-        block = self._check(command)
+        block = self._points.check(command)
         return self._electrons(command), self._settling_s(block.x_nm, block.y_nm) + _duration_s(command)
 
     def outcome(self, action_id: str) -> Outcome:
@@ -214,11 +203,11 @@ class ReplayMicroscope:
         return {
             "heldout_counts": {line: counts.copy() for line, counts in self._record.heldout.items()},
             "exposure_ratio": (1 - self._config.measured_fraction) / self._config.measured_fraction,
-            "full_dwell_time_us": self._full_dwell_us,
+            "full_dwell_time_us": self._points.full_dwell_us,
             "pixel_size_nm": self._maps.pixel_size_nm,
             "x_nm": x_nm,
             "y_nm": y_nm,
-            "exposed_us": self._used_us.copy(),
+            "exposed_us": self._points.used_us.copy(),
             "electrons": spent,
         }
 
@@ -227,14 +216,14 @@ class ReplayMicroscope:
             raise InstrumentFault("the replay was stopped and its beam blanked; open it again to go on")
 
     def _expose(self, command: AcquireFrame) -> _Exposure:
-        block = self._check(command)
+        block = self._points.check(command)
         started_s = self._clock_s
-        used_before_us = self._used_us[block.rows, block.columns].copy()
+        used_before_us = self._points.used_us[block.rows, block.columns].copy()
         self._move(block.x_nm, block.y_nm)
         self._clock_s += _duration_s(command)
         self._optics, self._mode, self._is_blanked = command.optics, command.mode, True
         if command.mode == EDS:
-            self._used_us[block.rows, block.columns] += _dwell_us(command)
+            self._points.used_us[block.rows, block.columns] += dwell_us(command)
         exposure = _Exposure(command, block, used_before_us, started_s, self.read_state())
         self._exposures[command.action_id] = exposure
         return exposure
@@ -248,80 +237,6 @@ class ReplayMicroscope:
 
     def _electrons(self, command: AcquireFrame) -> float:
         return electrons(self._config.nominal_current_pa, _duration_s(command))
-
-    def _check(self, command: AcquireFrame) -> _Block:
-        mode = self._capabilities.mode(command.mode)
-        if mode is None:
-            raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {SURVEY}, {EDS}")
-        if command.scan.at_once:
-            raise CommandRefused("a record was scanned, not exposed at once; leave scan.at_once out")
-        if command.stage != StagePosition():
-            raise CommandRefused("a replay has no stage: keep it at 0 nm and 0 deg, and move the beam shift instead")
-        current_pa, nominal_pa = command.optics.probe_current_pa, self._config.nominal_current_pa
-        if abs(current_pa - nominal_pa) > 1e-6 * nominal_pa:
-            raise CommandRefused(
-                f"probe current {current_pa:g} pA is not the record's declared current {nominal_pa:g} pA; ask for that"
-            )
-        _refuse_optics(command.optics)
-        block = self._block(command.scan)
-        if command.mode == EDS:
-            self._check_exposure(command, block)
-        elif command.subframe_count != 1:
-            raise CommandRefused(
-                f"subframe_count {command.subframe_count} of a survey: the image was recorded once; ask for 1 sub-frame"
-            )
-        return block
-
-    def _check_exposure(self, command: AcquireFrame, block: _Block) -> None:
-        wanted_us, full_us = _dwell_us(command), self._full_dwell_us
-        left_us = full_us - self._used_us[block.rows, block.columns]
-        short = left_us < wanted_us * (1 - _DWELL_TOLERANCE)
-        if not short.any():
-            return
-        row, column = np.argwhere(short)[0]
-        place = f"row {row + block.rows.start}, column {column + block.columns.start}"
-        left = float(left_us[row, column])
-        if left <= full_us * _DWELL_TOLERANCE:
-            raise CommandRefused(f"no more recorded exposure at the point of {place}; choose another point")
-        raise CommandRefused(
-            f"dwell time {wanted_us:g} us is longer than the {left:g} us of recorded exposure left at {place};"
-            " ask for a shorter dwell or another point"
-        )
-
-    def _block(self, scan: ScanPattern) -> _Block:
-        """The recorded points nearest to those of `scan`."""
-        pixel_nm, (all_rows, all_columns) = self._maps.pixel_size_nm, self._maps.shape_px
-        rows, columns = scan.shape_px
-        if rows < 1 or columns < 1 or rows > all_rows or columns > all_columns:
-            raise CommandRefused(f"scan of {rows} x {columns} px; the record has {all_rows} x {all_columns} px")
-        if scan.rotation_deg % 360 != 0:
-            raise CommandRefused(f"scan rotation {scan.rotation_deg:g} deg: a record cannot be rotated; ask for 0 deg")
-        if abs(scan.pixel_size_nm - pixel_nm) * max(rows, columns) > pixel_nm / 2:
-            raise CommandRefused(
-                f"pixel size {scan.pixel_size_nm:.6g} nm is not the record's {pixel_nm:.6g} nm; "
-                f"set field_of_view_nm to {columns * pixel_nm:.6g} nm for {columns} px"
-            )
-        first_row = _first(scan.beam_shift_y_nm / pixel_nm, rows, all_rows)
-        first_column = _first(scan.beam_shift_x_nm / pixel_nm, columns, all_columns)
-        if not (0 <= first_row <= all_rows - rows and 0 <= first_column <= all_columns - columns):
-            raise CommandRefused(
-                f"a scan of {rows} x {columns} px at beam shift "
-                f"({scan.beam_shift_x_nm:g}, {scan.beam_shift_y_nm:g}) nm leaves the recorded field of "
-                f"+/-{all_columns * pixel_nm / 2:.6g} x +/-{all_rows * pixel_nm / 2:.6g} nm; move it inside"
-            )
-        return _Block(
-            slice(first_row, first_row + rows),
-            slice(first_column, first_column + columns),
-            (first_column + (columns - all_columns) / 2) * pixel_nm,
-            (first_row + (rows - all_rows) / 2) * pixel_nm,
-        )
-
-    def _check_shift(self, x_nm: float, y_nm: float) -> None:
-        for name, value in (("beam_shift_x_nm", x_nm), ("beam_shift_y_nm", y_nm)):
-            axis = self._capabilities.axis(name)
-            if axis is not None and not axis.minimum <= value <= axis.maximum:
-                limits = f"{axis.minimum:g} to {axis.maximum:g} nm"
-                raise CommandRefused(f"{name} {value:g} nm is outside {limits}; move it inside")
 
     def _frame(self, exposure: _Exposure) -> Frame:
         command, block = exposure.command, exposure.block
@@ -346,7 +261,7 @@ class ReplayMicroscope:
             context=self._context(exposure),
         )
 
-    def _survey(self, block: _Block) -> dict[str, np.ndarray]:
+    def _survey(self, block: Block) -> dict[str, np.ndarray]:
         return {"haadf": self._maps.survey[block.rows, block.columns][None].copy()}
 
     def _counts(self, exposure: _Exposure) -> dict[str, np.ndarray]:
@@ -354,8 +269,8 @@ class ReplayMicroscope:
         columns = np.arange(block.columns.start, block.columns.stop)
         points = np.arange(block.rows.start, block.rows.stop)[:, None] * self._maps.shape_px[1] + columns
         steps = np.arange(command.subframe_count + 1)[:, None, None] * command.scan.dwell_time_us
-        edges = (exposure.used_before_us + steps) / self._full_dwell_us
-        edges = np.where(edges > 1 - _DWELL_TOLERANCE, 1.0, edges)
+        edges = (exposure.used_before_us + steps) / self._points.full_dwell_us
+        edges = np.where(edges > 1 - DWELL_TOLERANCE, 1.0, edges)
         return {
             line: stream.counts(points, edges[:-1], edges[1:]).astype(np.uint32)
             for line, stream in self._record.streams.items()
@@ -371,27 +286,9 @@ class ReplayMicroscope:
             "dose_is_nominal": True,
             "bin_px": config.bin_px,
             "measured_fraction": config.measured_fraction,
-            "full_dwell_time_us": self._full_dwell_us,
+            "full_dwell_time_us": self._points.full_dwell_us,
             "exposed_before_us": float(exposure.used_before_us.max()),
         }
-
-
-def _refuse_optics(optics: Optics) -> None:
-    """What was recorded stays in the focus, and under the tilt, in which it was recorded."""
-    asked = {"defocus_nm": optics.defocus_nm, "tilt_x_mrad": optics.tilt_x_mrad, "tilt_y_mrad": optics.tilt_y_mrad}
-    for name, value in asked.items() | {(name, value) for name, value in optics.aberrations if name.startswith("c")}:
-        if value != 0:
-            raise CommandRefused(f"{name} {value:g}: a record cannot be focused, tilted or corrected; leave it at 0")
-
-
-def _first(centre_px: float, count: int, all_count: int) -> int:
-    """Index of the first recorded point under `count` points around a centre in pixels from the field's centre."""
-    first = centre_px + (all_count - count) / 2
-    return int(np.floor(first + 0.5)) if np.isfinite(first) else -1
-
-
-def _dwell_us(command: AcquireFrame) -> float:
-    return command.scan.dwell_time_us * command.subframe_count
 
 
 def _duration_s(command: AcquireFrame) -> float:
@@ -402,43 +299,3 @@ def _axes_nm(maps: SpectrumMaps) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = maps.shape_px
     x_nm = (np.arange(columns) - (columns - 1) / 2) * maps.pixel_size_nm
     return x_nm, (np.arange(rows) - (rows - 1) / 2) * maps.pixel_size_nm
-
-
-def _capabilities(config: ReplayConfig, maps: SpectrumMaps) -> Capabilities:
-    rows, columns = maps.shape_px
-    shifts = [
-        Axis(
-            name=name,
-            minimum=-side / 2 * maps.pixel_size_nm,
-            maximum=side / 2 * maps.pixel_size_nm,
-            resolution=maps.pixel_size_nm / 2,
-            settle_s=config.settle_s,
-            frame="beam_shift",
-        )
-        for name, side in (("beam_shift_x_nm", columns), ("beam_shift_y_nm", rows))
-    ]
-    current = Axis(name="probe_current_pa", minimum=config.nominal_current_pa, maximum=config.nominal_current_pa)
-    return Capabilities(
-        name="replay",
-        simulated=False,
-        axes=(*shifts, current),
-        modes=(
-            Mode(
-                name=SURVEY,
-                kind="stem",
-                detectors=(Detector(name="haadf", raw_counts=False, without_references=_NO_REFERENCES),),
-            ),
-            Mode(
-                name=EDS,
-                kind="eds",
-                detectors=tuple(Detector(name=line, without_references=_NO_REFERENCES) for line in maps.counts),
-            ),
-        ),
-        stop_latency_s=0.0,
-        quirks=(
-            "the current is declared, so electrons and doses are nominal",
-            f"{config.measured_fraction:.0%} of the recorded counts are measured, the rest is held out",
-            "a point's recorded exposure is used up by reading it",
-            "the survey image is as recorded, whatever dwell is asked for",
-        ),
-    )

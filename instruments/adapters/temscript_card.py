@@ -144,18 +144,22 @@ def _frame_axes(facts: ServerFacts, config: TemscriptConfig) -> Iterator[Axis]:
     yield Axis(name="subframe_count", minimum=1, maximum=MAX_SUBFRAMES, resolution=1, frame="scan")
     turn_deg = _WHOLE_TURN_DEG if stem else 0.0
     yield Axis(name="rotation_deg", minimum=-turn_deg, maximum=turn_deg, frame="scan")
-    fields, dwells = list[float](), list[float]()
+    fields, dwells, lengths_mm = list[float](), list[float](), list[float]()
     for name, camera in config.cameras.items():
         known = facts.cameras.get(name)
         if known is None:
             raise ConfigurationError(f"cameras.{name}: the server has {', '.join(facts.cameras) or 'no camera'}")
         fields += [size_nm * known.columns / part for size_nm in camera.pixel_size_nm.values() for part in (1, 4)]
+        fields += [camera.selected_area_nm] if camera.selected_area_nm else []
+        lengths_mm += camera.camera_lengths_mm.values()
         dwells += [config.min_exposure_s * 1e6, config.max_exposure_s * 1e6]
     if stem and config.stem:
         flyback_us = config.stem.flyback_time_us
         yield Axis(name="flyback_time_us", minimum=flyback_us, maximum=flyback_us, frame="scan")
         fields += [config.stem.min_field_nm, config.stem.max_field_nm]
         dwells += [0.1, config.stem.max_dwell_us]
+    if lengths_mm:
+        yield Axis(name="camera_length_mm", minimum=min(lengths_mm), maximum=max(lengths_mm))
     if fields:
         yield Axis(name="field_of_view_nm", minimum=min(fields), maximum=max(fields), frame="scan")
         yield Axis(name="dwell_time_us", minimum=min(dwells), maximum=max(dwells), frame="scan")
@@ -176,22 +180,19 @@ def _stem_of(facts: ServerFacts, config: TemscriptConfig) -> tuple[str, ...]:
 
 def _modes(facts: ServerFacts, config: TemscriptConfig) -> Iterator[Mode]:
     for name, camera in config.cameras.items():
-        yield Mode(
+        detector = Detector(
             name=name,
-            kind="tem_image",
-            detectors=(
-                Detector(
-                    name=name,
-                    gain_counts_per_electron=camera.gain_counts_per_electron,
-                    offset_counts=float(camera.added_counts),
-                    dark_reference=camera.dark_reference,
-                    gain_reference=camera.gain_reference,
-                    without_references="as configured; the server tells none",
-                    raw_counts=not facts.is_simulated,
-                    shape_px=(facts.cameras[name].rows, facts.cameras[name].columns),
-                ),
-            ),
+            gain_counts_per_electron=camera.gain_counts_per_electron,
+            offset_counts=float(camera.added_counts),
+            dark_reference=camera.dark_reference,
+            gain_reference=camera.gain_reference,
+            without_references="as configured; the server tells none",
+            raw_counts=not facts.is_simulated,
+            shape_px=(facts.cameras[name].rows, facts.cameras[name].columns),
         )
+        yield Mode(name=name, kind="tem_image", detectors=(detector,))
+        if camera.camera_lengths_mm:
+            yield Mode(name=f"{name}_diffraction", kind="tem_diffraction", detectors=(detector,))
     if detectors := _stem_of(facts, config):
         offset = float(config.stem.added_counts) if config.stem else 0.0
         yield Mode(

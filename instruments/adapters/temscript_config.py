@@ -14,9 +14,16 @@ VectorName = Literal["beam_shift", "image_shift", "beam_tilt", "diffraction_shif
 
 
 class CameraConfig(Record):
-    """A camera as calibrated: the mode of its name exposes it. `pixel_size_nm` is at the specimen, without binning."""
+    """A camera as calibrated: the mode of its name exposes it, NAME_diffraction a pattern.
+
+    `pixel_size_nm` is at the specimen, without binning.
+    """
 
     pixel_size_nm: dict[int, float] = Field(min_length=1, description="magnification index -> nm")
+    camera_lengths_mm: dict[int, float] = Field(
+        default_factory=dict, description="magnification index in diffraction -> mm; empty: no diffraction patterns"
+    )
+    selected_area_nm: float | None = Field(default=None, gt=0, description="width of the area that diffracts")
     gain_counts_per_electron: float | None = Field(default=None, gt=0, description="None: not known")
     added_counts: int = Field(default=0, ge=0, le=65_535, description="added where it gives counts below zero")
     dark_reference: str = ""
@@ -24,9 +31,12 @@ class CameraConfig(Record):
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
-        wrong = {index: size for index, size in self.pixel_size_nm.items() if size <= 0 or index < 0}
-        if wrong:
-            raise ValueError(f"pixel_size_nm {wrong} must be positive, for indices from 0")
+        for key, table in (("pixel_size_nm", self.pixel_size_nm), ("camera_lengths_mm", self.camera_lengths_mm)):
+            wrong = {index: size for index, size in table.items() if size <= 0 or index < 0}
+            if wrong:
+                raise ValueError(f"{key} {wrong} must be positive, for indices from 0")
+        if bool(self.camera_lengths_mm) != (self.selected_area_nm is not None):
+            raise ValueError("camera_lengths_mm and selected_area_nm belong together; give both or neither")
         return self
 
 

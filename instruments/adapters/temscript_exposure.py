@@ -46,6 +46,7 @@ class Shot:
     shape_px: tuple[int, int]
     pixel_size_nm: float
     added_counts: int
+    camera_length_mm: float | None = None  # of a pattern, to be read back
 
 
 def camera_shot(
@@ -90,6 +91,47 @@ def camera_shot(
         shape_px=scan.shape_px,
         pixel_size_nm=pixel_nm,
         added_counts=camera.added_counts,
+    )
+
+
+def diffraction_shot(command: AcquireFrame, name: str, camera: CameraConfig, facts: CameraFacts) -> Shot:
+    """A pattern of the selected area. Raises CommandRefused for a camera length, shape or area there is not."""
+    scan, area_nm = command.scan, camera.selected_area_nm or 0.0
+    if not scan.at_once or scan.rotation_deg or scan.beam_shift_x_nm or scan.beam_shift_y_nm:
+        raise CommandRefused(f"{name} is a camera: ask with scan.at_once true, without rotation and beam shift")
+    if abs(scan.field_of_view_nm - area_nm) > _FIELD_TOLERANCE * area_nm:
+        raise CommandRefused(
+            f"{name}: the selected area is {area_nm:g} nm, not {scan.field_of_view_nm:g}; ask for that"
+        )
+    lengths_mm = camera.camera_lengths_mm
+    wanted_mm = command.optics.camera_length_mm or (min(lengths_mm.values()) if len(lengths_mm) == 1 else None)
+    index = next((index for index, length_mm in lengths_mm.items() if length_mm == wanted_mm), None)
+    parts = {
+        (facts.rows // binning // divisor, facts.columns // binning // divisor): (part, binning)
+        for part, divisor in reversed(_PARTS.items())
+        for binning in facts.binnings
+    }
+    if index is None or wanted_mm is None or scan.shape_px not in parts:
+        shapes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(parts))
+        known = ", ".join(f"{length_mm:g}" for length_mm in lengths_mm.values())
+        raise CommandRefused(f"{name}: ask for a camera length (optics) of {known} mm, and {shapes} px")
+    part, binning = parts[scan.shape_px]
+    exposure_s, place = scan.dwell_time_us * 1e-6, parameter_of("camera_param", name)
+    return Shot(
+        detectors=(name,),
+        settings=(
+            Setting("instrument_mode", "TEM"),
+            Setting("projection_mode", "DIFFRACTION"),
+            Setting("magnification_index", index),
+            Setting(place, {"image_size": part, "binning": binning, "correction": "UNPROCESSED"}),
+            Setting(place, {"exposure(s)": exposure_s}),
+        ),
+        axes={"screen": "up"},
+        exposure_s=exposure_s,
+        shape_px=scan.shape_px,
+        pixel_size_nm=scan.pixel_size_nm,
+        added_counts=camera.added_counts,
+        camera_length_mm=wanted_mm,
     )
 
 

@@ -102,6 +102,9 @@ def frame_of(
     mode = capabilities.mode(command.mode)
     if mode is None:
         raise CommandRefused(f"mode {command.mode!r} is none of this instrument's")
+    if shot.camera_length_mm is not None:  # read back before it was exposed
+        optics = state.optics.model_copy(update={"camera_length_mm": shot.camera_length_mm})
+        state = state.model_copy(update={"optics": optics})
     return Frame(
         action_id=command.action_id,
         requested=command,

@@ -20,6 +20,7 @@ from instruments import (
     Blank,
     CommandRefused,
     ConfigurationError,
+    GuardedMicroscope,
     InstrumentError,
     InstrumentFault,
     LinkLost,
@@ -29,8 +30,10 @@ from instruments import (
     Releasable,
     ResultUnknown,
     RunProcedure,
+    SafetyEnvelope,
     ScanPattern,
     SetAxes,
+    StageBox,
     StagePosition,
     Unblank,
     Unsupported,
@@ -47,8 +50,15 @@ if find_spec("temscript") is None:
         pytest.fail("temscript is not installed: pip install 'stempilot[temscript]'", pytrace=False)
     pytest.skip("temscript is not installed: pip install 'stempilot[temscript]'", allow_module_level=True)
 
-CAMERAS = {"CCD": {"pixel_size_nm": {10: 0.24, 5: 0.48}}}
-LIMITS = {"defocus_nm": (-1000.0, 1000.0), "spot_index": (1, 20), "image_shift_x_nm": (-200.0, 200.0)}
+CAMERAS = {
+    "CCD": {
+        "pixel_size_nm": {10: 0.24, 5: 0.48}, "camera_lengths_mm": {6: 600.0, 3: 300.0}, "selected_area_nm": 200.0,
+    }
+}  # fmt: skip
+LIMITS = {
+    "descan_x_mrad": (-5.0, 5.0), "descan_y_mrad": (-5.0, 5.0),
+    "defocus_nm": (-1000.0, 1000.0), "spot_index": (1, 20), "image_shift_x_nm": (-200.0, 200.0),
+}  # fmt: skip
 SHIFTS = {"beam_shift_x_nm": (-200.0, 200.0), "beam_shift_y_nm": (-200.0, 200.0)}
 QUICK = {"answer_s": 1.0, "readout_s": 1.0, "max_exposure_s": 0.6, "beam_overhead_s": 30.0}
 STEM = {"field_at_magnification_one_nm": 1e7, "full_px": 256}
@@ -176,14 +186,69 @@ def test_a_value_that_the_server_changed_is_a_fault(microscope: Microscope) -> N
 
 
 def test_what_is_set_is_read_back_in_house_units_and_signs(null: TemscriptTarget, microscope: Microscope) -> None:
-    state = microscope.execute(setting(alpha_deg=9.0, defocus_nm=120.0, image_shift_x_nm=30.0, screen="up"))
+    state = microscope.execute(
+        setting(alpha_deg=9.0, defocus_nm=120.0, image_shift_x_nm=30.0, descan_x_mrad=1.5, screen="up")
+    )
     assert state.axes["alpha_deg"].is_reached
     assert state.optics.defocus_nm == pytest.approx(120.0)
     raw = told(null, "state")
     assert raw["stage_position"]["a"] == pytest.approx(0.1570796)
     assert raw["defocus"] == pytest.approx(-120e-9)  # temscript counts towards overfocus
     assert raw["image_shift"] == pytest.approx([30e-9, 0.0])
+    assert raw["diffraction_shift"] == pytest.approx([1.5e-3, 0.0])
+    assert state.axes["descan_x_mrad"].is_reached
     assert raw["screen_position"] == "UP"
+
+
+def pattern(action_id: str, camera_length_mm: float | None) -> AcquireFrame:
+    command = image(action_id, field_of_view_nm=200.0)
+    optics = command.optics.model_copy(update={"camera_length_mm": camera_length_mm})
+    return command.model_copy(update={"mode": "CCD_diffraction", "optics": optics})
+
+
+def test_patterns_are_taken_at_a_camera_length_that_is_read_back(null: TemscriptTarget, microscope: Microscope) -> None:
+    """And images before and after them at their magnification: the projector is set first, what it holds afterwards."""
+    for camera_length_mm, index in ((600.0, 6), (300.0, 3)):
+        taken = microscope.acquire(pattern(f"pattern-{index}", camera_length_mm))
+        assert taken.mode.kind == "tem_diffraction"
+        assert taken.state.optics.camera_length_mm == camera_length_mm
+        assert (told(null, "projection_mode"), told(null, "magnification_index")) == ("DIFFRACTION", index)
+    microscope.acquire(image("image"))
+    assert (told(null, "projection_mode"), told(null, "magnification_index")) == ("IMAGING", 10)
+    for wrong in (None, 450.0):
+        with pytest.raises(CommandRefused, match=r"camera length \(optics\) of 600, 300 mm"):
+            microscope.acquire(pattern(f"wrong-{wrong}", wrong))
+    with pytest.raises(CommandRefused, match="comes with a frame"):
+        microscope.execute(setting(camera_length_mm=300.0))
+    assert told(null, "projection_mode") == "IMAGING"
+
+
+def test_a_camera_length_that_the_server_does_not_have_is_not_exposed(null: TemscriptTarget) -> None:
+    wrong = {"CCD": {**CAMERAS["CCD"], "camera_lengths_mm": {6: 700.0}}}
+    opened = null.open(cameras=wrong)
+    try:
+        opened.execute(Blank(action_id="blank"))
+        with pytest.raises(InstrumentFault, match="camera length is 600 mm instead of 700 mm"):
+            opened.acquire(pattern("lost", None))
+        assert opened.outcome("lost") == "not_started"
+    finally:
+        null.close(opened)
+
+
+def test_a_tilt_series_is_one_frame_after_another_at_its_tilts(null: TemscriptTarget, microscope: Microscope) -> None:
+    """Within the facility's pole-piece table: a tilt that is too high where the stage stands is refused, unmoved."""
+    table = (StageBox(max_alpha_deg=5.0), StageBox(max_alpha_deg=12.0, min_x_nm=-100.0, max_x_nm=100.0))
+    guard = GuardedMicroscope(microscope, SafetyEnvelope(pole_piece=table))
+    tilts = (-10.0, 0.0, 10.0)
+    for alpha_deg in tilts:
+        command = image(f"tilt {alpha_deg}")
+        taken = guard.acquire(command.model_copy(update={"stage": StagePosition(alpha_deg=alpha_deg)}))
+        assert taken.state.stage.alpha_deg == pytest.approx(alpha_deg, abs=0.01)
+        assert told(null, "stage_position")["a"] == pytest.approx(np.radians(alpha_deg))
+    far = image("far").model_copy(update={"stage": StagePosition(x_nm=400.0, alpha_deg=10.0)})
+    with pytest.raises(CommandRefused, match="pole"):
+        guard.acquire(far)
+    assert told(null, "stage_position")["x"] == pytest.approx(0.0)
 
 
 def test_valves_stay_closed_and_a_lit_beam_does_not_move(null: TemscriptTarget, microscope: Microscope) -> None:
