@@ -3,7 +3,7 @@
 Field: recorded point (r, c) lies at ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, so the field is centred on (0, 0)
 and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit,
 always the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`,
-`replay_card`, `replay_points` (what is refused), `replay_record`; images of other files are replayed by `replay_images`.
+`replay_card`, `replay_points` (what is refused), `replay_record`; other files are replayed by `replay_images`.
 
 Part of the counts (half by default, drawn binomially) is held out for the evaluation (`truth`), so a full dwell yields
 half the recorded counts: the replay is an instrument of half the collection efficiency, and what it holds out is worth
