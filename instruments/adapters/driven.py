@@ -24,6 +24,7 @@ from instruments.errors import (
     InstrumentFault,
     Unsupported,
 )
+from instruments.events import Eventful, Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.state import MicroscopeState
@@ -36,7 +37,7 @@ _STOPPED: Final = "the instrument was stopped and its beam blanked; release it, 
 
 
 class DrivenMicroscope:
-    """Microscope, Releasable, Linked, TakesDarkFrames and Closable over a driver."""
+    """Microscope, Releasable, Linked, TakesDarkFrames, Eventful and Closable over a driver."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -48,6 +49,9 @@ class DrivenMicroscope:
         self._done: set[str] = set()
         self._mode: str | None = None
         self._seen: MicroscopeState | None = None
+        self.events = Events()
+        if isinstance(driver.worker, Eventful):
+            driver.worker.events.attach(self.events)
 
     def capabilities(self) -> Capabilities:
         """As the driver declares them."""

@@ -14,6 +14,7 @@ process), `remote` (an instrument as a process that outlives its owner; a worker
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +27,11 @@ from instruments.errors import (
     CommandRefused,
     ConfigurationError,
     InstrumentBusy,
+    InstrumentError,
     InstrumentFault,
     Unsupported,
 )
+from instruments.events import Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome, Releasable
 from instruments.models import Record
@@ -65,19 +68,22 @@ def open_worker(**config: Any) -> WorkerMicroscope:
     )
     worker = Worker(program)
     try:
+        tells = bool(worker.call("tells", deadline_s=READ_S))
         protocols = worker.call("protocols", {"names": list(_EXTRA_METHODS)}, deadline_s=READ_S)
         methods = {name: method for protocol in protocols for name, method in _EXTRA_METHODS[protocol].items()}
-        return type("WorkerMicroscope", (WorkerMicroscope,), methods)(worker)
+        return type("WorkerMicroscope", (WorkerMicroscope,), methods)(worker, tells=tells)
     except BaseException:
         worker.close()
         raise
 
 
 class WorkerMicroscope:
-    """Microscope, Linked and Closable in a worker; Forecasting and so on where its adapter is."""
+    """Microscope, Linked, Eventful and Closable in a worker; Forecasting and so on where its adapter is."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, *, tells: bool = False) -> None:
+        """`tells`: the adapter tells of events."""
         self.worker = worker
+        self._tells = tells
         self._capabilities: Capabilities = self.ask("capabilities")
         self._sent: dict[str, int] = {}  # action id -> the start of the worker it was sent to
 
@@ -117,6 +123,11 @@ class WorkerMicroscope:
         if isinstance(self, Releasable):
             self.release()
 
+    @property
+    def events(self) -> Events:
+        """What happens at the adapter, told after each command; and that its process was lost, and runs again."""
+        return self.worker.events
+
     def close(self) -> None:
         """End the worker, which blanks."""
         self.worker.close()
@@ -143,6 +154,15 @@ class WorkerMicroscope:
             if method == "execute" or self.ask("outcome", command.action_id) == "not_started":
                 del self._sent[command.action_id]
             raise
+        finally:
+            if self._tells and not self.worker.is_lost:
+                self._take_in_events()
+
+    def _take_in_events(self) -> None:
+        with suppress(InstrumentError):  # what came of the command is more than what is told of it
+            packed = self.worker.call("new_events", deadline_s=READ_S)
+            if packed is not None:
+                self.events.take_in(unpack(packed, []), self.worker.program.name)
 
 
 def _forecast(self: WorkerMicroscope, command: AcquireFrame) -> tuple[float, float]:

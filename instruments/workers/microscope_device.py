@@ -30,22 +30,41 @@ def open_device(adapter: str, config: dict[str, Any], path: list[str]) -> Micros
 
 
 class MicroscopeDevice:
-    """A `Microscope` whose methods are called by name, with values as `remote.wire` packs them."""
+    """A `Microscope` whose methods are called by name, with values as `remote.wire` packs them.
+
+    What happens at it is kept, the newest thousand events, until the owner asks, which it does after every command.
+    """
 
     def __init__(self, microscope: Any) -> None:
         self._microscope = microscope
         self._wire = import_module("instruments.remote.wire")
+        events = import_module("instruments.events")
+        self._log = events.EventLog()
+        self._told = 0
+        self._tells = isinstance(microscope, events.Eventful)
+        if self._tells:
+            microscope.events.attach(self._log)
 
     def protocols(self, names: list[str]) -> list[str]:
         """Those of these protocols that the adapter fulfils besides `Microscope`."""
         known = import_module("instruments.microscope")
         return [name for name in names if isinstance(self._microscope, getattr(known, name))]
 
+    def tells(self) -> bool:
+        """Whether the adapter tells of events."""
+        return self._tells
+
     def ask(self, method: str, packed: Any, arrays: list[Any]) -> dict[str, Any]:
         """What the adapter's method returns for the packed arguments, packed."""
         result = getattr(self._microscope, method)(*self._wire.unpack(packed, arrays))
         found: list[Any] = []
         return {"packed": self._wire.pack(result, found), "arrays": found}
+
+    def new_events(self) -> Any:
+        """What happened since this was last asked, packed; None: nothing did."""
+        batch = self._log.after(self._told)
+        self._told = batch.last
+        return self._wire.pack(batch, []) if batch.events else None
 
     def stop(self) -> None:
         """Blank and interrupt, from beside."""

@@ -142,6 +142,11 @@ class Worker:
         return running.pid if running is not None else None
 
     @property
+    def events(self) -> Events:
+        """Where it is told that the process was lost, and that it runs again."""
+        return self._events
+
+    @property
     def is_lost(self) -> bool:
         """Whether it was killed or died, and has not been started again."""
         return self._is_lost

@@ -39,8 +39,9 @@ from tests.integration.instruments.other_pythons import ROOT, python_of
 from tests.unit.instruments import replay_files
 
 DEVICE = Path(__file__).with_name("hanging_device.py")
+FAR_FILES = ("server.py", "protocol.py", "microscope_device.py", "device_server.py", "handshake.py")
 FAR_SIDE = [
-    *(ROOT / "instruments" / "workers" / name for name in ("server.py", "protocol.py", "microscope_device.py")),
+    *(ROOT / "instruments" / "workers" / name for name in FAR_FILES),
     *(ROOT / "instruments" / "adapters" / "devices").glob("*.py"),
 ]
 WITHIN_S = 60.0
@@ -110,7 +111,9 @@ def test_an_adapter_in_a_python_with_pydantic_and_numpy_alone(record: dict[str, 
             there.read_state()
         assert isinstance(there, Linked)
         assert there.is_link_lost()
-        there.reconnect()
+        with there.events.subscribe() as told:
+            there.reconnect()
+            assert [event.kind for event in told.take()] == ["link_back"]
         assert not there.is_link_lost()
         assert there.acquire(replay_files.command("d")).action_id == "d"
     finally:
