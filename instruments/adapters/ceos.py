@@ -150,7 +150,8 @@ class CorrectedMicroscope:
         blank = Blank(action_id=f"{command.action_id} blank")
         try:
             self._microscope.execute(Unblank(action_id=f"{command.action_id} unblank"))
-            self._measured(command.name, min(procedure.duration_s, command.deadline_s))
+            within_s = procedure.duration_s - self._capabilities.blanker_settle_s
+            self._measured(command.name, min(within_s, command.deadline_s))
         except InstrumentError as error:
             self._blanked(blank, error)
             raise

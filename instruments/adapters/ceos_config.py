@@ -111,7 +111,7 @@ def confidence_axis(name: str) -> str:
 
 def capabilities_with(config: CeosConfig, microscope: Capabilities) -> Capabilities:
     """Those of the microscope and the corrector's. Raises ConfigurationError where both claim one."""
-    axes, procedures = corrector_axes(config), procedures_of(config)
+    axes, procedures = corrector_axes(config), procedures_of(config, microscope.blanker_settle_s)
     claimed = [axis.name for axis in axes if microscope.axis(axis.name)]
     claimed += [one.name for one in procedures if microscope.procedure(one.name)]
     if claimed:
@@ -133,10 +133,8 @@ def capabilities_with(config: CeosConfig, microscope: Capabilities) -> Capabilit
     )
 
 
-def procedures_of(config: CeosConfig) -> tuple[Procedure, ...]:
-    """Measurements: each has the beam on the specimen for so long at most."""
-    c1a1 = Procedure(name=C1A1, duration_s=config.c1a1_max_duration_s)
-    tableaus = (
-        Procedure(name=f"tableau_{name}", duration_s=one.max_duration_s) for name, one in config.tableaus.items()
-    )
-    return (c1a1, *tableaus)
+def procedures_of(config: CeosConfig, blanker_settle_s: float) -> tuple[Procedure, ...]:
+    """Measurements: each has the beam on the specimen for so long at most, the blanker's own time included."""
+    tableaus = {f"tableau_{name}": one.max_duration_s for name, one in config.tableaus.items()}
+    durations_s = {C1A1: config.c1a1_max_duration_s, **tableaus}
+    return tuple(Procedure(name=name, duration_s=one_s + blanker_settle_s) for name, one_s in durations_s.items())

@@ -135,7 +135,8 @@ class DigitalMicrographDriver:
         shot = self._shots[mode.name]
         call, arguments = shot.call(command)
         count = command.subframe_count
-        within_s = command.scan.duration_s(count) + self._config.readout_s + self._config.beam_overhead_s
+        needed_s = command.scan.duration_s(count) + self._config.readout_s + self._config.beam_overhead_s
+        within_s = min(needed_s, max(until_s - time.monotonic(), 0.1))
         try:
             reply = self._link.ask(call, within_s=within_s, repeatable=False, count=count, is_lit=is_lit, **arguments)
         except ServerError as error:

@@ -36,9 +36,11 @@ from instruments.conformance.target import AdapterTarget
 from instruments.units import electrons
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.ceos_double import CeosDouble, failure, framed
+from tests.integration.instruments.digitalmicrograph_target import DigitalMicrographTarget
 from tests.integration.instruments.serialem_double import NUMBERS, SerialEMDouble
 
 CURRENT_PA = 50.0
+OVERHEAD_S = 1.0  # of the blanker, as the microscope beside declares it
 MAX_S = {"c12_nm": 100.0, "c21_nm": 500.0, "c23_nm": 500.0, "defocus_nm": 500.0, "c30_nm": 5000.0}
 
 
@@ -67,8 +69,8 @@ def config(column: SerialEMDouble, gateway: CeosDouble, **more: Any) -> dict[str
         "port": column.port, "command_numbers": NUMBERS, "settle_s": 0.0,
         "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30)},
         "shape_px": (64, 64), "pixel_size_nm": 1.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
-        "probe_current_pa": CURRENT_PA, "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
-        "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 1.0,
+        "probe_current_pa": CURRENT_PA, "beam_overhead_s": OVERHEAD_S, "beam_energy_ev": 60e3,
+        "semi_convergence_angle_mrad": 31.5, "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 1.0,
     }  # fmt: skip
     return {
         "port": gateway.port, "beside": {"adapter": "serialem", "config": beside}, "max_magnitude_nm": MAX_S,
@@ -185,9 +187,11 @@ def test_a_measurement_has_the_beam_on_and_is_booked_by_the_guard(
     guarded.execute(running("tableau_fast"))
     assert seen == [True]
     assert column.is_blanked
-    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 10.0)), "for as long as it may take"
+    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 10.0 + OVERHEAD_S)), (
+        "for as long as it may take"
+    )
     short = GuardedMicroscope(microscope, SafetyEnvelope(procedures=("tableau_fast",), max_exposure_s=8))
-    with pytest.raises(CommandRefused, match="procedure tableau_fast 10"):
+    with pytest.raises(CommandRefused, match="procedure tableau_fast 11"):
         short.execute(running("tableau_fast", "too long"))
 
 
@@ -237,7 +241,9 @@ def test_a_measurement_without_a_right_answer_is_unknown_blanked_and_never_repea
         assert gateway.names().count("measureC1A1") == 1
         assert column.is_blanked
         assert microscope.outcome("run measure_c1a1") == "unknown"
-        assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 0.3)), "its dose counts as spent"
+        assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 0.3 + OVERHEAD_S)), (
+            "its dose counts as spent"
+        )
         with pytest.raises(LinkLost):
             guarded.execute(running("measure_c1a1", "again"))
         gateway.spoil = lambda reply: reply
@@ -247,6 +253,36 @@ def test_a_measurement_without_a_right_answer_is_unknown_blanked_and_never_repea
         assert microscope.execute(running("measure_c1a1", "new")).optics.aberrations.c12_nm == pytest.approx(13.0)
     finally:
         microscope.close()
+
+
+def test_beside_a_microscope_that_reports_its_blanker_a_person_can_go_on() -> None:
+    """A measurement without an answer locks the guard; it blanks, and goes on once somebody has looked."""
+    with DigitalMicrographTarget() as target, CeosDouble(lambda: lit(target)) as gateway:
+        beside = {"adapter": "digitalmicrograph", "config": target.config(focus=None, limits={}, beam_shift=None)}
+        microscope = registry.open(
+            "ceos", port=gateway.port, beside=beside, max_magnitude_nm=MAX_S, c1a1_max_duration_s=0.3
+        )
+        assert isinstance(microscope, CorrectedMicroscope)
+        guarded = GuardedMicroscope(microscope, SafetyEnvelope(procedures=("measure_c1a1",)))
+        gateway.spoil = lambda _: None
+        with pytest.raises(ResultUnknown):
+            guarded.execute(running("measure_c1a1"))
+        with pytest.raises(LinkLost, match="reconnect"):
+            guarded.execute(running("measure_c1a1", "again"))
+        gateway.spoil = lambda reply: reply
+        assert guarded.reconnect().beam_blanked
+        with pytest.raises(InstrumentFault, match="a person has to look"):
+            guarded.execute(running("measure_c1a1", "and again"))
+        guarded.acknowledge("somebody")
+        assert guarded.execute(running("measure_c1a1", "new")).optics.aberrations.c12_nm == pytest.approx(13.0)
+        assert guarded.execute(correcting(c12_nm=0.0)).axes["c12_nm"].requested == 0.0
+        assert gateway.true_m["A1"] == pytest.approx(0, abs=1e-15)
+        assert not lit(target)
+        microscope.close()
+
+
+def lit(target: DigitalMicrographTarget) -> bool:
+    return next(call for call in reversed(target.calls()) if call.startswith("SetBeamBlanked")).endswith("False")
 
 
 def test_a_late_answer_is_given_to_no_later_call(column: SerialEMDouble, gateway: CeosDouble) -> None:

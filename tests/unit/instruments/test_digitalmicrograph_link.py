@@ -167,7 +167,7 @@ def test_a_server_that_does_not_know_the_secret_is_told_nothing() -> None:
 
 
 def config(folder: Path, **more: Any) -> dict[str, Any]:
-    scan = {"signals": {"haadf": 0}, "fields_nm": {5: 128.0, 7: 64.0}}
+    scan = {"signals": {"haadf": 0}, "fields_nm": {"5": 128.0, "7": 64.0}}  # as TOML has keys
     secret = folder / "secret"
     secret.write_text(SECRET)
     return {"secret_file": secret, "scan": scan, "probe_current_pa": 50.0, "beam_energy_ev": 60e3, **more}
