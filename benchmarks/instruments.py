@@ -28,13 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.instrument_rows import ROWS as FIRST_ROWS  # noqa: E402
 from benchmarks.instrument_rows import Row  # noqa: E402
+from benchmarks.instrument_rows_doubles import DOUBLE_ROWS  # noqa: E402
 from benchmarks.instrument_rows_ophyd import OPHYD_ROWS  # noqa: E402
 from benchmarks.instrument_rows_tango import TANGO_ROWS  # noqa: E402
 from benchmarks.instrument_rows_tem import TEM_ROWS  # noqa: E402
 from instruments import AcquireFrame, InstrumentError  # noqa: E402
 
 COMMANDS, FRAMES, STOPS = 200, 12, 5
-ROWS = FIRST_ROWS | OPHYD_ROWS | TEM_ROWS | TANGO_ROWS
+ROWS = FIRST_ROWS | OPHYD_ROWS | TEM_ROWS | TANGO_ROWS | DOUBLE_ROWS
 GOALS = {
     "in process": {"command_overhead_ms": 0.3},
     "worker": {"command_overhead_ms": 1.0, "frame_mb_per_s": 500.0},
