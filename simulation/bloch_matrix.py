@@ -114,15 +114,25 @@ class BlochMatrix:
         return turns[0] * turns[1] * self._coefficients(optics).astype(self._on.complex_type)
 
     def signals(
-        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+        self,
+        optics: Optics,
+        points_angstrom: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        source_sigma_angstrom: float = 0.0,
     ) -> dict[str, NDArray[np.float64]]:
-        """Signals (points, *detector shape) of detectors with channels, from the Gram matrices kept for them."""
+        """Signals (points, *detector shape) of detectors with channels, from the Gram matrices kept for them.
+
+        A source multiplies each term of the Fourier series by a Gaussian.
+        """
         found: dict[str, NDArray[np.float64]] = {}
         coefficients = self._coefficients(optics)
         for name, detector in detectors.items():
             if isinstance(detector, PixelatedDetector):
                 raise MethodUnavailable(f"detector {name!r} has pixels: ask for intensities instead")
-            channels = [self._series(gram, coefficients, points_angstrom) for gram in self._channel_grams(detector)]
+            channels = [
+                self._series(gram, coefficients, points_angstrom, source_sigma_angstrom)
+                for gram in self._channel_grams(detector)
+            ]
             values = np.stack(channels, axis=1)
             is_ring = isinstance(detector, AnnularDetector)
             found[name] = values[:, 0] if is_ring else values.reshape(len(values), *detector_shape(detector))
@@ -170,6 +180,7 @@ class BlochMatrix:
         grams: list[NDArray[Any]],
         coefficients: NDArray[np.complex128],
         points_angstrom: NDArray[np.float64],
+        source_sigma_angstrom: float,
     ) -> NDArray[np.float64]:
         """I(r) = sum over G of h_G exp(-2 pi i G.r), h_G the sum over k' - k = G of conj(c_k) c_k' M[k, k']."""
         addresses, shape = self._addresses
@@ -182,10 +193,12 @@ class BlochMatrix:
             )
         steps_y, steps_x = (np.arange(count) - count // 2 for count in shape)
         unit_y, unit_x = np.asarray(self.grid.extent_angstrom) / self.vectors.repeats
+        squares = (steps_y[:, None] / unit_y) ** 2 + (steps_x / unit_x) ** 2
+        series = table.reshape(shape) * np.exp(-2 * (np.pi * source_sigma_angstrom) ** 2 * squares)
         values = np.empty(len(points_angstrom))
         for start in range(0, len(points_angstrom), _POINTS_PER_BLOCK):
             points = points_angstrom[start : start + _POINTS_PER_BLOCK]
             along_y = np.exp(-2j * np.pi * points[:, 1, None] * steps_y / unit_y)
             along_x = np.exp(-2j * np.pi * points[:, 0, None] * steps_x / unit_x)
-            values[start : start + len(points)] = np.sum((along_y @ table.reshape(shape)) * along_x, axis=1).real
+            values[start : start + len(points)] = np.sum((along_y @ series) * along_x, axis=1).real
         return values

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
 from simulation.backend import Backend
-from simulation.coherence import FWHM_PER_SIGMA, SAMPLED_KERNEL_FROM_PX, SourceBlur, focal_quadrature
+from simulation.coherence import FWHM_PER_SIGMA, focal_quadrature
 from simulation.detectors import Detector, DetectorBank, check_detectors
 from simulation.electron import wavelength_angstrom
 from simulation.engine import Simulator
@@ -26,7 +26,8 @@ from simulation.errors import DeviceUnavailable, InvalidParameter
 from simulation.lens_tensors import LensTensors, Number, chi
 from simulation.multislice import Itinerary, Propagator, Transmissions
 from simulation.probe import aperture_function, check_aperture
-from simulation.scans import GridScan, Scan
+from simulation.scans import Scan
+from simulation.source_blur import Lines, Raster, SourceBlur
 from simulation.wave_grid import WaveGrid
 
 
@@ -46,17 +47,15 @@ class DifferentiableImages:
     def image(self, lens: LensTensors, scan: Scan, detectors: Mapping[str, Detector]) -> dict[str, torch.Tensor]:
         """Signals (*scan shape, *detector shape) by detector, fractions of the beam, as `Simulator.image` has them.
 
-        Patterns come with a `PixelatedDetector`. The derivative with respect to the source size is exact within one
-        length of its kernel, which ends at four standard deviations.
+        Patterns come with a `PixelatedDetector`. The derivative with respect to the source size is exact for the
+        probes that this size takes; for another there may be others.
         """
         blur = self._blur(lens, scan)
-        wide = scan if blur is None else blur.scan
-        points = torch.as_tensor(wide.points_angstrom() / 10, device=self._on.device)
-        flat = self.signals(lens, points, detectors)
-        shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in flat.items()}
-        if blur is None:
-            return shaped
-        return {name: _blurred(values, blur, lens.source_size_nm) for name, values in shaped.items()}
+        places_nm = scan.points_angstrom() / 10 if blur is None else blur.places_nm()
+        flat = self.signals(lens, torch.as_tensor(places_nm, device=self._on.device), detectors)
+        if blur is not None:
+            flat = {name: _blurred(values, blur, lens.source_size_nm) for name, values in flat.items()}
+        return {name: values.reshape(*scan.shape, *values.shape[1:]) for name, values in flat.items()}
 
     def signals(
         self, lens: LensTensors, points_nm: torch.Tensor, detectors: Mapping[str, Detector]
@@ -92,9 +91,8 @@ class DifferentiableImages:
         size_nm = _plain(lens.source_size_nm)
         if size_nm == 0 and not _requires_grad(lens.source_size_nm):
             return None
-        if not isinstance(scan, GridScan):
-            raise InvalidParameter(f"a source size of {size_nm:g} nm needs a GridScan; points have no neighbours")
-        return SourceBlur(scan, size_nm, self._prepared.specimens[0])
+        of_pixels = self._prepared.placement == "bilinear"
+        return SourceBlur(scan, size_nm, lens.optics(), self._prepared.specimens[0], of_pixels=of_pixels)
 
     def _measured(
         self,
@@ -225,34 +223,25 @@ def _focal_nodes(lens: LensTensors) -> list[tuple[LensTensors, float]]:
 
 
 def _blurred(values: torch.Tensor, blur: SourceBlur, source_size_nm: Number) -> torch.Tensor:
-    """`SourceBlur.apply` with derivatives."""
-    for axis, (pixel_nm, length, mode) in enumerate(
-        zip(blur.scan.pixel_nm, blur.kernel_lengths, blur.modes, strict=True)
-    ):
-        kernel = _kernel(torch.as_tensor(source_size_nm, dtype=torch.float64) / FWHM_PER_SIGMA / pixel_nm, length)
-        values = _convolved(values, kernel.to(values.dtype), axis, mode)
-    top, left = blur.margin_px
-    return values[top : values.shape[0] - top, left : values.shape[1] - left]
+    """Pixels (n, ...) from the values of all probes, as `SourceBlur.sums` adds them up, with derivatives."""
+    sigma_nm = torch.as_tensor(source_size_nm, dtype=torch.float64, device=values.device) / FWHM_PER_SIGMA
+    layout = blur.layout
+    if isinstance(layout, Raster):
+        shape = len(layout.rows.places_nm), len(layout.columns.places_nm)
+        rows = _along(values.reshape(*shape, *values.shape[1:]), layout.rows, sigma_nm, 0)
+        return _along(rows, layout.columns, sigma_nm, 1).flatten(0, 1)
+    weights = layout.weights(sigma_nm).to(values.dtype)
+    clusters = values.reshape(len(layout.points_nm), len(weights), *values.shape[1:])
+    return (weights.reshape(-1, *(1 for _ in clusters.shape[2:])) * clusters).sum(dim=1)
 
 
-def _kernel(sigma_px: torch.Tensor, length: int) -> torch.Tensor:
-    """As `coherence.gaussian_kernel`, of a length fixed beforehand."""
-    if float(sigma_px.detach()) < SAMPLED_KERNEL_FROM_PX:
-        variance = sigma_px**2
-        return torch.stack([variance / 2, 1 - variance, variance / 2])
-    offsets = torch.arange(length, dtype=torch.float64) - length // 2
-    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
-    return kernel / kernel.sum()
-
-
-def _convolved(values: torch.Tensor, kernel: torch.Tensor, axis: int, mode: str) -> torch.Tensor:
-    reach, count = len(kernel) // 2, values.shape[axis]
-    total = torch.zeros_like(values)
-    places = torch.arange(count, device=values.device)
-    for index in range(len(kernel)):
-        moved = places + index - reach
-        moved = torch.remainder(moved, count) if mode == "wrap" else torch.clamp(moved, 0, count - 1)
-        total = total + kernel[index].to(values.device) * torch.index_select(values, axis, moved)
+def _along(values: torch.Tensor, lines: Lines, sigma_nm: torch.Tensor, axis: int) -> torch.Tensor:
+    """Pixels along an axis from its lines."""
+    weights = lines.stencil.weights(sigma_nm).to(values.dtype)
+    members = torch.as_tensor(lines.members, device=values.device)
+    total = weights[0] * torch.index_select(values, axis, members[:, 0])
+    for index in range(1, len(weights)):
+        total = total + weights[index] * torch.index_select(values, axis, members[:, index])
     return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
@@ -12,10 +13,9 @@ from numpy.typing import ArrayLike
 from instruments.optics import Coherence, Optics
 from simulation.arguments import checked_optics, checked_seed
 from simulation.backend import backend
-from simulation.coherence import SourceBlur, focal_nodes, warn_of_wide_steps
+from simulation.coherence import focal_nodes
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty
 from simulation.electron import wavelength_angstrom
-from simulation.error_check import Signals
 from simulation.errors import InvalidParameter
 from simulation.exposure import Exposure
 from simulation.method_choice import check_method
@@ -28,6 +28,7 @@ from simulation.progress import watched
 from simulation.results import dataset
 from simulation.scans import GridScan, PointScan, Scan
 from simulation.slices import slice_count
+from simulation.source_blur import SourceBlur
 from simulation.sources import Prepared, Sources
 from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
@@ -73,7 +74,8 @@ def simulate(
     fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor, or the distance of
     partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
     multislice over the image's standard deviation.
-    `coherence` blurs by source size (`GridScan` only) and averages over focal spread. `precision="double"` propagates
+    `coherence` averages over focal spread and over the source, whatever the steps of the scan: `probes_per_pixel` of
+    the attributes says how many probes that took. `precision="double"` propagates
     in complex128 and returns float64. `aperture`: its edge is a ramp one reciprocal pixel wide (`soft`), so that images
     depend less on the cell's size, or `hard`. `specimen_tilt_mrad` (x, y) leans the specimen: atoms at depth z are met
     at x + z tan(tilt), which is right for small angles (`specimen_tilt`). Attributes of the result say which method was
@@ -173,26 +175,22 @@ class Simulator:
         tilt_mrad = self._tilt_mrad if specimen_tilt_mrad is None else checked_tilt_mrad(specimen_tilt_mrad)
         clipped = self._check(optics, scan, detectors)
         blur = self._blur(scan, coherence, optics)
-        wide = scan if blur is None else blur.scan
         seen = seen_from_specimen(optics, tilt_mrad)
         wanted = self._wanted
         if wanted.method not in ("incoherent", "windowed"):
             check_room(optics, self._specimen.cell_angstrom, wanted.interpolation if wanted.method == "prism" else 1)
 
-        def seen_by(signals: Signals) -> Signals:
-            shaped = {name: values.reshape(*wide.shape, *values.shape[1:]) for name, values in signals.items()}
-            return shaped if blur is None else {name: blur.apply(values) for name, values in shaped.items()}
-
         foci = focal_nodes(seen, coherence.focal_spread_nm)
+        exposure = Exposure(foci, scan, detectors, blur)
         with self._on.one_thread_each():
-            measured = self._trial.measured(Exposure(foci, wide.points_angstrom(), detectors, seen_by))
-        shaped = seen_by(measured.signals)
+            measured = self._trial.measured(exposure)
         attributes = self._attributes(optics, coherence, measured) | {
             "specimen_tilt_mrad": list(tilt_mrad),
             "clipped_outer_mrad": json.dumps(clipped),
+            "probes_per_pixel": self._probes_per_pixel(measured, exposure),
         }
         axes_mrad = self._trial.detection.axes_mrad(measured.candidate, seen, detectors)
-        return dataset(shaped, scan, detectors, axes_mrad, attributes, self._on.real_type)
+        return dataset(measured.signals, scan, detectors, axes_mrad, attributes, self._on.real_type)
 
     def diffraction(
         self,
@@ -239,12 +237,14 @@ class Simulator:
     def _blur(self, scan: Scan, coherence: Coherence, optics: Optics) -> SourceBlur | None:
         if coherence.source_size_nm == 0:
             return None
-        if not isinstance(scan, GridScan):
-            raise InvalidParameter(
-                f"a source size of {coherence.source_size_nm:g} nm needs a GridScan; points have no neighbours to blur"
-            )
-        warn_of_wide_steps(scan, coherence.source_size_nm, optics)
-        return SourceBlur(scan, coherence.source_size_nm, self._sources.specimens[0])
+        of_pixels = self._model.placement == "bilinear"
+        return SourceBlur(scan, coherence.source_size_nm, optics, self._sources.specimens[0], of_pixels=of_pixels)
+
+    def _probes_per_pixel(self, measured: Measurement, exposure: Exposure) -> float:
+        """Of one focus; more than 1 where a blur takes probes between the pixels."""
+        if exposure.blur is None or self._trial.detection.takes_source_in(measured.candidate, exposure):
+            return 1.0
+        return exposure.blur.probe_count / prod(exposure.scan.shape)
 
     def _attributes(self, optics: Optics, coherence: Coherence, measured: Measurement) -> dict[str, Any]:
         tilt = {"tilt_x_mrad": optics.tilt_x_mrad, "tilt_y_mrad": optics.tilt_y_mrad}

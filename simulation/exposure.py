@@ -5,7 +5,7 @@ Neighbours: `sources` makes the waves, `method_trial` says by which method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,18 +22,23 @@ from simulation.errors import MethodUnavailable
 from simulation.method_choice import Candidate
 from simulation.progress import steps
 from simulation.results import Axes
-from simulation.sources import Source, Sources
+from simulation.scans import Scan
+from simulation.source_blur import SourceBlur
+from simulation.sources import BLURRING, Source, Sources
 from simulation.wave_grid import WaveGrid
+
+_SAMPLE_COUNT = 2**16
+"""Probes from which errors are estimated, where a blur takes more of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Optics of each focus with their weights, probe positions, detectors, and how signals of probes become images."""
+    """Optics of each focus with their weights, where the probe stands, detectors, and the blur by the source if any."""
 
     foci: list[tuple[Optics, float]]
-    points_angstrom: NDArray[np.float64]
+    scan: Scan
     detectors: Mapping[str, Detector]
-    seen_by: Callable[[Signals], Signals]
+    blur: SourceBlur | None = None
 
     @property
     def optics(self) -> Optics:
@@ -42,8 +47,15 @@ class Exposure:
 
     @property
     def probe_count(self) -> int:
-        """Probes of all foci."""
-        return len(self.points_angstrom) * len(self.foci)
+        """Probes of all foci, those between the pixels that a blur takes included."""
+        each = int(np.prod(self.scan.shape)) if self.blur is None else self.blur.probe_count
+        return each * len(self.foci)
+
+    def sample_angstrom(self) -> NDArray[np.float64]:
+        """Where probes of the image stand, (n, 2) of (x, y): all, or many of those that a blur takes."""
+        if self.blur is None:
+            return self.scan.points_angstrom()
+        return self.blur.places_nm(max(_SAMPLE_COUNT, int(np.prod(self.scan.shape)))) * 10
 
 
 class Detection:
@@ -53,7 +65,10 @@ class Detection:
         self._sources, self._grid, self._on = sources, grid, on
 
     def mean(self, candidate: Candidate, exposure: Exposure) -> tuple[Signals, float]:
-        """Averaged over phonon configurations, with the mean's standard error over the image's spread."""
+        """Images (*scan shape, *detector shape) averaged over phonon configurations, blurred by the source.
+
+        And the standard error of that mean over the image's spread.
+        """
         count = len(self._sources.specimens)
         runs = [self._signals(candidate, index, exposure) for index in steps(range(count), "configurations")]
         stacks = {name: np.stack([run[name] for run in runs]) for name in exposure.detectors}
@@ -67,7 +82,7 @@ class Detection:
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> Signals:
         """Of the first configuration, at one focus."""
-        return self._at_one_focus(candidate, 0, optics, points, detectors)
+        return self._sharp(candidate, 0, optics, points, detectors)
 
     def axes_mrad(self, candidate: Candidate, optics: Optics, detectors: Mapping[str, Detector]) -> Axes:
         """Angles of the pixelated detectors."""
@@ -81,12 +96,47 @@ class Detection:
         """One configuration, averaged over the focal spread."""
         total: Signals = {}
         for optics, weight in steps(exposure.foci, "defoci"):
-            values = self._at_one_focus(candidate, configuration, optics, exposure.points_angstrom, exposure.detectors)
+            values = self._image(candidate, configuration, optics, exposure)
             for name in exposure.detectors:
                 total[name] = total.get(name, 0.0) + weight * values[name]
         return total
 
-    def _at_one_focus(
+    def _image(self, candidate: Candidate, configuration: int, optics: Optics, exposure: Exposure) -> Signals:
+        """At one focus, blurred by the source."""
+        blur, scan, detectors = exposure.blur, exposure.scan, exposure.detectors
+        if blur is None:
+            found = self._sharp(candidate, configuration, optics, scan.points_angstrom(), detectors)
+        elif self.takes_source_in(candidate, exposure):
+            source = self._sources.blurring_source(candidate, configuration, optics)
+            found = source.signals(optics, scan.points_angstrom(), detectors, blur.sigma_nm * 10)
+        else:
+            return self._blurred(candidate, configuration, optics, detectors, blur)
+        return {name: values.reshape(*scan.shape, *values.shape[1:]) for name, values in found.items()}
+
+    def takes_source_in(self, candidate: Candidate, exposure: Exposure) -> bool:
+        """Whether the method takes the source in without more probes than the scan has."""
+        true = exposure.blur is not None and not exposure.blur.of_pixels
+        return true and candidate.method in BLURRING and not has_pixels(exposure.detectors)
+
+    def _blurred(
+        self,
+        candidate: Candidate,
+        configuration: int,
+        optics: Optics,
+        detectors: Mapping[str, Detector],
+        blur: SourceBlur,
+    ) -> Signals:
+        """Added up from its probes as they come."""
+        sums: dict[str, Any] = {}
+        for first, points in blur.strips():
+            for start, parts in self._parts(candidate, configuration, optics, points, detectors):
+                for name, part in parts.items():
+                    if name not in sums:
+                        sums[name] = blur.sums(part.shape[1:])
+                    sums[name].add(first + start, part)
+        return {name: sums[name].image() for name in detectors}
+
+    def _sharp(
         self,
         candidate: Candidate,
         configuration: int,
@@ -94,23 +144,36 @@ class Detection:
         points: NDArray[np.float64],
         detectors: Mapping[str, Detector],
     ) -> Signals:
-        direct = None
+        """(points, *detector shape)."""
+        signals: Signals = {}
+        for start, parts in self._parts(candidate, configuration, optics, points, detectors):
+            for name, part in parts.items():
+                if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
+                    signals[name] = np.empty((len(points), *part.shape[1:]))
+                signals[name][start : start + len(part)] = part
+        return {name: signals[name] for name in detectors}
+
+    def _parts(
+        self,
+        candidate: Candidate,
+        configuration: int,
+        optics: Optics,
+        points: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+    ) -> Iterator[tuple[int, Mapping[str, NDArray[Any]]]]:
+        """Signals (n, *detector shape) of successive probes, each with the index of its first point."""
         if not has_pixels(detectors):
             direct = self._sources.signal_source(candidate, configuration, optics)
+            if direct is not None:
+                yield 0, direct.signals(optics, points, detectors)
+                return
         elif candidate.method == "incoherent":
             raise MethodUnavailable("method 'incoherent' knows no diffraction patterns; use 'multislice' or 'prism'")
-        if direct is not None:
-            return direct.signals(optics, points, detectors)
         source = self._sources.source(candidate, configuration, optics)
         bank = self._bank(source, optics, detectors)
-        signals: Signals = {}
         for start, intensity in source.intensities(optics, points):
             for first, parts in self._measured(bank, intensity):
-                for name, part in parts.items():
-                    if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
-                        signals[name] = np.empty((len(points), *part.shape[1:]))
-                    signals[name][start + first : start + first + len(part)] = part
-        return {name: signals[name] for name in detectors}
+                yield start + first, parts
 
     def _measured(self, bank: DetectorBank, intensity: Array) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """At once; piece by piece where the device has no room for patterns beside what they are cut from."""

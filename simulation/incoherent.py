@@ -11,13 +11,11 @@ crystals. It knows of no error of its own. Detectors inside the aperture see int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
-from scipy.spatial import KDTree
 from scipy.special import j0
 
 from instruments.optics import Optics
@@ -25,15 +23,15 @@ from simulation.detectors import Detector, PixelatedDetector, detector_shape
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.probe import probe_spectrum
-from simulation.progress import batches
+from simulation.probe_sums import Layer, ProbeIntensity, probe_sums
 from simulation.scattering_factors import projected_potential_v_angstrom
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid, fft_friendly
 
 _DEPTH_STEP_ANGSTROM = 15.0
-_POINTS_PER_BLOCK = 2048
 _SMALLEST_BOX_ANGSTROM = 40.0
 _BOX_PER_SPREAD = 3.0
+_SOURCE_PER_SIGMA = 4.0
 _LARGEST_BOX_PX = 2048
 _RADII = np.exp(np.linspace(np.log(1e-5), np.log(12.0), 5000))
 _ANGLE_COUNT, _RING_COUNT, _FREQUENCY_COUNT = 48, 24, 600
@@ -52,83 +50,73 @@ class IncoherentSource:
         self._edge = aperture_edge
 
     def signals(
-        self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
+        self,
+        optics: Optics,
+        points_angstrom: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        source_sigma_angstrom: float = 0.0,
     ) -> dict[str, NDArray[np.float64]]:
         """Signals (points, *detector shape), fractions of the incident beam; segments share their ring equally."""
         for name, detector in detectors.items():
             _check(name, detector, optics)
-        numbers = np.unique(self._specimen.numbers).tolist()
-        exposures = {number: self._exposures(number, optics, points_angstrom) for number in numbers}
+        rings = {
+            name: (each.inner_mrad, each.outer_mrad)
+            for name, each in detectors.items()
+            if not isinstance(each, PixelatedDetector)
+        }
+        layers = list(self._layers(optics, list(rings.values()), source_sigma_angstrom))
+        cell = np.asarray(self._specimen.cell_angstrom[:2])
+        totals = probe_sums(layers, cell, points_angstrom) if layers else np.zeros((len(points_angstrom), len(rings)))
         found: dict[str, NDArray[np.float64]] = {}
-        for name, detector in detectors.items():
-            assert not isinstance(detector, PixelatedDetector)
-            ring = (detector.inner_mrad, detector.outer_mrad)
-            total = np.zeros(len(points_angstrom))
-            for number, exposure in exposures.items():
-                total += exposure * cross_section_angstrom2(number, optics, ring, self._parametrization)
-            shape = detector_shape(detector)
+        for name, total in zip(rings, totals.T, strict=True):
+            shape = detector_shape(detectors[name])
             share = total / np.prod(shape) if shape else total
             found[name] = np.broadcast_to(share.reshape(-1, *(1 for _ in shape)), (len(total), *shape)).copy()
         return found
 
-    def _exposures(self, number: int, optics: Optics, points_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
-        """For each point the probe's intensity at the atoms of an element, summed, per square angstrom."""
-        own = self._specimen.positions_angstrom[self._specimen.numbers == number]
+    def _layers(self, optics: Optics, rings_mrad: list[tuple[float, float]], sigma_angstrom: float) -> Iterator[Layer]:
+        """Atoms of each element and range of depths, where the beam meets them."""
         beam = np.tan(np.array([optics.tilt_x_mrad, optics.tilt_y_mrad]) * 1e-3)
-        layers = np.floor(own[:, 2] / _DEPTH_STEP_ANGSTROM).astype(int)
-        total = np.zeros(len(points_angstrom))
-        for layer in np.unique(layers).tolist():
-            atoms = own[layers == layer]
-            intensity, pixel = probe_intensity(optics, float(atoms[:, 2].mean()), self._sampling_nm, self._edge)
-            met = atoms[:, :2] - atoms[:, 2, None] * beam
-            total += self._seen(met, intensity, pixel, points_angstrom)
-        return total
+        positions = self._specimen.positions_angstrom
+        depths = np.floor(positions[:, 2] / _DEPTH_STEP_ANGSTROM).astype(int)
+        kinds = [(number, self._specimen.numbers == number) for number in np.unique(self._specimen.numbers).tolist()]
+        groups = [(number, own & (depths == depth)) for number, own in kinds for depth in np.unique(depths[own])]
+        means = [float(positions[own, 2].mean()) for _, own in groups]
+        box = _box_angstrom(optics, means, sigma_angstrom) if means else 0.0
+        for (number, own), depth in zip(groups, means, strict=True):
+            sections = [cross_section_angstrom2(number, optics, ring, self._parametrization) for ring in rings_mrad]
+            atoms = positions[own]
+            intensity = probe_intensity(optics, depth, box, self._sampling_nm, self._edge).blurred(sigma_angstrom)
+            yield Layer(atoms[:, :2] - atoms[:, 2, None] * beam, np.array(sections), intensity)
 
-    def _seen(
-        self,
-        atoms: NDArray[np.float64],
-        intensity: NDArray[np.float32],
-        pixel_angstrom: float,
-        points_angstrom: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        cell = np.asarray(self._specimen.cell_angstrom[:2])
-        reach = (len(intensity) // 2 - 1) * pixel_angstrom
-        atoms = _repeated(np.mod(atoms, cell), cell, reach)
-        tree, middle = KDTree(atoms), len(intensity) // 2
-        found = np.empty(len(points_angstrom))
-        for start in batches(len(points_angstrom), _POINTS_PER_BLOCK, "probes"):
-            points = np.mod(points_angstrom[start : start + _POINTS_PER_BLOCK], cell)
-            near = tree.query_ball_point(points, reach)
-            counts = np.array([len(each) for each in near])
-            owner = np.repeat(np.arange(len(points)), counts)
-            steps = (atoms[np.concatenate(near).astype(int)] - points[owner]) / pixel_angstrom + middle
-            values = map_coordinates(intensity, steps[:, ::-1].T, order=1)
-            found[start : start + len(points)] = np.bincount(owner, values, len(points))
-        return found
+
+def _box_angstrom(optics: Optics, depths_angstrom: list[float], sigma_angstrom: float) -> float:
+    """Side of a box that holds the geometrical shadow of the aperture several times over, at every depth."""
+    angle, astigmatism = optics.semi_convergence_angle_mrad * 1e-3, abs(optics.aberrations.c12_nm) * 10
+    focus = max(abs(optics.defocus_nm * 10 - depth) for depth in depths_angstrom)
+    spread = 2 * (focus + astigmatism) * angle + _SOURCE_PER_SIGMA * sigma_angstrom
+    return max(_SMALLEST_BOX_ANGSTROM, _BOX_PER_SPREAD * spread)
 
 
 def probe_intensity(
-    optics: Optics, depth_angstrom: float, sampling_nm: float, aperture_edge: str = "soft"
-) -> tuple[NDArray[np.float32], float]:
-    """The probe's intensity per square angstrom after some depth of vacuum, (n, n) centred on n // 2; and its pixel.
-
-    The box holds the geometrical shadow of the aperture several times over.
-    """
+    optics: Optics, depth_angstrom: float, box_angstrom: float, sampling_nm: float, aperture_edge: str = "soft"
+) -> ProbeIntensity:
+    """The probe's intensity after some depth of vacuum, in a box of at least this side."""
     wavelength, pixel = wavelength_angstrom(optics.beam_energy_ev), sampling_nm * 10
-    focus = abs(optics.defocus_nm * 10 - depth_angstrom) + abs(optics.aberrations.c12_nm) * 10
-    spread = 2 * focus * optics.semi_convergence_angle_mrad * 1e-3
-    side = max(_SMALLEST_BOX_ANGSTROM, _BOX_PER_SPREAD * spread)
-    count = fft_friendly(int(np.ceil(side / pixel)))
+    count = fft_friendly(int(np.ceil(box_angstrom / pixel)))
     if count > _LARGEST_BOX_PX:
         raise InvalidParameter(
-            f"the probe is {spread / 10:.1f} nm wide: a box of {count} pixels of {sampling_nm} nm is above"
-            f" {_LARGEST_BOX_PX}; use a coarser sampling_nm or less defocus"
+            f"the probe is {box_angstrom / _BOX_PER_SPREAD / 10:.1f} nm wide: a box of {count} pixels of"
+            f" {sampling_nm:g} nm is above {_LARGEST_BOX_PX}; use a coarser sampling_nm or less defocus"
         )
-    grid = WaveGrid((count, count), (count * pixel, count * pixel), None, aperture_edge)
+    side = count * pixel
+    grid = WaveGrid((count, count), (side, side), None, aperture_edge)
     phase = -np.pi * wavelength * depth_angstrom * grid.squared_frequencies()
     wave = np.fft.ifft2(probe_spectrum(optics, grid) * np.exp(1j * phase))
-    power = np.abs(np.fft.fftshift(wave)) ** 2
-    return (power / (power.sum() * pixel**2)).astype(np.float32), pixel
+    power = np.abs(wave) ** 2
+    highest = 2e-3 * optics.semi_convergence_angle_mrad / wavelength
+    orders = int(np.ceil(highest * side)) + 1
+    return ProbeIntensity.of(power / (power.sum() * pixel**2), side, (count // 2 - 1) * pixel, orders)
 
 
 def cross_section_angstrom2(
@@ -170,14 +158,3 @@ def _check(name: str, detector: Detector, optics: Optics) -> None:
             f" {optics.semi_convergence_angle_mrad:g} mrad, where waves interfere; method 'incoherent' needs dark"
             " field: use a larger inner_mrad or another method"
         )
-
-
-def _repeated(places: NDArray[np.float64], cell: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-    """Places in the cell, and their periodic images within `reach` of it."""
-    for axis in (0, 1):
-        turns = np.arange(-int(np.ceil(reach / cell[axis])), int(np.ceil(reach / cell[axis])) + 1)
-        shift = np.zeros((len(turns), 2))
-        shift[:, axis] = turns * cell[axis]
-        places = (places[None, :, :] + shift[:, None, :]).reshape(-1, 2)
-        places = places[(places[:, axis] >= -reach) & (places[:, axis] < cell[axis] + reach)]
-    return places

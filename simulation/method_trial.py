@@ -148,11 +148,12 @@ class MethodTrial:
         if candidate.method == "periodic":
             error = ErrorEstimate(self._error_from_noise(optics, exposure.detectors), optics)
         elif not (candidate.is_exact or candidate.method == "incoherent"):
-            error = self._estimate(candidate, exposure, exposure.seen_by(mean))
+            error = self._estimate(candidate, exposure, mean)
         return Measurement(candidate, mean, error, deviation)
 
     def _estimate(self, candidate: Candidate, exposure: Exposure, image: Signals) -> ErrorEstimate:
-        return self._errors.estimate(candidate, exposure.optics, exposure.points_angstrom, exposure.detectors, image)
+        points = exposure.sample_angstrom()
+        return self._errors.estimate(candidate, exposure.optics, points, exposure.detectors, image)
 
     def _error_from_noise(self, optics: Optics, detectors: Mapping[str, Detector]) -> float:
         """Of taking the specimen for a perfect crystal; infinite where it is none."""

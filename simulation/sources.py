@@ -33,6 +33,8 @@ from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import WindowedSource
 
+BLURRING = ("periodic", "incoherent")
+"""Methods whose signals of detectors with channels take in the size of the source."""
 _BLOCH = 0
 """In the place of PRISM's interpolation."""
 
@@ -56,6 +58,20 @@ class SignalSource(Protocol):
         self, optics: Optics, points_angstrom: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> dict[str, NDArray[np.float64]]:
         """(points, *detector shape) by name, fractions of the incident beam."""
+        ...
+
+
+class BlurringSource(Protocol):
+    """A source of signals that takes in the size of the electron source at no cost."""
+
+    def signals(
+        self,
+        optics: Optics,
+        points_angstrom: NDArray[np.float64],
+        detectors: Mapping[str, Detector],
+        source_sigma_angstrom: float = 0.0,
+    ) -> dict[str, NDArray[np.float64]]:
+        """As `SignalSource.signals`, averaged over a Gaussian around each point."""
         ...
 
 
@@ -95,6 +111,7 @@ class Prepared:
     grid: WaveGrid
     specimen_tilt_mrad: tuple[float, float]
     on: Backend
+    placement: str = "exact"
 
 
 class Sources:
@@ -140,14 +157,10 @@ class Sources:
 
     def signal_source(self, candidate: Candidate, configuration: int, optics: Optics) -> SignalSource | None:
         """The source of signals of a method that has one."""
-        if candidate.method == "periodic":
-            return self.bloch_matrix(configuration, optics)
+        if candidate.method in BLURRING:
+            return self.blurring_source(candidate, configuration, optics)
         if candidate.tolerance is not None:
             return self.local_difference(configuration, optics, candidate.tolerance)
-        if candidate.method == "incoherent":
-            sampling_nm = max(self._grid.sampling_angstrom) / 10
-            edge = self._grid.aperture_edge
-            return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm, edge)
         if candidate.window_px is None:
             return None
         key = ("windowed", configuration, optics.beam_energy_ev, candidate.window_px)
@@ -165,10 +178,18 @@ class Sources:
         for old in [each for each in self._kept if each[:-1] == key[:-1] and 2 * each[-1][0] < key[-1][0]]:
             del self._kept[old]
 
+    def blurring_source(self, candidate: Candidate, configuration: int, optics: Optics) -> BlurringSource:
+        """Of one of the methods `BLURRING`."""
+        if candidate.method == "periodic":
+            return self.bloch_matrix(configuration, optics)
+        sampling_nm = max(self._grid.sampling_angstrom) / 10
+        edge = self._grid.aperture_edge
+        return IncoherentSource(self.specimens[configuration], self._model.parametrization, sampling_nm, edge)
+
     def prepared(self, beam_energy_ev: float, specimen_tilt_mrad: tuple[float, float]) -> Prepared:
         """All configurations for one energy."""
         made = [self._transmissions(index, beam_energy_ev) for index in range(len(self.specimens))]
-        return Prepared(self.specimens, made, self._grid, specimen_tilt_mrad, self._on)
+        return Prepared(self.specimens, made, self._grid, specimen_tilt_mrad, self._on, self._model.placement)
 
     def crystal(self, configuration: int) -> Crystal | None:
         """How a configuration repeats; None where it does not."""

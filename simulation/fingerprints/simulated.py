@@ -13,9 +13,9 @@ from instruments.optics import Optics
 from simulation.backend import backend
 from simulation.bloch_matrix import BlochMatrix
 from simulation.bloch_waves import BlochVectors, BlochWaves
-from simulation.coherence import SourceBlur, focal_nodes, is_period
+from simulation.coherence import FWHM_PER_SIGMA, focal_nodes, is_period
 from simulation.crystal_symmetry import Crystal
-from simulation.detectors import Detector, DetectorBank, PixelatedDetector, has_pixels
+from simulation.detectors import Detector, DetectorBank, PixelatedDetector, detector_shape
 from simulation.electron import wavelength_angstrom
 from simulation.engine import Simulator
 from simulation.error_check import Signals
@@ -29,6 +29,7 @@ from simulation.fingerprints.storage import Arrays
 from simulation.multislice import Transmissions, transmissions
 from simulation.phonons import configurations
 from simulation.potential import PotentialModel
+from simulation.source_blur import SourceBlur
 from simulation.specimen_tilt import seen_from_specimen
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
@@ -38,6 +39,8 @@ Detectors = Mapping[str, Detector]
 Seen = tuple[list[Signals], DetectorBank | None]
 Signalling = Callable[[Optics, Points, Detectors], Seen]
 """Signals (points, *detector shape) by name at each of some depths, and the bank that knows the angles."""
+Imaging = Callable[[Optics], list[Signals]]
+"""Signals (points, *detector shape) of the image's pixels, blurred by the source, at each of some depths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +176,20 @@ class CandidateSimulation:
             matrix = BlochMatrix(optics, waves, self._on)
 
             def signals(focused: Optics, points: Points, detectors: Detectors, matrix: BlochMatrix = matrix) -> Seen:
-                if not has_pixels(detectors):
-                    return [matrix.signals(focused, points, detectors)], None
                 bank = detector_bank(detectors, grid, focused, self._on, matrix.pixels)
                 parts = [bank.measure(intensity) for _, intensity in matrix.intensities(focused, points)]
                 return [joined(parts, self._on)], bank
 
+            def images(focused: Optics, matrix: BlochMatrix = matrix) -> list[Signals]:
+                asked = self._settings.images
+                if asked is None:
+                    return [{}]
+                sigma = 10 * self._settings.coherence.source_size_nm / FWHM_PER_SIGMA
+                return [matrix.signals(focused, asked.scan.points_angstrom(), dict(asked.detectors), sigma)]
+
             for defocus_nm in self._settings.defoci_nm:
                 focused = optics.model_copy(update={"defocus_nm": defocus_nm})
-                yield index, defocus_nm, self._exposed(signals, focused, 1)[0], {"method": "periodic"}
+                yield index, defocus_nm, self._exposed(images, signals, focused, 1)[0], {"method": "periodic"}
 
     def _by_probes(self, optics: Optics) -> Iterator[tuple[int, float, Arrays, dict[str, Any]]]:
         """Anything else: each probe by multislice, looked at on its way."""
@@ -195,25 +203,42 @@ class CandidateSimulation:
                 def signals(node: Optics, points: Points, detectors: Detectors, own: Transmissions = own) -> Seen:
                     return signals_at_depths(own, grid, cuts, node, points, detectors, self._on)
 
-                runs.append(self._exposed(signals, focused, len(cuts)))
+                def images(node: Optics, signals: Signalling = signals) -> list[Signals]:
+                    return self._added_up(signals, node, len(cuts))
+
+                runs.append(self._exposed(images, signals, focused, len(cuts)))
             for index in range(len(cuts)):
                 mean = {name: np.mean([run[index][name] for run in runs], axis=0) for name in runs[0][index]}
                 yield index, defocus_nm, mean, {"method": "multislice"}
 
-    def _exposed(self, signals: Signalling, optics: Optics, depth_count: int) -> list[Arrays]:
-        """Averaged over the focal spread and blurred by the source, for each of the depths that `signals` gives."""
+    def _added_up(self, signals: Signalling, optics: Optics, depth_count: int) -> list[Signals]:
+        """The image from probes, those between the pixels that a source takes included."""
+        images, source_size_nm = self._settings.images, self._settings.coherence.source_size_nm
+        if images is None:
+            return [{} for _ in range(depth_count)]
+        blur = SourceBlur(images.scan, source_size_nm, optics, self._stack.specimen)
+        sums = [
+            {name: blur.sums(detector_shape(detector)) for name, detector in images.detectors.items()}
+            for _ in range(depth_count)
+        ]
+        for start, points in blur.strips():
+            for depth, seen in zip(sums, signals(optics, points, dict(images.detectors))[0], strict=True):
+                for name, values in seen.items():
+                    depth[name].add(start, values)
+        return [{name: each.image() for name, each in depth.items()} for depth in sums]
+
+    def _exposed(self, images: Imaging, signals: Signalling, optics: Optics, depth_count: int) -> list[Arrays]:
+        """Averaged over the focal spread, for each of the depths that `images` and `signals` give."""
         found: list[Arrays] = [{} for _ in range(depth_count)]
-        images, pattern = self._settings.images, self._settings.pattern
+        asked, pattern = self._settings.images, self._settings.pattern
         nodes = focal_nodes(optics, self._settings.coherence.focal_spread_nm)
-        if images is not None:
-            blur = SourceBlur(images.scan, self._settings.coherence.source_size_nm, self._stack.specimen)
-            points = blur.scan.points_angstrom()
-            runs = [(signals(node, points, dict(images.detectors))[0], weight) for node, weight in nodes]
+        if asked is not None:
+            runs = [(images(node), weight) for node, weight in nodes]
             for index, arrays in enumerate(found):
-                for name in images.detectors:
-                    values = sum(weight * run[index][name] for run, weight in runs)
-                    shaped = np.asarray(values).reshape(*blur.scan.shape, *np.shape(values)[1:])
-                    arrays[f"image.{name}"] = blur.apply(shaped)
+                for name in asked.detectors:
+                    values = np.asarray(sum(weight * run[index][name] for run, weight in runs))
+                    shape = detector_shape(asked.detectors[name])
+                    arrays[f"image.{name}"] = values.reshape(*asked.scan.shape, *shape)
         if pattern is not None and pattern.points_nm:
             points = np.asarray(pattern.points_nm, np.float64) * 10
             camera = PixelatedDetector(max_angle_mrad=self._reach_mrad())

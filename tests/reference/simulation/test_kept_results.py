@@ -19,7 +19,6 @@ from simulation import (
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::simulation.ProbeOutgrowsCell"),  # by less than a tenth
-    pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved"),  # few pixels, for speed
 ]
 
 _COEFFICIENTS_NM = {

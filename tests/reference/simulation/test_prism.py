@@ -76,7 +76,6 @@ def test_an_estimate_is_not_passed_on_to_images_that_were_not_checked():
     assert simulator.image(OPTICS, points, DETECTORS).attrs["error_estimate"] == first
 
 
-@pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved")
 def test_the_estimate_is_that_of_the_blurred_image():
     """A source takes more from what varies in an image than from the error of windows and of interpolation."""
     cell = small_crystal() * (2, 2, 1)

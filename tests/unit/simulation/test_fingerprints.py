@@ -47,7 +47,6 @@ def thin(stack_atoms, periods):
     return stack_atoms * (1, 1, periods)
 
 
-@pytest.mark.filterwarnings("ignore::simulation.SourceUnresolved")
 @pytest.mark.parametrize("atoms", [unit() * (2, 1, 1), defective()], ids=["crystal", "defect"])
 def test_images_of_every_thickness_are_those_of_a_simulator_for_it(tmp_path, atoms):
     coherence = Coherence(source_size_nm=0.1, focal_spread_nm=3)
