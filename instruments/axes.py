@@ -208,5 +208,6 @@ FRAME_ONLY: Final = frozenset(
     )
 )  # fmt: skip
 """Axes that come with each frame, or with a park, and are never set alone."""
-SCAN_AXES: Final = tuple(name for name in ScanPattern.model_fields if name in KNOWN_AXES)
+_DECLARED: Final = frozenset(("illuminated_nm",))  # what a frame says of the beam, and nobody sets by it
+SCAN_AXES: Final = tuple(name for name in ScanPattern.model_fields if name in KNOWN_AXES.keys() - _DECLARED)
 STAGE_AXES: Final = tuple(StagePosition.model_fields)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from instruments.adapters.autoscript_config import NM_PER_M, STAGE, AutoScriptConfig, capabilities_of
+from instruments.adapters.autoscript_config import NM_PER_M, STAGE, AutoScriptConfig, Camera, capabilities_of
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.far_device import FarDevice, place_of
@@ -22,12 +22,13 @@ from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError
 from instruments.optics import Optics
-from instruments.scans import StagePosition
+from instruments.scans import ScanPattern, StagePosition
 from instruments.state import AxisReading, ColumnState, MicroscopeState
 from instruments.workers import Program
 
 DEVICE: Final = Path(__file__).parent / "devices" / "autoscript_device.py"
 _SAME_ENERGY: Final = 0.01
+_SAME_PIXEL: Final = 1e-3
 _VALVES: Final = {"Opened": "open", "Closed": "closed"}
 _UNKNOWN: Final = {
     "measured_current_pa": "the current is declared, nothing measures it",
@@ -141,6 +142,13 @@ class AutoScriptDriver:
     def check(self, command: AcquireFrame, mode: Mode) -> None:
         """A scan, or the middle of one, of a field and for a time within the limits; the field is set for it."""
         config, scan = self._config, command.scan
+        if (scan_s := scan.duration_s()) > config.max_scan_s:
+            raise CommandRefused(
+                f"a scan of {scan_s:.3g} s is above max_scan_s, {config.max_scan_s:g} s; ask for more sub-frames"
+            )
+        if mode.is_at_once:
+            self._check_camera(scan, config.cameras[mode.name])
+            return
         side_px = config.full_side_px(scan.shape_px)
         if side_px is None or min(scan.shape_px) < 1:
             raise CommandRefused(f"{scan.shape_px} px are not within a full scan of {max(config.sides_px)} px a side")
@@ -150,28 +158,23 @@ class AutoScriptDriver:
                 f"pixels of {scan.pixel_size_nm:g} nm are a full scan of {full_nm:g} nm, outside {low_nm:g} to "
                 f"{high_nm:g} nm; stay inside"
             )
-        if (scan_s := scan.duration_s()) > config.max_scan_s:
+        low_us, high_us = config.dwell_time_us
+        if not low_us <= scan.dwell_time_us <= high_us:
             raise CommandRefused(
-                f"a scan of {scan_s:.3g} s is above max_scan_s, {config.max_scan_s:g} s; ask for more sub-frames"
+                f"dwell_time_us {scan.dwell_time_us:g} of a scan is outside {low_us:g} to {high_us:g} us; stay inside"
             )
         detectors = [one.name for one in config.detectors.values()]
         self._device.read("arrange", detectors=detectors, field_of_view_nm=full_nm)
 
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
-        """Scans, one after another, the beam on from the first to the last; all detectors together."""
+        """Images, one after another, the beam on from the first to the last; all scanning detectors together."""
         scan, count = command.scan, command.subframe_count
-        names = {name: one.name for name, one in self._config.detectors.items()}
-        side_px = self._config.full_side_px(scan.shape_px) or max(scan.shape_px)
-        reply: dict[str, Any] = self._device.do(
-            "expose",
-            until_s - time.monotonic(),
-            detectors=list(names.values()),
-            side_px=side_px,
-            part_fraction=_part(scan.shape_px, side_px),
-            dwell_us=scan.dwell_time_us,
-            count=count,
-            is_lit=is_lit,
-        )
+        if mode.is_at_once:
+            names = {mode.name: self._config.cameras[mode.name].name}
+            reply = self._photographed(command, names[mode.name], until_s, is_lit=is_lit)
+        else:
+            names = {name: one.name for name, one in self._config.detectors.items()}
+            reply = self._scanned(command, list(names.values()), until_s, is_lit=is_lit)
         self._check_beam(command, reply["beam_on_s"], is_lit=is_lit)
         counts = {
             name: _unsigned(name, reply["images"][there], (count, *scan.shape_px)) for name, there in names.items()
@@ -204,6 +207,45 @@ class AutoScriptDriver:
                 overhead_s=self._config.beam_overhead_s,
                 least_fraction=self._config.least_duration_fraction,
             )
+
+    def _scanned(self, command: AcquireFrame, detectors: list[str], until_s: float, *, is_lit: bool) -> dict[str, Any]:
+        scan = command.scan
+        side_px = self._config.full_side_px(scan.shape_px) or max(scan.shape_px)
+        return self._device.do(
+            "expose",
+            until_s - time.monotonic(),
+            detectors=detectors,
+            side_px=side_px,
+            part_fraction=_part(scan.shape_px, side_px),
+            dwell_us=scan.dwell_time_us,
+            count=command.subframe_count,
+            is_lit=is_lit,
+        )
+
+    def _photographed(self, command: AcquireFrame, camera: str, until_s: float, *, is_lit: bool) -> dict[str, Any]:
+        return self._device.do(
+            "photograph",
+            until_s - time.monotonic(),
+            name=camera,
+            side_px=command.scan.shape_px[0],
+            exposure_s=command.scan.dwell_time_us * 1e-6,
+            count=command.subframe_count,
+            is_lit=is_lit,
+        )
+
+    def _check_camera(self, scan: ScanPattern, camera: Camera) -> None:
+        """As the camera is arranged, for a time within its limits."""
+        side_px, (low_s, high_s) = camera.side_px, camera.exposure_s
+        if scan.shape_px != (side_px, side_px) or abs(scan.pixel_size_nm / camera.pixel_size_nm - 1) > _SAME_PIXEL:
+            raise CommandRefused(
+                f"{camera.name} has {side_px} x {side_px} px of {camera.pixel_size_nm:g} nm; set field_of_view_nm to "
+                f"{side_px * camera.pixel_size_nm:g} nm for these"
+            )
+        if not low_s <= scan.dwell_time_us * 1e-6 <= high_s:
+            raise CommandRefused(
+                f"an exposure of {scan.dwell_time_us * 1e-6:g} s is outside {low_s:g} to {high_s:g} s of {camera.name}"
+            )
+        self._device.read("arrange_camera", name=camera.name)
 
     def _check_energy(self, voltage_v: float) -> None:
         if abs(voltage_v / self._config.beam_energy_ev - 1) > _SAME_ENERGY:

@@ -35,6 +35,15 @@ class ScanDetector(Record):
     outer_mrad: float | None = Field(default=None, gt=0)
 
 
+class Camera(Record):
+    """A camera of AutoScript in TEM mode, at the magnification it is used at."""
+
+    name: str = Field(min_length=1, description="as AutoScript calls it")
+    side_px: int = Field(ge=1, le=16_384, description="of its square images")
+    pixel_size_nm: float = Field(gt=0, le=1e5, description="in the specimen's plane; another one fails the exposure")
+    exposure_s: tuple[float, float] = (0.01, 5.0)
+
+
 class Names(Record):
     """Where among the client's attributes something is, for it moved between versions."""
 
@@ -56,6 +65,7 @@ class AutoScriptConfig(Record):
     port: int = Field(default=9095, ge=1, le=65_535)
     names: Names = Names()
     detectors: dict[str, ScanDetector] = Field(min_length=1, description="ours -> AutoScript's; read together")
+    cameras: dict[str, Camera] = Field(default_factory=dict, description="mode and detector -> AutoScript's")
     scan_mode: str = Field(default="stem", min_length=1)
     sides_px: tuple[int, ...] = Field(
         default=(128, 256, 512, 1024, 2048, 4096), min_length=1, description="of full scans; smaller ones are parts"
@@ -69,7 +79,7 @@ class AutoScriptConfig(Record):
     defocus_sign: Literal[-1, 1] = Field(default=-1, description="ours, underfocus positive, for AutoScript's +")
     field_of_view_nm: tuple[float, float] = Field(default=(1.0, 100_000.0), description="of a full scan")
     dwell_time_us: tuple[float, float] = (0.1, 1000.0)
-    max_scan_s: float = Field(default=10.0, gt=0, le=600, description="of one scan")
+    max_scan_s: float = Field(default=10.0, gt=0, le=600, description="of one scan, or one camera's exposure")
     beam_overhead_s: float = Field(default=1.0, ge=0, le=60, description="beam on beyond the dwell times, at most")
     least_duration_fraction: float = Field(
         default=0.9,
@@ -92,6 +102,7 @@ class AutoScriptConfig(Record):
             **{str(name): pair for name, pair in self.limits.items()},
             "field_of_view_nm": self.field_of_view_nm,
             "dwell_time_us": self.dwell_time_us,
+            **{f"{name}.exposure_s": camera.exposure_s for name, camera in self.cameras.items()},
         }
         if wrong := [name for name, (low, high) in pairs.items() if low >= high]:
             raise ValueError(f"limits of {', '.join(wrong)} are not in order; swap them")
@@ -134,7 +145,7 @@ def capabilities_of(config: AutoScriptConfig, about: Mapping[str, Any]) -> Capab
         name="autoscript offline" if about["is_offline"] else "autoscript",
         simulated=about["is_offline"],
         axes=(*_stage(config, about["limits"]), *_lenses(config), *_of_a_frame(config)),
-        modes=(_mode(config),),
+        modes=(_mode(config), *(_camera_mode(name, camera) for name, camera in config.cameras.items())),
         can_interrupt=config.stops_a_scan,
         stop_latency_s=config.stop_latency_s,
         blanker_settle_s=config.beam_overhead_s,
@@ -143,6 +154,7 @@ def capabilities_of(config: AutoScriptConfig, about: Mapping[str, Any]) -> Capab
             "the narrower of AutoScript's limits of the stage and the configuration's hold; of the beam it has none",
             "a scan that is no full one is the middle of it: the field of view at the microscope is the full one's",
             "a stage move is not halted by a stop, which blanks; the scan's flyback is part of beam_overhead_s",
+            "a stop ends the call with the scan that runs, which it darkens at once where stops_a_scan says so",
             "column valves are read, never commanded",
             "current and convergence are declared, so doses are nominal",
         ),
@@ -185,13 +197,17 @@ def _lenses(config: AutoScriptConfig) -> list[Axis]:
 
 def _of_a_frame(config: AutoScriptConfig) -> list[Axis]:
     narrowest, widest = config.field_of_view_nm
+    cameras = config.cameras.values()
+    fields = [narrowest / max(config.sides_px), widest, *(one.side_px * one.pixel_size_nm for one in cameras)]
+    pixels = [narrowest / max(config.sides_px), widest / min(config.sides_px), *(one.pixel_size_nm for one in cameras)]
+    dwells = [*config.dwell_time_us, *(1e6 * exposure_s for one in cameras for exposure_s in one.exposure_s)]
     ranges = {
         "beam_energy_ev": (config.beam_energy_ev, config.beam_energy_ev),
         "semi_convergence_angle_mrad": (config.semi_convergence_angle_mrad, config.semi_convergence_angle_mrad),
         "probe_current_pa": (config.probe_current_pa, config.probe_current_pa),
-        "field_of_view_nm": (narrowest / max(config.sides_px), widest),
-        "pixel_size_nm": (narrowest / max(config.sides_px), widest / min(config.sides_px)),
-        "dwell_time_us": config.dwell_time_us,
+        "field_of_view_nm": (min(fields), max(fields)),
+        "pixel_size_nm": (min(pixels), max(pixels)),
+        "dwell_time_us": (min(dwells), max(dwells)),
         "subframe_count": (1.0, 64.0),
     }
     return [
@@ -210,3 +226,12 @@ def _mode(config: AutoScriptConfig) -> Mode:
         for name, one in config.detectors.items()
     )
     return Mode(name=config.scan_mode, kind="stem", detectors=detectors)
+
+
+def _camera_mode(name: str, camera: Camera) -> Mode:
+    detector = Detector(
+        name=name,
+        shape_px=(camera.side_px, camera.side_px),
+        without_references="AutoScript gives images as its own references corrected them, or not",
+    )
+    return Mode(name=name, kind="tem_image", detectors=(detector,))

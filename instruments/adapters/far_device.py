@@ -28,11 +28,10 @@ class DeviceServer(Record):
 
 def place_of(adapter: str, python: Path | None, server: DeviceServer | None) -> Path | Address:
     """The Python on this computer, or the device server on another. Raises ConfigurationError for both or neither."""
-    if (python is None) == (server is None):
-        raise ConfigurationError(f"{adapter} configuration: give `python`, or `device_server`, and not both")
-    if python is not None:
+    if python is not None and server is None:
         return python
-    assert server is not None
+    if server is None or python is not None:
+        raise ConfigurationError(f"{adapter} configuration: give `python`, or `device_server`, and not both")
     try:
         secret = bytes.fromhex(server.ticket.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:

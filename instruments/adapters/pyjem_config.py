@@ -196,6 +196,7 @@ def capabilities_of(config: PyJEMConfig) -> Capabilities:
             "deflectors and lens are numbers of converters: their units are the facility's calibration, where given",
             "one detector a scan: TEMCenter gives raw data of one at a time, so each costs a dose of its own",
             "flyback is TEMCenter's own and not told: it is part of beam_overhead_s",
+            "a stop ends the call with the scan that runs, which it darkens at once where stops_a_scan says so",
             "current and convergence are declared, so doses are nominal",
         ),
     )

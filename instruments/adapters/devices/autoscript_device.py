@@ -17,8 +17,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parent))
 from stempilot_beam import AcquisitionFailed, Beam, CommandRefused, ConfigurationError
 
-STEM = "Stem"
-INSERTED = "Inserted"
+STEM, TEM = "Stem", "Tem"
+INSERTED, RETRACTED = "Inserted", "Retracted"
 LIBRARY = "autoscript_tem_microscope_client"
 M_PER_NM = 1e-9
 AXES = ("x", "y", "z", "a", "b")
@@ -113,12 +113,9 @@ class AutoScriptDevice:
 
     def arrange(self, detectors: list[str], field_of_view_nm: float) -> None:
         """Set the field of view, the beam as it is. Raises CommandRefused where it cannot be scanned so."""
-        if not self._is_stem():
-            raise CommandRefused("the microscope is not in STEM mode; change it at the microscope")
+        self._refuse_unless(STEM)
         for name in detectors:
-            state = str(self._client.detectors.get_scanning_detector(name).insertion_state)
-            if state != INSERTED:
-                raise CommandRefused(f"{name} is {state}; insert it at the microscope")
+            _refuse_unless_inserted(name, self._client.detectors.get_scanning_detector(name))
         self._client.optics.scan_field_of_view = M_PER_NM * field_of_view_nm
         found_nm = float(self._client.optics.scan_field_of_view) / M_PER_NM
         if abs(found_nm - field_of_view_nm) > _SAME * field_of_view_nm:
@@ -151,6 +148,26 @@ class AutoScriptDevice:
             "beam_on_s": self._beam.on_s,
         }
 
+    def arrange_camera(self, name: str) -> None:
+        """Look whether the camera can see the specimen. Raises CommandRefused."""
+        self._refuse_unless(TEM)
+        _refuse_unless_inserted(name, self._client.detectors.get_camera_detector(name))
+        if str(self._client.detectors.screen.position) != RETRACTED:
+            raise CommandRefused("the screen is in front of the camera; retract it at the microscope")
+
+    def photograph(self, name: str, side_px: int, exposure_s: float, count: int, is_lit: bool) -> dict[str, Any]:
+        """So many images of a camera, as `expose` gives scans."""
+        images: list[Any] = []
+        with self._beam.exposing(is_lit):
+            for _ in range(count):
+                self._refuse_after_stop()
+                images.append(self._client.acquisition.acquire_camera_image(name, side_px, exposure_s))
+        return {
+            "images": {name: np.stack([np.asarray(one.data) for one in images])},
+            "pixels_m": sorted({float(one.metadata.binary_result.pixel_size.x) for one in images}),
+            "beam_on_s": self._beam.on_s,
+        }
+
     def release(self) -> None:
         """Expose again after `stop`."""
         self._beam.release()
@@ -169,8 +186,7 @@ class AutoScriptDevice:
 
     def _scan(self, settings: Any, detectors: list[str]) -> list[Any]:
         """One image of each detector, in their order."""
-        if self._beam.is_stopped:
-            raise AcquisitionFailed("stopped between two scans")
+        self._refuse_after_stop()
         found = list(self._client.acquisition.acquire_stem_images_advanced(settings))
         images = {str(image.metadata.binary_result.detector): image for image in found}
         if set(images) == set(detectors) and len(found) == len(detectors):
@@ -178,6 +194,15 @@ class AutoScriptDevice:
         raise AcquisitionFailed(
             "images of {} came, of {} they were asked for".format(", ".join(sorted(images)), ", ".join(detectors))
         )
+
+    def _refuse_after_stop(self) -> None:
+        if self._beam.is_stopped:
+            raise AcquisitionFailed("stopped between two images")
+
+    def _refuse_unless(self, mode: str) -> None:
+        found = str(self._client.optics.optical_mode)
+        if found != mode:
+            raise CommandRefused(f"the microscope is in mode {found}, not {mode}; change it at the microscope")
 
     def _is_stem(self) -> bool:
         return str(self._client.optics.optical_mode) == STEM
@@ -191,6 +216,12 @@ class AutoScriptDevice:
             blanker.blank()
         else:
             blanker.unblank()
+
+
+def _refuse_unless_inserted(name: str, detector: Any) -> None:
+    state = str(detector.insertion_state)
+    if state != INSERTED:
+        raise CommandRefused(f"{name} is {state}; insert it at the microscope")
 
 
 def _attribute(client: Any, path: str) -> Any:

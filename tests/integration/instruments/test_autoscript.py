@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
     "probe_current_pa": 50.0, "settle_s": 0.0, "answer_s": 2.0, "stops_a_scan": True, "beam_overhead_s": 30.0,
     "detectors": {"haadf": {"name": "HAADF"}, "bf": {"name": "BF"}}, "max_beam_shift_nm": 100.0,
     "max_defocus_nm": 500.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
+    "cameras": {"ceta": {"name": "BM-Ceta", "side_px": 64, "pixel_size_nm": 1.0}},
     "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "z_nm": (-1e9, 1e9), "alpha_deg": (-30, 30)},
 }  # fmt: skip
 OF_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
@@ -80,7 +81,9 @@ def going(**values: float | str) -> SetAxes:
 
 def test_it_conforms(target: VendorTarget) -> None:
     conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0)
-    with Bench(AdapterTarget("autoscript", CONFIG), conditions) as bench:
+    with Bench(
+        AdapterTarget("autoscript", {**CONFIG, "dwell_time_us": (0.1, 200), "cameras": {}}), conditions
+    ) as bench:
         report = run(bench, [one for one in CHECKS if one.name not in OF_A_SERVER])
     assert not report.has_failed, report.table()
     verdicts = {finding.check: finding.verdict for finding in report.findings}
@@ -149,6 +152,23 @@ def test_what_would_be_scanned_otherwise_is_refused_before_the_beam(
     assert "unblank" not in target.since(before)
 
 
+def test_a_camera_in_tem_mode_sees_all_at_once(target: VendorTarget, microscope: DrivenMicroscope) -> None:
+    at_once = {"at_once": True, "illuminated_nm": 100.0}
+    command = frame("camera", dwell_us=5e4, count=2, **at_once).model_copy(update={"mode": "ceta"})
+    with pytest.raises(CommandRefused, match="in mode Stem"):
+        microscope.acquire(command)
+    with target.doing_wrong("in TEM"):
+        taken = microscope.acquire(command)
+        assert (taken.counts["ceta"].shape, taken.counts["ceta"].dtype) == ((2, 64, 64), np.uint16)
+        dark = microscope.acquire_dark(command.model_copy(update={"action_id": "dark camera"}))
+        assert dark.counts["ceta"].max() == 0 < taken.counts["ceta"].min()
+        for wrong in ({"shape_px": (32, 32)}, {"dwell_us": 6e6}, {"dwell_us": 1e3}):
+            off = frame("off", **{"dwell_us": 5e4, **at_once, **wrong}).model_copy(update={"mode": "ceta"})
+            with pytest.raises(CommandRefused):
+                microscope.acquire(off)
+    assert microscope.outcome("off") == "not_started"
+
+
 @pytest.mark.parametrize("fault", ["clamps", "stuck"])
 def test_a_stage_that_does_not_arrive_is_a_fault(
     target: VendorTarget, microscope: DrivenMicroscope, fault: str
@@ -166,7 +186,7 @@ def test_an_exposure_without_its_images_is_spent_and_dark_again(
 ) -> None:
     guarded = GuardedMicroscope(microscope, SafetyEnvelope(max_dose_e_per_a2=1e12))
     with target.doing_wrong(fault), pytest.raises(AcquisitionFailed):
-        guarded.acquire(frame(fault))
+        guarded.acquire(frame(fault, dwell_us=50.0))
     assert guarded.ledger.electrons > 0
     assert microscope.outcome(fault) == "unknown"
     assert microscope.read_state().beam_blanked

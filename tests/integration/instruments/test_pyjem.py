@@ -88,7 +88,7 @@ def going(**values: float | str) -> SetAxes:
 
 def test_it_conforms(target: VendorTarget) -> None:
     conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0)
-    with Bench(AdapterTarget("pyjem", CONFIG), conditions) as bench:
+    with Bench(AdapterTarget("pyjem", {**CONFIG, "dwell_time_us": (1, 200)}), conditions) as bench:
         report = run(bench, [one for one in CHECKS if one.name not in OF_A_SERVER])
     assert not report.has_failed, report.table()
     verdicts = {finding.check: finding.verdict for finding in report.findings}
@@ -164,7 +164,7 @@ def test_an_exposure_without_its_image_is_spent_and_dark_again(
     guarded.acquire(frame(f"before {fault}"))
     spent = guarded.ledger.electrons
     with target.doing_wrong(fault), pytest.raises(AcquisitionFailed):
-        guarded.acquire(frame(fault))
+        guarded.acquire(frame(fault, dwell_us=50.0))
     assert guarded.ledger.electrons > spent
     assert microscope.outcome(fault) == "unknown"
     assert microscope.read_state().beam_blanked
