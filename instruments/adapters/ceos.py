@@ -21,6 +21,7 @@ from instruments.axes import axis_values
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, RunProcedure, SetAxes, Unblank
 from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, ResultUnknown
+from instruments.events import Eventful, Events
 from instruments.frames import Frame
 from instruments.microscope import Closable, Linked, Microscope, Outcome, Releasable
 from instruments.optics import Aberrations
@@ -60,7 +61,7 @@ def open_ceos(**config: Any) -> CorrectedMicroscope:
 
 
 class CorrectedMicroscope:
-    """Microscope, Releasable, Linked and Closable, around a microscope and a corrector."""
+    """Microscope, Releasable, Linked, Eventful and Closable, around a microscope and a corrector."""
 
     def __init__(self, microscope: Microscope, corrector: Corrector, capabilities: Capabilities) -> None:
         self._microscope = microscope
@@ -69,6 +70,14 @@ class CorrectedMicroscope:
         self._outcomes: dict[str, Outcome] = {}
         self._stopped = Event()
         self._measured_at: MicroscopeState | None = None
+        self._events = Events()
+        if isinstance(microscope, Eventful):
+            microscope.events.attach(self._events)
+
+    @property
+    def events(self) -> Events:
+        """What the microscope tells."""
+        return self._events
 
     def capabilities(self) -> Capabilities:
         """The microscope's and the corrector's."""
@@ -146,6 +155,7 @@ class CorrectedMicroscope:
         """The beam on for the measurement, and blanked after it whatever happens."""
         procedure = self._capabilities.procedure(command.name)
         assert procedure is not None  # both know the same ones
+        self._forget_what_changed(self._microscope.read_state())
         self._begin(command)
         blank = Blank(action_id=f"{command.action_id} blank")
         try:
@@ -153,6 +163,8 @@ class CorrectedMicroscope:
             within_s = procedure.duration_s - self._capabilities.blanker_settle_s
             self._measured(command.name, min(within_s, command.deadline_s))
         except InstrumentError as error:
+            if isinstance(error, NOTHING_MOVED):  # the microscope does not let its beam on
+                del self._outcomes[command.action_id]
             self._blanked(blank, error)
             raise
         except BaseException:
