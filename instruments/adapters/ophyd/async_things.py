@@ -51,6 +51,15 @@ class AsyncThing:
             return (await cast("Any", self._thing).locate())["readback"]
         return (await self._thing.read())[self._thing.name]["value"]
 
+    def stamped_s(self, timeout_s: float) -> float | None:
+        """EPICS sends it along with a value."""
+        return self._loop.run(self._stamp(), timeout_s)
+
+    async def _stamp(self) -> float | None:
+        if not isinstance(self._thing, SignalR):
+            return None
+        return float((await self._thing.read(cached=False))[self._thing.name]["timestamp"])
+
     def check(self, value: Any) -> None:
         """Raises ValueError."""
         low, high = (self.facts().get(name) for name in ("low", "high"))

@@ -46,6 +46,14 @@ class ClassicThing:
             return source.get()
         return source.read()[source.name]["value"]
 
+    def stamped_s(self, timeout_s: float) -> float | None:
+        """EPICS sends it along with a value."""
+        source = self._read_from
+        if not isinstance(source, EpicsSignalBase):
+            return None
+        self.read(timeout_s)
+        return float(source.timestamp)
+
     def check(self, value: Any) -> None:
         """Raises ValueError."""
         if isinstance(self._thing, Signal | PositionerBase):

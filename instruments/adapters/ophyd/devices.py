@@ -88,7 +88,19 @@ class Devices:
             if counter and self._read(counter, until_s) == counted:
                 raise RuntimeError(f"{trigger} said done, and {counter} still says {counted}: there is no new image")
             arrays = {name: np.asarray(self._read(path, until_s)) for name, path in images.items()}
-        return {"images": arrays, **times}
+            clock = self._clock(after, times.pop("dark_from_s"), times.pop("dark_by_s"), until_s)
+        return {"images": arrays, "clock": clock, **times}
+
+    def _clock(self, after: Settings, from_s: float, by_s: float, until_s: float) -> dict[str, Any] | None:
+        """Whose clock differs from ours, by how much, how well that is known: it changed in between."""
+        if not after:
+            return None
+        path = str(after[0][0])
+        stamped_s = self._thing(path).stamped_s(min(left_s(until_s), self._answer_s))
+        if stamped_s is None:
+            return None
+        middle_s, half_s = (from_s + by_s) / 2, (by_s - from_s) / 2
+        return {"device": path, "offset_s": stamped_s - middle_s, "uncertainty_s": half_s, "measured_s": middle_s}
 
     def _lit(
         self, trigger: str, trigger_value: Any, before: Settings, after: Settings, until_s: float
@@ -103,8 +115,11 @@ class Devices:
             wait(left_s(until_s))
             done_s = time.monotonic()
         finally:
+            dark_from_s = time.time()
             self._set_each(after, until_s + 1.0)
-        return {"trigger_s": done_s - lit_s, "open_s": time.monotonic() - begun_s}
+            dark_by_s = time.time()
+        open_s = time.monotonic() - begun_s
+        return {"trigger_s": done_s - lit_s, "open_s": open_s, "dark_from_s": dark_from_s, "dark_by_s": dark_by_s}
 
     def stop(self) -> None:
         """Blank without waiting for anything, stop the others, read back that it is dark. Raises InstrumentFault."""

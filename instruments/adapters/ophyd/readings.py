@@ -6,6 +6,7 @@ Neighbour: `microscope`, which asks the devices.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from instruments.errors import AcquisitionFailed
 from instruments.frames import Frame
 from instruments.optics import Aberrations, Optics
 from instruments.scans import StagePosition
-from instruments.state import AxisReading, MicroscopeState
+from instruments.state import AxisReading, ClockOffset, ColumnState, MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 BLANKER: Final = "$blanker"
@@ -89,15 +90,23 @@ def _undetermined(config: OphydConfig, mode: str | None) -> dict[str, str]:
     return fields
 
 
+def _clocks(clock: Mapping[str, Any]) -> dict[str, ClockOffset]:
+    measured_at = datetime.fromtimestamp(clock["measured_s"], UTC)
+    offset = ClockOffset(offset_s=clock["offset_s"], uncertainty_s=clock["uncertainty_s"], measured_at=measured_at)
+    return {clock["device"]: offset}
+
+
 def frame_of(
     command: AcquireFrame, counts: dict[str, np.ndarray], state: MicroscopeState, config: OphydConfig,
-    *, times: Mapping[str, float], versions: dict[str, str], started_s: float,
+    *, times: Mapping[str, Any], versions: dict[str, str], started_s: float,
 ) -> Frame:  # fmt: skip
     """The frame; its electrons are the current times all the time that the beam was on for it."""
     current_pa = state.measured_current_pa
     if current_pa is None:
         current_pa = command.optics.probe_current_pa if config.has_beam else 0.0
     duration_s = command.scan.duration_s(command.subframe_count)
+    if clock := times.get("clock"):
+        state = state.model_copy(update={"column": ColumnState(clocks=_clocks(clock))})
     return Frame(
         action_id=command.action_id,
         requested=command,

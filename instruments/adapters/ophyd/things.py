@@ -29,6 +29,10 @@ class Thing(Protocol):
         """Its value now, asked for now: no monitor's memory."""
         ...
 
+    def stamped_s(self, timeout_s: float) -> float | None:
+        """When it last changed, by its server's clock, in seconds since 1970; None where nobody says."""
+        ...
+
     def check(self, value: Any) -> None:
         """Raises ValueError for what the device says it would refuse; nothing is sent."""
         ...

@@ -199,6 +199,24 @@ def test_frames_are_raw_counts_with_what_made_them(tem: OphydMicroscope) -> None
     assert second.electrons > second.dose_e_per_a2 * 100 * 100 * 100  # the blanker's time counts
     assert second.context["software"]["ophyd"]
     assert tem.acquire(image("one")) is first
+    assert second.state.column is not None
+    clock = second.state.column.clocks["blanked"]  # the server's, by the time it stamped the blanker's last change
+    assert 0 < clock.uncertainty_s < 60
+    assert abs(clock.offset_s) <= clock.uncertainty_s + 0.01, "it runs on this computer"
+
+
+def test_stimuli_of_a_holder_are_devices_like_any_other(tem: OphydMicroscope) -> None:
+    sent = {
+        "holder.temperature_k": 350.0, "holder.bias_v": -2.5, "holder.flow_ml_per_min": 0.4,
+        "holder.strain_fraction": 0.01,
+    }  # fmt: skip
+    state = tem.execute(SetAxes(action_id="stimulate", values=dict(sent)))
+    assert {name: state.axes[name].read_back for name in sent} == pytest.approx(sent)
+    assert all(state.axes[name].is_reached for name in sent)
+    with pytest.raises(CommandRefused, match=r"temperature_k 2000 is outside 80 to 1300 K"):
+        tem.execute(SetAxes(action_id="melt", values={"holder.temperature_k": 2000.0}))
+    room = {"holder.temperature_k": 293.0, "holder.bias_v": 0.0}
+    assert tem.execute(SetAxes(action_id="room", values=dict(room))).axes["holder.bias_v"].is_reached
 
 
 def test_the_experiment_that_runs_anywhere(tem: OphydMicroscope, ioc: SoftIoc) -> None:
