@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from instruments.actions import NOTHING_MOVED, ActionState, state_after
@@ -40,11 +41,12 @@ class ActionWatch:
     ) -> None:
         self.card: Capabilities = inner.capabilities()
         self.whereabouts = Whereabouts()
-        self.link = LinkWatch(clock, now)
+        self.link = LinkWatch(clock, now, self._last_region)
         self.beam = BeamKnowledge(self.card, envelope)
         self.seen: MicroscopeState | None = None
         self.unknown: dict[str, Command] = {}
         self.time_s = 0.0
+        self._lit = _POINT
         self._inner, self._envelope, self._events, self._now, self._keep = inner, envelope, events, now, keep
 
     def look(self) -> MicroscopeState:
@@ -87,7 +89,7 @@ class ActionWatch:
             if not isinstance(error, NOTHING_MOVED):
                 self.whereabouts.may_have_moved(values, self.time_s + command.deadline_s)
                 self._note_current(command, values)
-                self._note_lit(command, values, charge)
+                self._note_lit(command, values, charge, may_be_before=True)
             if isinstance(error, InstrumentError):
                 self.notice(error)
             raise
@@ -102,15 +104,10 @@ class ActionWatch:
         self.seen = state
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
 
-    def region(self, command: Command | None = None, charge: Charge | None = None) -> Region:
-        """Where the beam may stand and what it lights there at least."""
-        x_nm, y_nm, least_nm2 = 0.0, 0.0, 1.0
-        if isinstance(command, AcquireFrame):
-            lit = charge.lit if charge is not None else None
-            widest_nm = (lit.widest_nm if lit is not None else None) or command.scan.illuminated_nm or 0.0
-            x_nm, y_nm = half_extent_nm(command.scan, widest_nm)
-            least_nm2 = max(lit.least_nm2, 1.0) if lit is not None else 1.0
-        return Region.of(self.whereabouts.box(self.seen, self.card).grown(x_nm, y_nm), least_nm2)
+    def region(self) -> Region:
+        """Where the beam may stand, and what it lights there at least."""
+        lit = self._lit
+        return Region.of(self.whereabouts.box(self.seen, self.card).grown(lit.x_nm, lit.y_nm), lit.least_nm2)
 
     def unwatched(self, under_way: AcquireFrame | None) -> tuple[Region, float]:
         """Where a beam that nobody watched may stand, and its current at most: as read back now and as was asked."""
@@ -120,7 +117,8 @@ class ActionWatch:
             charge = self.beam.charge_unseen(under_way)
             current_pa = charge.current_pa
             self.whereabouts.may_have_moved(axis_values(under_way), state.time_s)
-        return self.region(under_way, charge), max(current_pa, self.beam.most_pa(state, state.mode))
+            self._note_lit(under_way, {}, charge, may_be_before=True)
+        return self.region(), max(current_pa, self.beam.most_pa(state, state.mode))
 
     def tell(self, kind: EventKind, message: str) -> None:
         """Publish something that is no command's."""
@@ -142,10 +140,23 @@ class ActionWatch:
         if procedure is not None and procedure.alters_current:
             self.beam.changed(f"procedure {procedure.name}", self._now())
 
-    def _note_lit(self, command: Command, values: Mapping[str, AxisValue], charge: Charge | None) -> None:
-        """What the beam may light if the link is lost from now on."""
+    def _note_lit(
+        self,
+        command: Command,
+        values: Mapping[str, AxisValue],
+        charge: Charge | None,
+        *,
+        may_be_before: bool = False,
+    ) -> None:
+        """What the beam may light if the link is lost from now on; what it lit before, too, where that may be so."""
         if self.card.has_beam and isinstance(command, AcquireFrame | Park | SetAxes):
-            self.link.lit(self.region(command, charge), self._current_pa(values, charge))
+            lit = _LitAround.by(command, charge)
+            self._lit = lit.joined(self._lit) if may_be_before else lit
+            self.link.current_pa = self._current_pa(values, charge)
+
+    def _last_region(self) -> Region | None:
+        is_known = self.seen is not None or self.whereabouts.is_known
+        return self.region() if is_known else None
 
     def _current_pa(self, values: Mapping[str, AxisValue], charge: Charge | None) -> float:
         if charge is not None:
@@ -160,3 +171,29 @@ class ActionWatch:
         limits = (self._envelope().axes or {}).values()
         has_rates = any(limit.max_rate_per_s is not None for limit in limits)
         return self.look().time_s if has_rates else self.time_s
+
+
+@dataclass(frozen=True, slots=True)
+class _LitAround:
+    """How far from its place a beam may light, along x and y, and over which area at least."""
+
+    x_nm: float = 0.0
+    y_nm: float = 0.0
+    least_nm2: float = 1.0
+
+    @classmethod
+    def by(cls, command: Command, charge: Charge | None) -> _LitAround:
+        """What a command lights: a raster or a disc, or the point under a beam that stands still."""
+        if not isinstance(command, AcquireFrame):
+            return _POINT
+        lit = charge.lit if charge is not None else None
+        widest_nm = (lit.widest_nm if lit is not None else None) or command.scan.illuminated_nm or 0.0
+        x_nm, y_nm = half_extent_nm(command.scan, widest_nm)
+        return cls(x_nm, y_nm, max(lit.least_nm2, 1.0) if lit is not None else 1.0)
+
+    def joined(self, other: _LitAround) -> _LitAround:
+        """Either of them."""
+        return _LitAround(max(self.x_nm, other.x_nm), max(self.y_nm, other.y_nm), min(self.least_nm2, other.least_nm2))
+
+
+_POINT = _LitAround()

@@ -53,11 +53,8 @@ class BeamKnowledge:
 
     def look(self, state: MicroscopeState, at: datetime) -> None:
         """Notice what was changed from elsewhere, at the instrument's own panel for one."""
-        if not self._changing:
-            return
-        found = state.all_axes()
         for axis in self._changing:
-            value, before = found.get(axis.name), self._stood.get(axis.name)
+            value, before = state.axis_value(axis.name), self._stood.get(axis.name)
             if value is None or _is_same(value, before, axis.allowed_error):
                 continue
             self._stood[axis.name] = value

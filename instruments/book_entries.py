@@ -23,8 +23,8 @@ class Region(Record):
 
     @classmethod
     def of(cls, box: Box, least_nm2: float) -> Region:
-        """The region of a box."""
-        return cls(
+        """The region of a box; its numbers are computed, so they are not validated."""
+        return cls.model_construct(
             x_min_nm=box.x_min_nm, x_max_nm=box.x_max_nm, y_min_nm=box.y_min_nm, y_max_nm=box.y_max_nm,
             least_nm2=least_nm2,
         )  # fmt: skip

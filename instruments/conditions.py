@@ -65,6 +65,7 @@ class Conditions:
         self._check_moves(values, state)
         charge = self._watch.beam.charge(command, state) if state is not None else Charge(0.0, 0.0)
         self._check_calibrations()
+        charge = charge.placed(command)
         check_dose(command, charge, ledger, self._envelope)
         if state is not None and self._envelope.max_instrument_time_s is not None:
             after_s = time_before_s + self.clock_s(state) + self._duration_s(command)
@@ -152,7 +153,7 @@ class Conditions:
         limits, locked = self._envelope, needs_permission(values, self._card)
         if state is None or (limits.axes is None and limits.pole_piece is None and not locked):
             return
-        places = self._watch.whereabouts.places(state)
+        places = self._watch.whereabouts.places(state, {*STAGE_AXES, *(limits.axes or ())})
         check_steps(values, places, self._watch.whereabouts.since_s(state.time_s), limits)
         check_pole_piece(values, places, limits)
         moved = {axis.name: values[axis.name] for axis in locked if not stands(axis, values[axis.name], state)}

@@ -8,7 +8,7 @@ import numpy as np
 
 from instruments import cards, plotting
 from instruments.commands import AcquireFrame
-from instruments.footprints import CELL_NM, WIDE_CELL_NM, Footprint, Lit, exposed, first_pixel_nm, spot
+from instruments.footprints import CELL_NM, WIDE_CELL_NM, Exposed, Footprint, exposed, first_pixel_nm, spot
 from instruments.regions import Box, box_of, cells_of
 from instruments.units import ANGSTROM2_PER_NM2
 
@@ -74,12 +74,15 @@ class DoseLedger:
         self.add(spot(x_nm, y_nm), electrons)
 
     def add_frame(
-        self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0, lit: Lit | None = None
+        self, command: AcquireFrame, electrons: float, settling_electrons: float = 0.0, cells: Exposed | None = None
     ) -> None:
-        """A frame's electrons over its raster, those of the settling blanker on its first pixel; of none, nothing."""
+        """A frame's electrons over its raster, those of the settling blanker on its first pixel; of none, nothing.
+
+        `cells` are those of the frame where they are known, else as it was commanded.
+        """
         if electrons == 0:
             return
-        marks, factor = exposed(command.stage, command.scan, lit)
+        marks, factor = cells or exposed(command.stage, command.scan)
         self.add(marks, electrons - settling_electrons, factor)
         if settling_electrons:
             self.add_point(*first_pixel_nm(command.stage, command.scan), settling_electrons)

@@ -97,12 +97,14 @@ def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> N
 
 def unknown_limits(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:
     """What is wrong with the names in `axes`: one that nothing is called limits nothing, and nobody would notice."""
-    known = {axis.name for axis in capabilities.axes} | (KNOWN_AXES.keys() - _NEVER_CHECKED)
+    unknown = (envelope.axes or {}).keys() - {axis.name for axis in capabilities.axes} - KNOWN_AXES.keys()
+    unknown |= (envelope.axes or {}).keys() & _NEVER_CHECKED - {axis.name for axis in capabilities.axes}
+    if not unknown:
+        return []
     named = ", ".join(sorted(axis.name for axis in capabilities.axes))
     return [
         f"safety.axes.{name}: instrument {capabilities.name!r} has no such axis to limit; there are {named}"
-        for name in envelope.axes or {}
-        if name not in known
+        for name in sorted(unknown)
     ]
 
 

@@ -5,7 +5,7 @@ Neighbours: `guards` asks, `dose_ledger` keeps the books.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from instruments.capabilities import Capabilities, Procedure
 from instruments.commands import AcquireFrame
@@ -16,6 +16,7 @@ from instruments.footprints import (
     MAX_PLACE_NM,
     MAX_SIDE_NM,
     MIN_SIDE_NM,
+    Exposed,
     Lit,
     exposed,
     first_pixel_nm,
@@ -31,7 +32,7 @@ class Charge:
     """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles.
 
     Counted with `current_pa`, which is `factor` times what the command says; `lit` bounds where an exposure at once
-    falls, None: as commanded.
+    falls, None: as commanded. `cells` are those of the frame, once they were looked up by `placed`.
     """
 
     electrons: float
@@ -39,6 +40,11 @@ class Charge:
     current_pa: float = 0.0
     factor: float = 1.0
     lit: Lit | None = None
+    cells: Exposed | None = None
+
+    def placed(self, command: AcquireFrame) -> Charge:
+        """With the cells of the command whose charge it is, where it costs anything."""
+        return replace(self, cells=exposed(command.stage, command.scan, self.lit)) if self.electrons else self
 
 
 def worst_charge(
@@ -107,12 +113,12 @@ def _check_can_stop(exposure_s: float, capabilities: Capabilities, envelope: Saf
 
 
 def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelope: SafetyEnvelope) -> None:
-    """Raise CommandRefused for more electrons than are left, or too many on any 1 nm2 cell."""
+    """Raise CommandRefused for more electrons than are left, or too many on any 1 nm2 cell of a placed charge."""
     total = ledger.electrons + charge.electrons
     within("electrons after this frame", total, None, envelope.max_electrons, "electrons")
-    if envelope.max_dose_e_per_a2 is None or charge.electrons == 0:
+    if envelope.max_dose_e_per_a2 is None or charge.cells is None:
         return
-    marks, factor = exposed(command.stage, command.scan, charge.lit)
+    marks, factor = charge.cells
     flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)
     flux *= factor
     peak = ledger.peak_after(marks, flux)

@@ -127,7 +127,11 @@ class Lit:
         return cls(max(widest_nm, hypot(scan.field_of_view_nm, scan.height_nm)) if reaches_out else None, least_nm2)
 
 
-def exposed(stage: StagePosition, scan: ScanPattern, lit: Lit | None = None) -> tuple[Footprint, float]:
+Exposed = tuple[Footprint, float]
+"""Cells, and by how much the flux on one of them may exceed the mean over all."""
+
+
+def exposed(stage: StagePosition, scan: ScanPattern, lit: Lit | None = None) -> Exposed:
     """The cells that a frame may touch, and by how much the flux on one of them may exceed the mean over all."""
     if lit is None or not scan.at_once:
         return footprint(stage, scan), concentration(scan)

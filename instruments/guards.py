@@ -133,7 +133,7 @@ class GuardedMicroscope:
         """
         with self._alone(command):
             self._watch.link.refuse()
-            charge = self._watch.beam.charge_unseen(command)
+            charge = self._watch.beam.charge_unseen(command).placed(command)
             self._debit(command, charge, 1.0)
             try:
                 with self._watch.watched():
@@ -217,7 +217,7 @@ class GuardedMicroscope:
 
     def recharge(self, command: AcquireFrame, read_back_electrons: float | None) -> None:
         """Debit again what the journal holds; None (no answer was stored) costs the worst case."""
-        charge = self._watch.beam.charge_unseen(command)
+        charge = self._watch.beam.charge_unseen(command).placed(command)
         self._debit(command, charge, 1.0)
         if read_back_electrons is not None and self._capabilities.reports_dose and 0 <= read_back_electrons < inf:
             self._correct(command, charge, read_back_electrons)
@@ -268,7 +268,7 @@ class GuardedMicroscope:
         if debit is None:
             return self._carry_out(command)
         debit.book(self.ledger)
-        self._watch.link.lit(debit.region, self._watch.beam.most_pa(self._watch.seen))
+        self._watch.link.current_pa = self._watch.beam.most_pa(self._watch.seen)
         try:
             state = self._carry_out(command)
         except NOTHING_MOVED:
@@ -283,7 +283,7 @@ class GuardedMicroscope:
     # --- the books
 
     def _debit(self, command: AcquireFrame, charge: Charge, sign: float) -> None:
-        self.ledger.add_frame(command, sign * charge.electrons, sign * charge.settling_electrons, charge.lit)
+        self.ledger.add_frame(command, sign * charge.electrons, sign * charge.settling_electrons, charge.cells)
 
     def _debit_besides(self, debit: ExtraDebit) -> None:
         debit.book(self.ledger)
@@ -306,7 +306,7 @@ class GuardedMicroscope:
         if electrons is None or charge.electrons <= 0:
             return
         excess = charge.electrons - electrons
-        self.ledger.add_frame(command, -excess, -excess * charge.settling_electrons / charge.electrons, charge.lit)
+        self.ledger.add_frame(command, -excess, -excess * charge.settling_electrons / charge.electrons, charge.cells)
 
     def _with_calibrations(self, frame: Frame) -> Frame:
         used = tuple(one.id for one in self.calibrations.in_use(self.now()))

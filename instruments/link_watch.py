@@ -16,11 +16,11 @@ from instruments.microscope import Linked, Microscope
 
 @dataclass
 class LinkWatch:
-    """Whether commands may go out; where the beam may stand when the link breaks, and with which current."""
+    """Whether commands may go out; `where` the beam may stand when the link breaks, and with which current."""
 
     clock: Callable[[], float]
     now: Callable[[], datetime]
-    region: Region | None = None
+    where: Callable[[], Region | None]
     current_pa: float = 0.0
     loss: LinkLoss | None = None
     held_because: str | None = None
@@ -34,7 +34,7 @@ class LinkWatch:
         if not is_gone or self.loss is not None:
             return False
         self._lost_since_s, because = self.clock(), str(error)
-        self.loss = LinkLoss(lost_at=self.now(), because=because, current_pa=self.current_pa, region=self.region)
+        self.loss = LinkLoss(lost_at=self.now(), because=because, current_pa=self.current_pa, region=self.where())
         self.hold(f"the link was lost ({because}) and is back, the beam is blanked")
         return True
 
@@ -51,10 +51,6 @@ class LinkWatch:
             )
         if self.held_because is not None:
             raise InstrumentFault(f"{self.held_because}; a person has to look at the instrument and acknowledge")
-
-    def lit(self, region: Region, current_pa: float) -> None:
-        """What the beam may light from now on."""
-        self.region, self.current_pa = region, current_pa
 
     def back(self, region: Region, current_pa: float) -> ExtraDebit | None:
         """The beam is confirmed off: what it may have done anywhere it may have been; None: it was not lost.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue
@@ -17,13 +17,21 @@ class Whereabouts:
         self._sent: dict[str, list[float]] = {}
         self._moved_s: dict[str, float] = {}
 
-    def places(self, state: MicroscopeState) -> Mapping[str, list[float]]:
+    def places(self, state: MicroscopeState, names: Iterable[str]) -> Mapping[str, list[float]]:
         """Axis -> every value at which it may stand, the last the likeliest; one without a number is not there."""
-        places = {name: list(values) for name, values in self._sent.items()}
-        for name, value in state.all_axes().items():
+        places: dict[str, list[float]] = {}
+        for name in names:
+            found, value = list(self._sent.get(name, ())), state.axis_value(name)
             if isinstance(value, float | int) and not isinstance(value, bool):
-                places.setdefault(name, []).append(float(value))
+                found.append(float(value))
+            if found:
+                places[name] = found
         return places
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was ever sent anywhere."""
+        return bool(self._sent)
 
     def box(self, seen: MicroscopeState | None, card: Capabilities) -> Box:
         """Where the beam may stand on the specimen: every place of stage and beam shift, and all between them.

@@ -1,15 +1,18 @@
 """10,000 random plans against the guard: what reaches the adapter is checked there by code of its own.
 
 A plan is an envelope and a few commands of every kind, with values at, just inside and just outside limits, not a
-number, infinite, enormous and denormal, some of them past the border that validates; adapters fail and links break.
+number, infinite, enormous and denormal, some of them past the border that validates; adapters fail and links break,
+beams are narrower than commanded, currents other than declared, and frames are taken elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -40,7 +43,7 @@ from instruments import (
     StagePosition,
     Unblank,
 )
-from instruments.limits import AxisLimit, StageBox
+from instruments.limits import AxisLimit, BeamSetting, StageBox
 from instruments.state import AxisReading
 
 PLANS = 10_000
@@ -52,6 +55,8 @@ TABLE = (
 MAX_X_NM, MAX_SHIFT_NM, MAX_DEFOCUS_NM, MAX_TILT_DEG = 900.0, 300.0, 50.0, 65.0
 MAX_PA, MAX_EXPOSURE_S, MAX_DOSE, MAX_ELECTRONS = 200.0, 3.0, 5e4, 4e10
 STEP_NM, RATE_K_PER_S, MAX_K = 400.0, 5.0, 500.0
+NARROWEST_NM, MAX_ERROR_NM = 10.0, 50.0
+SPOT_PA = {1.0: 150.0, 2.0: 50.0, 3.0: 5000.0}
 ENVELOPE = SafetyEnvelope(
     min_stage_x_nm=-MAX_X_NM, max_stage_x_nm=MAX_X_NM, min_stage_y_nm=-MAX_X_NM, max_stage_y_nm=MAX_X_NM,
     max_stage_tilt_deg=MAX_TILT_DEG, max_beam_shift_nm=MAX_SHIFT_NM, min_defocus_nm=-MAX_DEFOCUS_NM,
@@ -62,6 +67,11 @@ ENVELOPE = SafetyEnvelope(
         "holder.temperature_k": AxisLimit(maximum=MAX_K, max_rate_per_s=RATE_K_PER_S),
         "burner": AxisLimit(maximum=0.5),
     },
+    max_position_error_nm=MAX_ERROR_NM,
+    beam=(
+        BeamSetting(mode="camera", min_illuminated_nm=NARROWEST_NM),
+        *(BeamSetting(axes={"spot_index": spot}, max_current_pa=SPOT_PA[spot]) for spot in (1.0, 2.0)),
+    ),
     pole_piece=tuple(
         StageBox(
             max_alpha_deg=box["alpha_deg"], max_beta_deg=box["beta_deg"], min_x_nm=-box["x_nm"], max_x_nm=box["x_nm"],
@@ -84,6 +94,7 @@ CARD = Capabilities(
         Axis(name="burner", minimum=0, maximum=1, frame="holder", interlocked=True),
         Axis(name="column_valves", choices=("closed", "open"), frame="column"),
         Axis(name="screen", choices=("up", "down"), frame="detector"),
+        Axis(name="spot_index", minimum=1, maximum=3),
     ),
     modes=(
         Mode(name="haadf", detectors=(Detector(name="haadf"),)),
@@ -91,6 +102,27 @@ CARD = Capabilities(
     ),
     procedures=(Procedure(name="home", duration_s=1.0, exposes=False), Procedure(name="normalise", duration_s=1.0)),
 )
+DECLARED = CARD.model_copy(
+    update={
+        "axes": tuple(
+            axis.model_copy(update={"minimum": 50.0, "maximum": 50.0}) if axis.name == "probe_current_pa" else axis
+            for axis in CARD.axes
+        )
+    }
+)
+"""The same, whose current follows its spot size and is not read back."""
+
+
+@cache
+def reading(value: float) -> AxisReading:
+    """An axis that stands there."""
+    return AxisReading.model_construct(read_back=value)
+
+
+@cache
+def optics_at(energy_ev: float, current_pa: float) -> Optics:
+    """What a state says of the lenses."""
+    return Optics(beam_energy_ev=energy_ev, semi_convergence_angle_mrad=20, probe_current_pa=current_pa)
 
 
 @dataclass
@@ -102,19 +134,22 @@ class Recorder:
     current_pa: float = 10.0
     numbers: dict[str, float] = field(
         default_factory=lambda: (
-            dict.fromkeys((*STAGE, "beam_shift_x_nm", "beam_shift_y_nm"), 0.0) | {"holder.temperature_k": 300.0}
+            dict.fromkeys((*STAGE, "beam_shift_x_nm", "beam_shift_y_nm"), 0.0)
+            | {"holder.temperature_k": 300.0, "spot_index": 2.0}
         )
     )
     heated_s: float = -math.inf
     time_s: float = 0.0
     is_lost: bool = False
+    is_declared: bool = False
+    is_held: bool = False
     arrived: int = 0
     spent: float = 0.0
     dose: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
     violations: list[str] = field(default_factory=list[str])
 
     def capabilities(self) -> Capabilities:
-        return CARD
+        return DECLARED if self.is_declared else CARD
 
     def read_state(self) -> MicroscopeState:
         numbers = self.numbers
@@ -123,10 +158,9 @@ class Recorder:
             stage=StagePosition.model_construct(**{name: numbers[name] for name in STAGE}),
             beam_shift_x_nm=numbers["beam_shift_x_nm"],
             beam_shift_y_nm=numbers["beam_shift_y_nm"],
-            optics=Optics(
-                beam_energy_ev=self.energy_ev, semi_convergence_angle_mrad=20, probe_current_pa=self.current_pa
-            ),
-            axes={"holder.temperature_k": AxisReading.model_construct(read_back=numbers["holder.temperature_k"])},
+            optics=optics_at(self.energy_ev, self.current_pa),
+            undetermined={"optics.probe_current_pa": "declared"} if self.is_declared else {},
+            axes={name: reading(numbers[name]) for name in ("holder.temperature_k", "spot_index")},
         )
 
     def execute(self, command: Command) -> MicroscopeState:
@@ -151,11 +185,16 @@ class Recorder:
         scan, optics = command.scan, command.optics
         self._move({name: getattr(command.stage, name) for name in STAGE})
         self._shift(scan.beam_shift_x_nm, scan.beam_shift_y_nm)
-        self._lens(optics.defocus_nm, optics.probe_current_pa)
+        self._lens(optics.defocus_nm, self._flows_pa(optics.probe_current_pa))
         self._must(optics.beam_energy_ev == self.energy_ev, f"energy {optics.beam_energy_ev}")
         self._must(command.mode in ("haadf", "camera"), f"mode {command.mode}")
         self._must(scan.at_once == (command.mode == "camera"), "camera scanned, or a scan exposed at once")
-        self._expose(command)
+        is_elsewhere = self.rng.random() < 0.03
+        if is_elsewhere:
+            offset_nm = self.rng.choice((30.0, -90.0))
+            self.numbers["x_nm"] += offset_nm
+            self.is_held = abs(offset_nm) > MAX_ERROR_NM
+        self._expose(command, is_elsewhere=is_elsewhere)
         self._fail_sometimes()
         return Frame(
             action_id=command.action_id, requested=command, state=self.read_state(), mode=CARD.modes[0],
@@ -181,6 +220,7 @@ class Recorder:
         self.arrived += 1
         self.time_s += self.rng.choice((0.0, 0.1, 1.0, 50.0))
         self._must(not self.is_lost or isinstance(command, Blank), "issued while the link was lost")
+        self._must(not self.is_held or isinstance(command, Blank), "issued after a frame taken too far off")
 
     def _must(self, holds: bool, what: str) -> None:
         if not holds:
@@ -224,6 +264,7 @@ class Recorder:
         self._lens(
             values.get("defocus_nm", -values.get("c10_nm", 0.0)), values.get("probe_current_pa", self.current_pa)
         )
+        self.numbers["spot_index"] = values.get("spot_index", self.numbers["spot_index"])
         if "holder.temperature_k" in values:
             self._heat(values["holder.temperature_k"])
 
@@ -241,10 +282,14 @@ class Recorder:
         lines = 0 if scan.at_once else scan.shape_px[0]
         return command.subframe_count * (pixels * scan.dwell_time_us + lines * scan.flyback_time_us) * 1e-6
 
-    def _electrons(self, command: AcquireFrame) -> float:
-        return command.optics.probe_current_pa * 1e-12 / 1.602176634e-19 * self._seconds(command)
+    def _flows_pa(self, said_pa: float) -> float:
+        return SPOT_PA[self.numbers["spot_index"]] if self.is_declared else said_pa
 
-    def _expose(self, command: AcquireFrame) -> None:
+    def _electrons(self, command: AcquireFrame) -> float:
+        current_pa = self._flows_pa(command.optics.probe_current_pa)
+        return current_pa * 1e-12 / 1.602176634e-19 * self._seconds(command)
+
+    def _expose(self, command: AcquireFrame, *, is_elsewhere: bool) -> None:
         seconds, count = self._seconds(command), self._electrons(command)
         self._must(seconds <= MAX_EXPOSURE_S * (1 + 1e-12), f"exposure of {seconds} s")
         self.time_s += seconds if math.isfinite(seconds) else 0.0
@@ -255,14 +300,22 @@ class Recorder:
         width_nm = scan.field_of_view_nm
         height_nm = width_nm / columns * rows
         cell = (
-            math.floor(command.stage.x_nm + scan.beam_shift_x_nm),
+            math.floor(self.numbers["x_nm"] + scan.beam_shift_x_nm),
             math.floor(command.stage.y_nm + scan.beam_shift_y_nm),
         )
         area_nm2 = width_nm * height_nm
-        if scan.at_once and scan.illuminated_nm is not None:
-            area_nm2 = math.pi * scan.illuminated_nm**2 / 4
+        if scan.at_once:
+            area_nm2 = self._lit_nm2(scan.illuminated_nm, width_nm, height_nm)
         self.dose[cell] = self.dose.get(cell, 0.0) + count / (area_nm2 * 100)  # the point in the middle, always lit
-        self._must(self.dose[cell] <= MAX_DOSE * (1 + 1e-9), f"dose {self.dose[cell]} at {cell}")
+        is_within = self.dose[cell] <= MAX_DOSE * (1 + 1e-9)
+        self._must(is_within or is_elsewhere, f"dose {self.dose[cell]} at {cell}")
+
+    def _lit_nm2(self, said_nm: float | None, width_nm: float, height_nm: float) -> float:
+        """The lit area: as commanded, or anything that the facility says the beam can be and that is no wider."""
+        if said_nm is None and (self.rng.random() < 0.5 or min(width_nm, height_nm) < NARROWEST_NM):
+            return width_nm * height_nm
+        widest_nm = said_nm or min(width_nm, height_nm)
+        return math.pi / 4 * self.rng.uniform(min(NARROWEST_NM, widest_nm), widest_nm) ** 2
 
     def _fail_sometimes(self) -> None:
         """After everything was carried out: no answer, a broken link, a lost frame."""
@@ -349,7 +402,24 @@ def axes(rng: random.Random) -> SetAxes:
     if rng.random() < 0.15:
         name = rng.choice(sorted(WORDS))
         values[name] = rng.choice(WORDS[name])
+    if rng.random() < 0.05:
+        values = {"spot_index": rng.choice(sorted(SPOT_PA))}
     return made(rng, SetAxes, action_id="s", values=values)
+
+
+def calm(rng: random.Random) -> Command:
+    """A frame that may be taken, or a spot size."""
+    if rng.random() < 0.3:
+        return SetAxes(action_id="s", values={"spot_index": rng.choice(sorted(SPOT_PA))})
+    at_once = rng.random() < 0.5
+    return AcquireFrame(
+        action_id="f", deadline_s=60.0, mode="camera" if at_once else "haadf",
+        optics=Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20.0, probe_current_pa=rng.uniform(50, 90)),
+        scan=ScanPattern(
+            field_of_view_nm=60.0, shape_px=(128, 128), dwell_time_us=rng.uniform(1, 60) * (16384 if at_once else 1),
+            at_once=at_once, illuminated_nm=rng.choice((None, 90.0)) if at_once else None,
+        ),
+    )  # fmt: skip
 
 
 def command(rng: random.Random) -> Command:
@@ -366,10 +436,12 @@ def command(rng: random.Random) -> Command:
     return rng.choice((*kinds, RunProcedure(action_id="r", name=rng.choice(("normalise", "bake")))))
 
 
-def carry_out(rng: random.Random, guarded: GuardedMicroscope, recorder: Recorder) -> None:
+def carry_out(
+    rng: random.Random, guarded: GuardedMicroscope, recorder: Recorder, made_by: Callable[[random.Random], Command]
+) -> None:
     """One command of a plan; refusals and failures are what plans are made of."""
     try:
-        wanted = command(rng)
+        wanted = made_by(rng)
     except ValueError:  # refused at the border
         return
     try:
@@ -378,26 +450,40 @@ def carry_out(rng: random.Random, guarded: GuardedMicroscope, recorder: Recorder
         else:
             guarded.execute(wanted)
     except InstrumentError:
-        if recorder.is_lost and rng.random() < 0.5:
+        if (recorder.is_lost or recorder.is_held) and rng.random() < 0.5:
             with suppress(InstrumentError):  # the link can break again, and then nobody can acknowledge
-                guarded.reconnect()
+                if recorder.is_lost:
+                    guarded.reconnect()
                 guarded.acknowledge("fuzz")
+                recorder.is_held = False
+
+
+@dataclass
+class Tried:
+    """What became of some plans: what reached the adapter and should not have, and how many commands arrived."""
+
+    violations: list[str] = field(default_factory=list[str])
+    sent: int = 0
+    arrived: int = 0
+
+    def plan(self, number: int, *, is_calm: bool = False) -> None:
+        """Carry out one plan; the same number is the same plan. A calm one is of commands that mostly pass."""
+        rng = random.Random(number)
+        recorder = Recorder(random.Random(PLANS + number), is_declared=number % 2 == 1)
+        guarded = GuardedMicroscope(recorder, ENVELOPE, clock=lambda: 0.0)
+        for _ in range(6 if is_calm else rng.choice((1, 2, 3, 6))):
+            self.sent += 1
+            carry_out(rng, guarded, recorder, calm if is_calm else command)
+        self.violations += [f"plan {number}: {what}" for what in recorder.violations]
+        self.arrived += recorder.arrived
 
 
 def violations_of(plans: int) -> tuple[list[str], float]:
     """What reached the adapter and should not have, and the part of all commands that arrived."""
-    violations: list[str] = []
-    arrived = sent = 0
+    tried = Tried()
     for number in range(plans):
-        rng = random.Random(number)
-        recorder = Recorder(random.Random(PLANS + number))
-        guarded = GuardedMicroscope(recorder, ENVELOPE, clock=lambda: 0.0)
-        for _ in range(rng.choice((1, 2, 3, 6))):
-            sent += 1
-            carry_out(rng, guarded, recorder)
-        violations += [f"plan {number}: {what}" for what in recorder.violations]
-        arrived += recorder.arrived
-    return violations, arrived / sent
+        tried.plan(number)
+    return tried.violations, tried.arrived / tried.sent
 
 
 def test_of_10000_random_plans_no_violation_reaches_the_adapter() -> None:
@@ -410,12 +496,31 @@ def nothing(*_: object) -> None:
     """A check that was taken away."""
 
 
+def nowhere(*_: object) -> dict[str, tuple[float, float]]:
+    """A comparison that finds nothing."""
+    return {}
+
+
 @pytest.mark.parametrize(
     "check",
     ["conditions.check_bounds", "conditions.check_steps", "conditions.check_pole_piece", "conditions.check_permissions",
-     "conditions.check_dose", "link_watch.LinkWatch.refuse"],
+     "conditions.check_dose", "link_watch.LinkWatch.refuse", "link_watch.LinkWatch.hold",
+     "beam_knowledge.BeamKnowledge.refuse_unknown", "beam_knowledge.Lit.between",
+     "taken.displaced"],
 )  # fmt: skip
 def test_without_any_one_of_its_checks_violations_are_seen(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"instruments.{check}", nothing)
-    violations, _ = violations_of(400)
-    assert violations
+    monkeypatch.setattr(f"instruments.{check}", nowhere if check == "taken.displaced" else nothing)
+    tried = Tried()
+    for number in range(1000):
+        tried.plan(number, is_calm=check.startswith(("beam", "taken", "link_watch.LinkWatch.hold")))
+        if tried.violations:
+            return
+    pytest.fail(f"{check} is not missed in 1000 plans")
+
+
+def test_calm_plans_are_within_the_envelope_too() -> None:
+    tried = Tried()
+    for number in range(300):
+        tried.plan(number, is_calm=True)
+    assert tried.violations == []
+    assert tried.arrived > 0.3 * tried.sent

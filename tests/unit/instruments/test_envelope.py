@@ -115,7 +115,7 @@ def test_the_energy_of_a_frame_is_the_high_tension_and_needs_permission() -> Non
 
 # --- steps and rates
 
-STEPS = {"axes": {"x_nm": AxisLimit(max_step=100), "holder.temperature_k": AxisLimit(max_rate_per_s=2)}}
+STEPS: dict[str, Any] = {"axes": {"x_nm": AxisLimit(max_step=100), "holder.temperature_k": AxisLimit(max_rate_per_s=2)}}
 
 
 def test_a_step_is_counted_from_where_the_axis_stands() -> None:
