@@ -3,9 +3,9 @@
     python device_server.py pyjem_device.py --port 7110 --ticket microscope.ticket
 
 Whoever knows the ticket's secret dials two lines, one for calls, one for stops. For each such session a child process
-runs the device (`server`); bytes pass through here. When a line breaks, or the child does not leave when it is told to,
-the child is killed. Standard library alone, in words that Python 3.8 understands; the child needs NumPy. Neighbours:
-`handshake`; `process` is the other end.
+runs the device (`server`); bytes pass through here. When a line breaks, the child is told to leave; one that does not
+is killed, and a new one opens the device once more, which blanks. Standard library alone, in words that Python 3.8
+understands; the child needs NumPy. Neighbours: `handshake`; `process` is the other end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def main() -> None:
         lines = _session(listener, secret)
         try:
             _serve(lines, asked.device.resolve(), asked.leave_s)
-        except OSError as error:
+        except (OSError, Stranger) as error:
             print(f"device server: session ended: {error}", flush=True)  # noqa: T201
         finally:
             for line in lines:
@@ -98,31 +99,89 @@ def _admitted(listener: socket.socket, secret: bytes) -> socket.socket:
     return line
 
 
+class Session:
+    """Bytes between an owner's two lines and its child's, until one of the four ends; it keeps how it was opened."""
+
+    def __init__(self, lines: list[socket.socket], inner: list[socket.socket]) -> None:
+        self.opening = b""  # all that the owner sent before the first answer
+        self._is_answered = False
+        self._ended = threading.Event()
+        passing = ((lines[0], inner[0], self._keep), (inner[0], lines[0], self._answered))
+        stops = ((lines[1], inner[1], len), (inner[1], lines[1], len))
+        self._threads = [threading.Thread(target=self._pump, args=one, daemon=True) for one in (*passing, *stops)]
+
+    def run(self) -> None:
+        """Pass on until a line ends."""
+        for thread in self._threads:
+            thread.start()
+        self._ended.wait()
+
+    def join(self, within_s: float) -> None:
+        """Wait for what is still on its way."""
+        for thread in self._threads:
+            thread.join(within_s)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, look: Callable[[bytes], object]) -> None:
+        with suppress(OSError):
+            while piece := source.recv(PIECE_BYTES):
+                look(piece)
+                sink.sendall(piece)
+        self._ended.set()
+
+    def _keep(self, piece: bytes) -> None:
+        if not self._is_answered:
+            self.opening += piece
+
+    def _answered(self, piece: bytes) -> None:
+        self._is_answered = True
+
+
 def _serve(lines: list[socket.socket], device: Path, leave_s: float) -> None:
     """A child with the device between these lines, until one of them ends."""
     child, inner = _child(device)
+    session = Session(lines, inner)
     try:
-        ended = threading.Event()
-        pairs = [*zip(lines, inner), *zip(inner, lines)]  # noqa: B905  Python 3.8
-        threads = [threading.Thread(target=_pump, args=(*pair, ended), daemon=True) for pair in pairs]
-        for thread in threads:
-            thread.start()
-        ended.wait()
-        for line in inner:  # the end of its lines is what tells it to stop its device and leave
-            _shut(line)
-        try:
-            child.wait(leave_s)
-        except subprocess.TimeoutExpired:
-            print("device server: the device hangs and is killed: assume that the beam is on", flush=True)  # noqa: T201
+        session.run()
+        is_gone = _left(child, inner, leave_s)
         for line in lines:
             _shut(line)
-        for thread in threads:
-            thread.join(leave_s)
+        session.join(leave_s)
     finally:
-        child.kill()
-        child.wait()
-        for line in inner:
-            line.close()
+        _end(child, inner)
+    if not is_gone:
+        print("device server: the device hung and was killed: assume that the beam is on", flush=True)  # noqa: T201
+        _open_and_leave(device, session.opening, leave_s)
+
+
+def _open_and_leave(device: Path, opening: bytes, leave_s: float) -> None:
+    """Open the device as the last owner did, and let it go again: it is blanked by both."""
+    child, inner = _child(device)
+    try:
+        inner[0].sendall(opening)
+        inner[0].settimeout(CHILD_S)
+        is_blanked = bool(inner[0].recv(PIECE_BYTES)) and _left(child, inner, leave_s)
+    finally:
+        _end(child, inner)
+    said = "was opened and stopped once more" if is_blanked else "does not open: blank by hand"
+    print(f"device server: the device {said}", flush=True)  # noqa: T201
+
+
+def _left(child: subprocess.Popen[bytes], inner: list[socket.socket], leave_s: float) -> bool:
+    """Whether it stops its device and leaves in time, now that its lines end."""
+    for line in inner:
+        _shut(line)
+    try:
+        child.wait(leave_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(child: subprocess.Popen[bytes], inner: list[socket.socket]) -> None:
+    child.kill()
+    child.wait()
+    for line in inner:
+        line.close()
 
 
 def _child(device: Path) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
@@ -147,14 +206,6 @@ def _child(device: Path) -> tuple[subprocess.Popen[bytes], list[socket.socket]]:
                 line.close()
             raise
     return child, inner
-
-
-def _pump(source: socket.socket, sink: socket.socket, ended: threading.Event) -> None:
-    """Pass bytes on until one of the two ends."""
-    with suppress(OSError):
-        while piece := source.recv(PIECE_BYTES):
-            sink.sendall(piece)
-    ended.set()
 
 
 def _shut(line: socket.socket) -> None:
