@@ -17,6 +17,7 @@ from instruments.adapters.ophyd.things import Thing, Tree, Wait, left_s
 from instruments.errors import CommandRefused, ConfigurationError, InstrumentError, InstrumentFault, LinkLost
 
 _LOOK_S: Final = 0.01
+_EPICS_BEGINS_S: Final = 631_152_000.0  # 1990
 _EXTRA: Final = ("ophyd", "epics", "bluesky")
 _NOBODY: Final = {"DisconnectedError", "NotConnectedError", "TimeoutError"}  # by name: of three libraries
 _ENDINGS: Final = (OSError, RuntimeError, TypeError, ValueError)  # of a setting whose device is read all the same
@@ -97,7 +98,7 @@ class Devices:
             return None
         path = str(after[0][0])
         stamped_s = self._thing(path).stamped_s(min(left_s(until_s), self._answer_s))
-        if stamped_s is None:
+        if stamped_s is None or stamped_s <= _EPICS_BEGINS_S:  # a server that stamps nothing says 0
             return None
         middle_s, half_s = (from_s + by_s) / 2, (by_s - from_s) / 2
         return {"device": path, "offset_s": stamped_s - middle_s, "uncertainty_s": half_s, "measured_s": middle_s}
