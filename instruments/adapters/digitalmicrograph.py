@@ -63,7 +63,9 @@ class DigitalMicrographDriver:
 
     def __init__(self, config: DigitalMicrographConfig) -> None:
         self._config = config
-        self._link = DigitalMicrographLink(config.host, config.port, config.secret(), config.answer_s)
+        self._link = DigitalMicrographLink(
+            config.host, config.port, config.secret(), config.answer_s, takes_over=config.takes_over
+        )
         self._capabilities = capabilities_of(config)
         self._shots = shots_of(config)
         self._sent_to: dict[str, float] = {}

@@ -87,6 +87,7 @@ class DigitalMicrographConfig(Record):
     host: str = "127.0.0.1"
     port: int = Field(default=9431, ge=1, le=65_535)
     secret_file: Path = Field(description="the same line as at the server's end, 32 characters or more")
+    takes_over: bool = Field(default=False, description="hang up on an idle client: one whose computer died")
     limits: dict[AxisName, tuple[float, float]] = Field(default_factory=dict)
     tolerances: dict[AxisName, float] = Field(default_factory=dict)
     scan: ScanConfig | None = None

@@ -48,8 +48,10 @@ class Reply:
 class DigitalMicrographLink:
     """Calls, one after another, from any thread; `stop` has a connection of its own."""
 
-    def __init__(self, host: str, port: int, secret: str, answer_s: float) -> None:
+    def __init__(self, host: str, port: int, secret: str, answer_s: float, *, takes_over: bool = False) -> None:
+        """Nothing is sent yet. One that `takes_over` hangs up on a client that is connected and idle."""
         self._answer_s = answer_s
+        self._takes_over = takes_over
         self._secret = secret.encode("ascii")
         self._session = token_hex(16)
         self._ids = count(1)
@@ -108,8 +110,10 @@ class DigitalMicrographLink:
             raise LinkLost(
                 f"its server speaks protocol {hello.get('protocol')!r}, not {PROTOCOL}; copy the new one there"
             )
-        ours, words = token_hex(32), (kind, self._session, str(hello.get("nonce")))
-        asked = {"line": kind, "session": self._session, "nonce": ours, "proof": self._proof("client", *words, ours)}
+        takes_over = self._takes_over and kind == "command"
+        ours, words = token_hex(32), (kind, self._session, str(takes_over), str(hello.get("nonce")))
+        asked: dict[str, Any] = {"line": kind, "session": self._session, "takes_over": takes_over, "nonce": ours}
+        asked["proof"] = self._proof("client", *words, ours)
         line.send(_message(asked))
         try:
             proved = str(_read(line).get("proof"))
@@ -119,6 +123,7 @@ class DigitalMicrographLink:
             raise LinkLost("what answers does not know the secret; it is not our server")
         if kind == "command" and not (ready := _read(line)).get("ready"):
             raise InstrumentBusy(f"DigitalMicrograph's server: {ready.get('words')}")
+        self._takes_over = self._takes_over and not takes_over  # once: who hangs up on us later is not hung up on
 
     def _proof(self, *words: str) -> str:
         return hmac.new(self._secret, json.dumps(words).encode(), hashlib.sha256).hexdigest()

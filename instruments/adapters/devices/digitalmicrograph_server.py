@@ -227,18 +227,19 @@ class Server:
                 if hello["line"] == "stop":
                     self._serve(client, STOPS)
                 else:
-                    self._command(client, str(hello["session"]))
+                    self._command(client, str(hello["session"]), bool(hello["takes_over"]))
             except EOFError:
                 return
             except (OSError, ValueError, KeyError, TypeError) as error:
                 say(f"client {address} dropped: {error or type(error).__name__}")
 
-    def _command(self, client: socket.socket, session: str) -> None:
+    def _command(self, client: socket.socket, session: str, takes_over: bool) -> None:
         """This client commands, until it hangs up; then the beam is blanked. There is one at a time."""
         former = self._owning
-        if former is not None and former[0] == session:
-            hung_up(former[1])  # the same client on a new line: its old one broke
-        if not self._owner.acquire(timeout=HANDSHAKE_S if former and former[0] == session else 0.2):
+        may_replace = former is not None and (takes_over or former[0] == session)
+        if former is not None and may_replace:
+            hung_up(former[1])  # the same client on a new line, or one whose computer died
+        if not self._owner.acquire(timeout=HANDSHAKE_S if may_replace else 0.2):
             send(client, {"ready": False, "words": "another client has it, or it is in the middle of something"})
             return
         try:
@@ -286,7 +287,7 @@ def greeted(client: socket.socket, secret: bytes) -> dict[str, Any]:
     ours = secrets.token_hex(32)
     send(client, {"protocol": PROTOCOL, "nonce": ours})
     hello = receive(client)
-    words = (str(hello["line"]), str(hello["session"]), ours, str(hello["nonce"]))
+    words = (str(hello["line"]), str(hello["session"]), str(hello["takes_over"]), ours, str(hello["nonce"]))
     if not hmac.compare_digest(proof(secret, "client", *words), str(hello["proof"])):
         raise ValueError("it does not know the secret")
     send(client, {"proof": proof(secret, "server", *words)})

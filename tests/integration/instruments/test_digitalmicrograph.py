@@ -247,6 +247,13 @@ def test_one_client_commands_at_a_time(target: DigitalMicrographTarget, microsco
     assert microscope.read_state().beam_blanked, "who has it keeps it"
     microscope.reconnect()
     assert microscope.read_state().beam_blanked, "and may come back on a new line"
+    successor = target.open(takes_over=True)
+    try:
+        with pytest.raises(InstrumentBusy, match="another client has it"):
+            microscope.read_state()
+        assert successor.read_state().beam_blanked
+    finally:
+        successor.close()
 
 
 def test_a_client_that_is_gone_leaves_no_beam(target: DigitalMicrographTarget, microscope: DrivenMicroscope) -> None:

@@ -52,7 +52,9 @@ def message(client: socket.socket) -> dict[str, Any]:
 def greet(client: socket.socket) -> None:
     client.sendall(framed({"protocol": 1, "nonce": "n"}))
     hello = message(client)
-    words = json.dumps(["server", hello["line"], hello["session"], "n", hello["nonce"]]).encode()
+    words = json.dumps(
+        ["server", hello["line"], hello["session"], str(hello["takes_over"]), "n", hello["nonce"]]
+    ).encode()
     proof = hmac.new(SECRET.encode(), words, hashlib.sha256).hexdigest()
     client.sendall(framed({"proof": proof}) + framed({"ready": True}))
 
