@@ -51,6 +51,10 @@ class CheckProbes:
             variance += slope**2 * float(alike[1].var()) / len(alike[1]) * (1.0 - len(alike[1]) / self.all_count)
         return float(np.sqrt(margin**2 * (mean + moved) + _STANDARD_ERRORS * np.sqrt(variance)))
 
+    def least_rms(self, squares: NDArray[np.float64]) -> float:
+        """What `upper_rms` is at least, whatever is alike."""
+        return _MARGIN_AIDED * float(np.sqrt(_LEAST_SHARE * (self.shares @ squares)))
+
     def _regression(
         self, rest: NDArray[np.float64], here: NDArray[np.float64], many: NDArray[np.float64]
     ) -> tuple[float, float]:

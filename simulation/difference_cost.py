@@ -16,12 +16,15 @@ from simulation.wave_grid import WaveGrid
 
 _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
-_RADIUS_ANGSTROM = 1.3
-"""Of the disc whose illumination matters to a changed site at the entrance, and how it grows on the way down."""
-_RADIUS_PER_DEPTH = 0.01
+_RADIUS_ANGSTROM = 2.3
+"""Of the disc whose illumination matters to a changed site, at the usual tolerance."""
 _USUAL_TOLERANCE = 0.02
-_GROWTH_WITH_TOLERANCE = 0.45
-_SAMPLED_PER_KEPT = 1.6
+_GROWTH_WITH_TOLERANCE = 0.5
+_SAMPLED_PER_KEPT = 6.0
+"""Sums of plane waves tried until they span what is kept; and some more at each slice, to know that they do."""
+_SAMPLED_AT_LEAST = 24
+_FLOPS_PER_AMPLITUDE = 400.0
+"""Of all plane waves at a changed slice, put together from those that symmetry leaves."""
 _SAME_COLUMN_ANGSTROM = 1.5
 _COPIES = 3
 _LARGEST_MEMORY_SHARE = 0.8
@@ -31,8 +34,7 @@ def wave_count(defective: DefectiveCrystal, grid: WaveGrid, optics: Optics, tole
     """About how many waves the differences will be summed from: those an aperture holds within a disc, each column."""
     if not len(defective.changed_angstrom):
         return 0.0
-    depth = float(np.max(defective.changed_angstrom[:, 2]))
-    radius = (_RADIUS_ANGSTROM + _RADIUS_PER_DEPTH * depth) * (_USUAL_TOLERANCE / tolerance) ** _GROWTH_WITH_TOLERANCE
+    radius = _RADIUS_ANGSTROM * (_USUAL_TOLERANCE / tolerance) ** _GROWTH_WITH_TOLERANCE
     aperture = optics.semi_convergence_angle_mrad * 1e-3 / wavelength_angstrom(optics.beam_energy_ev)
     each = 1 + (pi * aperture * radius) ** 2
     return min(each * defective.column_count(_SAME_COLUMN_ANGSTROM), np.count_nonzero(aperture_function(optics, grid)))
@@ -72,5 +74,7 @@ def difference_flops(
     down = below * step_count * vectors * unit * (10 * log2(unit) + _ELEMENTWISE_FLOPS)
     beams = np.count_nonzero(aperture_function(optics, grid))
     waves_each = np.count_nonzero(grid.squared_frequencies() <= grid.cutoff_per_angstrom**2) / vectors
-    found = whole * (10 * log2(whole) + _ELEMENTWISE_FLOPS) + 16.0 * beams * waves_each / _MATRIX_PRODUCT_GAIN
-    return waves * (down + _SAMPLED_PER_KEPT * len(defective.slices) * found)
+    sampled = 2 * (whole * (5 * log2(whole) + _ELEMENTWISE_FLOPS) + 8.0 * beams * waves_each / _MATRIX_PRODUCT_GAIN)
+    samples = _SAMPLED_PER_KEPT * waves + _SAMPLED_AT_LEAST * len(defective.slices)
+    gathered = (len(defective.slices) + 1) * _FLOPS_PER_AMPLITUDE * beams * waves_each
+    return float(waves * down + samples * sampled + gathered)

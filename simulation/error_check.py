@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from math import nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from simulation.check_probes import CheckProbes, drawn
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
 from simulation.difference_check import compared_ratio, doubt_ratio
 from simulation.local_difference import LocalDifferenceSource
-from simulation.method_choice import Candidate, fits
+from simulation.method_choice import MANY_PROBES, Candidate, fits
 from simulation.progress import during
 from simulation.sources import Sources
 from simulation.wave_grid import WaveGrid
@@ -30,8 +30,6 @@ Signals = dict[str, NDArray[np.float64]]
 Imaging = Callable[[Candidate, Optics, NDArray[np.float64], Mapping[str, Detector]], Signals]
 """Signals of some probes by a method."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
-_MANY = 256
-"""Probes on which a window is compared with a wider one."""
 _WIDER = (2.0, 1.5, 1.25)
 
 
@@ -72,6 +70,8 @@ class ErrorCheck:
         points: NDArray[np.float64],
         detectors: Mapping[str, Detector],
         image: Signals,
+        *,
+        accuracy: float = inf,
     ) -> ErrorEstimate:
         """Bound on the rms difference from multislice, over the image's spread; worst detector.
 
@@ -79,7 +79,8 @@ class ErrorCheck:
         be empty: then the spread is that of some probes. Patterns on a coarser diffraction grid are compared through
         rings. An estimate made once for each energy and tilt lets re-imaging propagate nothing; it holds for that image
         alone (with another defocus, scan or detector the error can be ten times that) and is nan for others, which name
-        the optics of the one.
+        the optics of the one. Of windows without an image the rms of the few alone is returned where the bound would
+        be above `accuracy` whatever the many say.
         """
         key = (optics.beam_energy_ev, optics.tilt_x_mrad, optics.tilt_y_mrad)
         asked = (optics, points.tobytes(), tuple(detectors.items()), _spreads(image))
@@ -91,6 +92,10 @@ class ErrorCheck:
         if candidate.tolerance is not None:
             return self._of_differences(candidate.tolerance, optics, points, compared, image)
         comparison = self._comparison(candidate, optics, points, compared)
+        if candidate.window_px is not None and not image and accuracy < inf:
+            least = self._few_ratio(candidate, comparison, accuracy)
+            if least is not None:
+                return ErrorEstimate(least, optics)
         ratios = [
             self._upper_rms(candidate, comparison, name) / self._spread(candidate, comparison, name, image)
             for name in compared
@@ -98,6 +103,17 @@ class ErrorCheck:
         estimate = ErrorEstimate(max(ratios), optics)
         self._known_errors[key] = asked, estimate
         return estimate
+
+    def _few_ratio(self, candidate: Candidate, comparison: _Comparison, accuracy: float) -> float | None:
+        """Of the few probes alone, worst detector; None where a bound may be within the accuracy."""
+        optics, _, detectors = comparison.exposure
+        probes, exact = comparison.probes, comparison.reference
+        own = self._signals(candidate, optics, comparison.points[: len(probes.chosen)], dict(detectors))
+        squares = {name: _mean_squares(own[name], exact[name]) for name in own}
+        spreads = {name: probes.spread(exact[name]) or spread_of(exact[name]) for name in own}
+        if max(probes.least_rms(squares[name]) / spreads[name] for name in own) <= accuracy:
+            return None
+        return max(float(np.sqrt(probes.shares @ squares[name])) / spreads[name] for name in own)
 
     def _upper_rms(self, candidate: Candidate, comparison: _Comparison, name: str) -> float:
         """Of one detector, in fractions of the incident beam."""
@@ -169,7 +185,7 @@ class ErrorCheck:
             chosen = points[probes.chosen]
             reference = self._signals(_MULTISLICE, optics, chosen, detectors)
             if has_window:
-                many = rng.choice(len(points), min(_MANY, len(points)), replace=False)
+                many = rng.choice(len(points), min(MANY_PROBES, len(points)), replace=False)
                 chosen = np.concatenate([chosen, points[many]])
             known = self._known_comparisons[has_window] = _Comparison(exposure, probes, chosen, reference, {})
         return known

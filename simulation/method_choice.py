@@ -1,9 +1,13 @@
-"""Which method images a specimen most cheaply: the predicted work of each method that could."""
+"""Which method images a specimen most cheaply: the predicted work of each method that could.
+
+Work counts as operations of Fourier transforms of waves, of which a processor's thread does about 15e9 a second. It
+holds all that a method does for an image: potentials, what it makes once, its probes, its check against multislice.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2, sqrt
+from math import ceil, log2, sqrt
 
 from instruments.optics import Optics
 from simulation.arguments import positive, whole
@@ -11,9 +15,10 @@ from simulation.bloch_matrix import bloch_matrix_bytes, matrix_counts
 from simulation.check_probes import CHECK_POINT_COUNT
 from simulation.crystal_symmetry import Crystal
 from simulation.defective_crystal import DefectiveCrystal
+from simulation.difference_check import COMPARED_POINT_COUNT
 from simulation.difference_cost import difference_bytes, difference_flops
-from simulation.errors import MethodUnavailable
-from simulation.partitioned_prism import partitioned_counts
+from simulation.errors import InvalidParameter, MethodUnavailable
+from simulation.partitioned_prism import partitioned_counts, points_at_once
 from simulation.prism import Layout, scattering_matrix_bytes
 from simulation.wave_grid import WaveGrid
 
@@ -28,13 +33,21 @@ PARENT_DISTANCES = (2, 4)
 _SMALLEST_WINDOW_PER_PROBE = 4.0
 _MEMORY_SHARE = 0.75
 """Of the working memory, for a matrix: transmission functions are kept beside it."""
-_WORTH_APPROXIMATING = 0.6
+_WORTH_APPROXIMATING = 0.5
 _ELEMENTWISE_FLOPS = 30.0
 _MATRIX_PRODUCT_GAIN = 3.0
 _WINDOW_SIDE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 _WINDOW_SIDES_PX = tuple(quarters * 2**power for power in range(2, 9) for quarters in (4, 5, 6))
 """The sides that Fourier transforms of small arrays take least time a pixel for: 16, 20, 24, 32, 40, 48 and so on."""
 _TAIL_TRANSFORMS = 20
+_CROSSING_IN_WINDOWS, _DETECTING_IN_WINDOWS = 0.6, 2.0
+"""Times as long as these operations take on whole grids: windows fit into caches, but are padded, cut and summed."""
+MANY_PROBES = 256
+"""Probes on which a window is compared with one twice as wide."""
+_POTENTIAL_FLOPS_PER_PIXEL = 5500.0
+"""Of the wave's grid, for a slice unlike others; and for each atom in it."""
+_POTENTIAL_FLOPS_PER_ATOM = 3e6
+_PARENT_PRODUCT_GAIN = 5.0
 _FEWEST_PARENTS = 12
 _TOLERANCE_PER_ACCURACY = 2.0
 _TOLERANCE_PER_ROOT = 0.2
@@ -59,6 +72,8 @@ class Workload:
     accuracy: float = 0.01
     has_bloch_matrix: bool = False
     """Made for an earlier image: method `periodic` propagates nothing."""
+    unlike_slices: tuple[int, int] = (0, 0)
+    """Slices whose potential is to be made, and the atoms in them; none where that is known from an earlier image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +96,13 @@ class Candidate:
 
 def check_method(method: str, interpolation: int, accuracy: float) -> None:
     """Refuse what this package does not know."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise MethodUnavailable(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    whole("interpolation", interpolation, 1)
+    if whole("interpolation", interpolation, 1) > 1 and method not in INTERPOLATING:
+        raise InvalidParameter(
+            f"interpolation = {interpolation} means nothing to method {method!r}; leave it at 1, or take one of"
+            f" {', '.join(INTERPOLATING)}"
+        )
     positive("accuracy", accuracy)  # rms error over the standard deviation
 
 
@@ -92,7 +111,8 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
 
     Approximate ones appear only where they would save a good part of the work, their check included.
     """
-    exact = [Candidate("multislice", 1, workload.probe_count * _propagation_flops(workload))]
+    work = _potential_flops(workload) + workload.probe_count * _propagation_flops(workload)
+    exact = [Candidate("multislice", 1, work)]
     approximate: list[Candidate] = []
     for interpolation in INTERPOLATIONS:
         if not _fits(workload, interpolation) and interpolation not in kept_interpolations:
@@ -103,7 +123,7 @@ def candidates(workload: Workload, kept_interpolations: frozenset[int]) -> list[
         exact.append(Candidate("periodic", 1, _periodic_flops(workload, workload.crystal)))
     approximate += windows(workload) + local_differences(workload) + partitions(workload)
     exact.sort(key=lambda candidate: candidate.work_flops)
-    limit = _WORTH_APPROXIMATING * exact[0].work_flops - CHECK_POINT_COUNT * _propagation_flops(workload)
+    limit = _WORTH_APPROXIMATING * exact[0].work_flops
     worth = [candidate for candidate in approximate if candidate.work_flops < limit]
     return [*sorted(worth, key=lambda candidate: candidate.work_flops), *exact]
 
@@ -128,7 +148,11 @@ def partitions(workload: Workload) -> list[Candidate]:
         if parents < _FEWEST_PARENTS or 8 * parents * pixels > _MEMORY_SHARE * workload.memory_bytes:
             continue
         each = pixels * (8.0 * beams / _MATRIX_PRODUCT_GAIN + 5 * log2(pixels) + _ELEMENTWISE_FLOPS)
-        work = parents * _propagation_flops(workload) + workload.probe_count * each
+        together = ceil(workload.probe_count / points_at_once(pixels, 8))
+        joined = pixels * beams * (8.0 * parents / _PARENT_PRODUCT_GAIN + _ELEMENTWISE_FLOPS)
+        checks = CHECK_POINT_COUNT * (each + _propagation_flops(workload)) + joined
+        build = _potential_flops(workload) + parents * _propagation_flops(workload)
+        work = build + workload.probe_count * each + together * joined + checks
         found.append(Candidate("partitioned_prism", distance, work))
     return found
 
@@ -138,7 +162,9 @@ def local_differences(workload: Workload) -> list[Candidate]:
     defective = workload.defective
     if defective is None or not _bloch_fits(workload, defective.crystal):
         return []
-    perfect = _periodic_flops(workload, defective.crystal)
+    changed = 2 * len(defective.slices) / max(1, workload.unlike_slices[0])
+    perfect = _periodic_flops(workload, defective.crystal) + (1 + changed) * _potential_flops(workload)
+    perfect += COMPARED_POINT_COUNT * _propagation_flops(workload)
     return [
         Candidate(
             "local_difference",
@@ -186,6 +212,13 @@ def _fits(workload: Workload, interpolation: int) -> bool:
     return needed < _MEMORY_SHARE * workload.memory_bytes
 
 
+def _potential_flops(workload: Workload) -> float:
+    """Transmission functions on the whole grid."""
+    slice_count, atom_count = workload.unlike_slices
+    pixels = workload.grid.shape_px[0] * workload.grid.shape_px[1]
+    return slice_count * pixels * _POTENTIAL_FLOPS_PER_PIXEL + atom_count * _POTENTIAL_FLOPS_PER_ATOM
+
+
 def _propagation_flops(workload: Workload) -> float:
     """One wave through the specimen: two Fourier transforms a step, and the last."""
     pixels = workload.grid.shape_px[0] * workload.grid.shape_px[1]
@@ -209,24 +242,34 @@ def _periodic_flops(workload: Workload, crystal: Crystal) -> float:
     products *= workload.probe_count if needs_patterns else _CHANNELS_COUNT * beams_each
     if workload.has_bloch_matrix:
         return products + workload.probe_count * 8e3
-    return beams / len(crystal.operations) * each + products + workload.probe_count * 8e3
+    once = _potential_flops(workload) / (crystal.repeats[0] * crystal.repeats[1])
+    return once + beams / len(crystal.operations) * each + products + workload.probe_count * 8e3
 
 
 def _windowed_flops(workload: Workload, shape_px: tuple[int, int]) -> float:
-    """Windows of every probe, and the maps of what they and the wider ones beside them leave out."""
+    """Windows of every probe, and the maps of what they leave out; the same of wider ones on some, and multislice."""
     own, whole = shape_px[0] * shape_px[1], workload.grid.shape_px[0] * workload.grid.shape_px[1]
+    maps = 2 * _TAIL_TRANSFORMS * workload.step_count * whole * 5 * log2(whole)
+    compared = CHECK_POINT_COUNT + min(MANY_PROBES, workload.probe_count)
+    checks = compared * (_window_flops(workload, own) + _window_flops(workload, 4 * own))
+    checks += min(CHECK_POINT_COUNT, workload.probe_count) * _propagation_flops(workload)
+    return _potential_flops(workload) + maps + checks + workload.probe_count * _window_flops(workload, own)
+
+
+def _window_flops(workload: Workload, own: int) -> float:
+    """One probe in a window of so many pixels."""
     steps = max(1, workload.step_count - 1) * own * (2 * 5 * log2(own) + _ELEMENTWISE_FLOPS)
-    detecting = 4 * own * (5 * log2(4 * own) + _ELEMENTWISE_FLOPS)
-    tails = _TAIL_TRANSFORMS * workload.step_count * whole * 5 * log2(whole)
-    return workload.probe_count * (steps + detecting) + tails
+    return _CROSSING_IN_WINDOWS * steps + _DETECTING_IN_WINDOWS * 4 * own * (5 * log2(4 * own) + _ELEMENTWISE_FLOPS)
 
 
 def _prism_flops(workload: Workload, interpolation: int, kept: frozenset[int]) -> float:
     layout = Layout.of(workload.grid, interpolation)
     beam_count = len(layout.beams(workload.optics))
     pixels = layout.window.shape_px[0] * layout.window.shape_px[1]
-    build = 0.0 if interpolation in kept else beam_count * _propagation_flops(workload)
+    build = 0.0 if interpolation in kept else _potential_flops(workload) + beam_count * _propagation_flops(workload)
     summing = 8.0 * beam_count * pixels
     if interpolation == 1:
-        summing /= _MATRIX_PRODUCT_GAIN
-    return build + workload.probe_count * (summing + 5 * pixels * log2(pixels))
+        return build + workload.probe_count * (summing / _MATRIX_PRODUCT_GAIN + 5 * pixels * log2(pixels))
+    each = summing + 5 * pixels * log2(pixels)
+    checks = 0.0 if interpolation in kept else CHECK_POINT_COUNT * (each + _propagation_flops(workload))
+    return build + workload.probe_count * each + checks

@@ -106,7 +106,7 @@ class MethodTrial:
             if (window_px or candidate.method == "partitioned_prism") and candidate is not tried[-1]:
                 if window_px and window_px[0] < smallest_px:
                     continue
-                ratio = self._estimate(candidate, exposure, {}).ratio
+                ratio = self._estimate(candidate, exposure, {}, accuracy).ratio
                 if window_px:
                     smallest_px = window_px[0] * min(sqrt(ratio / accuracy), _LARGEST_WINDOW_STEP)
                 if ratio > (1.0 if window_px else _HOPELESS) * accuracy:
@@ -138,6 +138,7 @@ class MethodTrial:
             self._sources.defective(0) if choosing and crystal is None else None,
             wanted.accuracy,
             self._sources.kept_bloch_matrix(0, optics) is not None,
+            self._sources.unlike_slices(optics.beam_energy_ev),
         )
 
     def _measured_by(self, candidate: Candidate, exposure: Exposure) -> Measurement:
@@ -151,9 +152,11 @@ class MethodTrial:
             error = self._estimate(candidate, exposure, mean)
         return Measurement(candidate, mean, error, deviation)
 
-    def _estimate(self, candidate: Candidate, exposure: Exposure, image: Signals) -> ErrorEstimate:
+    def _estimate(
+        self, candidate: Candidate, exposure: Exposure, image: Signals, accuracy: float = inf
+    ) -> ErrorEstimate:
         points = exposure.sample_angstrom()
-        return self._errors.estimate(candidate, exposure.optics, points, exposure.detectors, image)
+        return self._errors.estimate(candidate, exposure.optics, points, exposure.detectors, image, accuracy=accuracy)
 
     def _error_from_noise(self, optics: Optics, detectors: Mapping[str, Detector]) -> float:
         """Of taking the specimen for a perfect crystal; infinite where it is none."""

@@ -81,7 +81,7 @@ class PartitionedMatrix:
         spectrum = probe_spectrum(optics, self.grid).ravel()[self._beams]
         used = np.flatnonzero(spectrum)
         index = on.asarray(self.pixels if self.pixels is not None else np.arange(rows * columns))
-        count = max(1, _POINTS_BYTES // (on.complex_bytes * rows * columns))
+        count = points_at_once(rows * columns, on.complex_bytes)
 
         def seen(start: int, stop: int) -> tuple[int, Array]:
             points = points_angstrom[start:stop]
@@ -155,6 +155,11 @@ def interpolation_weights(vectors: NDArray[np.int64], parents: NDArray[np.int64]
         return np.eye(len(parents))[np.argmin(distance, axis=1)]
     splines = RBFInterpolator(parents.astype(float), np.eye(len(parents)), kernel="thin_plate_spline")
     return splines(vectors.astype(float))
+
+
+def points_at_once(pixels: int, complex_bytes: int) -> int:
+    """Probes for which the exit waves of all beams are put together once."""
+    return max(1, _POINTS_BYTES // (complex_bytes * pixels))
 
 
 def partitioned_counts(grid: WaveGrid, optics: Optics, interpolation: int) -> tuple[int, int, int]:

@@ -207,6 +207,15 @@ class Sources:
             return slice_count(self.specimens[0].cell_angstrom[2], self._slice_thickness_nm)
         return step_count(self._model.slices(self.specimens[0], self._slice_thickness_nm)[0].order)
 
+    def unlike_slices(self, beam_energy_ev: float) -> tuple[int, int]:
+        """Slices of the first configuration whose transmission is not known yet, and the atoms in them."""
+        if ("transmissions", 0, beam_energy_ev) in self._kept:
+            return (0, 0)
+        if self._model.is_tabulated:
+            return self.step_count(), len(self.specimens[0].numbers)
+        distinct = self._model.slices(self.specimens[0], self._slice_thickness_nm)[0].distinct
+        return len(distinct), sum(len(atoms.numbers) for atoms in distinct)
+
     def defective(self, configuration: int) -> DefectiveCrystal | None:
         """The crystal that a configuration is but for a few sites; None where it is none, or sites spread in depth."""
         if configuration not in self._defective:

@@ -169,9 +169,9 @@ def test_finer_waves_are_used_where_the_stated_error_is_too_large(monkeypatch):
     estimate = ErrorCheck.estimate
     seen = []
 
-    def doubled_until_fine(self, candidate, *rest):
+    def doubled_until_fine(self, candidate, *rest, **bound):
         seen.append(candidate.tolerance)
-        found = estimate(self, candidate, *rest)
+        found = estimate(self, candidate, *rest, **bound)
         return found if len(seen) > 1 else type(found)(1.0, found.optics)
 
     monkeypatch.setattr(ErrorCheck, "estimate", doubled_until_fine)
