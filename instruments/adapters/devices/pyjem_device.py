@@ -21,7 +21,7 @@ from stempilot_beam import AcquisitionFailed, Beam, CommandRefused, Configuratio
 AXES = ("x", "y", "z", "tilt_x", "tilt_y")  # in the order of GetPos and GetStatus
 MOTOR, STEM, INSERTED = 0, 1, 1
 AT_REST, AT_LIMITER = 0, 2
-FULL_SCAN = 0
+FULL_SCAN, ONE_PASS = 0, 1
 _LOOK_S = 0.01
 _SAME_DWELL = 0.01
 
@@ -129,8 +129,8 @@ class PyJEMDevice:
         detector = self._detectors[name]
         for reply in (
             detector.set_scanmode(FULL_SCAN),
-            detector.set_imaging_area(side_px, side_px),
-            detector.set_frameintegration(1),
+            detector.set_imaging_area(side_px, side_px, 0, 0),  # a corner that is left out stays where it was
+            detector.set_frameintegration(ONE_PASS),
             detector.set_exposuretime_value(dwell_us),
         ):
             _refuse_failure(reply)
@@ -187,13 +187,16 @@ class PyJEMDevice:
 
     def _checked(self, setting: dict[str, Any], side_px: int, dwell_us: float) -> dict[str, Any]:
         area, dwell = setting["ImagingArea"], float(setting["ExposureTimeValue"])
-        size = [int(area["Width"]), int(area["Height"])]
-        if size != [side_px, side_px] or abs(dwell - dwell_us) > _SAME_DWELL * dwell_us:
+        box = [int(area[name]) for name in ("X", "Y", "Width", "Height")]
+        mode, passes = setting["scanMode"], setting["frameIntegration"]
+        is_whole = box == [0, 0, side_px, side_px] and (mode, passes) == (FULL_SCAN, ONE_PASS)
+        if not is_whole or abs(dwell - dwell_us) > _SAME_DWELL * dwell_us:
             raise CommandRefused(
-                f"TEMCenter would scan {size} px for {dwell:g} us each, {side_px} px a side and {dwell_us:g} us were "
-                "asked for; nothing was exposed"
+                f"TEMCenter would scan {box} (x, y, width, height in px) {passes} times in mode {mode}, {dwell:g} us a "
+                f"pixel; {side_px} px a side from 0, once in mode {FULL_SCAN}, {dwell_us:g} us were asked for; nothing "
+                "was exposed"
             )
-        return {"dwell_us": dwell, "width_px": size[0], "height_px": size[1]}
+        return {"dwell_us": dwell, "side_px": side_px, "scan_rotation": setting.get("ScanRotation")}
 
 
 def _refuse_failure(reply: Any) -> None:

@@ -11,8 +11,8 @@ from PyJEM import TEM3
 
 FIELDS_NM = (640.0, 128.0, 64.0)  # of the selectors
 _setting: dict[str, Any] = {
-    "ImagingArea": {"Width": 512, "Height": 512, "X": 0, "Y": 0}, "ExposureTimeValue": 10.0, "frameIntegration": 1,
-    "scanMode": 0,
+    "ImagingArea": {"Width": 512, "Height": 512, "X": 40, "Y": 8}, "ExposureTimeValue": 10.0, "frameIntegration": 1,
+    "scanMode": 3, "ScanRotation": 0,
 }  # fmt: skip
 _last: list[bytes] = []
 
@@ -35,10 +35,12 @@ class Detector:
     def set_imaging_area(self, Width: int, Height: int, X: int | None = None, Y: int | None = None) -> dict[str, Any]:
         if COLUMN.fault("REST fails"):
             return {"status": "Failed"}
-        return self._set("ImagingArea", {"Width": Width, "Height": Height, "X": X or 0, "Y": Y or 0})
+        asked = {"Width": Width, "Height": Height, "X": X, "Y": Y}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._set("ImagingArea", {**_setting["ImagingArea"], **given})
 
     def set_frameintegration(self, value: int) -> dict[str, Any]:
-        return self._set("frameIntegration", value)
+        return self._set("frameIntegration", 4 if COLUMN.fault("integrates") else value)
 
     def set_exposuretime_value(self, value: float) -> dict[str, Any]:
         return self._set("ExposureTimeValue", 10.0 * value if COLUMN.fault("other dwell") else value)
