@@ -37,7 +37,7 @@ from tests.integration.instruments.vendor_target import DOUBLES, VendorTarget, d
 
 CONFIG: dict[str, Any] = {
     "python": sys.executable, "path": [str(DOUBLES)], "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
-    "probe_current_pa": 50.0, "settle_s": 0.0, "answer_s": 2.0, "stops_a_scan": True, "beam_overhead_s": 30.0,
+    "probe_current_pa": 50.0, "settle_s": 0.0, "answer_s": 5.0, "stops_a_scan": True, "beam_overhead_s": 30.0,
     "detectors": {"haadf": {"name": "HAADF"}, "bf": {"name": "BF"}}, "max_beam_shift_nm": 100.0,
     "max_defocus_nm": 500.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
     "cameras": {"ceta": {"name": "BM-Ceta", "side_px": 64, "pixel_size_nm": 1.0}},
@@ -80,7 +80,7 @@ def going(**values: float | str) -> SetAxes:
 
 
 def test_it_conforms(target: VendorTarget) -> None:
-    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0)
+    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0, stop_exposure_s=16.0)
     with Bench(
         AdapterTarget("autoscript", {**CONFIG, "dwell_time_us": (0.1, 200), "cameras": {}}), conditions
     ) as bench:
@@ -197,7 +197,7 @@ def test_a_client_that_hangs_is_killed_and_the_next_one_blanks(
 ) -> None:
     guarded = GuardedMicroscope(microscope, SafetyEnvelope(max_dose_e_per_a2=1e12))
     with target.doing_wrong("hangs"), pytest.raises(ResultUnknown, match="assume that the beam is on"):
-        guarded.acquire(frame("hung", deadline_s=1.5))
+        guarded.acquire(frame("hung", deadline_s=2.5))
     assert guarded.ledger.electrons > 0, "its dose stays in the ledger"
     assert target.diary[-1] == "scan", "nobody has blanked yet"
     assert microscope.outcome("hung") == "unknown"

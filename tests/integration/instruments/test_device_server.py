@@ -76,7 +76,7 @@ def test_frames_cross_and_a_broken_line_blanks(target: VendorTarget, microscope:
 
 def test_a_library_that_hangs_there_is_killed_there(target: VendorTarget, microscope: DrivenMicroscope) -> None:
     with target.doing_wrong("hangs"), pytest.raises(ResultUnknown, match="assume that the beam is on"):
-        microscope.acquire(frame("hung", deadline_s=1.0))
+        microscope.acquire(frame("hung", deadline_s=2.0))
     wait_for(lambda: target.diary[-3:] == ["blank", "blank", "halt"])  # opened and stopped there, without its owner
     microscope.reconnect()
     assert microscope.read_state().beam_blanked
