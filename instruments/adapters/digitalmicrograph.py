@@ -92,10 +92,12 @@ class DigitalMicrographDriver:
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         """Stage, focus, beam shift, energy and blanker as DigitalMicrograph reports them."""
         told, config = self._asked("read"), self._config
+        stage = _stage(told)
+        silent = {f"stage.{name}": "DigitalMicrograph does not tell it" for name in _STAGE if name not in stage}
         shift_x_nm, shift_y_nm = self._shifted_nm(told)
         return MicroscopeState(
             time_s=time_s,
-            stage=StagePosition(**_stage(told)),
+            stage=StagePosition(**stage),
             beam_shift_x_nm=shift_x_nm,
             beam_shift_y_nm=shift_y_nm,
             optics=Optics(
@@ -105,7 +107,7 @@ class DigitalMicrographDriver:
                 defocus_nm=self._defocus_nm(told),
             ),
             beam_blanked=told.get("is_blanked") is True,
-            undetermined=_UNKNOWN | self._uncalibrated(),
+            undetermined=_UNKNOWN | self._uncalibrated() | silent,
         )
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
@@ -238,29 +240,33 @@ class DigitalMicrographDriver:
         away = {
             name: value
             for name, value in wanted.items()
-            if self._sent_to.get(name) != value or not self._stands(name, value, now[name])
+            if self._sent_to.get(name) != value or not self._stands(name, value, now)
         }
         if not away:
             return
         flags = sum(_STAGE[name] for name in away)
-        places = [(away.get(name, now[name])) / _UNITS[name] for name in _STAGE]
+        places = [away.get(name, now.get(name, 0.0)) / _UNITS[name] for name in _STAGE]
         for name in away:
             self._sent_to.pop(name, None)
         self._ask("move", within_s=max(until_s - time.monotonic(), 0.1), flags=flags, stage=places)
-        while not all(self._stands(name, value, now[name]) for name, value in away.items()):
+        while not all(self._stands(name, value, now) for name, value in away.items()):
             if time.monotonic() > until_s or self._stopped.wait(_LOOK_S):
                 return  # what does not stand is told by whoever reads back
             now = _stage(self._asked("read"))
         self._sent_to |= away
 
-    def _stands(self, name: str, wanted: float, found: float) -> bool:
+    def _stands(self, name: str, wanted: float, now: Mapping[str, float]) -> bool:
         axis = self._capabilities.axis(name)
-        return axis is not None and abs(wanted - found) <= axis.allowed_error
+        return axis is not None and name in now and abs(wanted - now[name]) <= axis.allowed_error
 
 
 def _stage(told: Mapping[str, Any]) -> dict[str, float]:
-    places = _numbers(told.get("stage"), len(_STAGE))
-    return {name: place * _UNITS[name] for name, place in zip(_STAGE, places, strict=True)}
+    """The axes that are told."""
+    places = told.get("stage")
+    if not isinstance(places, list) or len(cast("list[Any]", places)) != len(_STAGE):
+        raise InstrumentFault(f"DigitalMicrograph gave {places!r:.80} as its stage")
+    known = zip(_STAGE, cast("list[Any]", places), strict=True)
+    return {name: _number(place) * _UNITS[name] for name, place in known if place is not None}
 
 
 def _numbers(told: Any, count: int) -> list[float]:

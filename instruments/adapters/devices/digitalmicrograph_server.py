@@ -76,26 +76,25 @@ class Instrument:
         """Who answers."""
         return {
             "protocol": PROTOCOL,
-            "microscope": str(self._microscope.GetMicroscopeName()),
-            "high_tension_v": float(self._microscope.GetHighTension()),
+            "microscope": told(str, self._microscope.GetMicroscopeName),
+            "high_tension_v": told(float, self._microscope.GetHighTension),
         }
 
     def read(self) -> dict[str, Any]:
-        """Everything that is read back."""
+        """Everything that is read back; None for what this microscope does not tell."""
         microscope = self._microscope
-        shift_x, shift_y = microscope.GetBeamShift()
         return {
             "stage": [
-                float(microscope.GetStageX()),
-                float(microscope.GetStageY()),
-                float(microscope.GetStageZ()),
-                float(microscope.GetStageAlpha()),
-                float(microscope.GetStageBeta()),
+                told(float, microscope.GetStageX),
+                told(float, microscope.GetStageY),
+                told(float, microscope.GetStageZ),
+                told(float, microscope.GetStageAlpha),
+                told(float, microscope.GetStageBeta),
             ],
-            "focus": float(microscope.GetFocus()),
-            "beam_shift": [float(shift_x), float(shift_y)],
-            "magnification_index": int(microscope.GetMagIndex()),
-            "high_tension_v": float(microscope.GetHighTension()),
+            "focus": told(float, microscope.GetFocus),
+            "beam_shift": told(floats, microscope.GetBeamShift),
+            "magnification_index": told(int, microscope.GetMagIndex),
+            "high_tension_v": told(float, microscope.GetHighTension),
             "is_blanked": bool(microscope.GetBeamBlanked()),
         }
 
@@ -262,6 +261,18 @@ class Server:
             request = receive(client)
             client.settimeout(None)
             carry_out(self._instrument, request, known, client)
+
+
+def told(kind: Any, ask: Any) -> Any:
+    """What a call gives, as `kind` makes it; None where it raises, as of an axis that the holder has not."""
+    with Told({}):
+        return kind(ask())
+    return None
+
+
+def floats(values: Any) -> list[float]:
+    """Numbers as a reply can hold them."""
+    return [float(value) for value in values]
 
 
 def carry_out(instrument: Instrument, request: dict[str, Any], known: tuple[str, ...], client: socket.socket) -> None:

@@ -180,6 +180,8 @@ def test_a_camera_besides(target: DigitalMicrographTarget) -> None:
 def test_what_digitalmicrograph_does_wrong_is_named_by_what_follows(
     target: DigitalMicrographTarget, microscope: DrivenMicroscope
 ) -> None:
+    target.fault("no beta")
+    assert microscope.read_state().undetermined["stage.beta_deg"] == "DigitalMicrograph does not tell it"
     target.fault("scan raises")
     with pytest.raises(AcquisitionFailed, match="DigiScan is not available"):
         microscope.acquire(frame("raises"))

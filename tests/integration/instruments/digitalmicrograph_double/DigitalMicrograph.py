@@ -86,6 +86,8 @@ class Py_Microscope:  # noqa: N801
         return _column.stage[3]
 
     def GetStageBeta(self) -> float:
+        if _fault() == "no beta":
+            raise RuntimeError("not supported by this holder")
         return _column.stage[4]
 
     def SetStagePositions(self, flags: int, *places: float) -> None:
