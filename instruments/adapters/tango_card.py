@@ -87,7 +87,6 @@ def _modes(config: TangoConfig) -> Iterator[Mode]:
 
 def _quirks(config: TangoConfig, longest_s: float) -> Iterator[str]:
     yield "current, energy and convergence are declared, so doses are nominal"
-    yield f"Tango gives a silent device up after some seconds more than answer_s ({config.answer_s:g} s)"
     yield f"a device that does not answer while it exposes is stopped only after it: up to {longest_s:g} s"
     for name, camera in config.cameras.items():
         if not camera.counter:

@@ -1,12 +1,15 @@
 """Calls of Tango devices with a deadline each, and the house's errors. Its neighbour `tango_devices` says which.
 
-A stop has a link of its own. CORBA numbers its requests: the late reply of a call given up is no later call's.
+A stop has a link of its own. CORBA numbers its requests: the late reply of a call given up is no later call's. pytango
+notices silence some seconds late; a call is waited for as long as it may take, and left behind in its thread then.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as CallTimeout
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
@@ -29,13 +32,15 @@ _SILENT: Final = frozenset(
 )
 _SHORTEST_MS: Final = 10
 _DELAY_S: Final = 1.1  # before it Tango refuses to connect anew
+_GRACE_S: Final = 0.2  # after a call's own timeout until it is left behind
+_LOOK_UP_S: Final = 12.0  # for a device that was not asked for before
 
 
 class TangoLink:
     """Devices by name, from one thread.
 
-    A device is looked up once and kept: where nobody answers, looking it up takes Tango up to 10 s, and connecting anew
-    some seconds more than the timeout that it was given.
+    A device is looked up once and kept: where nobody answers, looking it up takes Tango up to 10 s. One whose call was
+    left behind is looked up anew, within the time of the call that needs it.
     """
 
     def __init__(self, answer_s: float) -> None:
@@ -47,6 +52,8 @@ class TangoLink:
             ) from error
         self._answer_s = answer_s
         self._proxies: dict[str, Any] = {}
+        self._known: set[str] = set()
+        self._thread = ThreadPoolExecutor(1, "tango")
         self._attributes: dict[tuple[str, str], Any] = {}
         self.is_lost = False
         self._lost_s = -_DELAY_S
@@ -90,31 +97,58 @@ class TangoLink:
     def start(self) -> None:
         """See whether every device answers; Tango connects anew by itself, once a second. Raises LinkLost."""
         time.sleep(max(0.0, self._lost_s + _DELAY_S - time.monotonic()))
-        for device in list(self._proxies):
+        for device in sorted(self._known):
             self._call(device, f"{device} (ping)", None, lambda proxy: proxy.ping())
 
     def close(self) -> None:
-        """Forget the devices."""
+        """Forget the devices; a call that was left behind is not waited for."""
         self._proxies.clear()
+        self._thread.shutdown(wait=True)
 
     def _call(
         self, device: str, what: str, within_s: float | None, call: Callable[[Any], T], *, moves: bool = False
     ) -> T:
+        within_s = within_s or self._answer_s
         is_sent = False
-        try:
+
+        def made() -> T:
+            nonlocal is_sent
             proxy = self._proxy(device)
-            proxy.set_timeout_millis(max(_SHORTEST_MS, round(1e3 * (within_s or self._answer_s))))
+            proxy.set_timeout_millis(max(_SHORTEST_MS, round(1e3 * within_s)))
             is_sent = True
-            answer = call(proxy)
+            return call(proxy)
+
+        patience_s = within_s + (_GRACE_S if device in self._known else _LOOK_UP_S)
+        try:
+            answer = self._waited_for(self._thread.submit(made), patience_s)
         except self._tango.DevFailed as error:
             raise self._named(error, what, is_unknown=moves and is_sent) from error
+        except CallTimeout as error:
+            self._proxies.pop(device, None)
+            raise self._lost(f"{what}: no answer in {within_s:g} s", is_unknown=moves and is_sent) from error
+        self._known.add(device)
         self.is_lost = False
         return answer
+
+    def _waited_for(self, call: Future[T], patience_s: float) -> T:
+        """What it gives. One that takes longer is left behind, and its thread with it. Raises TimeoutError."""
+        try:
+            return call.result(patience_s)
+        except CallTimeout:
+            self._thread.shutdown(wait=False)
+            self._thread = ThreadPoolExecutor(1, "tango")
+            raise
 
     def _proxy(self, device: str) -> Any:
         if device not in self._proxies:
             self._proxies[device] = self._tango.DeviceProxy(device)
         return self._proxies[device]
+
+    def _lost(self, words: str, *, is_unknown: bool) -> Exception:
+        self.is_lost, self._lost_s = True, time.monotonic()
+        if is_unknown:
+            return ResultUnknown(f"{words}; its dose counts as spent, ask for the outcome before anything else")
+        return LinkLost(f"{words}; assume that the beam is on")
 
     def _named(self, error: Any, what: str, *, is_unknown: bool) -> Exception:
         reason, reasons = error.args[0].reason, {one.reason for one in error.args}
@@ -122,10 +156,7 @@ class TangoLink:
         if reason in _UNDEFINED:
             return ConfigurationError(f"{words}; name a device that Tango knows")
         if reasons & _SILENT:  # of the whole stack: it may be wrapped
-            self.is_lost, self._lost_s = True, time.monotonic()
-            if is_unknown:
-                return ResultUnknown(f"{words}; its dose counts as spent, ask for the outcome before anything else")
-            return LinkLost(f"{words}; assume that the beam is on")
+            return self._lost(words, is_unknown=is_unknown)
         if reason in _MISSING:
             return Unsupported(words)
         if reason == "API_CommandTimedOut":  # its server did not let go of the device
