@@ -15,22 +15,22 @@ from simulation.errors import InvalidParameter
 
 def finite(name: str, value: Any, unit: str) -> float:
     """The value as a float; an error for words, lists, nothing, nan and infinities."""
-    return _refuse_unless(isfinite(_as_float(value)), name, value, f"a finite number of {unit}")
+    return _refuse_unless(isfinite(as_float(value)), name, value, f"a finite number of {unit}")
 
 
 def positive(name: str, value: Any, unit: str = "") -> float:
     """The same above 0; `unit` is empty where there is none."""
-    return _refuse_unless(0 < _as_float(value) < inf, name, value, f"a positive number{unit and f' of {unit}'}")
+    return _refuse_unless(0 < as_float(value) < inf, name, value, f"a positive number{unit and f' of {unit}'}")
 
 
 def not_negative(name: str, value: Any, unit: str) -> float:
     """The same from 0 on."""
-    return _refuse_unless(0 <= _as_float(value) < inf, name, value, f"a number of {unit}, zero or positive")
+    return _refuse_unless(0 <= as_float(value) < inf, name, value, f"a number of {unit}, zero or positive")
 
 
 def whole(name: str, value: Any, least: int) -> int:
     """The value as an int; an error for parts, and for fewer than `least`."""
-    number = _as_float(value)
+    number = as_float(value)
     is_good = isfinite(number) and number.is_integer() and number >= least
     return int(_refuse_unless(is_good, name, value, f"a whole number, at least {least}"))
 
@@ -38,7 +38,7 @@ def whole(name: str, value: Any, least: int) -> int:
 def whole_pair(name: str, value: Any) -> tuple[int, int]:
     """(rows, columns) as ints from 1 on; an error for one number, three, parts of pixels or words."""
     is_pair = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and np.shape(value) == (2,)
-    counts = [_as_float(count) for count in value] if is_pair else []
+    counts = [as_float(count) for count in value] if is_pair else []
     if not (is_pair and all(count.is_integer() for count in counts)):
         raise InvalidParameter(f"{name} = {short(value)} must be two whole numbers (rows, columns), such as (512, 512)")
     if min(counts) < 1:
@@ -58,7 +58,7 @@ def checked_optics(optics: Any) -> Optics:
     return optics
 
 
-def _as_float(value: Any) -> float:
+def as_float(value: Any) -> float:
     """Of a number, also in an array without dimensions; nan for everything else, truth values among it."""
     if isinstance(value, np.ndarray) and value.shape == ():
         value = value[()]
@@ -67,7 +67,7 @@ def _as_float(value: Any) -> float:
 
 
 def _refuse_unless(is_good: bool, name: str, value: Any, wanted: str) -> float:
-    number = _as_float(value)
+    number = as_float(value)
     if not is_good:
         shown = value if number == number else short(value)
         raise InvalidParameter(f"{name} = {shown} must be {wanted}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, expm1, factorial, inf, log, log1p, pi
 
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import REST_ENERGY_EV
 from simulation.errors import InvalidParameter
 from simulation.world.cross_sections import thermal_displacement_barn
@@ -20,6 +21,7 @@ _ELECTRON_RADIUS_NM = 2.8179403205e-6
 _LEAST_OVER_LOSS = 4.0
 
 
+@kinds_checked
 def excitation_barn(excitation_ev: float, oscillator_strength: float, beam_energy_ev: float) -> float:
     """Cross-section for exciting an electron by a dipole transition of that energy and strength.
 
@@ -34,6 +36,7 @@ def excitation_barn(excitation_ev: float, oscillator_strength: float, beam_energ
     return size * oscillator_strength * (log(2 * REST_ENERGY_EV * beta2 / (excitation_ev * (1 - beta2))) - beta2)
 
 
+@kinds_checked
 def excitation_assisted_barn(
     symbol: str, beam_energy_ev: float, thresholds_ev: Sequence[float], mean_excitation_count: float
 ) -> float:
@@ -58,6 +61,7 @@ def excitation_assisted_barn(
     return sum(share * barn for share, barn in zip(shares, barns, strict=True))
 
 
+@kinds_checked
 def stopping_power_ev_per_nm(beam_energy_ev: float, electrons_per_nm3: float, mean_excitation_ev: float) -> float:
     """Mean energy that the beam leaves in each nm of depth (collisions; all electrons of the specimen count).
 
@@ -72,6 +76,7 @@ def stopping_power_ev_per_nm(beam_energy_ev: float, electrons_per_nm3: float, me
     return 2 * pi * _ELECTRON_RADIUS_NM**2 * REST_ENERGY_EV * electrons_per_nm3 / beta2 * bracket
 
 
+@kinds_checked
 def critical_dose_e_per_a2(yield_per_100ev: float, stopping_power_ev_per_nm: float, sites_per_nm3: float) -> float:
     """Dose after which 1 / e of the sites are left, if each 100 eV left in the specimen break `yield_per_100ev`.
 
@@ -85,6 +90,7 @@ def critical_dose_e_per_a2(yield_per_100ev: float, stopping_power_ev_per_nm: flo
     return 1 / (per_e_nm2 * 100)
 
 
+@kinds_checked
 def dose_at_another_energy_e_per_a2(dose_e_per_a2: float, from_energy_ev: float, to_energy_ev: float) -> float:
     """A critical dose measured at one beam energy, at another: in proportion to (v / c)^2.
 
@@ -94,6 +100,7 @@ def dose_at_another_energy_e_per_a2(dose_e_per_a2: float, from_energy_ev: float,
     return dose_e_per_a2 * _squared_speed(to_energy_ev) / _squared_speed(from_energy_ev)
 
 
+@kinds_checked
 def intact_fraction(dose_e_per_a2: float, critical_dose_e_per_a2: float) -> float:
     """Share of sites that radiolysis has left: exp(-dose / critical dose), each site broken by one event.
 
@@ -105,6 +112,7 @@ def intact_fraction(dose_e_per_a2: float, critical_dose_e_per_a2: float) -> floa
     return exp(-dose_e_per_a2 / critical_dose_e_per_a2)
 
 
+@kinds_checked
 def radiolysis_rate_per_s(dose_rate_e_per_a2_s: float, critical_dose_e_per_a2: float) -> float:
     """Share of the intact sites broken in a second, dose rate over critical dose; a rate that adds to others."""
     _positive(critical_dose_e_per_a2=critical_dose_e_per_a2)
@@ -112,6 +120,7 @@ def radiolysis_rate_per_s(dose_rate_e_per_a2_s: float, critical_dose_e_per_a2: f
     return dose_rate_e_per_a2_s / critical_dose_e_per_a2
 
 
+@kinds_checked
 def contamination_nm(
     exposure_s: float,
     *,

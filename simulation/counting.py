@@ -10,6 +10,7 @@ from math import inf, isfinite
 
 import numpy as np
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.errors import InvalidParameter
 from simulation.noise import poisson_electrons
 
@@ -17,6 +18,10 @@ ELECTRONS_PER_PA_US = 1e-18 / 1.602176634e-19
 """Electrons that 1 pA brings in 1 microsecond."""
 
 
+_MOST_ELECTRONS = 1e15
+
+
+@kinds_checked
 def electrons_per_pixel(probe_current_pa: float, dwell_time_us: float) -> float:
     """Mean number of electrons on one pixel.
 
@@ -30,6 +35,7 @@ def electrons_per_pixel(probe_current_pa: float, dwell_time_us: float) -> float:
     return probe_current_pa * dwell_time_us * ELECTRONS_PER_PA_US
 
 
+@kinds_checked
 def dose_e_per_a2(electrons_e_per_px: float, pixel_nm: tuple[float, float]) -> float:
     """Electrons per square angstrom of a raster whose pixels are (y, x) apart.
 
@@ -62,6 +68,7 @@ class DetectorChain:
 
     def __post_init__(self) -> None:
         """Refuse what no detector does."""
+        check_fields(self)
         if not 0 <= self.quantum_efficiency <= 1:
             raise InvalidParameter(f"quantum_efficiency = {self.quantum_efficiency} must lie between 0 and 1")
         others = (self.gain_counts_per_electron, self.gain_spread_fraction, self.read_noise_counts)
@@ -74,6 +81,7 @@ class DetectorChain:
             raise InvalidParameter(f"saturation_counts = {self.saturation_counts} must lie between 1 and 2^32 - 1")
 
 
+@kinds_checked
 def raw_counts(
     image: np.ndarray, electrons_e_per_px: float, chain: DetectorChain, rng: np.random.Generator
 ) -> np.ndarray:
@@ -87,6 +95,12 @@ def raw_counts(
         raise InvalidParameter(f"electrons_e_per_px = {electrons_e_per_px} must be 0 or more, and finite")
     if not np.isfinite(image).all():
         raise InvalidParameter("the image to count holds a value that is not finite")
+    most = float(np.max(image, initial=0.0)) * electrons_e_per_px
+    if most > _MOST_ELECTRONS:
+        raise InvalidParameter(
+            f"the image has {most:.3g} electrons on a pixel, more than {_MOST_ELECTRONS:g}; give it as fractions of the"
+            " beam, and electrons_e_per_px in electrons"
+        )
     electrons = poisson_electrons(image, electrons_e_per_px * chain.quantum_efficiency, rng)
     counts = electrons * chain.gain_counts_per_electron + chain.offset_counts
     if chain.gain_spread_fraction > 0:

@@ -9,7 +9,7 @@ from math import floor, inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.arguments import finite, not_negative, positive, whole, whole_pair
+from simulation.arguments import as_float, finite, not_negative, positive, whole, whole_pair
 from simulation.backend import Array, Backend
 from simulation.errors import InvalidParameter
 from simulation.wave_grid import WaveGrid
@@ -221,7 +221,7 @@ def check_not_empty(detectors: Mapping[str, Detector], grid: WaveGrid, wavelengt
 def _set_ring(ring: AnnularDetector | SegmentedDetector) -> None:
     """Angles as floats; the outer one may be infinite."""
     inner_mrad = not_negative("inner_mrad", ring.inner_mrad, "mrad")
-    outer_mrad = inf if ring.outer_mrad == inf else positive("outer_mrad", ring.outer_mrad, "mrad")
+    outer_mrad = inf if as_float(ring.outer_mrad) == inf else positive("outer_mrad", ring.outer_mrad, "mrad")
     if outer_mrad <= inner_mrad:
         raise InvalidParameter(
             f"a ring from {inner_mrad:g} to {outer_mrad:g} mrad is empty; give 0 <= inner_mrad < outer_mrad, in mrad"

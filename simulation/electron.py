@@ -10,6 +10,7 @@ _PLANCK_J_S = 6.62607015e-34
 _LIGHT_M_PER_S = 299_792_458.0
 _CHARGE_C = 1.602176634e-19
 _ELECTRON_MASS_KG = 9.1093837139e-31
+_LARGEST_ENERGY_EV = 1e7
 
 REST_ENERGY_EV = _ELECTRON_MASS_KG * _LIGHT_M_PER_S**2 / _CHARGE_C
 """Rest energy of the electron."""
@@ -42,3 +43,5 @@ def interaction_parameter(beam_energy_ev: float) -> float:
 def _check_energy(beam_energy_ev: float) -> None:
     if not 0 < beam_energy_ev < float("inf"):
         raise InvalidParameter(f"beam energy {beam_energy_ev} eV must be a positive number of eV")
+    if beam_energy_ev > _LARGEST_ENERGY_EV:
+        raise InvalidParameter(f"beam energy {beam_energy_ev:g} eV is above {_LARGEST_ENERGY_EV:g} eV; give it in eV")

@@ -145,6 +145,7 @@ class Simulator:
         check_method(method, interpolation, accuracy)
         self._model = PotentialModel(parametrization, placement, projection)
         self._specimen = Specimen.of(atoms)
+        self._specimen.check_distances()
         width, height, depth = self._specimen.cell_angstrom
         if method == "incoherent":  # no wave spans the field: the grid says how finely the probe is drawn
             width, height = (min(side, _INCOHERENT_GRID_ANGSTROM) for side in (width, height))

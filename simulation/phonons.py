@@ -101,7 +101,7 @@ def _displaced(index: int, structure: Atoms, specimen: Specimen) -> Specimen:
     Atoms moved out of an outer face stay at it, as those of `FrozenPhonons` do, and do not wrap to the other.
     """
     try:
-        found = Specimen.of(structure)
+        found = Specimen.wrapped(structure)
     except InvalidSpecimen as error:
         raise InvalidSpecimen(f"phonons[{index}]: {error}") from error
     if np.max(np.abs(np.subtract(found.cell_angstrom, specimen.cell_angstrom))) > CELL_TOLERANCE_ANGSTROM:

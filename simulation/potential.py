@@ -47,7 +47,7 @@ class PotentialModel:
             ("projection", PROJECTIONS),
         ):
             value = getattr(self, name)
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise InvalidParameter(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
 
     @property

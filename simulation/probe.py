@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from instruments.optics import Optics
 from simulation.aberrations import chi
+from simulation.argument_kinds import kinds_checked
 from simulation.arguments import checked_optics, finite, positive, whole_pair
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
@@ -15,6 +16,7 @@ from simulation.wave_grid import WaveGrid
 APERTURES = ("soft", "hard")
 
 
+@kinds_checked
 def probe(
     optics: Optics,
     *,
@@ -87,7 +89,7 @@ def _within_aperture(
 
 def check_aperture_edge(aperture: str) -> None:
     """Refuse an edge that this package does not know."""
-    if aperture not in APERTURES:
+    if not isinstance(aperture, str) or aperture not in APERTURES:
         raise InvalidParameter(f"unknown aperture {aperture!r}; choose one of {', '.join(APERTURES)}")
 
 

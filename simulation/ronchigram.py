@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Optics
 from simulation.aberrations import chi
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import interaction_parameter, wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.probe import check_aperture, probe_spectrum
@@ -19,10 +20,12 @@ from simulation.wave_grid import WaveGrid
 if TYPE_CHECKING:
     from simulation.images import Image
 
+_MOST_ATOMS = 1e12
 _CARBON_PER_NM3 = 90.0  # amorphous carbon, 1.8 g/cm3
 _STEP_MRAD = 1e-3
 
 
+@kinds_checked
 def amorphous_phase(
     shape_px: tuple[int, int],
     pixel_nm: float,
@@ -44,6 +47,11 @@ def amorphous_phase(
             f"pixel_nm = {pixel_nm}, thickness_nm = {thickness_nm}, atoms_per_nm3 = {atoms_per_nm3} must be positive"
         )
     grid = _grid(shape_px, pixel_nm)
+    if atoms_per_nm3 * thickness_nm * pixel_nm**2 > _MOST_ATOMS:
+        raise InvalidParameter(
+            f"{atoms_per_nm3 * thickness_nm * pixel_nm**2:.3g} atoms stand on a pixel of {pixel_nm:g} nm, more than"
+            f" {_MOST_ATOMS:g}; give lengths in nm"
+        )
     counts = rng.poisson(atoms_per_nm3 * thickness_nm * pixel_nm**2, shape_px)
     k = np.sqrt(grid.squared_frequencies())
     factor = projected_scattering_factor(element, k) / (pixel_nm * 10) ** 2
@@ -51,6 +59,7 @@ def amorphous_phase(
     return np.asarray(phase - phase.mean(), dtype=np.float64)
 
 
+@kinds_checked
 def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) -> Image:
     """Intensity (detector_y, detector_x) in fractions of the beam per pixel, axes in mrad, the disc in the middle.
 
@@ -85,6 +94,7 @@ def ronchigram(optics: Optics, phase_rad: NDArray[np.float64], pixel_nm: float) 
     )
 
 
+@kinds_checked
 def shadow_nm(optics: Optics, y_mrad: ArrayLike, x_mrad: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where (y, x) on the specimen the ray seen at these angles passed, relative to the probe; geometrical optics.
 

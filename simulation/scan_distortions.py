@@ -8,6 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.errors import InvalidParameter
 from simulation.scans import GridScan, PointScan
 from simulation.world.drift import Wander
@@ -32,6 +33,7 @@ class ScanDistortion:
 
     def __post_init__(self) -> None:
         """Refuse what is not finite."""
+        check_fields(self)
         numbers = (self.row_jitter_nm, self.flyback_error_nm, self.drift_x_nm_per_s, self.drift_y_nm_per_s)
         if not all(isfinite(value) for value in numbers) or self.row_jitter_nm < 0 or not self.flyback_settling_us > 0:
             raise InvalidParameter(
@@ -40,6 +42,7 @@ class ScanDistortion:
             )
 
 
+@kinds_checked
 def pixel_times_s(scan: GridScan, dwell_time_us: float, flyback_time_us: float = 0.0) -> NDArray[np.float64]:
     """When the probe reaches each pixel, from the first one on, (rows, columns); rows one after another."""
     if not (dwell_time_us > 0 and flyback_time_us >= 0):
@@ -51,6 +54,7 @@ def pixel_times_s(scan: GridScan, dwell_time_us: float, flyback_time_us: float =
     return (np.arange(rows)[:, None] * row_us + np.arange(columns)[None, :] * dwell_time_us) * 1e-6
 
 
+@kinds_checked
 def distorted_scan(
     scan: GridScan,
     distortion: ScanDistortion,

@@ -8,13 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 
 CELL_TOLERANCE_ANGSTROM = 1e-4
 """Cell vectors that differ by less are equal."""
 _BELOW_EXIT_ANGSTROM = 1e-5
+_FACE_TOLERANCE_ANGSTROM = 1e-3
+_SAME_PLACE_ANGSTROM = 0.1
 _OCCUPANCY_TOLERANCE = 1e-3
 
 
@@ -45,14 +49,38 @@ class Specimen:
 
     @classmethod
     def of(cls, atoms: Atoms) -> Specimen:
-        """Check `atoms`; x, y and z are wrapped into the cell."""
+        """Check `atoms`; x and y are wrapped into the cell, and z must lie in it: the beam enters at 0."""
+        found = cls.wrapped(atoms)
+        _check_depth(np.asarray(atoms.positions, dtype=np.float64)[:, 2], found.cell_angstrom[2])
+        return found
+
+    @classmethod
+    def wrapped(cls, atoms: Atoms) -> Specimen:
+        """The same without a look at z, which is wrapped too: for structures whose atoms may have moved out."""
         if not isinstance(atoms, Atoms):
             raise InvalidSpecimen(
                 f"atoms is a {type(atoms).__name__}; give ase.Atoms, or anything with its numbers, positions and cell"
             )
         cell = _orthogonal_lengths(atoms)
         numbers, positions = _checked_atoms(atoms)
+        z = positions[:, 2]
+        z = np.where((z < 0) & (z > -_FACE_TOLERANCE_ANGSTROM), 0.0, z)  # rounding, which would wrap it to the exit
+        positions = np.column_stack([positions[:, :2], z])
         return cls(numbers, np.mod(positions, np.asarray(cell)), cell)
+
+    def check_distances(self) -> None:
+        """Refuse atoms on top of each other, which would scatter as one twice as strong."""
+        cell = np.asarray(self.cell_angstrom)
+        inside = np.mod(np.mod(self.positions_angstrom, cell), cell)
+        pairs = KDTree(inside, boxsize=cell).query_pairs(_SAME_PLACE_ANGSTROM, output_type="ndarray")
+        if len(pairs) == 0:
+            return
+        first, second = pairs[np.lexsort(pairs.T[::-1])[0]].tolist()
+        raise InvalidSpecimen(
+            f"{len(pairs)} pairs of atoms are nearer than {_SAME_PLACE_ANGSTROM / 10:g} nm, the first"
+            f" {symbol_of(int(self.numbers[first]))} {first} and {symbol_of(int(self.numbers[second]))} {second}; atoms"
+            " are simulated whole: delete one of each (partly occupied sites are not known here), or move them"
+        )
 
     def displaced(self, displacements_angstrom: NDArray[np.float64]) -> Specimen:
         """Every atom moved; x and y wrap, z stays inside the cell, so no surface atom changes sides."""
@@ -108,6 +136,7 @@ def _check_occupancy(path: Path, atoms: Any) -> None:
             )
 
 
+@kinds_checked
 def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:
     """The smallest orthogonal supercell of an `ase.Atoms` whose c axis is perpendicular to a and b.
 
@@ -189,6 +218,17 @@ def _checked_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]
     for number in np.unique(numbers):
         symbol_of(int(number))
     return numbers, positions
+
+
+def _check_depth(z_angstrom: NDArray[np.float64], depth_angstrom: float) -> None:
+    beyond = np.maximum(-z_angstrom, z_angstrom - depth_angstrom)
+    outside = np.flatnonzero(beyond > _FACE_TOLERANCE_ANGSTROM)
+    if len(outside):
+        raise InvalidSpecimen(
+            f"{len(outside)} atoms lie outside the cell along the beam, the first, atom {outside[0]}, at z ="
+            f" {z_angstrom[outside[0]]:.4g} angstrom, and the cell reaches from 0 to {depth_angstrom:.4g}; of a crystal"
+            " wrap them (atoms.wrap()), of a particle or film shift them or make the cell deeper"
+        )
 
 
 def _table(name: str, given: Any) -> NDArray[np.float64]:

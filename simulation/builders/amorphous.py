@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.lattice_filling import placed
 from simulation.builders.limits import (
     GRAM_PER_CM3_FROM_DALTON_PER_ANGSTROM3,
@@ -101,6 +102,7 @@ def atoms_per_nm3(density_g_per_cm3: float, composition: Mapping[str, float]) ->
     return 1000.0 * density_g_per_cm3 / (mean_mass * GRAM_PER_CM3_FROM_DALTON_PER_ANGSTROM3)
 
 
+@kinds_checked
 def amorphous_film(
     composition: str | Mapping[str, float] = "C",
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.limits import known
 
 
@@ -93,6 +94,7 @@ CRYSTALS: dict[str, CrystalData] = {
 """Crystals by name. The densities are measured or tabulated ones, for comparison with what the cell gives."""
 
 
+@kinds_checked
 def crystal(name: str) -> Any:
     """The conventional cell of a crystal of `CRYSTALS` as `ase.Atoms`; `info["source"]` says where it is from."""
     return crystal_from(CRYSTALS[known("crystal", name, CRYSTALS)], name)

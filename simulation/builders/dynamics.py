@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.builders.limits import atomic_number, checked, close_pairs, positive, within
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
@@ -48,6 +49,7 @@ class ReactionFront:
 
     def __post_init__(self) -> None:
         """Refuse cells that differ and a front that does not move."""
+        check_fields(self)
         _same_cell(self.before, self.after)
         positive("speed_nm_per_s", self.speed_nm_per_s, "nm/s")
         positive("correlation_nm", self.correlation_nm, "nm")
@@ -61,6 +63,7 @@ class ReactionFront:
         )
         return (positions_angstrom[:, 0] / 10 - self.start_nm - rough) / self.speed_nm_per_s
 
+    @kinds_checked
     def atoms_at(self, t_s: float) -> Any:
         """The structure at a time."""
         time_s = _time(t_s)
@@ -69,6 +72,7 @@ class ReactionFront:
             self.after[self.arrival_s(self.after.positions) <= time_s],
         )
 
+    @kinds_checked
     def transformed_fraction(self, t_s: float) -> float:
         """Share of the atoms of `before` that the front has passed."""
         return float(np.mean(self.arrival_s(self.before.positions) <= _time(t_s)))
@@ -92,6 +96,7 @@ class NucleationAndGrowth:
 
     def __post_init__(self) -> None:
         """Refuse cells that differ, and rates or durations that are not positive."""
+        check_fields(self)
         _same_cell(self.before, self.after)
         positive("nuclei_per_nm2_s", self.nuclei_per_nm2_s, "1/(nm2 s)")
         positive("growth_nm_per_s", self.growth_nm_per_s, "nm/s")
@@ -116,6 +121,7 @@ class NucleationAndGrowth:
             first = np.minimum(first, born_s + np.hypot(away[:, 0], away[:, 1]) / self.growth_nm_per_s)
         return first
 
+    @kinds_checked
     def atoms_at(self, t_s: float) -> Any:
         """The structure at a time between 0 and the duration."""
         time_s = within("t_s", t_s, 0.0, self.duration_s, "s")
@@ -124,6 +130,7 @@ class NucleationAndGrowth:
             self.after[self.arrival_s(self.after.positions) <= time_s],
         )
 
+    @kinds_checked
     def transformed_fraction(self, t_s: float) -> float:
         """Share of the atoms of `before` that have been reached."""
         time_s = within("t_s", t_s, 0.0, self.duration_s, "s")
@@ -150,6 +157,7 @@ class ReductionFront:
 
     def __post_init__(self) -> None:
         """Refuse fractions the cations cannot bear, and states that are not one electron apart."""
+        check_fields(self)
         positive("speed_nm_per_s", self.speed_nm_per_s, "nm/s")
         within("width_nm", self.width_nm, 0.0, 1e3, "nm")
         if self.states[0] - self.states[1] != 1:
@@ -166,6 +174,7 @@ class ReductionFront:
             )
         within("vacancy_fraction", self.vacancy_fraction, 0.0, min(1.0, cations / (2 * oxygens)), "(of the oxygen)")
 
+    @kinds_checked
     def atoms_at(self, t_s: float) -> Any:
         """The structure at a time, with the array `oxidation_state`."""
         leaving_s, cations = self._history

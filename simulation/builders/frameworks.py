@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.crystals import CrystalData, crystal_from
 from simulation.builders.limits import known
 from simulation.builders.zone_axes import zone_axis
@@ -69,6 +70,7 @@ FRAMEWORKS: dict[str, CrystalData] = {
 """Frameworks by name. Bond lengths that follow from the coordinates are part of the tests."""
 
 
+@kinds_checked
 def framework(
     name: str,
     axis: ArrayLike = (0, 0, 1),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.crystals import crystal
 from simulation.builders.lattice_filling import EDGE_ANGSTROM, Lattice, placed, turn_z, with_vacuum
 from simulation.builders.layers import DEFAULT_VACUUM_NM, LAYERS, layer_lattice, layer_thickness_angstrom
@@ -22,6 +23,7 @@ from simulation.builders.limits import checked, close_pairs, known, positive, wi
 from simulation.builders.zone_axes import oriented_cell
 from simulation.errors import InvalidParameter
 
+_LARGEST_M = 100
 _TOO_CLOSE = 0.72
 _NEIGHBOUR_REACH = 1.2
 _OFFSETS = (0.0, 0.25, 0.5, 0.75)
@@ -42,6 +44,7 @@ class Bicrystal:
     odd_atom_count: int
 
 
+@kinds_checked
 def tilt_boundary(
     material: str,
     plane: ArrayLike,
@@ -80,6 +83,7 @@ def tilt_boundary(
     return _finished(made, repeats, vacuum_nm, sigma, _fold(2 * _angle_deg(reference, h), along), odd)
 
 
+@kinds_checked
 def layer_tilt_boundary(
     name: str,
     m: int,
@@ -97,8 +101,11 @@ def layer_tilt_boundary(
     known("layer", name, LAYERS)
     positive("grain_height_nm", grain_height_nm, "nm")
     positive("width_nm", width_nm, "nm")
-    if m < 1 or n < 1 or gcd(m, n) != 1 or m == n:
-        raise InvalidParameter(f"(m, n) = ({m}, {n}) must be different whole numbers above 0 without a common factor")
+    within("vacuum_nm", vacuum_nm, 0.05, 100.0, "nm")
+    if not (1 <= m <= _LARGEST_M and 1 <= n <= _LARGEST_M) or gcd(m, n) != 1 or m == n:
+        raise InvalidParameter(
+            f"(m, n) = ({m}, {n}) must be different whole numbers, 1 to {_LARGEST_M}, without a common factor"
+        )
     lattice = layer_lattice(name)
     a1, a2, depth = lattice.cell_angstrom[0], lattice.cell_angstrom.sum(axis=0), lattice.cell_angstrom[2]
     along = m * a1 + n * (a2 - depth)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.lattice_filling import Lattice, periodic_box, placed, turn_z, with_vacuum
 from simulation.builders.limits import checked, known, positive, within
 from simulation.errors import InvalidParameter
@@ -70,11 +71,13 @@ Rev. B 89 (2014) 075409.
 """
 
 
+@kinds_checked
 def monolayer(name: str, *, width_nm: float = 0.1, height_nm: float = 0.1, vacuum_nm: float = DEFAULT_VACUUM_NM) -> Any:
     """One layer in a rectangular cell, rounded up to whole cells of a x sqrt(3) a; `vacuum_nm` on both sides."""
     return _tiled(_hexagonal(name, 1, "AA"), width_nm, height_nm, vacuum_nm)
 
 
+@kinds_checked
 def bilayer(
     name: str,
     stacking: str = "AA'",
@@ -123,6 +126,7 @@ class Commensurate:
         return self.a_angstrom * sqrt(self.m**2 + self.m * self.n + self.n**2)
 
 
+@kinds_checked
 def commensurate_twists(name: str, *, side_limit_nm: float = 15.0) -> list[Commensurate]:
     """All twists between 0 and 60 degrees whose coincidence vector is no longer than the limit, by angle."""
     positive("side_limit_nm", side_limit_nm, "nm")
@@ -134,6 +138,7 @@ def commensurate_twists(name: str, *, side_limit_nm: float = 15.0) -> list[Comme
     )
 
 
+@kinds_checked
 def twisted_bilayer(
     name: str,
     angle_deg: float,

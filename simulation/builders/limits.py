@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation import arguments
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter, InvalidSpecimen
 from simulation.scattering_factors import symbol_of
 
+LARGEST_LENGTH_NM = 1000.0
+"""Of what is built atom by atom."""
 LEAST_DISTANCE_ANGSTROM = 0.5
 """Atoms closer than this are taken for one atom built twice."""
 GRAM_PER_CM3_FROM_DALTON_PER_ANGSTROM3 = 1.66053906660
@@ -25,8 +28,11 @@ def atomic_number(symbol: str) -> int:
 
 
 def positive(name: str, value: float, unit: str) -> float:
-    """`value` as a float, refused unless it is finite and above 0."""
-    return arguments.positive(name, value, unit)
+    """`value` as a float, refused unless it is finite and above 0; lengths are at most 1000 nm."""
+    number = arguments.positive(name, value, unit)
+    if unit == "nm" and number > LARGEST_LENGTH_NM:
+        raise InvalidParameter(f"{name} = {number:g} nm is above {LARGEST_LENGTH_NM:g} nm; lengths are in nm")
+    return number
 
 
 def within(name: str, value: float, low: float, high: float, unit: str) -> float:
@@ -73,12 +79,14 @@ def checked(atoms: Any) -> Any:
     return atoms
 
 
+@kinds_checked
 def mass_density_g_per_cm3(atoms: Any) -> float:
     """Mass of all atoms over the volume of the cell."""
     mass_dalton = float(np.sum(atoms.get_masses()))
     return mass_dalton / float(atoms.get_volume()) * GRAM_PER_CM3_FROM_DALTON_PER_ANGSTROM3
 
 
+@kinds_checked
 def areal_density_per_nm2(atoms: Any) -> float:
     """Atoms per area of the cell seen along the beam."""
     width, height, _ = atoms.cell.lengths()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.amorphous import CARBON_DENSITY_G_PER_CM3, amorphous_film
 from simulation.builders.crystals import crystal
 from simulation.builders.lattice_filling import Lattice, placed, turn_z
@@ -31,6 +32,7 @@ _GAP_NM = 0.2
 _MOST_GROWN_LAYERS = 40
 
 
+@kinds_checked
 def nanoparticle(
     material: Any,
     shape: str = "sphere",
@@ -60,6 +62,7 @@ def nanoparticle(
     return _boxed(numbers, turned, vacuum_nm, shape=shape, **unit.info)
 
 
+@kinds_checked
 def core_shell(
     core: str, shell: str, shape: str = "truncated_octahedron", *, core_diameter_nm: float, diameter_nm: float,
     axis: ArrayLike = (0, 0, 1), azimuth_deg: float = 0.0, vacuum_nm: float = 0.5,
@@ -83,6 +86,7 @@ def core_shell(
     return _boxed(numbers, turned, vacuum_nm, name=f"{core}@{shell}", shape=shape, mismatch_fraction=mismatch)
 
 
+@kinds_checked
 def on_film(
     particle: Any,
     *,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.crystals import crystal
 from simulation.builders.limits import known, within
 from simulation.builders.point_defects import Defective, PointDefect, with_fraction_replaced
@@ -22,6 +23,7 @@ PEROVSKITES: dict[str, tuple[str, str]] = {
 """Names with their A and B species; cells and sources are in `crystals`."""
 
 
+@kinds_checked
 def perovskite(
     name: str,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.builders.limits import atomic_number, checked, known, positive, within
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
@@ -35,6 +36,7 @@ class PointDefect:
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds and species, and a missing new species."""
+        check_fields(self)
         known("kind of defect", self.kind, KINDS)
         for symbol in (self.species, self.becomes, self.partner):
             if symbol is not None:
@@ -75,6 +77,7 @@ class Defective:
     sites: tuple[DefectSite, ...]
 
 
+@kinds_checked
 def with_defects(atoms: Any, placements: Sequence[tuple[PointDefect, int]]) -> Defective:
     """Defects at given atoms (indices into `atoms`); no atom may take part in two of them."""
     plan = _Plan(atoms)
@@ -90,6 +93,7 @@ def with_defects(atoms: Any, placements: Sequence[tuple[PointDefect, int]]) -> D
     return plan.result()
 
 
+@kinds_checked
 def with_random_defects(
     atoms: Any,
     densities_per_nm2: Mapping[PointDefect, float],
@@ -120,6 +124,7 @@ def with_random_defects(
     return plan.result()
 
 
+@kinds_checked
 def with_fraction_replaced(atoms: Any, species: str, becomes: str, fraction: float, *, seed: int) -> Defective:
     """A given fraction of the atoms of one species, rounded to whole atoms, replaced at random sites."""
     defect = PointDefect("substitution", species, becomes)
@@ -131,6 +136,7 @@ def with_fraction_replaced(atoms: Any, species: str, becomes: str, fraction: flo
     return plan.result()
 
 
+@kinds_checked
 def dopant_at_depth(atoms: Any, species: str, becomes: str, *, x_nm: float, y_nm: float, depth_nm: float) -> Defective:
     """The atom of `species` nearest to a point below the entrance (periodic in x and y) is `becomes` instead."""
     defect = PointDefect("substitution", species, becomes)

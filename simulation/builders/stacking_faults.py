@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.crystals import crystal
 from simulation.builders.lattice_filling import placed, with_vacuum
 from simulation.builders.limits import checked, known, positive, within
@@ -25,6 +26,7 @@ class Planar:
     faults_y_nm: tuple[float, ...]
 
 
+@kinds_checked
 def stacking_fault(
     element: str,
     fault: str = "intrinsic",
@@ -63,6 +65,7 @@ def sequence_of(fault: str, plane_count: int) -> str:
     return half + half
 
 
+@kinds_checked
 def close_packed(
     element: str, sequence: str, *, thickness_nm: float, width_nm: float = 0.1, vacuum_nm: float = 0.0
 ) -> Planar:

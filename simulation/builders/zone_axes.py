@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.builders.crystals import crystal
 from simulation.builders.lattice_filling import Lattice, periodic_box, with_vacuum
 from simulation.builders.limits import checked, positive, within
@@ -18,6 +19,7 @@ _PARALLEL = 1e-5
 _SAME_SITE = 1e-4
 
 
+@kinds_checked
 def zone_axis(
     material: Any,
     axis: ArrayLike,

@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
 
 Array = Any
@@ -23,6 +24,7 @@ class VectorField:
     y_mrad: Array
 
 
+@kinds_checked
 def centre_of_mass(patterns: Array, y_mrad: ArrayLike, x_mrad: ArrayLike) -> VectorField:
     """Mean scattering angle of the electrons on the detector, for patterns (..., detector_y, detector_x).
 

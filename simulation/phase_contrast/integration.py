@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, VectorField
@@ -15,6 +16,7 @@ from simulation.phase_contrast.fields import Array, VectorField
 BOUNDARIES = ("periodic", "free")
 
 
+@kinds_checked
 def phase_from_field(
     field: VectorField,
     pixel_nm: tuple[float, float],
@@ -34,6 +36,7 @@ def phase_from_field(
     )
 
 
+@kinds_checked
 def integrate(
     gradient_x_per_nm: Array,
     gradient_y_per_nm: Array,

@@ -6,11 +6,13 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.detectors import SegmentedDetector
 from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, VectorField
 
 
+@kinds_checked
 def disc_shift_from_segments(
     signals: Array, detector: SegmentedDetector, semi_convergence_angle_mrad: float
 ) -> VectorField:
@@ -36,6 +38,7 @@ def disc_shift_from_segments(
     return _field(signals, detector, np.asarray(np.linalg.pinv(response.reshape(-1, 2)), dtype=np.float64))
 
 
+@kinds_checked
 def centre_of_mass_from_segments(signals: Array, detector: SegmentedDetector) -> VectorField:
     """The centre of mass with every electron put at the centroid of its segment, signals (..., ring, segment).
 

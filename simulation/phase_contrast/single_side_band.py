@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from instruments.optics import Optics
 from simulation.aberrations import chi
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, check_axes
@@ -19,6 +20,7 @@ from simulation.probe import APERTURES
 _CHUNK = 2**22
 
 
+@kinds_checked
 def single_side_band(
     patterns: Array,
     y_mrad: ArrayLike,

@@ -6,11 +6,13 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.detectors import AnnularDetector, SegmentedDetector
 from simulation.errors import InvalidParameter
 from simulation.phase_contrast.fields import Array, check_axes
 
 
+@kinds_checked
 def detector_masks(
     detector: AnnularDetector | SegmentedDetector,
     y_mrad: ArrayLike,
@@ -22,6 +24,8 @@ def detector_masks(
 
     inner <= angle < outer, as everywhere; `centre_mrad` is where (y, x) the detector's axis lies.
     """
+    if np.ndim(y_mrad) != 1 or np.ndim(x_mrad) != 1:
+        raise InvalidParameter("y_mrad and x_mrad must be the angles of the rows and of the columns, one row of each")
     y = np.asarray(y_mrad, dtype=np.float64)[:, None] - centre_mrad[0]
     x = np.asarray(x_mrad, dtype=np.float64)[None, :] - centre_mrad[1]
     polar, azimuth_deg = np.hypot(y, x), np.degrees(np.arctan2(y, x))
@@ -36,6 +40,7 @@ def detector_masks(
     return channel[None] == np.arange(detector.ring_count * detector.segment_count)[:, None, None]
 
 
+@kinds_checked
 def virtual_image(
     patterns: Array,
     y_mrad: ArrayLike,

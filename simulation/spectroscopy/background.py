@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.errors import InvalidParameter
 
 
@@ -18,11 +19,16 @@ class PowerLaw:
     exponent: float
     reference_ev: float
 
+    def __post_init__(self) -> None:
+        """Refuse what is no number."""
+        check_fields(self)
+
     def at(self, loss_ev: ArrayLike) -> NDArray[np.float64]:
         """Value at losses above 0, same shape."""
         return self.amplitude * (np.asarray(loss_ev, np.float64) / self.reference_ev) ** -self.exponent
 
 
+@kinds_checked
 def fit_power_law(loss_ev: ArrayLike, spectrum: ArrayLike, window_ev: tuple[float, float]) -> PowerLaw:
     """The power law nearest to a spectrum within a window, by straight-line fit of logarithms.
 

@@ -10,6 +10,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
+from simulation.argument_kinds import kinds_checked
 from simulation.backend import Array, Backend, backend
 from simulation.errors import InvalidParameter
 from simulation.multislice import Itinerary, Propagator, Transmissions, transmissions
@@ -21,6 +22,7 @@ from simulation.specimens import Atoms, Specimen
 from simulation.wave_grid import WaveGrid
 
 
+@kinds_checked
 def atoms_seen_per_nm2(
     atoms: Atoms,
     optics: Optics,

@@ -8,6 +8,7 @@ from math import log, pi, sin
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
 from simulation.spectroscopy.edges import Edge
 from simulation.spectroscopy.kinematics import (
@@ -23,6 +24,7 @@ _MOMENTUM_NODES = 48
 _ENERGY_NODES = 96
 
 
+@kinds_checked
 def cross_section_barn_per_ev(
     edge: Edge,
     loss_ev: ArrayLike,
@@ -66,6 +68,7 @@ def cross_section_barn_per_ev(
     return 4 * pi * BOHR_NM**2 * BARN_PER_NM2 * RYDBERG_EV**2 / (at * energy_ev) * integral
 
 
+@kinds_checked
 def cross_section_barn(
     edge: Edge,
     beam_energy_ev: float,
@@ -91,6 +94,7 @@ def cross_section_barn(
     return float(np.sum(weights * per_ev))
 
 
+@kinds_checked
 def ionisation_barn(edge: Edge, beam_energy_ev: float) -> float:
     """Total ionisation cross-section of one atom: all angles, all losses up to half the beam energy.
 
@@ -98,14 +102,14 @@ def ionisation_barn(edge: Edge, beam_energy_ev: float) -> float:
     4 pi a0^2 Ry^2 / T * [-ln(1 - b^2) - b^2] * integral of df/dE / E (Fano, Phys. Rev. 102 (1956) 385). First Born
     approximation without exchange: not to be trusted below about four times the edge energy.
     """
-    highest = beam_energy_ev / 2
+    beta2, highest = squared_speed(beam_energy_ev), beam_energy_ev / 2
     if highest <= edge.onset_ev:
         raise InvalidParameter(
             f"a beam of {beam_energy_ev:g} eV is below twice the {edge.element} {edge.shell} edge, {edge.onset_ev:g} eV"
         )
     losses, weights = _losses(edge, highest)
     along = np.sum(weights * cross_section_barn_per_ev(edge, losses, beam_energy_ev, 1e3 * pi))
-    beta2, energy_ev = squared_speed(beam_energy_ev), half_mass_speed2_ev(beam_energy_ev)
+    energy_ev = half_mass_speed2_ev(beam_energy_ev)
     dipole = np.sum(weights * edge.oscillator_strength_per_ev(losses, 1e-6) / losses)
     across = 4 * pi * BOHR_NM**2 * BARN_PER_NM2 * RYDBERG_EV**2 / energy_ev * (-log(1 - beta2) - beta2) * dipole
     return float(along + across)

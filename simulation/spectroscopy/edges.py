@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
 from simulation.spectroscopy import hydrogenic
 from simulation.spectroscopy.kinematics import RYDBERG_EV
@@ -86,6 +87,7 @@ class Edge:
         return np.where((above <= 20) & has_white_lines, 1.0, factor)
 
 
+@kinds_checked
 def edge(element: str, shell: str) -> Edge:
     """The edge of an element: K from Li to Mo, L23 and L from Al to Kr.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import REST_ENERGY_EV, wavelength_angstrom
 from simulation.errors import InvalidParameter
 
@@ -36,6 +37,7 @@ def half_mass_speed2_ev(beam_energy_ev: float) -> float:
     return REST_ENERGY_EV * squared_speed(beam_energy_ev) / 2
 
 
+@kinds_checked
 def characteristic_angle_mrad(loss_ev: float, beam_energy_ev: float) -> float:
     """theta_E = E / (gamma m v^2), the half width of the Lorentzian of scattering angles (Egerton, section 3.2).
 
@@ -45,6 +47,7 @@ def characteristic_angle_mrad(loss_ev: float, beam_energy_ev: float) -> float:
     return 1e3 * loss_ev / (2 * lorentz_factor(beam_energy_ev) * half_mass_speed2_ev(beam_energy_ev))
 
 
+@kinds_checked
 def delocalisation_nm(loss_ev: float, beam_energy_ev: float, collection_semi_angle_mrad: float) -> float:
     """Diameter that holds half of the inelastic scattering.
 

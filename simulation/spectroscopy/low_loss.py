@@ -8,6 +8,7 @@ from math import inf, pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.errors import InvalidParameter
 from simulation.spectroscopy.kinematics import (
     BOHR_NM,
@@ -19,6 +20,7 @@ from simulation.spectroscopy.kinematics import (
 _REACH = 60
 
 
+@kinds_checked
 def plasmon_energy_ev(valence_electrons_per_nm3: float) -> float:
     """hbar omega_p = Ry sqrt(16 pi n a0^3): free electrons of that density (Egerton, 3rd ed., section 3.3.1).
 
@@ -43,17 +45,20 @@ class DrudePlasmon:
 
     def __post_init__(self) -> None:
         """Refuse energies that are not positive."""
+        check_fields(self)
         if not (self.plasmon_ev > 0 and self.width_ev > 0):
             raise InvalidParameter(
                 f"plasmon_ev = {self.plasmon_ev} and width_ev = {self.width_ev} must be positive, in eV"
             )
 
+    @kinds_checked
     def loss_function(self, loss_ev: ArrayLike) -> NDArray[np.float64]:
         """Im(-1/eps) = E W Ep^2 / [(E^2 - Ep^2)^2 + (E W)^2] (Egerton, 3rd ed., section 3.3.1); 0 at and below 0 eV."""
         loss = np.maximum(np.asarray(loss_ev, np.float64), 0.0)
         damped = loss * self.width_ev
         return damped * self.plasmon_ev**2 / ((loss**2 - self.plasmon_ev**2) ** 2 + damped**2)
 
+    @kinds_checked
     def scattering_per_nm_per_ev(
         self, loss_ev: ArrayLike, beam_energy_ev: float, collection_semi_angle_mrad: float
     ) -> NDArray[np.float64]:
@@ -71,6 +76,7 @@ class DrudePlasmon:
         spread = np.log1p((collection_semi_angle_mrad / angles) ** 2)
         return self.loss_function(loss) * spread / (2 * pi * BOHR_NM * half_mass_speed2_ev(beam_energy_ev))
 
+    @kinds_checked
     def mean_free_path_nm(self, beam_energy_ev: float, collection_semi_angle_mrad: float) -> float:
         """Mean path between losses into the collection angle."""
         nodes, weights = np.polynomial.legendre.leggauss(400)

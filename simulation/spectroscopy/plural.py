@@ -6,9 +6,11 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
 
 
+@kinds_checked
 def zero_loss_peak(loss_ev: ArrayLike, fwhm_ev: float, electrons: float = 1.0) -> NDArray[np.float64]:
     """A Gaussian zero-loss peak with that many electrons in all, in electrons per channel of an even axis."""
     loss = _even(loss_ev)
@@ -18,6 +20,7 @@ def zero_loss_peak(loss_ev: ArrayLike, fwhm_ev: float, electrons: float = 1.0) -
     return electrons * peak / peak.sum()
 
 
+@kinds_checked
 def plural_spectrum(loss_ev: ArrayLike, single_per_ev: ArrayLike, zero_loss: ArrayLike) -> NDArray[np.float64]:
     """What a spectrometer sees, electrons per channel, when single losses repeat independently.
 
@@ -35,6 +38,7 @@ def plural_spectrum(loss_ev: ArrayLike, single_per_ev: ArrayLike, zero_loss: Arr
     return _to_axis(seen, zero, len(loss))
 
 
+@kinds_checked
 def single_scattering(
     loss_ev: ArrayLike, spectrum: ArrayLike, zero_loss: ArrayLike, resolution_ev: float
 ) -> NDArray[np.float64]:
@@ -45,6 +49,11 @@ def single_scattering(
     resolution to be no finer than the peak's.
     """
     loss, values, peak = _checked(loss_ev, spectrum, zero_loss)
+    if not (values.sum() > 0 and peak.sum() > 0 and resolution_ev > 0):
+        raise InvalidParameter(
+            f"spectrum and zero_loss sum to {values.sum():g} and {peak.sum():g} electrons, resolution_ev ="
+            f" {resolution_ev:g}: all must be above 0"
+        )
     step, zero = loss[1] - loss[0], _zero_channel(loss)
     size = _padded(len(loss))
     seen, own = (np.fft.fft(_from_zero(each, zero, size)) for each in (values, peak))
@@ -56,6 +65,7 @@ def single_scattering(
     return _to_axis(single_per_channel, zero, len(loss)) / step
 
 
+@kinds_checked
 def thickness_over_mean_free_path(loss_ev: ArrayLike, spectrum: ArrayLike, zero_loss_end_ev: float) -> float:
     """t / lambda = ln(all electrons / those of the zero-loss peak) (log-ratio method).
 
@@ -70,16 +80,21 @@ def thickness_over_mean_free_path(loss_ev: ArrayLike, spectrum: ArrayLike, zero_
     return float(np.log(values.sum() / peak))
 
 
+@kinds_checked
 def with_plural_losses(loss_ev: ArrayLike, edge_spectrum: ArrayLike, low_loss: ArrayLike) -> NDArray[np.float64]:
     """A core-loss spectrum on its own even axis, smeared by a low-loss one with the same step that holds zero loss.
 
     Convolution with the low-loss spectrum normalised to 1 (Egerton, 3rd ed., section 4.3.2).
     `loss_ev` is the axis of the low losses. What would come from below the edge spectrum's first channel is missing.
     """
-    loss = _even(loss_ev)
-    low, values = np.asarray(low_loss, np.float64), np.asarray(edge_spectrum, np.float64)
-    zero = _zero_channel(loss)
-    smeared = np.convolve(values, low / low.sum())
+    loss, low = _checked(loss_ev, low_loss)
+    values = np.asarray(edge_spectrum, np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise InvalidParameter(f"edge_spectrum of shape {values.shape} must be one row of finite numbers")
+    zero, total = _zero_channel(loss), low.sum()
+    if not total > 0:
+        raise InvalidParameter(f"low_loss sums to {total:g}; it must hold electrons, those of zero loss among them")
+    smeared = np.convolve(values, low / total)
     return np.asarray(smeared[zero : zero + len(values)], dtype=np.float64)
 
 
@@ -87,6 +102,8 @@ def _checked(loss_ev: ArrayLike, *spectra: ArrayLike) -> list[NDArray[np.float64
     arrays = [_even(loss_ev), *(np.asarray(each, np.float64) for each in spectra)]
     if any(each.shape != arrays[0].shape for each in arrays):
         raise InvalidParameter(f"spectra of shapes {[each.shape for each in arrays[1:]]} do not fit {arrays[0].shape}")
+    if not all(np.isfinite(each).all() for each in arrays):
+        raise InvalidParameter("a spectrum holds a number that is not finite; give finite ones")
     return arrays
 
 
@@ -94,6 +111,8 @@ def _even(loss_ev: ArrayLike) -> NDArray[np.float64]:
     loss = np.asarray(loss_ev, np.float64)
     if loss.ndim != 1 or len(loss) < 2 or not np.allclose(np.diff(loss), loss[1] - loss[0], rtol=1e-6):
         raise InvalidParameter("the axis of losses has to be one-dimensional with equal steps")
+    if not loss[1] > loss[0]:
+        raise InvalidParameter(f"the axis of losses has steps of {loss[1] - loss[0]:g} eV; they must be above 0")
     return loss
 
 

@@ -7,6 +7,7 @@ from math import cos, exp, inf, log, pi, radians
 import numpy as np
 from ase.data import atomic_numbers
 
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import REST_ENERGY_EV
 from simulation.errors import InvalidParameter
 from simulation.spectroscopy.core_loss import ionisation_barn
@@ -17,6 +18,7 @@ _K_YIELD = (0.0370, 0.03112, 5.44e-5, -1.25e-6)
 _L_YIELD = (0.17765, 0.00298937, 8.91297e-5, -2.67184e-7)
 
 
+@kinds_checked
 def fluorescence_yield(element: str, shell: str) -> float:
     """Share of vacancies that end in an X-ray: K (Z from 5, about 3 % at Z > 15) or the mean of L (about 10 %).
 
@@ -35,6 +37,7 @@ def fluorescence_yield(element: str, shell: str) -> float:
     return odds / (1 + odds)
 
 
+@kinds_checked
 def casnati_k_barn(element: str, onset_ev: float, beam_energy_ev: float) -> float:
     """K-shell ionisation cross-section, an empirical formula for 1 < U <= 20, carbon to gold, good to about 10 %.
 
@@ -59,6 +62,7 @@ def casnati_k_barn(element: str, onset_ev: float, beam_energy_ev: float) -> floa
     return area * psi * phi * relativistic * log(ratio) / ratio
 
 
+@kinds_checked
 def solid_angle_sr(half_opening_deg: float) -> float:
     """Solid angle of a round detector whose edge is seen that far from its axis: 2 pi (1 - cos)."""
     if not 0 < half_opening_deg <= 180:
@@ -66,6 +70,7 @@ def solid_angle_sr(half_opening_deg: float) -> float:
     return 2 * pi * (1 - cos(radians(half_opening_deg)))
 
 
+@kinds_checked
 def counted_xrays(
     edge: Edge,
     beam_energy_ev: float,

@@ -7,6 +7,7 @@ from math import exp, inf, log, pi, sqrt
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
+from simulation.argument_kinds import kinds_checked
 from simulation.electron import REST_ENERGY_EV
 from simulation.errors import InvalidParameter
 from simulation.world.config import SimulatedConfig
@@ -24,6 +25,7 @@ _ROOM_K = 300.0
 _CUT_STD = 6.0  # the Gaussian of velocities ends here, so what is impossible is exactly zero
 
 
+@kinds_checked
 def max_transfer_ev(symbol: str, beam_energy_ev: float, velocity_m_per_s: float = 0.0) -> float:
     """Highest energy of a nucleus after a head-on collision, (2p + M v)^2 / 2M, v its velocity along the beam before.
 
@@ -39,6 +41,7 @@ def max_transfer_ev(symbol: str, beam_energy_ev: float, velocity_m_per_s: float 
     return (2 * momentum_ev + mass_ev * velocity_m_per_s / _LIGHT_M_PER_S) ** 2 / (2 * mass_ev)
 
 
+@kinds_checked
 def displacement_barn(symbol: str, beam_energy_ev: float, threshold_ev: float, velocity_m_per_s: float = 0.0) -> float:
     """McKinley-Feshbach cross-section for giving an atom more than `threshold_ev`; 0 where that is impossible.
 
@@ -61,6 +64,7 @@ def displacement_barn(symbol: str, beam_energy_ev: float, threshold_ev: float, v
     return rutherford / ratio * max(bracket, 0.0)
 
 
+@kinds_checked
 def rms_velocity_m_per_s(symbol: str, debye_temperature_k: float | None = None) -> float:
     """Thermal velocity along one axis in the Debye model at 300 K, zero-point motion included.
 
@@ -77,6 +81,7 @@ def rms_velocity_m_per_s(symbol: str, debye_temperature_k: float | None = None) 
     return sqrt(energy_ev / (3 * mass_ev)) * _LIGHT_M_PER_S
 
 
+@kinds_checked
 def thermal_displacement_barn(
     symbol: str, beam_energy_ev: float, threshold_ev: float, *, debye_temperature_k: float | None = None
 ) -> float:

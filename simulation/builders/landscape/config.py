@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
+from reprlib import repr as short
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from instruments.models import Record
 from simulation.builders.crystals import CRYSTALS
 from simulation.builders.layers import LAYERS
 from simulation.builders.limits import known
+from simulation.errors import InvalidParameter
 
 
 class LandscapeConfig(Record):
@@ -44,6 +46,16 @@ class LandscapeConfig(Record):
     particles_per_um2: float = Field(default=300.0, ge=0, le=1e5)
     particle_diameter_min_nm: float = Field(default=2.0, gt=0.5)
     particle_diameter_max_nm: float = Field(default=6.0, gt=0.5, le=100)
+
+    def __init__(self, **numbers: Any) -> None:
+        """Raise `InvalidParameter` with the name, value and limit of the first number that is out of range."""
+        try:
+            super().__init__(**numbers)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            shown = f"{name} = {short(first['input'])}: " if name else ""
+            raise InvalidParameter(f"LandscapeConfig: {shown}{first['msg']}") from None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.argument_kinds import kinds_checked
 from simulation.arguments import whole_pair
 from simulation.builders.amorphous import (
     CARBON_DENSITY_G_PER_CM3,
@@ -25,12 +26,14 @@ from simulation.builders.landscape.places import Purpose, generator_at, tiles, u
 from simulation.builders.landscape.terrain import Terrain
 from simulation.builders.lattice_filling import Lattice, placed, turn_z
 from simulation.builders.layers import LAYERS, layer_lattice, layer_thickness_angstrom
-from simulation.builders.limits import atomic_number, positive
+from simulation.builders.limits import atomic_number, within
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
 _FACE_NM = 0.3
 _GAP_NM = 0.3
 _BLOCK_NM = 3.0
+_STAGE_LIMIT_NM = 1e7
+_SMALLEST_SIDE_NM, _LARGEST_SIDE_NM = 1e-3, 1e6
 LARGEST_FIELD_NM2 = 10_000.0
 """Atoms are made for fields of at most this area (about 5 million atoms of a 5 nm film); larger ones are refused."""
 _MEAN_PARTICLES_BEYOND = 200_000
@@ -58,6 +61,7 @@ class Landscape:
     everywhere. All fields have cells of one depth, `depth_nm`.
     """
 
+    @kinds_checked
     def __init__(self, config: LandscapeConfig) -> None:
         self.config = config
         self.terrain = Terrain(config)
@@ -71,12 +75,16 @@ class Landscape:
         self._support_nm = _FACE_NM + config.particle_diameter_max_nm + _GAP_NM + flake_nm + _GAP_NM
         self.depth_nm = self._support_nm + config.film_thickness_nm + config.contamination_limit_nm + _FACE_NM
 
+    @kinds_checked
     def flakes(self, x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> list[Flake]:
         """Flakes that may reach into the field with its corner of lowest x and y at (x, y)."""
+        _check_field(x_nm, y_nm, width_nm, height_nm)
         return self._flakes.meeting(x_nm, y_nm, width_nm, height_nm)
 
+    @kinds_checked
     def particles(self, x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> list[Particle]:
         """Particles that reach into the field and rest on film or flake."""
+        _check_field(x_nm, y_nm, width_nm, height_nm)
         found = self._particles.meeting(x_nm, y_nm, width_nm, height_nm)
         if not found:
             return []
@@ -84,6 +92,7 @@ class Landscape:
         held = ~self.terrain.is_bar(x, y) & (self.terrain.has_film(x, y) | (self._layers_at(x, y) > 0))
         return [particle for particle, is_held in zip(found, held, strict=True) if is_held]
 
+    @kinds_checked
     def overview(
         self, x_nm: float, y_nm: float, width_nm: float, height_nm: float, shape_px: tuple[int, int]
     ) -> Overview:
@@ -91,8 +100,7 @@ class Landscape:
 
         Where more than 200,000 particles would have to be drawn, their mean stands for them.
         """
-        positive("width_nm", width_nm, "nm")
-        positive("height_nm", height_nm, "nm")
+        _check_field(x_nm, y_nm, width_nm, height_nm)
         rows, columns = whole_pair("shape_px", shape_px)
         x = x_nm + (np.arange(columns) + 0.5) * width_nm / columns
         y = y_nm + (np.arange(rows) + 0.5) * height_nm / rows
@@ -112,6 +120,7 @@ class Landscape:
         }
         return Overview(x, y, thickness, self._atoms_per_nm2(carbon_nm + dirt_nm, layers, particle_nm))
 
+    @kinds_checked
     def atoms(self, x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> Any:
         """The atoms of a field as `ase.Atoms`, positions from its corner of lowest x and y.
 
@@ -119,9 +128,8 @@ class Landscape:
         probe's width of the border an image is not that of the landscape. A hole gives a cell without atoms, which
         is imaged like any other. Raises `InvalidSpecimen` on a bar, and for fields above `LARGEST_FIELD_NM2`.
         """
-        area_nm2 = positive("width_nm", width_nm, "nm") * positive("height_nm", height_nm, "nm")
-        if not (isfinite(x_nm) and isfinite(y_nm)):
-            raise InvalidParameter(f"the stage position ({x_nm}, {y_nm}) nm must be finite")
+        _check_field(x_nm, y_nm, width_nm, height_nm)
+        area_nm2 = width_nm * height_nm
         if area_nm2 > LARGEST_FIELD_NM2:
             raise InvalidParameter(
                 f"a field of {area_nm2:.0f} nm2 is above {LARGEST_FIELD_NM2:.0f} nm2; make it smaller, or use overview"
@@ -269,3 +277,11 @@ class Landscape:
             return self._support_nm - _GAP_NM
         thickness_nm = layer_thickness_angstrom(self.config.flake_material, max(layers)) / 10
         return self._support_nm - _GAP_NM - thickness_nm - _GAP_NM
+
+
+def _check_field(x_nm: float, y_nm: float, width_nm: float, height_nm: float) -> None:
+    """Refuse fields off the stage, and sides that no survey has."""
+    for name, at_nm in (("x_nm", x_nm), ("y_nm", y_nm)):
+        within(f"the stage position {name}", at_nm, -_STAGE_LIMIT_NM, _STAGE_LIMIT_NM, "nm")
+    for name, side_nm in (("width_nm", width_nm), ("height_nm", height_nm)):
+        within(name, side_nm, _SMALLEST_SIDE_NM, _LARGEST_SIDE_NM, "nm")

@@ -10,6 +10,7 @@ from simulation import (
     FrozenPhonons,
     GridScan,
     InvalidParameter,
+    InvalidSpecimen,
     PixelatedDetector,
     PointScan,
     SegmentedDetector,
@@ -18,7 +19,7 @@ from simulation import (
     simulate,
 )
 from simulation import beam_damage as damage
-from simulation.builders import Landscape, LandscapeConfig, amorphous_film
+from simulation.builders import Landscape, LandscapeConfig, amorphous_film, zone_axis
 from simulation.counting import DetectorChain, dose_e_per_a2, raw_counts
 from simulation.phase_contrast import integrate, single_side_band, virtual_image
 from simulation.ronchigram import amorphous_phase, ronchigram
@@ -30,7 +31,10 @@ from simulation.spectroscopy import (
     edge,
     fit_power_law,
     fluorescence_yield,
+    ionisation_barn,
+    single_scattering,
     thickness_over_mean_free_path,
+    with_plural_losses,
 )
 from simulation.world.cross_sections import displacement_barn, rms_velocity_m_per_s, thermal_displacement_barn
 
@@ -44,9 +48,19 @@ COUNTED = {"electrons": 1.0, "atoms_per_nm2": 1.0, "solid_angle_sr": 1.0}
 GROWTH = {"flux_e_per_nm2_s": 1, "adsorbed_per_nm2": 1, "fixing_cross_section_nm2": 1, "supply_per_s": 1}
 
 
-def _image(**settings):
+ALUMINIUM = bulk("Al", cubic=True)
+FILM = {"width_nm": 1, "height_nm": 1, "thickness_nm": 1}
+
+
+def _image(*, atoms=ALUMINIUM, **settings):
     scan, detectors = GridScan(0, 0, 0.4, 0.4, (2, 2)), {"adf": AnnularDetector(30, 60)}
-    return simulate(bulk("Al", cubic=True), OPTICS, scan, detectors, **settings)
+    return simulate(atoms, OPTICS, scan, detectors, **settings)
+
+
+def _moved(by_angstrom):
+    atoms = ALUMINIUM.copy()
+    atoms.positions += by_angstrom
+    return atoms
 
 
 REFUSED = {
@@ -60,7 +74,7 @@ REFUSED = {
     "an element unknown": (lambda: displacement_barn("Xx", 8e4, 7.0), "unknown element"),
     "a beam without energy": (lambda: thermal_displacement_barn("S", -8e4, 7.0), "beam_energy_ev"),
     "no threshold": (lambda: thermal_displacement_barn("S", 8e4, 0.0), "threshold_ev = 0"),
-    "a threshold that is none": (lambda: damage.excitation_assisted_barn("S", 8e4, [7.0, NAN], 1), "threshold_ev"),
+    "a threshold that is none": (lambda: damage.excitation_assisted_barn("S", 8e4, [7.0, NAN], 1), "thresholds_ev"),
     "no excitations counted": (lambda: damage.excitation_assisted_barn("S", 8e4, [7.0], NAN), "mean_excitation"),
     "zero Debye temperature": (lambda: rms_velocity_m_per_s("S", 0.0), "debye_temperature_k"),
     "a beam too slow to excite": (lambda: damage.excitation_barn(5.0, 1.0, 10.0), "4 times excitation_ev"),
@@ -127,14 +141,45 @@ REFUSED = {
     "losses that do not fit a background": (
         lambda: fit_power_law([100, 110], [1, 2, 3], (90, 120)), r"shape \(3,\) does not fit losses",
     ),
-    "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(NAN, 0, 1, 1), "stage position"),
+    "a stage nowhere": (lambda: Landscape(LandscapeConfig(seed=1)).atoms(1e9, 0, 1, 1), "stage position"),
+    "atoms before the entrance": (
+        lambda: _image(atoms=_moved((0, 0, -3.0))), r"4 atoms lie outside the cell .* z = -3 angstrom.* 0 to 4.05",
+    ),
+    "atoms beyond the exit": (lambda: _image(atoms=_moved((0, 0, 3.0))), "2 atoms lie outside the cell along the beam"),
+    "atoms on top of each other": (
+        lambda: _image(atoms=ALUMINIUM + ALUMINIUM), r"4 pairs of atoms are nearer than 0.01 nm.* Al 0 and Al 4",
+    ),
+    "an interpolation without waves": (
+        lambda: _image(method="multislice", interpolation=3), "interpolation = 3 means nothing to method 'multislice'",
+    ),
+    "a camera for a virtual detector": (
+        lambda: virtual_image(PATTERNS, AXIS, AXIS, PixelatedDetector()), "detector is a PixelatedDetector; give an",
+    ),
+    "patterns in a list": (lambda: virtual_image([1], AXIS, AXIS, AnnularDetector(0, 1)), "patterns = .* an array of"),
+    "a number for a landscape": (lambda: Landscape(3), "config is a int; give a LandscapeConfig"),
+    "a landscape without seed": (lambda: LandscapeConfig(seed=-1), "seed = -1: Input should be greater than or equal"),
+    "no electrons to take apart": (
+        lambda: single_scattering(AXIS, 0 * AXIS, 0 * AXIS, 2.0), "sum to 0 and 0 electrons, .* must be above 0",
+    ),
+    "no electrons to smear with": (lambda: with_plural_losses(AXIS, AXIS, 0 * AXIS), "low_loss sums to 0; it must"),
+    "a word for an energy": (
+        lambda: cross_section_barn(COPPER, "much", 10, 50), "beam_energy_ev = 'much' must be a finite number of eV",
+    ),
+    "a word for an edge": (lambda: cross_section_barn("Cu", 1e5, 10, 50), "edge is a str; give an Edge"),
+    "one number for a window": (lambda: fit_power_law(AXIS, AXIS, 5), "window_ev = 5 must be two finite numbers of eV"),
+    "a loss that is none": (lambda: fit_power_law([1, NAN], [1, 1], (1, 2)), "loss_ev holds a number that is not"),
+    "kilometres": (lambda: zone_axis("Au", (0, 0, 1), thickness_nm=1e30), "thickness_nm = 1e.30 nm is above 1000 nm"),
+    "a direction of one number": (lambda: zone_axis("Au", 3, thickness_nm=1), "axis = 3 must be three indices"),
+    "a number for a material": (lambda: zone_axis(3, (0, 0, 1), thickness_nm=1), "material is a int; give ase.Atoms"),
+    "a landscape of seeds below zero": (lambda: amorphous_film("C", seed=-1, **FILM), "seed = -1 must be a whole"),
+    "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused(what):
     call, message = REFUSED[what]
-    with pytest.raises(InvalidParameter, match=message):
+    with pytest.raises((InvalidParameter, InvalidSpecimen), match=message):
         call()
 
 

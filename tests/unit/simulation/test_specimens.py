@@ -81,7 +81,7 @@ def test_cells_without_a_rectangle_are_refused():
 
 
 def test_specimens_need_only_numbers_positions_and_cell():
-    plain = SimpleNamespace(numbers=[6, 74], positions=[[-0.5, 1, 1], [4.5, 1, 9.5]], cell=[4.0, 4.0, 8.0])
+    plain = SimpleNamespace(numbers=[6, 74], positions=[[-0.5, 1, 1], [4.5, 1, 1.5]], cell=[4.0, 4.0, 8.0])
     specimen = Specimen.of(plain)
     np.testing.assert_allclose(specimen.positions_angstrom, [[3.5, 1, 1], [0.5, 1, 1.5]])
     assert specimen.cell_angstrom == (4.0, 4.0, 8.0)
