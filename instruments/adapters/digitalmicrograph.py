@@ -248,7 +248,7 @@ class DigitalMicrographDriver:
         places = [away.get(name, now.get(name, 0.0)) / _UNITS[name] for name in _STAGE]
         for name in away:
             self._sent_to.pop(name, None)
-        self._ask("move", within_s=max(until_s - time.monotonic(), 0.1), flags=flags, stage=places)
+        self._ask("move", within_s=max(until_s - time.monotonic(), 0.1), flags=flags, values=places)
         while not all(self._stands(name, value, now) for name, value in away.items()):
             if time.monotonic() > until_s or self._stopped.wait(_LOOK_S):
                 return  # what does not stand is told by whoever reads back

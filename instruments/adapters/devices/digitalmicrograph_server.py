@@ -98,10 +98,10 @@ class Instrument:
             "is_blanked": bool(microscope.GetBeamBlanked()),
         }
 
-    def move(self, flags: int, stage: list[float]) -> None:
-        """Begin to move the axes of `flags` to these places; who waits looks at `read`."""
+    def move(self, flags: int, values: list[float]) -> None:
+        """Begin to move the axes of `flags`: x, y, z in um, alpha, beta in degrees; who waits looks at `read`."""
         self._go_on()
-        self._microscope.SetStagePositions(int(flags), *[float(place) for place in stage])
+        self._microscope.SetStagePositions(int(flags), *[float(value) for value in values])
 
     def focus(self, value: float) -> None:
         """Absolute, in the maker's units."""
