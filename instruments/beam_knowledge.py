@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Final
 
 from instruments.beam_table import Settings, highest_pa, highest_pa_anywhere, narrowest_nm, narrowest_nm_anywhere
@@ -89,7 +90,8 @@ class BeamKnowledge:
         """The highest current that the instrument tells of, its uncertainty included; 0 without a beam."""
         if not self._card.has_beam:
             return 0.0
-        return self._with_uncertainty(max(state.optics.probe_current_pa, state.measured_current_pa or 0.0))
+        told = (state.optics.probe_current_pa, state.measured_current_pa or 0.0)
+        return self._with_uncertainty(max((value for value in told if isfinite(value)), default=0.0))
 
     def most_pa(self, state: MicroscopeState | None, mode: str | None = None) -> float:
         """At most, whatever the setting: what is told, the table's row or, while it is not known, all it allows."""
@@ -159,14 +161,14 @@ class BeamKnowledge:
         column = state.column
         measured_at = column.current_measured_at if column is not None else None
         is_old = measured_at is not None and self._changed_at is not None and measured_at < self._changed_at
-        told = [state.measured_current_pa] if state.measured_current_pa is not None and not is_old else []
         axis = self._card.axis(_CURRENT)
-        is_read = axis is None or _is_settable(axis)
-        if is_read and state.axis_value(_CURRENT) is not None:
-            told.append(state.optics.probe_current_pa)
-        if self._measured_pa is not None:
-            told.append(self._measured_pa)
-        return max(told, default=None)
+        is_read = (axis is None or _is_settable(axis)) and state.axis_value(_CURRENT) is not None
+        told = (
+            None if is_old else state.measured_current_pa,
+            state.optics.probe_current_pa if is_read else None,
+            self._measured_pa,
+        )
+        return max((value for value in told if value is not None and isfinite(value)), default=None)
 
     def _settings(self, state: MicroscopeState) -> Settings:
         """Where the axes stand, as read back, else as they were sent."""

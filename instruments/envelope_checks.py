@@ -140,7 +140,14 @@ def check_pole_piece(values: Mapping[str, AxisValue], places: Places, envelope: 
     Axes move at their own speeds and in any order, so the box must hold every combination of where they may stand and
     where they go.
     """
-    if envelope.pole_piece is None or not any(name in values for name in STAGE_AXES):
+    if envelope.pole_piece is None:
+        return
+    for name in values.keys() - set(STAGE_AXES):
+        if name.rpartition(".")[2] in STAGE_AXES:
+            raise CommandRefused(
+                f"{name} moves the specimen past the pole-piece table, which knows one stage; leave it"
+            )
+    if not any(name in values for name in STAGE_AXES):
         return
     reach: dict[str, tuple[float, float]] = {}
     for name in STAGE_AXES:

@@ -290,7 +290,15 @@ class GuardedMicroscope:
         self.keep(debit)
 
     def _booked(self, command: AcquireFrame, charge: Charge, frame: Frame) -> Frame:
-        """The frame, the books made to say what was read back: how much, where, and how wide."""
+        """The frame, the books made to say what was read back: how much, where, and how wide.
+
+        Raises InstrumentFault for the frame of another command: then the worst case stays.
+        """
+        if frame.action_id != command.action_id:
+            raise InstrumentFault(
+                f"asked for frame {command.action_id!r}, the instrument gave {frame.action_id!r}: its answers are "
+                "mixed up; look at it before anything else"
+            )
         taken = Taken.of(command, charge, frame, self._capabilities)
         self._correct(command, charge, taken.electrons)
         self._watch.came_back(command, frame.state, charge)

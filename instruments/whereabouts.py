@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue
@@ -18,13 +19,16 @@ class Whereabouts:
         self._moved_s: dict[str, float] = {}
 
     def places(self, state: MicroscopeState, names: Iterable[str]) -> Mapping[str, list[float]]:
-        """Axis -> every value at which it may stand, the last the likeliest; one without a number is not there."""
+        """Axis -> every value at which it may stand, the last the likeliest; one without a number is not there.
+
+        Nor is one that was read back as no finite number: then nobody knows where it stands.
+        """
         places: dict[str, list[float]] = {}
         for name in names:
             found, value = list(self._sent.get(name, ())), state.axis_value(name)
             if isinstance(value, float | int) and not isinstance(value, bool):
                 found.append(float(value))
-            if found:
+            if found and all(map(isfinite, found)):
                 places[name] = found
         return places
 
