@@ -69,7 +69,7 @@ class SimulatedMicroscope:
         self._card = card(self.config)
         self._situation = Situation.start(self.config, self.config.initial_mode)
         if self.config.fittings:
-            self._situation = replace(self._situation, fittings=Fittings.start(fitted_axes(self._card.modes)))
+            self._situation = replace(self._situation, fittings=self._fitted())
         self._stopped = threading.Event()
         self._renderer = Renderer(self.world, self._card)
 
@@ -83,7 +83,7 @@ class SimulatedMicroscope:
 
     def forecast(self, command: AcquireFrame) -> tuple[float, float]:
         """(electrons, seconds) `command` would take now, moves and settling included; nothing moves."""
-        refuse_frame(command, self._card)
+        self._refuse_frame(command)
         settled = prepared(self._situation, command, self.config, self.world.drift)
         duration_s = self._card.blanker_settle_s + command.scan.duration_s(command.subframe_count)
         current_pa = self._current_pa(settled, settled.time_s + duration_s / 2)
@@ -110,7 +110,7 @@ class SimulatedMicroscope:
                 raise InstrumentFault(
                     "stopped: no further exposure; open the instrument again after a person has looked"
                 )
-            refuse_frame(command, self._card)
+            self._refuse_frame(command)
             self._expose(command)
             self._keep_the_beam_on(self._exposures[command.action_id])
         self._refuse_other(command)
@@ -118,7 +118,7 @@ class SimulatedMicroscope:
 
     def acquire_dark(self, command: AcquireFrame) -> Frame:
         """What the detectors give without a beam: their offset, for they have no dark counts. No time passes."""
-        refuse_frame(command, self._card)
+        self._refuse_frame(command)
         mode, state = self._mode(command.mode), self.read_state()
         dark = np.zeros((command.subframe_count, *command.scan.shape_px), np.uint16)
         fittings = self._situation.fittings
@@ -158,7 +158,7 @@ class SimulatedMicroscope:
                 continue
             try:
                 if isinstance(command, AcquireFrame):
-                    refuse_frame(command, self._card)
+                    self._refuse_frame(command)
                     self._expose(command)
                 else:
                     self._refuse(command)
@@ -236,6 +236,14 @@ class SimulatedMicroscope:
         if not before.is_blanked:
             self._burn(before, self._card.blanker_settle_s, 2, "blanking")
 
+    def _fitted(self) -> Fittings:
+        return Fittings.start(fitted_axes(self._card.modes), self.config.max_current_pa)
+
+    def _refuse_frame(self, command: AcquireFrame) -> None:
+        refuse_frame(command, self._card)
+        if refusal := self._situation.fittings.current_refusal(command.optics.probe_current_pa):
+            raise CommandRefused(refusal)
+
     def _refuse(self, command: Command) -> None:
         is_blanked = self._situation.is_blanked
         if isinstance(command, Park):
@@ -311,7 +319,7 @@ class SimulatedMicroscope:
             beam_shift_x_nm=situation.beam_shift_nm[0],
             beam_shift_y_nm=situation.beam_shift_nm[1],
             optics=situation.optics.model_copy(update={"camera_length_mm": mode.camera_length_mm}),
-            coherence=self.world.beam.coherence(situation.current_pa),
+            coherence=self.world.coherence(situation),
             measured_current_pa=self._current_pa(situation, situation.time_s) * reading_factor,
             mode=situation.mode,
             beam_blanked=(situation.is_blanked and not self._is_exposing) or self._stopped.is_set(),

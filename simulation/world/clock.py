@@ -37,8 +37,8 @@ class Situation:
 
     @property
     def current_pa(self) -> float:
-        """The probe current of a fresh emitter: what is commanded, through the gun lens as it is set."""
-        return self.optics.probe_current_pa * self.fittings.current_factor()
+        """The probe current of a fresh emitter: what is commanded, as far as the gun lens lets it through."""
+        return min(self.optics.probe_current_pa, self.fittings.available_pa())
 
     @classmethod
     def start(cls, config: SimulatedConfig, mode: str) -> Situation:

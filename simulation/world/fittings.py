@@ -26,7 +26,7 @@ _EXPANSION_NM_PER_K, _EXPANSION_S = 0.5, 60.0  # along x, and the time constant 
 _BIAS_NM_PER_V = 0.2  # along y
 _FLOW_JITTER_NM = 0.01  # rms of a line per ml/min
 _HUM_NM, MAINS_HZ = 0.02, 50.0  # along x
-_LENS_STEP = 2**0.5  # current from one gun lens to the next
+_LENS_STEP = 2**0.5  # of the current that it lets through, from one setting of the gun lens to the next stronger one
 _OFFSET_COUNTS = 1000.0
 _START: Final[Mapping[str, AxisValue]] = {
     "screen": "up",
@@ -68,11 +68,12 @@ class Fittings:
     flashed_s: float = 0.0
     warmed_s: float = 0.0  # last change of the temperature
     expanded_nm: float = 0.0  # by how much the holder had expanded then
+    brightest_pa: float = inf  # that the gun lens lets through as it stands at the start
 
     @classmethod
-    def start(cls, axes: Iterable[Axis]) -> Fittings:
+    def start(cls, axes: Iterable[Axis], brightest_pa: float) -> Fittings:
         """As they stand when the instrument is opened."""
-        return cls({axis.name: _start_of(axis.name) for axis in axes})
+        return cls({axis.name: _start_of(axis.name) for axis in axes}, brightest_pa=brightest_pa)
 
     def with_values(
         self, values: Mapping[str, AxisValue], axes: Iterable[Axis], time_s: float
@@ -99,10 +100,28 @@ class Fittings:
         stretched_nm = self._number("holder.strain_fraction") * x_nm
         return self._expansion_nm(time_s) - stretched_nm, self._number("holder.bias_v") * _BIAS_NM_PER_V
 
-    def current_factor(self) -> float:
-        """True over commanded current, but for the emission: what the gun lens makes of it."""
+    def available_pa(self) -> float:
+        """The most current that the gun lens lets through; a stronger one gives less, of a smaller source."""
+        return self.brightest_pa / _LENS_STEP ** self._lens_steps()
+
+    def source_factor(self) -> float:
+        """Source size over that at the start: as the root of the current that the gun lens lets through."""
+        return _LENS_STEP ** (-self._lens_steps() / 2)
+
+    def current_refusal(self, current_pa: float) -> str | None:
+        """Why this current cannot be had as the gun lens stands."""
+        most_pa = self.available_pa()
+        if current_pa <= most_pa:
+            return None
+        index = self._number("gun_lens_index")
+        return (
+            f"probe current {current_pa:g} pA is more than the {most_pa:.3g} pA that gun_lens_index {index:g} lets "
+            "through; ask for less, or set a lower index"
+        )
+
+    def _lens_steps(self) -> float:
         start = float(_START["gun_lens_index"])
-        return _LENS_STEP ** (start - self._number("gun_lens_index", start))
+        return self._number("gun_lens_index", start) - start
 
     def flow_jitter_nm(self) -> float:
         """What the flow adds to the jitter of a line, rms."""

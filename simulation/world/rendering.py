@@ -114,9 +114,7 @@ class Renderer:
         images: dict[str, np.ndarray] = {}
         for detector in mode.detectors:
             limits = (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
-            imaging = Imaging(
-                *limits, self.true_optics(exposure), self.world.beam.coherence(exposure.situation.current_pa)
-            )
+            imaging = Imaging(*limits, self.true_optics(exposure), self.world.coherence(exposure.situation))
             image = self._maker.image(imaging, grid, defects, film, self._film_fractions[limits])
             images[detector.name] = with_afterglow(image, command.scan.dwell_time_us, config.afterglow_us)
         return images

@@ -9,6 +9,7 @@ import numpy as np
 
 from instruments.commands import AcquireFrame
 from instruments.errors import ConfigurationError
+from instruments.optics import Coherence
 from instruments.units import ANGSTROM2_PER_NM2
 from simulation.errors import InvalidSpecimen
 from simulation.specimens import orthogonal_cell, read_structure
@@ -71,6 +72,12 @@ class World:
             columns,
             barns,
         )
+
+    def coherence(self, situation: Situation) -> Coherence:
+        """Of the beam as it stands."""
+        found = self.beam.coherence(situation.current_pa)
+        factor = situation.fittings.source_factor()
+        return found if factor == 1 else found.model_copy(update={"source_size_nm": found.source_size_nm * factor})
 
     def focus_error_nm(self, situation: Situation, time_s: float) -> float:
         """True minus commanded defocus: hidden offset, drift and the jumps of current changes."""

@@ -93,15 +93,22 @@ def test_a_lowered_screen_hides_the_beam_from_detectors_and_not_from_the_specime
     assert shot.state.axis_value("screen") == "down"
 
 
-def test_a_gun_lens_changes_the_current_that_is_measured_and_booked(image_cache: Path) -> None:
+def test_a_gun_lens_trades_current_for_a_small_source(image_cache: Path) -> None:
+    """What is commanded is what flows, or it is refused: doses follow from the command."""
     microscope = twin(image_cache)
-    before = microscope.acquire(frame("before"))
-    put(microscope, gun_lens_index=2.0)
-    after = microscope.acquire(frame("after"))
-    assert before.state.measured_current_pa is not None
-    assert after.state.measured_current_pa == pytest.approx(2 * before.state.measured_current_pa, rel=0.02)
-    assert after.electrons == pytest.approx(2 * before.electrons, rel=0.02)
-    assert counts(after) == pytest.approx(2 * counts(before), rel=0.15)
+    wide = microscope.acquire(frame("wide"))
+    put(microscope, gun_lens_index=8.0)
+    with pytest.raises(CommandRefused, match="30 pA is more than the 25 pA that gun_lens_index 8 lets through"):
+        microscope.acquire(frame("bright"))
+    assert microscope.outcome("bright") == "not_started"
+    put(microscope, gun_lens_index=6.0)
+    narrow = microscope.acquire(frame("narrow"))
+    assert wide.state.coherence is not None
+    assert narrow.state.coherence is not None
+    assert narrow.state.coherence.source_size_nm == pytest.approx(wide.state.coherence.source_size_nm / 2**0.5)
+    assert narrow.electrons == pytest.approx(wide.electrons, rel=0.01)
+    contrasts = [float(microscope.noiseless(name, 0)["maadf"].std()) for name in ("wide", "narrow")]
+    assert contrasts[1] > contrasts[0], "a smaller source blurs less"
     with pytest.raises(CommandRefused, match="between two settings"):
         microscope.execute(SetAxes(action_id="half", values={"gun_lens_index": 2.5}))
 
