@@ -9,7 +9,7 @@ SimulationError
   Cancelled            somebody asked for an end; what was kept is whole, ask again when wanted
 
 ProbeOutgrowsCell      a warning: the image is that of a row of probes; repeat the cell
-SourceUnresolved       a warning: the scan's steps are too wide to blur by the source; scan in finer ones
+SourceUnresolved       a warning: steps are too wide to blur the finished image; use placement="exact"
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ class ProbeOutgrowsCell(UserWarning):
 
 
 class SourceUnresolved(UserWarning):
-    """The steps of the scan are too wide for the blur by the source to be right."""
+    """Steps are too wide for a blur of the finished image (placement="bilinear") to be right."""

@@ -2,8 +2,8 @@
 
 I(r) = sum over atoms of sigma_Z,D P(r_atom - r; z_atom), with P the probe's intensity at the atom's depth in vacuum and
 sigma the cross-section of one atom for scattering from anywhere in the aperture onto the detector D. The cross-section
-is exact in the phase-object approximation: the sum of a one-atom multislice image over the plane. Atoms are met one by
-one, so the cost grows with the atoms seen and no grid spans the field: for surveys of micrometres.
+is exact in the phase-object approximation: the sum of a one-atom multislice image over the plane. The sums are made in
+tiles or atom by atom (`probe_sums`), and no grid spans the field: for surveys of micrometres.
 
 Right for thin specimens and detectors outside the aperture, the better the further out; wrong by channelling in thick
 crystals. It knows of no error of its own. Detectors inside the aperture see interference and are refused.
@@ -33,6 +33,7 @@ _SMALLEST_BOX_ANGSTROM = 40.0
 _BOX_PER_SPREAD = 3.0
 _SOURCE_PER_SIGMA = 4.0
 _LARGEST_BOX_PX = 2048
+_PROBES_BYTES = 64 * 2**20
 _RADII = np.exp(np.linspace(np.log(1e-5), np.log(12.0), 5000))
 _ANGLE_COUNT, _RING_COUNT, _FREQUENCY_COUNT = 48, 24, 600
 
@@ -43,7 +44,7 @@ class IncoherentSource:
     def __init__(
         self, specimen: Specimen, parametrization: str, sampling_nm: float, aperture_edge: str = "soft"
     ) -> None:
-        """`sampling_nm`: pixels of the probe's intensity, interpolated between."""
+        """`sampling_nm`: pixels of the probe's wave; its intensity is a Fourier series, and known between them."""
         self._specimen = specimen
         self._parametrization = parametrization
         self._sampling_nm = sampling_nm
@@ -64,9 +65,10 @@ class IncoherentSource:
             for name, each in detectors.items()
             if not isinstance(each, PixelatedDetector)
         }
-        layers = list(self._layers(optics, list(rings.values()), source_sigma_angstrom))
         cell = np.asarray(self._specimen.cell_angstrom[:2])
-        totals = probe_sums(layers, cell, points_angstrom) if layers else np.zeros((len(points_angstrom), len(rings)))
+        totals = np.zeros((len(points_angstrom), len(rings)))
+        for layers in _together(self._layers(optics, list(rings.values()), source_sigma_angstrom)):
+            totals += probe_sums(layers, cell, points_angstrom)
         found: dict[str, NDArray[np.float64]] = {}
         for name, total in zip(rings, totals.T, strict=True):
             shape = detector_shape(detectors[name])
@@ -83,11 +85,28 @@ class IncoherentSource:
         groups = [(number, own & (depths == depth)) for number, own in kinds for depth in np.unique(depths[own])]
         means = [float(positions[own, 2].mean()) for _, own in groups]
         box = _box_angstrom(optics, means, sigma_angstrom) if means else 0.0
+        sections = {
+            number: np.array(
+                [cross_section_angstrom2(number, optics, ring, self._parametrization) for ring in rings_mrad]
+            )
+            for number, _ in kinds
+        }
         for (number, own), depth in zip(groups, means, strict=True):
-            sections = [cross_section_angstrom2(number, optics, ring, self._parametrization) for ring in rings_mrad]
             atoms = positions[own]
             intensity = probe_intensity(optics, depth, box, self._sampling_nm, self._edge).blurred(sigma_angstrom)
-            yield Layer(atoms[:, :2] - atoms[:, 2, None] * beam, np.array(sections), intensity)
+            yield Layer(atoms[:, :2] - atoms[:, 2, None] * beam, sections[number], intensity)
+
+
+def _together(layers: Iterator[Layer]) -> Iterator[list[Layer]]:
+    """As many at once as their probes leave memory for."""
+    held: list[Layer] = []
+    for layer in layers:
+        held.append(layer)
+        if len(held) * layer.probe.harmonics.nbytes > _PROBES_BYTES:
+            yield held
+            held = []
+    if held:
+        yield held
 
 
 def _box_angstrom(optics: Optics, depths_angstrom: list[float], sigma_angstrom: float) -> float:

@@ -29,8 +29,8 @@ from simulation.scans import GridScan, PointScan, Scan
 from simulation.source_stencils import Stencil, fitted, sampled, sparsest
 from simulation.specimens import Specimen
 
-_REFINED_STEPS = 0.85
-"""Of the widest that hold an image's frequencies: a little less keeps stencils short."""
+_REFINED_STEPS = (0.95, 0.85)
+"""Of the widest that hold an image's frequencies: narrower ones have shorter stencils, which matters at a border."""
 _PROBES_PER_STRIP = 2**16
 _LEAST_SHARE = 3e-6
 """Of the weights around a point, that is left out at the corners."""
@@ -230,14 +230,16 @@ def _fewest(
     start_nm: float, step_nm: float, count: int, sigma_nm: float, band_per_nm: float, is_periodic: bool
 ) -> Lines:
     """Of lines that pixels share, and lines around each pixel, those that are fewer."""
-    refined = max(1, ceil(step_nm * 2 * band_per_nm / _REFINED_STEPS))
     own = sparsest(sigma_nm, band_per_nm)
     alone = len(own.offsets_nm) * count
-    stencil = fitted(sigma_nm, step_nm / refined, band_per_nm)
-    if stencil is not None:
-        shared = _shared(start_nm, step_nm, count, refined, stencil, is_periodic)
-        if len(shared.places_nm) <= alone:
-            return shared
+    shared: list[Lines] = []
+    for refined in sorted({max(1, ceil(step_nm * 2 * band_per_nm / share)) for share in _REFINED_STEPS}):
+        stencil = fitted(sigma_nm, step_nm / refined, band_per_nm)
+        if stencil is not None:
+            shared.append(_shared(start_nm, step_nm, count, refined, stencil, is_periodic))
+    best = min(shared, key=lambda lines: len(lines.places_nm), default=None)
+    if best is not None and len(best.places_nm) <= alone:
+        return best
     places = (start_nm + step_nm * np.arange(count))[:, None] + own.offsets_nm
     return Lines(places.ravel(), np.arange(alone).reshape(count, -1), own)
 
