@@ -24,7 +24,6 @@ from instruments import (
     MicroscopeState,
     SafetyEnvelope,
     SetAxes,
-    StagePosition,
 )
 from instruments.footprints import spot
 from instruments.limits import AxisLimit, StageBox
@@ -150,7 +149,7 @@ def test_a_stage_that_reads_back_nothing_finite_does_not_move(x_nm: float) -> No
     class Lost(Bench):
         def read_state(self) -> MicroscopeState:
             state = super().read_state()
-            stage = StagePosition.model_construct(**{**dict(state.stage), "x_nm": x_nm})
+            stage = state.stage.model_copy(update={"x_nm": x_nm})
             return state.model_copy(update={"stage": stage})
 
     box = StageBox(max_alpha_deg=70.0, min_x_nm=-100.0, max_x_nm=100.0)
