@@ -182,7 +182,7 @@ def digitalmicrograph(folder: Path) -> Iterator[Row]:
 
         def set_bare(number: int) -> None:
             bare.read()
-            bare.beam_shift(float(number % 7), 0.0)
+            bare.beam_shift([float(number % 7), 0.0])
             bare.read()
 
         try:

@@ -231,8 +231,8 @@ class DigitalMicrographDriver:
         assert shift is not None
         now = dict(zip(("beam_shift_x_nm", "beam_shift_y_nm"), self._shifted_nm(self._asked("read")), strict=True))
         wanted = [values.get(name, nm) for name, nm in now.items()]
-        x, y = (np.linalg.solve(np.array(shift.nm_per_unit), wanted) + shift.zero).tolist()
-        self._ask("beam_shift", x=x, y=y)
+        units = np.linalg.solve(np.array(shift.nm_per_unit), wanted) + shift.zero
+        self._ask("beam_shift", values=units.tolist())
 
     def _move(self, wanted: Mapping[str, float], until_s: float) -> None:
         """Begin, and look until all stand; one that was sent there before and stands there is left alone."""

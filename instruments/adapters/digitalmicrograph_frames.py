@@ -79,7 +79,7 @@ class Scanned:
         """All signals in the order of the configuration."""
         scan, config = command.scan, self.config
         return "scan", {
-            "width": scan.shape_px[1], "height": scan.shape_px[0], "pixel_time_us": scan.dwell_time_us,
+            "width_px": scan.shape_px[1], "height_px": scan.shape_px[0], "pixel_time_us": scan.dwell_time_us,
             "rotation_deg": config.rotation_offset_deg, "line_sync": config.line_sync,
             "signals": list(config.signals.values()),
         }  # fmt: skip

@@ -108,10 +108,10 @@ class Instrument:
         self._go_on()
         self._microscope.SetFocus(float(value))
 
-    def beam_shift(self, x: float, y: float) -> None:
-        """Absolute, in the maker's units."""
+    def beam_shift(self, values: list[float]) -> None:
+        """Absolute, x and y in the maker's units."""
         self._go_on()
-        self._microscope.SetBeamShift(float(x), float(y))
+        self._microscope.SetBeamShift(*[float(value) for value in values])
 
     def magnification(self, index: int) -> None:
         """By the maker's number."""
@@ -141,8 +141,8 @@ class Instrument:
 
     def scan(
         self,
-        width: int,
-        height: int,
+        width_px: int,
+        height_px: int,
         pixel_time_us: float,
         rotation_deg: float,
         line_sync: bool,
@@ -151,7 +151,7 @@ class Instrument:
         is_lit: bool,
     ) -> list[np.ndarray]:
         """Frames of DigiScan, one after another: each signal in turn, then the next frame."""
-        size = (int(width), int(height), float(rotation_deg), float(pixel_time_us), bool(line_sync))
+        size = (int(width_px), int(height_px), float(rotation_deg), float(pixel_time_us), bool(line_sync))
         return self._exposed(lambda: self._scanned(size, signals), count, is_lit)
 
     def camera(self, exposure_s: float, binning: int, area_px: list[int], count: int, is_lit: bool) -> list[np.ndarray]:
@@ -327,11 +327,11 @@ def receive(client: socket.socket) -> dict[str, Any]:
     return message
 
 
-def exactly(client: socket.socket, size: int) -> bytes:
+def exactly(client: socket.socket, size_bytes: int) -> bytes:
     """So many bytes. Raises EOFError."""
     data = b""
-    while len(data) < size:
-        piece = client.recv(size - len(data))
+    while len(data) < size_bytes:
+        piece = client.recv(size_bytes - len(data))
         if not piece:
             raise EOFError("it hung up")
         data += piece
