@@ -47,6 +47,7 @@ class DrivenMicroscope:
         self._kept: dict[str, Frame] = {}
         self._exposed: set[str] = set()
         self._done: set[str] = set()
+        self._not_started: set[str] = set()  # refused, or not exposed yet; of all others nobody here knows
         self._mode: str | None = None
         self._seen: MicroscopeState | None = None
         self.events = Events()
@@ -67,6 +68,15 @@ class DrivenMicroscope:
 
     def execute(self, command: Command) -> MicroscopeState:
         """Blank, unblank, park, set axes. Raises Unsupported, CommandRefused, LinkLost, InstrumentFault."""
+        try:
+            state = self._executed(command)
+        except NOTHING_MOVED:
+            self._not_started.add(command.action_id)
+            raise
+        self._done.add(command.action_id)
+        return state
+
+    def _executed(self, command: Command) -> MicroscopeState:
         until_s = time.monotonic() + command.deadline_s
         if isinstance(command, Blank):
             self._driver.set_blanked(True, command.deadline_s)
@@ -86,7 +96,6 @@ class DrivenMicroscope:
                 state = self.read_state()
             case Blank():
                 state = self.read_state()
-        self._done.add(command.action_id)
         return state
 
     def acquire(self, command: AcquireFrame) -> Frame:
@@ -101,6 +110,7 @@ class DrivenMicroscope:
                 f"action {command.action_id} was exposed before and its frame is not here any more; it is not exposed "
                 "again: give a new command a new action id"
             )
+        self._not_started.add(command.action_id)
         frame = self._taken(command, is_lit=True)
         self._kept[command.action_id] = frame
         if len(self._kept) > KEPT_COUNT:
@@ -112,10 +122,13 @@ class DrivenMicroscope:
         return self._taken(command, is_lit=False)
 
     def outcome(self, action_id: str) -> Outcome:
-        """`delivered` while the frame can be given again, `unknown` for an exposure that gave none."""
+        """`delivered` while the frame can be given again; `unknown` for an exposure that gave none.
+
+        And for every action that this opening knows nothing of: an earlier one may have begun it.
+        """
         if action_id in self._kept or action_id in self._done:
             return "delivered"
-        return "unknown" if action_id in self._exposed else "not_started"
+        return "not_started" if action_id in self._not_started - self._exposed else "unknown"
 
     def stop(self) -> None:
         """Blank and interrupt, from any thread; nothing is exposed until `release`."""

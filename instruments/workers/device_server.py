@@ -31,6 +31,7 @@ LOOPBACK = "127.0.0.1"
 HANDSHAKE_S = 5.0
 CHILD_S = 60.0  # for a child to dial back: its Python and NumPy have to load
 LEAVE_S = 10.0  # for a child to stop its device and go; it takes half of that at most unless it hangs
+LOOK_S = 0.1
 PIECE_BYTES = 1 << 18
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     while True:
         lines = _session(listener, secret)
         try:
-            _serve(lines, asked.device.resolve(), asked.leave_s)
+            _serve(lines, asked, listener)
         except (OSError, Stranger) as error:
             print(f"device server: session ended: {error}", flush=True)  # noqa: T201
         finally:
@@ -136,12 +137,38 @@ class Session:
         self._is_answered = True
 
 
-def _serve(lines: list[socket.socket], device: Path, leave_s: float) -> None:
+class Doorman:
+    """Turns away whoever dials while somebody is served; before and after that, they wait for their turn."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._turn_away, daemon=True)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._listener.settimeout(LOOK_S)
+        self._thread.start()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """End."""
+        self._is_over.set()
+        self._thread.join()
+
+    def _turn_away(self) -> None:
+        while not self._is_over.is_set():
+            with suppress(OSError):  # nobody came
+                self._listener.accept()[0].close()
+
+
+def _serve(lines: list[socket.socket], asked: argparse.Namespace, listener: socket.socket) -> None:
     """A child with the device between these lines, until one of them ends."""
+    device, leave_s = asked.device.resolve(), asked.leave_s
     child, inner = _child(device)
     session = Session(lines, inner)
     try:
-        session.run()
+        with Doorman(listener):
+            session.run()
         is_gone = _left(child, inner, leave_s)
         for line in lines:
             _shut(line)

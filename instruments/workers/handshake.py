@@ -18,6 +18,10 @@ class Stranger(Exception):
     """The other end does not know the secret, or is no end of such a line."""
 
 
+class TurnedAway(Stranger):
+    """It serves somebody else, one at a time."""
+
+
 def prove_as_server(line: socket.socket, secret: bytes) -> None:
     """Ask who dials, and answer. Raises Stranger, OSError."""
     ours = secrets.token_bytes(NONCE_BYTES)
@@ -31,13 +35,16 @@ def prove_as_server(line: socket.socket, secret: bytes) -> None:
 
 def prove_as_client(line: socket.socket, secret: bytes) -> None:
     """Answer who listens, and ask. Raises Stranger, OSError."""
-    theirs = _exactly(line, NONCE_BYTES)
+    try:
+        theirs = _exactly(line, NONCE_BYTES)
+    except Stranger as error:
+        raise TurnedAway("it hung up: it serves somebody else, one at a time") from error
     ours = secrets.token_bytes(NONCE_BYTES)
     line.sendall(ours + _proof(secret, b"client", theirs, ours))
     try:
         proof = _exactly(line, PROOF_BYTES)
     except Stranger as error:
-        raise Stranger("it hung up: it serves somebody else, or the ticket is not its own") from error
+        raise Stranger("it hung up: the ticket is not its own") from error
     if not hmac.compare_digest(proof, _proof(secret, b"server", theirs, ours)):
         raise Stranger("what listens there does not know the secret")
 

@@ -31,13 +31,15 @@ from instruments.errors import (
 )
 from instruments.events import Events, InstrumentEvent
 from instruments.remote.failures import failure
-from instruments.workers.handshake import Stranger, dialled
+from instruments.workers.handshake import Stranger, TurnedAway, dialled
 from instruments.workers.protocol import Broken, Silent, receive, send
 
 SERVER: Final = Path(__file__).with_name("server.py")
 STOP_S: Final = 3.0
 START_S: Final = 120.0
 CLOSE_S: Final = 5.0
+TURN_S: Final = 2.0
+_LOOK_S: Final = 0.1
 _LAST_WORDS_BYTES: Final = 2000
 _NOT_THERE: Final = ("ModuleNotFoundError", "ImportError", "ConfigurationError", "FileNotFoundError")
 
@@ -278,7 +280,7 @@ class Worker:
     def _dialled(self, at: Address) -> _Running:
         name, place = self.program.name, self.program.place
         try:
-            command, stop = dialled(at.host, at.port, at.secret, self.program.start_s)
+            command, stop = self._turn(at)
         except Stranger as error:
             raise LinkLost(f"{name}: no device server for us at {place}: {error}; see it, and its ticket") from error
         except OSError as error:
@@ -287,6 +289,17 @@ class Worker:
                 "assume that the beam is on"
             ) from error
         return _Running(command, stop)
+
+    def _turn(self, at: Address) -> list[socket.socket]:
+        """Our two lines; whoever hung up a moment ago may still be served there, be it we. Raises Stranger, OSError."""
+        until_s = time.monotonic() + min(TURN_S, self.program.start_s)
+        while True:
+            try:
+                return dialled(at.host, at.port, at.secret, self.program.start_s)
+            except TurnedAway:
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOOK_S)
 
     def _lose(self, running: _Running | None, because: str, kind: type[InstrumentError]) -> InstrumentError:
         """Kill it, if somebody else has not; what to raise."""

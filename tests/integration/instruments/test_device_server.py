@@ -6,15 +6,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
-from instruments import ConfigurationError, LinkLost, ResultUnknown, Unblank, registry
+from instruments import ConfigurationError, LinkLost, Microscope, ResultUnknown, Unblank, registry
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.pyjem import DEVICE
+from instruments.conformance import Bench, Conditions
+from instruments.conformance.kit import CHECKS, run
+from instruments.conformance.target import Address
 from instruments.workers import process
 from tests.integration.instruments.test_pyjem import CONFIG, frame
 from tests.integration.instruments.test_worker import wait_for
@@ -29,28 +32,68 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VendorTarget]:
         yield target
 
 
-@contextmanager
-def served(target: VendorTarget) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A device server, a program of its own, and the adapter's configuration for it."""
-    ticket = target.folder / "ticket"
-    options = ["--port", "0", "--ticket", str(ticket), "--leave-s", "0.5"]
-    with subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(DEVICE), *options], stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            port = int(server.stdout.readline().split()[-1])
-            assert ticket.stat().st_mode & 0o077 == 0
-            config = {name: value for name, value in CONFIG.items() if name != "python"}
-            yield server, {**config, "device_server": {"host": "127.0.0.1", "port": port, "ticket": ticket}}
-        finally:
-            server.kill()
+class ServedTarget:
+    """A device server, a program of its own; a `Served` target of the conformance kit."""
+
+    name = "pyjem"
+
+    def __init__(self, target: VendorTarget, **more: Any) -> None:
+        self._ticket = target.folder / "ticket"
+        self._config = {name: value for name, value in CONFIG.items() if name != "python"} | more
+
+    def __enter__(self) -> Self:
+        self.revive()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def config(self, port: int | None = None) -> dict[str, Any]:
+        where = {"host": "127.0.0.1", "port": port or self._port, "ticket": self._ticket}
+        return {**self._config, "device_server": where}
+
+    def addresses(self) -> tuple[Address, ...]:
+        return (("127.0.0.1", self._port),)
+
+    def open(self) -> Microscope:
+        return registry.open("pyjem", **self.config())
+
+    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
+        return registry.open("pyjem", **self.config(addresses[0][1]))
+
+    def close(self, microscope: Microscope) -> None:
+        assert isinstance(microscope, DrivenMicroscope)
+        microscope.close()
+
+    def kill(self) -> None:
+        self._server.kill()
+        self._server.wait()
+        if self._server.stdout is not None:
+            self._server.stdout.close()
+
+    def revive(self) -> None:
+        options = ["--port", "0", "--ticket", str(self._ticket), "--leave-s", "0.5"]
+        command = [sys.executable, str(PROGRAM), str(DEVICE), *options]
+        self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._server.stdout is not None
+        self._port = int(self._server.stdout.readline().split()[-1])
+        assert self._ticket.stat().st_mode & 0o077 == 0
 
 
 @pytest.fixture(scope="module")
 def config(target: VendorTarget) -> Iterator[dict[str, Any]]:
-    with served(target) as (_, config):
-        yield config
+    with ServedTarget(target) as served:
+        yield served.config()
+
+
+def test_it_conforms_over_a_line_that_fails(target: VendorTarget) -> None:
+    names = ("mute_server", "call_after_timeout", "lost_answer", "server_killed", "concurrent_clients")
+    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=200.0, patience_s=30.0)
+    with ServedTarget(target, answer_s=1.5, start_s=4.0) as served, Bench(served, conditions) as bench:
+        report = run(bench, [one for one in CHECKS if one.name in names])
+    assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
 
 
 @pytest.fixture
@@ -84,11 +127,11 @@ def test_a_library_that_hangs_there_is_killed_there(target: VendorTarget, micros
 
 
 def test_the_end_of_the_server_blanks_too(target: VendorTarget) -> None:
-    with served(target) as (server, config):
-        opened = registry.open("pyjem", **config)
+    with ServedTarget(target) as served:
+        opened = served.open()
         assert isinstance(opened, DrivenMicroscope)
         opened.execute(Unblank(action_id="on"))
-        server.kill()
+        served.kill()
         wait_for(lambda: target.diary[-2:] == ["blank", "halt"])
         with pytest.raises(LinkLost):
             opened.read_state()
@@ -113,4 +156,8 @@ def test_a_stranger_is_not_let_in_and_holds_up_nobody(
         registry.open("pyjem", **{**config, "device_server": {**where, "ticket": tmp_path / "none"}})
     with pytest.raises(ConfigurationError, match="and not both"):
         registry.open("pyjem", **{**config, "python": sys.executable})
-    registry.open("pyjem", **config).close()  # type: ignore[attr-defined]
+    opened = registry.open("pyjem", **config)
+    assert isinstance(opened, DrivenMicroscope)
+    with pytest.raises(LinkLost, match="serves somebody else"):
+        registry.open("pyjem", **config)
+    opened.close()
