@@ -35,6 +35,8 @@ _PROBES_PER_STRIP = 2**16
 _LEAST_SHARE = 3e-6
 """Of the weights around a point, that is left out at the corners."""
 _STEPS_BORNE = 1.3
+_DECIMALS = 13
+"""Of weights: libraries of linear algebra add up in another order on other processors, and bits are to be the same."""
 
 Values = NDArray[np.floating[Any]]
 
@@ -97,7 +99,8 @@ class Clusters:
 
     def sums(self, sigma_nm: float, channels: tuple[int, ...]) -> _ClusterSums:
         """Nothing yet."""
-        return _ClusterSums(self.weights(np.asarray(sigma_nm)), np.zeros((len(self.points_nm), *channels)))
+        weights = np.round(self.weights(np.asarray(sigma_nm)), _DECIMALS)
+        return _ClusterSums(weights, np.zeros((len(self.points_nm), *channels)))
 
 
 class _RasterSums:
@@ -268,7 +271,8 @@ def _clusters(scan: PointScan, sigma_nm: float, band_per_nm: float) -> Clusters:
 
 def _matrix(lines: Lines, sigma_nm: float) -> csc_array:
     """(pixels, lines)."""
-    weights = np.broadcast_to(lines.stencil.weights(np.asarray(sigma_nm)), lines.members.shape)
+    own = np.round(lines.stencil.weights(np.asarray(sigma_nm)), _DECIMALS)
+    weights = np.broadcast_to(own, lines.members.shape)
     pixels = np.broadcast_to(np.arange(len(lines.members))[:, None], lines.members.shape)
     entries = weights.ravel(), (pixels.ravel(), lines.members.ravel())
     return csc_array(entries, shape=(len(lines.members), len(lines.places_nm)))

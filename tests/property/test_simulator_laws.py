@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instruments.optics import Aberrations, Optics
+from instruments.optics import Aberrations, Coherence, Optics
 from simulation import AnnularDetector, GridScan, PointScan, SegmentedDetector, Simulator, simulate
 from simulation.backend import backend
 from simulation.counting import DetectorChain, raw_counts
@@ -254,6 +254,11 @@ def threaded_images():
     for method in ("multislice", "prism"):
         images = Simulator(glass(count=6) * (2, 2, 1), method=method, **SMALL).image(OPTICS, SCAN, DETECTORS)
         found[method] = {name: np.asarray(images[name]).tobytes().hex() for name in DETECTORS}
+    wide, many = GridScan(0, 0, 0.9, 0.8, (3, 4)), GridScan(0, 0, 0.9, 0.8, (80, 90))
+    for method, scan in (("prism", wide), ("incoherent", many), ("incoherent", wide)):
+        simulator = Simulator(glass(count=6), method=method, coherence=Coherence(source_size_nm=0.08), **SMALL)
+        image = simulator.image(OPTICS, scan, {"adf": DETECTORS["adf"]})["adf"]
+        found[f"{method} {scan.shape_px}"] = np.asarray(image).tobytes().hex()
     return found
 
 
