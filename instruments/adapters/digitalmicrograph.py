@@ -211,19 +211,19 @@ class DigitalMicrographDriver:
 
     def _defocus_nm(self, told: Mapping[str, Any]) -> float:
         focus = self._config.focus
-        return 0.0 if focus is None else (_number(told.get("focus")) - focus.zero) * focus.nm_per_unit
+        return 0.0 if focus is None else (_number(told.get("focus")) - focus.zero) * focus.scale
 
     def _set_focus(self, defocus_nm: float) -> None:
         focus = self._config.focus
         assert focus is not None  # else there is no such axis
-        self._ask("focus", value=focus.zero + defocus_nm / focus.nm_per_unit)
+        self._ask("focus", value=focus.zero + defocus_nm / focus.scale)
 
     def _shifted_nm(self, told: Mapping[str, Any]) -> tuple[float, float]:
         shift = self._config.beam_shift
         if shift is None:
             return 0.0, 0.0
         units = np.array(_numbers(told.get("beam_shift"), 2)) - shift.zero
-        x_nm, y_nm = (np.array(shift.nm_per_unit) @ units).tolist()
+        x_nm, y_nm = (np.array(shift.matrix) @ units).tolist()
         return x_nm, y_nm
 
     def _set_beam_shift(self, values: Mapping[str, float]) -> None:
@@ -231,7 +231,7 @@ class DigitalMicrographDriver:
         assert shift is not None
         now = dict(zip(("beam_shift_x_nm", "beam_shift_y_nm"), self._shifted_nm(self._asked("read")), strict=True))
         wanted = [values.get(name, nm) for name, nm in now.items()]
-        units = np.linalg.solve(np.array(shift.nm_per_unit), wanted) + shift.zero
+        units = np.linalg.solve(np.array(shift.matrix), wanted) + shift.zero
         self._ask("beam_shift", values=units.tolist())
 
     def _move(self, wanted: Mapping[str, float], until_s: float) -> None:

@@ -57,9 +57,9 @@ class FocusConfig(Record):
     """The maker's focus in our defocus: where it is zero, and how much a unit is."""
 
     zero: float = 0.0
-    nm_per_unit: float = Field(description="positive where a larger value is more underfocus")
+    scale: float = Field(description="nm of defocus a unit; positive where a larger value is more underfocus")
 
-    @field_validator("nm_per_unit")
+    @field_validator("scale")
     @classmethod
     def _not_zero(cls, value: float) -> float:
         if value == 0:
@@ -71,9 +71,9 @@ class BeamShiftConfig(Record):
     """The maker's beam shift in nm on the specimen: displacement = matrix @ (units - zero)."""
 
     zero: tuple[float, float] = (0.0, 0.0)
-    nm_per_unit: Matrix
+    matrix: Matrix
 
-    @field_validator("nm_per_unit")
+    @field_validator("matrix")
     @classmethod
     def _can_be_inverted(cls, matrix: Matrix) -> Matrix:
         if abs(np.linalg.det(np.array(matrix))) < 1e-12 * float(np.abs(matrix).max()) ** 2 or not np.any(matrix):

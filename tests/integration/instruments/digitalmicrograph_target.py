@@ -60,7 +60,7 @@ class DigitalMicrographTarget:
             "port": self._port, "secret_file": self.secret_file, "scan": scan, "probe_current_pa": 50.0,
             "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30), "defocus_nm": (-500, 500),
                        "beam_shift_x_nm": (-30, 30), "beam_shift_y_nm": (-30, 30)},
-            "focus": {"zero": 100.0, "nm_per_unit": -2.0}, "beam_shift": {"nm_per_unit": ((0.5, 0.1), (-0.1, 0.5))},
+            "focus": {"zero": 100.0, "scale": -2.0}, "beam_shift": {"matrix": ((0.5, 0.1), (-0.1, 0.5))},
             "tolerances": {"x_nm": 0.01, "y_nm": 0.01}, "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
             "settle_s": 0.1, "answer_s": 2.0, "readout_s": 1.0, **more,
         }  # fmt: skip

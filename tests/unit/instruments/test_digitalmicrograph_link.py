@@ -181,8 +181,8 @@ def test_configurations_that_cannot_be_meant(tmp_path: Path) -> None:
         ({"limits": {"x_nm": (5, -5)}}, "not in order"),
         ({"limits": {"defocus_nm": (-5, 5)}}, "focus calibration"),
         ({"limits": {"beam_shift_x_nm": (-5, 5)}}, "limits of both its axes"),
-        ({"beam_shift": {"nm_per_unit": ((1, 2), (2, 4))}}, "loses a direction"),
-        ({"focus": {"nm_per_unit": 0}}, "cannot be 0 nm"),
+        ({"beam_shift": {"matrix": ((1, 2), (2, 4))}}, "loses a direction"),
+        ({"focus": {"scale": 0}}, "cannot be 0 nm"),
         ({"scan": {"signals": {}, "fields_nm": {5: 1.0}}}, "scan.signals"),
     ):
         with pytest.raises(ConfigurationError, match=words):
