@@ -164,7 +164,7 @@ class CorrectedMicroscope:
             self._measured(command.name, min(within_s, command.deadline_s))
         except InstrumentError as error:
             if isinstance(error, NOTHING_MOVED):  # the microscope does not let its beam on
-                del self._outcomes[command.action_id]
+                self._outcomes[command.action_id] = "not_started"
             self._blanked(blank, error)
             raise
         except BaseException:
@@ -203,14 +203,14 @@ class CorrectedMicroscope:
         try:
             self._corrector.correct(corrections, until_s, self._refuse_after_stop)
         except NOTHING_MOVED:
-            del self._outcomes[command.action_id]
+            self._outcomes[command.action_id] = "not_started"
             raise
         self._outcomes[command.action_id] = "delivered"
         return self.read_state().with_readings(command.values, self._capabilities)
 
     def _begin(self, command: RunProcedure | SetAxes) -> None:
         self._refuse_after_stop()
-        if command.action_id in self._outcomes:
+        if self._outcomes.get(command.action_id, "not_started") != "not_started":
             raise CommandRefused(f"action {command.action_id} was sent before and is never repeated; give a new id")
         self._outcomes[command.action_id] = "unknown"
 
