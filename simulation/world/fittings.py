@@ -2,7 +2,8 @@
 
 Detectors that are moved, amplified and offset, a viewing screen, a gun lens, a scan generator that waits for the mains,
 a holder that heats, biases, strains and lets gas flow, and a gun that is flashed. Every size of an effect is an
-assumption; at its start nothing has any. Neighbours: `clock` keeps how they stand, `column` tells of the gun.
+assumption; at the start there is none but the hum of the mains. Neighbours: `clock` keeps how they stand, `column`
+tells of the gun.
 """
 
 from __future__ import annotations
