@@ -3,7 +3,7 @@
 Every image is made in a fresh process, the potential included. CPU-seconds count all threads: on a shared machine wall
 time says little, and ours run on one thread, because threads that wait for each other spin. `--peer PYTHON` names a
 Python with abTEM 1.0.11; without it only ours are timed. A peer's run of fewer probes than asked for is scaled by their
-number, and the row says so. Memory is the peak above what imports take.
+number: `abtem_scaled_from_probes` says how many it imaged. Memory is the peak, in 1e9 bytes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from orchestrator.versions import versions
 
 _HERE = Path(__file__).parent
 _DRAWN_COUNT = 144
+_FEW = 17
+"""Probes a side that are compared: 16 would meet the same places of 16 unit cells again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def crystal_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any
     if peer is not None:
         rows[-1] |= {
             "abtem_over_ours": peer["cpu_s"] * (64 / case.probes_a_side) ** 2 / rows[-1]["cpu_s"],
-            "scaled": True,
+            "abtem_scaled_from_probes": case.probes_a_side**2,
         }
     return rows
 
@@ -122,20 +124,23 @@ def defect_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any]
     rows.append(_row(case.name, "local_difference", 64, runs.ours(path, "local_difference", 64)))
     if peer is not None:
         scale = (64 / case.probes_a_side) ** 2
-        rows[-1] |= {"abtem_over_ours": peer["cpu_s"] * scale / rows[-1]["cpu_s"], "scaled": True}
+        rows[-1] |= {
+            "abtem_over_ours": peer["cpu_s"] * scale / rows[-1]["cpu_s"],
+            "abtem_scaled_from_probes": case.probes_a_side**2,
+        }
     return rows
 
 
 def layer_rows(runs: Runs, case: Case, atoms: ase.Atoms, accuracies: tuple[float, ...]) -> list[dict[str, Any]]:
     """A layer with point defects: windows against multislice and PRISM."""
-    path, few = case.write(runs.folder, atoms), 16
+    path, few, compared_as = case.write(runs.folder, atoms), _FEW, f"error_of_{_FEW}_x_{_FEW}"
     reference = runs.ours(path, "multislice", few)
     rows = [_row(case.name, "multislice", few, reference)]
     for accuracy in accuracies:
         row = _row(case.name, f"windowed, accuracy {accuracy:g}", case.probes_a_side,
                    runs.ours(path, f"windowed:{accuracy}", case.probes_a_side))  # fmt: skip
         checked = runs.ours(path, f"windowed:{accuracy}", few)
-        rows.append(row | {"error_of_16_x_16": compared(checked["images"], reference["images"])})
+        rows.append(row | {compared_as: compared(checked["images"], reference["images"])})
     peer_multislice = runs.peers(path, "multislice", few)
     if peer_multislice is not None:
         rows.append(_row(case.name, "abTEM multislice", few, peer_multislice))
@@ -145,10 +150,11 @@ def layer_rows(runs: Runs, case: Case, atoms: ase.Atoms, accuracies: tuple[float
             rows.append(_row(case.name, "abTEM PRISM f4", case.probes_a_side, peer_prism))
             coarse = runs.peers(path, "prism4", few)
             if coarse is not None:
-                rows[-1] |= {"error_of_16_x_16": compared(coarse["images"], peer_multislice["images"])}
+                rows[-1] |= {compared_as: compared(coarse["images"], peer_multislice["images"])}
         for row in rows:
             if row["method"].startswith("windowed"):
                 row["abtem_multislice_over_ours"] = peer_multislice["cpu_s"] * scale / row["cpu_s"]
+                row["abtem_scaled_from_probes"] = few**2
                 row["abtem_prism_over_ours"] = None if peer_prism is None else peer_prism["cpu_s"] / row["cpu_s"]
     return rows
 
@@ -182,7 +188,8 @@ def field_rows(
         peer = runs.peers(path, "multislice", few)
         if peer is not None:
             row["abtem_ms_per_probe"] = peer["cpu_s"] / few**2 * 1e3
-            row |= {"abtem_over_ours": row["abtem_ms_per_probe"] / row["cpu_ms_per_probe"], "scaled": True}
+            row |= {"abtem_over_ours": row["abtem_ms_per_probe"] / row["cpu_ms_per_probe"]}
+            row["abtem_scaled_from_probes"] = few**2
             row["abtem_memory_above_import_gb"] = peer["memory_above_import_gb"]
         rows.append(row)
     return rows
@@ -190,7 +197,7 @@ def field_rows(
 
 def equal_rows(runs: Runs, case: Case, atoms: ase.Atoms) -> list[dict[str, Any]]:
     """Multislice against multislice on the same potential: ours merges empty slices."""
-    path, few = case.write(runs.folder, atoms), 16
+    path, few = case.write(runs.folder, atoms), _FEW
     rows = [_row(case.name, "multislice, bilinear", few, runs.ours(path, "multislice-bilinear", few))]
     peer = runs.peers(path, "multislice", few)
     if peer is not None:
@@ -258,9 +265,19 @@ def main() -> None:
             made = [{"group": name, "load": load, **row} for row in _ROWS[name](runs)]
             print(*map(json.dumps, made), sep="\n", flush=True)
             rows += made
-    if options.out is not None:
-        document = {"benchmark": "simulation", "machine": platform.processor(), "versions": versions(), "rows": rows}
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            if options.out is not None:
+                known = {"benchmark": "simulation", "machine": machine(), "versions": versions()}
+                options.out.write_text(json.dumps(known | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """The processor's name where the system tells it, and how many there are."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        lines = described.read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} processors"
 
 
 if __name__ == "__main__":

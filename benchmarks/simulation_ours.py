@@ -80,7 +80,7 @@ def _marginal_ms(
 
 
 def _peak_memory_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _exposure(case: dict[str, Any], probes: int) -> tuple[Optics, GridScan, dict[str, AnnularDetector]]:
