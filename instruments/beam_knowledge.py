@@ -11,7 +11,14 @@ from datetime import datetime
 from math import isfinite
 from typing import Final
 
-from instruments.beam_table import Settings, highest_pa, highest_pa_anywhere, narrowest_nm, narrowest_nm_anywhere
+from instruments.beam_table import (
+    Settings,
+    gives_current,
+    highest_pa,
+    highest_pa_anywhere,
+    narrowest_nm,
+    narrowest_nm_anywhere,
+)
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.envelope_checks import within
@@ -109,15 +116,20 @@ class BeamKnowledge:
         return max(told, self._highest_pa_of_table(), self._envelope.max_current_pa or 0.0)
 
     def refuse_unknown(self, state: MicroscopeState, mode: str | None = None) -> None:
-        """Raise CommandRefused where the current was changed and neither read back nor in the table since."""
-        is_told = self._told_pa(state) is not None
-        if is_told or self.changed_by is None:
+        """Raise CommandRefused where nobody knows the current: it was changed, or the table leaves this setting out."""
+        table = self._envelope.beam
+        if self._told_pa(state) is not None or highest_pa(table, mode or "", self._settings(state)) is not None:
             return
-        if highest_pa(self._envelope.beam, mode or "", self._settings(state)) is None:
-            raise CommandRefused(
-                f"the current is not known since {self.changed_by}: measure it and say so (tell_current), or have the "
-                "facility give max_current_pa of this setting in safety.beam"
-            )
+        if self.changed_by is not None:
+            because = f"since {self.changed_by}"
+        elif gives_current(table, mode or ""):
+            because = "at this setting, which no row of safety.beam is sure to be about"
+        else:
+            return
+        raise CommandRefused(
+            f"the current is not known {because}: measure it and say so (tell_current), or have the facility give "
+            "max_current_pa of this setting in safety.beam"
+        )
 
     def _booked_pa(self, command: AcquireFrame, state: MicroscopeState) -> float:
         """The current an exposure is booked with, its uncertainty included."""

@@ -24,6 +24,11 @@ def narrowest_nm(table: Sequence[BeamSetting] | None, mode: str, settings: Setti
     return min((row.min_illuminated_nm for row in rows if row.min_illuminated_nm is not None), default=None)
 
 
+def gives_current(table: Sequence[BeamSetting] | None, mode: str) -> bool:
+    """Whether any row gives the current in this mode, so that a setting without a row is one that nobody knows."""
+    return any(row.max_current_pa is not None and row.mode in (None, mode) for row in table or ())
+
+
 def highest_pa_anywhere(table: Sequence[BeamSetting] | None) -> float:
     """The most current of all rows; 0 where none gives one."""
     return max((row.max_current_pa or 0.0 for row in table or ()), default=0.0)

@@ -263,6 +263,17 @@ def test_the_facilitys_table_is_booked_where_nobody_reads_the_current() -> None:
         guarded(beam=TABLE, max_current_pa=55.0).acquire(frame())
 
 
+def test_a_declared_current_is_not_believed_at_a_setting_that_the_table_leaves_out() -> None:
+    """Somebody may have changed it before this program began."""
+    bench = column()
+    bench.others["spot_index"] = 7.0
+    with pytest.raises(CommandRefused, match=r"not known at this setting, which no row of safety\.beam"):
+        guarded(bench, beam=TABLE).acquire(frame())
+    told = guarded(bench, beam=TABLE)
+    told.tell_current(CURRENT_PA, "anna")
+    told.acquire(frame())
+
+
 def test_a_setting_that_is_not_read_back_is_no_row_of_the_table() -> None:
     bench = column()
     bench.others.clear()
