@@ -415,6 +415,8 @@ def test_lenses_are_normalised_once_and_never_with_the_beam_on(null: TemscriptTa
     [
         ({"stem": STEM}, "no STEM"),
         ({"cameras": {"Ceta": CAMERAS["CCD"]}}, "the server has CCD"),
+        ({"cameras": {"CCD": {"pixel_size_nm": {10: 0.2}, "camera_lengths_mm": {6: 600}}}}, "belong together"),
+        ({"cameras": {"CCD": {**CAMERAS["CCD"], "camera_lengths_mm": {6: 0.0}}}}, "camera_lengths_mm .* positive"),
         ({"limits": {"x_nm": (-2e6, 2e6)}}, "wider than the server's"),
         ({"limits": {"temperature_k": (0, 1)}}, "no such axis"),
         ({"port": 0}, "port"),
