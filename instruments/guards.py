@@ -267,18 +267,13 @@ class GuardedMicroscope:
         debit = self._conditions.check_procedure(command, self.ledger)
         if debit is None:
             return self._carry_out(command)
-        debit.book(self.ledger)
+        self._debit_besides(debit)
         self._watch.link.current_pa = self._watch.beam.most_pa(self._watch.seen)
         try:
-            state = self._carry_out(command)
+            return self._carry_out(command)
         except NOTHING_MOVED:
-            debit.model_copy(update={"electrons": -debit.electrons}).book(self.ledger)
+            self._debit_besides(debit.model_copy(update={"electrons": -debit.electrons}))
             raise
-        except BaseException:
-            self.keep(debit)
-            raise
-        self.keep(debit)
-        return state
 
     # --- the books
 
@@ -322,8 +317,13 @@ class GuardedMicroscope:
 
     @contextmanager
     def _alone(self, command: Command) -> Iterator[None]:
-        """Whoever checks a command against the books and the axes is the only one who changes them meanwhile."""
+        """Whoever checks a command against the books and the axes is the only one who changes them meanwhile.
+
+        Raises InstrumentBusy where it has to wait past its deadline; a blank that has to becomes a stop.
+        """
         if not self._one_at_a_time.acquire(timeout=command.deadline_s):
+            if isinstance(command, Blank):
+                self.stop()
             raise InstrumentBusy(
                 f"another command has run for {command.deadline_s:g} s; nothing moved: try again, or stop it"
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Final
 
@@ -35,7 +35,7 @@ class Taken:
     electrons: float | None
     off: Mapping[str, tuple[float, float]]
     lit: Lit | None
-    findings: list[tuple[EventKind, str]] = field(default_factory=list[tuple[EventKind, str]])
+    findings: tuple[tuple[EventKind, str], ...]
 
     @classmethod
     def of(cls, command: AcquireFrame, charge: Charge, frame: Frame, card: Capabilities) -> Taken:
@@ -46,15 +46,15 @@ class Taken:
             frame = replace(
                 frame, electrons=frame.electrons * charge.factor, dose_e_per_a2=frame.dose_e_per_a2 * charge.factor
             )
-        taken = cls(
+        off, lit = displaced(command, frame.state, card), _thinner(command, charge, frame)
+        return cls(
             command=command,
             frame=frame,
-            electrons=frame.electrons if is_told else None,
-            off=displaced(command, frame.state, card),
-            lit=_thinner(command, charge, frame),
+            electrons=_corrected(frame.electrons if is_told else None, charge, measured_pa),
+            off=off,
+            lit=lit,
+            findings=tuple(_findings(off, lit, charge, measured_pa)),
         )
-        taken._find(charge, measured_pa)
-        return taken._with_current(charge, measured_pa)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -79,22 +79,25 @@ class Taken:
             is_counted=False,
         )
 
-    def _find(self, charge: Charge, measured_pa: float | None) -> None:
-        if self.off:
-            where = ", ".join(f"{name} {found:.6g} instead of {asked:.6g}" for name, (asked, found) in self.off.items())
-            self.findings.append(("taken_elsewhere", f"it was taken at {where}"))
-        if self.lit is not None:
-            self.findings.append(("taken_elsewhere", f"it was lit over {self.lit.least_nm2:.6g} nm2 alone"))
-        if _is_more(measured_pa, charge):
-            self.findings.append(
-                ("more_current", f"{measured_pa:.6g} pA were measured, {charge.current_pa:.6g} pA at most were booked")
-            )
 
-    def _with_current(self, charge: Charge, measured_pa: float | None) -> Taken:
-        if measured_pa is None or not _is_more(measured_pa, charge):
-            return self
-        burnt = charge.electrons * measured_pa / charge.current_pa
-        return replace(self, electrons=max(burnt, self.electrons or 0.0))
+def _findings(
+    off: Mapping[str, tuple[float, float]], lit: Lit | None, charge: Charge, measured_pa: float | None
+) -> Iterator[tuple[EventKind, str]]:
+    """What differs, in words."""
+    if off:
+        where = ", ".join(f"{name} {found:.6g} instead of {asked:.6g}" for name, (asked, found) in off.items())
+        yield "taken_elsewhere", f"it was taken at {where}"
+    if lit is not None:
+        yield "taken_elsewhere", f"it was lit over {lit.least_nm2:.6g} nm2 alone"
+    if _is_more(measured_pa, charge):
+        yield "more_current", f"{measured_pa:.6g} pA were measured, {charge.current_pa:.6g} pA at most were booked"
+
+
+def _corrected(told: float | None, charge: Charge, measured_pa: float | None) -> float | None:
+    """What to correct the books to: as told, but no less than a higher current makes of the worst case."""
+    if measured_pa is None or not _is_more(measured_pa, charge):
+        return told
+    return max(charge.electrons * measured_pa / charge.current_pa, told or 0.0)
 
 
 def _is_more(measured_pa: float | None, charge: Charge) -> bool:
