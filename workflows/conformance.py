@@ -5,6 +5,7 @@ A real instrument is held as a run holds it: its lock is taken, and `stempilot e
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ from instruments import (
 from instruments.conformance import AdapterTarget, Bench, Conditions
 from instruments.models import Record
 from instruments.remote import InstrumentHost
-from orchestrator.errors import NotFound, SpecError
-from orchestrator.settings import Settings
+from orchestrator.errors import NotFound, Refused, SpecError
+from orchestrator.settings import FILE_NAME, Settings
+from orchestrator.signature import public_key_path
 from orchestrator.spec_file import fault_lines
 from workflows.roles import RoleLock, run_folder
 
@@ -57,11 +59,17 @@ class Plan:
     config: Mapping[str, Any]
     conditions: Conditions
     envelope: SafetyEnvelope
+    unfit_because: str | None = None
 
     @property
     def is_harmless(self) -> bool:
         """Whether nothing real can be exposed."""
         return self.adapter in _HARMLESS
+
+    def refuse_unfit(self) -> None:
+        """Raise Refused where a real instrument may not be tried like this: outside what the facility signed for it."""
+        if self.unfit_because is not None:
+            raise Refused(f"instrument {self.name!r} is real, and {self.unfit_because}; nothing was moved or exposed")
 
     @contextmanager
     def bench(self) -> Iterator[Bench]:
@@ -121,6 +129,7 @@ class _OnTheBench:
 def planned(settings: Settings, name: str, file: Path | None) -> Plan:
     """How the instrument `name` is tried: configured, or an adapter by its name. Raises NotFound, SpecError."""
     given = _read(file) if file is not None else ConformanceFile()
+    unfit_because = _unfit_because(settings, name, given)
     if name in settings.instruments:
         entry = settings.instrument(name)
         adapter, configured, envelope = entry.adapter, entry.config, entry.safety
@@ -136,7 +145,22 @@ def planned(settings: Settings, name: str, file: Path | None) -> Plan:
         config = (
             {"structure": structure, **({"cache_folder": str(cache)} if cache.is_dir() else {})} | _REHEARSED | config
         )
-    return Plan(settings, name, adapter, config, given.conditions, envelope)
+    return Plan(settings, name, adapter, config, given.conditions, envelope, unfit_because)
+
+
+def _unfit_because(settings: Settings, name: str, given: ConformanceFile) -> str | None:
+    """Why this may not be tried on a real instrument, and what to do; None: it may."""
+    if name not in settings.instruments:
+        return f"its adapter alone has no limits: configure it and its limits in {FILE_NAME}, and give that name"
+    if given.config:
+        keys = ", ".join(given.config)
+        return f"its configuration is the facility's: take {keys} out of the file of --config"
+    if public_key_path(os.environ) is None:
+        return (
+            "nobody signed its limits: `stempilot safety keygen` and `stempilot safety sign` do, and facility.pub goes "
+            "to /etc/stempilot"
+        )
+    return None
 
 
 def _read(path: Path) -> ConformanceFile:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Never
 
 from instruments import AcquireFrame, Capabilities, Command, InstrumentFault, Microscope
-from instruments.microscope import Outcome
+from instruments.microscope import CountsDose, Outcome
 from instruments.state import MicroscopeState
 from orchestrator.catalogue import Catalogue
-from orchestrator.events import INSTRUMENT_DESCRIBED
+from orchestrator.events import INSTRUMENT_DESCRIBED, SPECIMEN_DOSE
 from orchestrator.plain_json import plain
 from workflows.assembly import OpenInstrument, open_here
 
@@ -54,6 +54,12 @@ def note_instrument(catalogue: Catalogue, experiment_id: str, capabilities: Capa
     document = plain(capabilities)
     if _last_description(catalogue, experiment_id) != document:
         catalogue.append(experiment_id, INSTRUMENT_DESCRIBED, {"capabilities": document})
+
+
+def note_specimen(catalogue: Catalogue, experiment_id: str, microscope: Microscope) -> None:
+    """Write down what the specimen got before this, from anybody, where the instrument counts that."""
+    if isinstance(microscope, CountsDose):
+        catalogue.append(experiment_id, SPECIMEN_DOSE, microscope.specimen_dose().model_dump())
 
 
 def looking_back(catalogue: Catalogue, experiment_id: str) -> OpenInstrument:

@@ -36,7 +36,7 @@ from workflows.assembly import (
 )
 from workflows.beam import Beam, DarkOpening
 from workflows.beam_debts import DebtsKept
-from workflows.described import note_instrument
+from workflows.described import note_instrument, note_specimen
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
 from workflows.evaluation.comparison import Comparison
@@ -224,6 +224,7 @@ class Session:
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
         note_instrument(self.catalogue, experiment_id, parts.microscope.capabilities())
+        note_specimen(self.catalogue, experiment_id, parts.microscope)
         curve = Curve.over(parts.question, parts.spec.budget)
         answers = AnswerKeeper(answer_path(self.catalogue.data_folder, experiment_id), parts.question.objective)
 

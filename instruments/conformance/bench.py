@@ -6,21 +6,25 @@ exposed), `owner` (the thread that calls).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from secrets import token_hex
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from instruments.actions import NOTHING_MOVED
+from instruments.axes import axis_values
 from instruments.capabilities import Capabilities
-from instruments.commands import AcquireFrame, Blank
+from instruments.commands import AcquireFrame, AxisValue, Blank, Command
 from instruments.conformance.conditions import Conditions
 from instruments.conformance.frames import SHOTS, Shot, Shots
 from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.target import Target
 from instruments.dose_ledger import DoseLedger
+from instruments.envelope_checks import check_bounds, check_permissions, check_pole_piece, check_steps
 from instruments.errors import CommandRefused, InstrumentError, InstrumentFault
+from instruments.exposure_checks import Charge
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
 from instruments.limits import SafetyEnvelope
@@ -203,14 +207,50 @@ class Bench:
             raise CannotJudge(f"no frame {shot!r}: {self._refused[shot]}") from self._refused[shot]
         return self._frames[shot]
 
-    def permit(self, command: AcquireFrame) -> None:
+    def permit(self, command: AcquireFrame) -> Charge:
         """Debit an exposure that is not made through the guard. Raises CannotJudge where the envelope forbids it."""
         guarded = self._guard()
         try:
             charge = self.timed(lambda: guarded.check(command), "the guard")
         except CommandRefused as error:
             raise CannotJudge(f"the facility's envelope forbids it: {error}") from error
-        self._ledger.add_frame(command, charge.electrons, charge.settling_electrons)
+        self._ledger.add_frame(command, charge.electrons, charge.settling_electrons, charge.lit)
+        return charge
+
+    def dare(self, command: Command, *, by_execute: bool = False, as_if: AcquireFrame | None = None) -> object:
+        """The adapter's own answer to what it should refuse, and may carry out; no guard.
+
+        Of a real instrument it is asked only where the facility's envelope allows what would happen, which for a
+        command that makes no sense is `as_if`. Raises CannotJudge where not.
+        """
+        if self.capabilities.simulated:
+            return self._answer(command, by_execute=by_execute)
+        if not isinstance(command, AcquireFrame):
+            self._refuse_beyond(axis_values(command))
+            return self._answer(command, by_execute=by_execute)
+        exposed = as_if or command
+        charge = self.permit(exposed)
+        try:
+            return self._answer(command, by_execute=by_execute)
+        except NOTHING_MOVED:
+            self._ledger.add_frame(exposed, -charge.electrons, -charge.settling_electrons, charge.lit)
+            raise
+
+    def _answer(self, command: Command, *, by_execute: bool) -> object:
+        if isinstance(command, AcquireFrame) and not by_execute:
+            return self.acquire(command)
+        return self.call(lambda microscope: microscope.execute(command), command.kind)
+
+    def _refuse_beyond(self, values: Mapping[str, AxisValue]) -> None:
+        state, limits = self.read_state(), self.envelope
+        places = {name: [value] for name, value in state.all_axes().items() if isinstance(value, float)}
+        try:
+            check_permissions(values, self.capabilities, limits)
+            check_bounds(values, limits)
+            check_steps(values, places, {}, limits)
+            check_pole_piece(values, places, limits)
+        except CommandRefused as error:
+            raise CannotJudge(f"the facility's envelope forbids it: {error}") from error
 
     def renewed(self, shot: Shot) -> Frame:
         """The frame, from the microscope that is open now: taken again if it was opened anew since."""

@@ -58,6 +58,7 @@ class Report(Record):
     started_at: str = Field(description="UTC, ISO 8601")
     electrons: float = Field(description="put on the specimen by this run, as planned at worst")
     max_dose_e_per_a2: float = Field(description="on the most exposed 1 nm2 of the specimen, as planned at worst")
+    consented_by: str = Field(default="", description="who was at a real microscope and let it be tried")
     quirks: tuple[str, ...] = ()
     findings: tuple[Finding, ...]
 
@@ -79,6 +80,7 @@ class Report(Record):
     def table(self) -> str:
         """The report in plain text, one check after another."""
         kind = "simulated" if self.simulated else "real"
+        kind += f", let by {self.consented_by}" if self.consented_by else ""
         lines = [
             f"{self.instrument} ({kind}), contract {self.contract_version}: {self.summary}",
             f"{self.electrons:.3g} electrons at most, {self.max_dose_e_per_a2:.3g} e/A2 on the worst spot",

@@ -12,10 +12,21 @@ from typer.testing import CliRunner
 
 from instruments.conformance import CHECKS, Report
 from instruments.remote import InstrumentHost
+from orchestrator.settings import read_document
+from orchestrator.signature import Terms, make_keys, sign
 from tests.integration.bench_microscope import installed_bench
 from tests.unit.instruments import replay_files
 from workflows.cli.commands import app
 from workflows.roles import RoleLock, run_folder
+
+HERE = ("--at-the-microscope", "Anna")
+
+
+def signed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings signed by a facility whose key this computer has."""
+    private, public = make_keys(file.parent / "keys")
+    sign(file, read_document(file, must_exist=True), private, Terms(by="anna"))
+    monkeypatch.setenv("STEMPILOT_FACILITY_KEY", str(public))
 
 
 def conform(data: Path, *arguments: object) -> Result:
@@ -72,25 +83,43 @@ def test_what_is_not_there_or_not_understood_is_said(replayed: Path, tmp_path: P
     assert (missing.exit_code, "none.yaml" in missing.stderr) == (2, True)
 
 
-def test_a_real_instrument_is_not_exposed_without_a_yes(bench: str, tmp_path: Path) -> None:
-    refused = conform(tmp_path, bench)
+def test_a_real_instrument_is_tried_in_its_signed_limits_and_with_somebody_there(
+    bench: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = conform(tmp_path, bench, *HERE)
+    assert (bare.exit_code, "adapter alone has no limits" in bare.stderr) == (3, True), bare.output
+    file = tmp_path / "stempilot.toml"
+    file.write_text(f"[instruments.titan]\nadapter = {bench!r}\nsafety.max_exposure_s = 100.0\n", "utf-8")
+    unsigned = conform(tmp_path, "titan", *HERE)
+    assert (unsigned.exit_code, "nobody signed its limits" in unsigned.stderr) == (3, True), unsigned.output
+    signed(file, monkeypatch)
+    refused = conform(tmp_path, "titan")
     assert refused.exit_code == 3, refused.output
-    assert "electrons" in refused.stderr
-    assert "e/A2" in refused.stderr
-    assert "stop_latency: starts a long exposure" in refused.stderr
-    failed = conform(tmp_path, bench, "--yes", "--only", "unknown_control")
+    for words in ("electrons", "e/A2", "stop_latency: starts a long exposure", "--at-the-microscope"):
+        assert words in refused.stderr
+    changed = tmp_path / "changed.yaml"
+    changed.write_text("config: {colour: green}")
+    other = conform(tmp_path, "titan", "--config", changed, *HERE)
+    assert (other.exit_code, "configuration is the facility's: take colour out" in other.stderr) == (3, True)
+    failed = conform(tmp_path, "titan", *HERE, "--only", "unknown_control")
     assert failed.exit_code == 1, failed.output
     assert "no-such-mode" in failed.stdout
+    assert "(real, let by Anna)" in failed.stdout
 
 
-def test_a_real_instrument_is_held_and_its_lock_is_respected(bench: str, tmp_path: Path) -> None:
+def test_a_real_instrument_is_held_and_its_lock_is_respected(
+    bench: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "stempilot.toml"
+    file.write_text(f"[instruments.bench]\nadapter = {bench!r}\n", "utf-8")
+    signed(file, monkeypatch)
     with RoleLock(tmp_path, f"instrument-{bench}"):
-        busy = conform(tmp_path, bench, "--yes", "--only", "metadata")
+        busy = conform(tmp_path, bench, *HERE, "--only", "metadata")
     assert busy.exit_code != 0
     assert "already" in busy.stderr
     host = InstrumentHost(bench, run_folder(tmp_path))
     host.emergency_stop("smoke in the room", by="anna")
-    locked = conform(tmp_path, bench, "--yes", "--only", "metadata")
+    locked = conform(tmp_path, bench, *HERE, "--only", "metadata")
     assert (locked.exit_code, "smoke in the room" in locked.stderr) == (4, True)
     host.clear(by="anna")
-    assert "metadata" in conform(tmp_path, bench, "--yes", "--only", "metadata").stdout
+    assert "metadata" in conform(tmp_path, bench, *HERE, "--only", "metadata").stdout

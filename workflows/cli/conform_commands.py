@@ -30,7 +30,10 @@ def conform(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="CHECK", help="this check alone; may be repeated")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask before a real instrument is exposed")] = False,
+    at_the_microscope: Annotated[
+        str | None,
+        typer.Option(metavar="YOUR-NAME", help="who stands there and lets a real one be moved and exposed; else asked"),
+    ] = None,
     data: DataOption = None,
     settings: SettingsOption = None,
 ) -> None:
@@ -42,9 +45,11 @@ def conform(
     checks = [check_named(wanted) for wanted in only] if only else list(CHECKS)
     try:
         with terminable(), plan.bench() as bench:
-            if not plan.is_harmless and not yes:
-                _ask(name, bench, checks)
-            report = run(bench, checks)
+            by = ""
+            if not bench.capabilities.simulated and not plan.is_harmless:
+                plan.refuse_unfit()
+                by = _consent(name, bench, checks, at_the_microscope)
+            report = run(bench, checks).model_copy(update={"consented_by": by})
     except KeyboardInterrupt:
         print("stempilot: interrupted; the instrument was told to blank", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -55,17 +60,25 @@ def conform(
     raise typer.Exit(ENDED if report.has_failed else DONE)
 
 
-def _ask(name: str, bench: Bench, checks: Sequence[Check]) -> None:
-    """Say what is going to be done to a real instrument, and what dose it costs. Raises Refused on no."""
+def _consent(name: str, bench: Bench, checks: Sequence[Check], given: str | None) -> str:
+    """Say what is going to be done to a real instrument, and what dose it costs; who lets it. Raises Refused on no."""
     electrons, dose_e_per_a2 = bench.worst(shots_of(checks))
     for check in checks:
         if check.shots or check.may_expose:
             print(f"  {check.name}: {check.does}", file=sys.stderr)
     cost = f"{electrons:.3g} electrons, {dose_e_per_a2:.3g} e/A2 on the worst spot"
-    if not sys.stdin.isatty():
-        raise Refused(f"instrument {name!r} is real, and this costs its specimen {cost}; add --yes to go on")
-    if not typer.confirm(f"{name!r} is a real instrument; this costs its specimen {cost}. Go on?"):
-        raise Refused("not confirmed; nothing was exposed")
+    if given is not None and given.strip():
+        return given.strip()
+    if given is not None or not sys.stdin.isatty():
+        raise Refused(
+            f"instrument {name!r} is real, is going to move, and this costs its specimen {cost}; go to the microscope, "
+            "and add --at-the-microscope with your name"
+        )
+    print(f"{name!r} is real, is going to move, and this costs its specimen {cost}.", file=sys.stderr)
+    named: str = typer.prompt("Your name, if you are at the microscope and let it (empty: no)", default="", err=True)
+    if not named.strip():
+        raise Refused("nobody let it; nothing was moved or exposed")
+    return named.strip()
 
 
 def _write(path: Path, text: str) -> None:

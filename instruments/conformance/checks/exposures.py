@@ -212,13 +212,15 @@ def _known_action(bench: Bench) -> Result:
     if outcome == "unknown":
         raise CannotJudge("the instrument does not know what became of an action; nothing of it is ever repeated")
     before_s = bench.read_state().time_s
-    again = bench.acquire(first.requested)
+    again = bench.dare(first.requested)
+    if not isinstance(again, Frame):
+        return failed(f"the same action asked for again gave no frame, but {again!r:.80}")
     is_same = all(np.array_equal(again.counts[name], counts) for name, counts in first.counts.items())
     if not is_same or again.started_s != first.started_s:
         return failed("the same action asked for again was exposed again: other counts, or another time")
     other = first.requested.model_copy(update={"subframe_count": first.requested.subframe_count + 1})
     try:
-        bench.acquire(other)
+        bench.dare(other)
     except CommandRefused:
         spent_s = bench.read_state().time_s - before_s
         return passed(

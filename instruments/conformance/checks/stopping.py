@@ -92,7 +92,7 @@ def _stop(bench: Bench, allowed_s: float) -> float:
 def _exposes_after_stop(bench: Bench) -> str | None:
     """What is wrong if it takes a frame before anybody let it go on."""
     try:
-        bench.acquire(bench.shots.command("still"))
+        bench.dare(bench.shots.command("still"))
     except InstrumentFault:
         return None
     except InstrumentError as error:
