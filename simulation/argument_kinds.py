@@ -98,6 +98,8 @@ def _of_union(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     classes = tuple(get_origin(kind) or kind for kind in rest)
     if not all(inspect.isclass(each) for each in classes) or isinstance(value, classes):
         return value
+    if int in classes and isinstance(value, np.integer):
+        return int(value)
     if float in classes and isfinite(as_float(value)):
         return as_float(value)
     wanted = " or ".join(_article(each.__name__) for each in classes)
@@ -113,7 +115,11 @@ def _of_collection(name: str, value: Any, origin: Any, kinds: tuple[Any, ...]) -
     is_word = isinstance(value, str | bytes)
     is_like_it = isinstance(value, wanted) or (wanted is Sequence and isinstance(value, np.ndarray))
     if not inspect.isclass(wanted) or (is_like_it and not is_word):
-        return [_number(name, each) for each in value] if wanted is Sequence and kinds[:1] == (float,) else value
+        is_of_one_kind = wanted is Sequence and (len(kinds) == 1 or kinds[1:] == (...,))
+        if not (is_of_one_kind and isinstance(kinds[0], type)):
+            return value
+        members = [of_kind(f"{name}[{index}]", each, kinds[0]) for index, each in enumerate(value)]
+        return tuple(members) if origin is tuple else members
     raise InvalidParameter(f"{name} is a {type(value).__name__}; give {_article(wanted.__name__.lower())}")
 
 

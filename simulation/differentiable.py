@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
+from simulation.argument_kinds import kinds_checked
 from simulation.backend import Backend
 from simulation.coherence import FWHM_PER_SIGMA, focal_quadrature
 from simulation.detectors import Detector, DetectorBank, check_detectors
@@ -34,6 +35,7 @@ from simulation.wave_grid import WaveGrid
 class DifferentiableImages:
     """A specimen whose images have derivatives with respect to the optics and the probe's positions."""
 
+    @kinds_checked
     def __init__(self, simulator: Simulator, beam_energy_ev: float) -> None:
         """Takes the simulator's grid, precision, phonons, tilt and kept transmission functions; a torch device."""
         self._prepared = simulator.prepared(beam_energy_ev)

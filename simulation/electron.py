@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import pi, sqrt
 
+from simulation.arguments import as_float
 from simulation.errors import InvalidParameter
 
 _PLANCK_J_S = 6.62607015e-34
@@ -36,12 +37,12 @@ def interaction_parameter(beam_energy_ev: float) -> float:
     >>> round(interaction_parameter(200e3), 7)
     0.0007288
     """
-    gamma = 1 + beam_energy_ev / REST_ENERGY_EV
-    return gamma * wavelength_angstrom(beam_energy_ev) / POTENTIAL_PER_SCATTERING_FACTOR
+    wavelength = wavelength_angstrom(beam_energy_ev)
+    return (1 + beam_energy_ev / REST_ENERGY_EV) * wavelength / POTENTIAL_PER_SCATTERING_FACTOR
 
 
 def _check_energy(beam_energy_ev: float) -> None:
-    if not 0 < beam_energy_ev < float("inf"):
+    if not 0 < as_float(beam_energy_ev) < float("inf"):
         raise InvalidParameter(f"beam energy {beam_energy_ev} eV must be a positive number of eV")
     if beam_energy_ev > _LARGEST_ENERGY_EV:
         raise InvalidParameter(f"beam energy {beam_energy_ev:g} eV is above {_LARGEST_ENERGY_EV:g} eV; give it in eV")

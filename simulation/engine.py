@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from instruments.optics import Coherence, Optics
+from simulation.argument_kinds import kinds_checked
 from simulation.arguments import checked_optics, checked_seed
 from simulation.backend import backend
 from simulation.coherence import focal_nodes
@@ -218,6 +219,7 @@ class Simulator:
         )
         return made["diffraction"]
 
+    @kinds_checked
     def prepared(self, beam_energy_ev: float) -> Prepared:
         """The specimen's transmission functions at an energy, for those who propagate waves themselves."""
         with self._on.one_thread_each():

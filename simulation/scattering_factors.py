@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, k0, k1
 
+from simulation.argument_kinds import kinds_checked
+from simulation.arguments import as_float
 from simulation.electron import POTENTIAL_PER_SCATTERING_FACTOR
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
@@ -70,15 +72,16 @@ def symbol_of(symbol_or_number: str | int) -> str:
                 " such as 'Se'"
             )
         return symbol_or_number
-    number = int(symbol_or_number)
-    if not 1 <= number <= len(symbols):
+    given = as_float(symbol_or_number)
+    if not (1 <= given <= len(symbols) and given.is_integer()):
         raise InvalidSpecimen(
-            f"no scattering factor for atomic number {number}; the tables hold 1 to {len(symbols)}"
+            f"no scattering factor for atomic number {symbol_or_number}; the tables hold 1 to {len(symbols)}"
             f" ({symbols[0]} to {symbols[-1]}): replace or delete such atoms (0 stands for an unknown 'X')"
         )
-    return symbols[number - 1]
+    return symbols[int(given) - 1]
 
 
+@kinds_checked
 def electron_scattering_factor(
     symbol_or_number: str | int, k_per_angstrom: ArrayLike, parametrization: str = "lobato"
 ) -> NDArray[np.float64]:

@@ -91,6 +91,7 @@ class Specimen:
         return Specimen(self.numbers, np.column_stack([wrapped, z]), self.cell_angstrom)
 
 
+@kinds_checked
 def read_structure(path: str | Path) -> Any:
     """The structure of a CIF or extended XYZ file as `ase.Atoms` (the last frame of a trajectory).
 

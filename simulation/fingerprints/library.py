@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter, UnreadableLibrary
 from simulation.fingerprints.measured import Measured
 from simulation.fingerprints.ranking import Ranking, ranked
@@ -46,6 +47,7 @@ class FingerprintLibrary:
         self._entries = {entry.key: entry for entry in entries}
 
     @classmethod
+    @kinds_checked
     def open(cls, folder: str | Path, settings: LibrarySettings | None = None) -> Self:
         """The library in a folder, a new one if there is none and settings are given.
 
@@ -74,6 +76,7 @@ class FingerprintLibrary:
         """By structure, thickness, tilt and defocus."""
         return tuple(sorted(self._entries.values(), key=lambda entry: _order(entry.label)))
 
+    @kinds_checked
     def build(
         self,
         candidates: Sequence[Candidate],
@@ -108,6 +111,7 @@ class FingerprintLibrary:
                         on_entry(self._entries[key])
         return BuildReport(computed, reused)
 
+    @kinds_checked
     def rank(
         self,
         measured: Measured,

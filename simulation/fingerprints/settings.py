@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from instruments.models import Record
 from instruments.optics import Coherence, Optics
+from simulation.argument_kinds import check_fields
 from simulation.detectors import AnnularDetector, SegmentedDetector
 from simulation.errors import InvalidParameter
 from simulation.phonons import FrozenPhonons
@@ -115,6 +116,7 @@ class Candidate:
 
     def __post_init__(self) -> None:
         """Refuse names that are empty and thicknesses that are none."""
+        check_fields(self)
         if not self.name:
             raise InvalidParameter("a candidate structure needs a name")
         for value in self.thicknesses_nm:

@@ -21,8 +21,11 @@ from simulation import (
 from simulation import beam_damage as damage
 from simulation.builders import Landscape, LandscapeConfig, amorphous_film, zone_axis
 from simulation.counting import DetectorChain, dose_e_per_a2, raw_counts
+from simulation.fingerprints import Candidate, FingerprintLibrary
 from simulation.phase_contrast import integrate, single_side_band, virtual_image
 from simulation.ronchigram import amorphous_phase, ronchigram
+from simulation.scattering_factors import electron_scattering_factor
+from simulation.specimens import read_structure
 from simulation.spectroscopy import (
     DrudePlasmon,
     casnati_k_barn,
@@ -172,6 +175,13 @@ REFUSED = {
     "a direction of one number": (lambda: zone_axis("Au", 3, thickness_nm=1), "axis = 3 must be three indices"),
     "a number for a material": (lambda: zone_axis(3, (0, 0, 1), thickness_nm=1), "material is a int; give ase.Atoms"),
     "a landscape of seeds below zero": (lambda: amorphous_film("C", seed=-1, **FILM), "seed = -1 must be a whole"),
+    "a number for a file": (lambda: read_structure(3), "path is a int; give a str or a Path"),
+    "a word for a thickness": (lambda: Candidate("a", ALUMINIUM, ("much",)), r"thicknesses_nm\[0\] = 'much' must be a"),
+    "numbers for candidates": (
+        lambda: FingerprintLibrary.build(None, [1, 2]), r"candidates\[0\] is a int; give a Candidate",
+    ),
+    "half an atom": (lambda: electron_scattering_factor(6.5, 1.0), "symbol_or_number is a float; give a str or an int"),
+    "an energy in words": (lambda: Simulator(ALUMINIUM).prepared("much"), "beam_energy_ev = 'much' must be a finite"),
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
 }  # fmt: skip
 
