@@ -71,10 +71,10 @@ class Detection:
         """
         count = len(self._sources.specimens)
         runs = [self._signals(candidate, index, exposure) for index in steps(range(count), "configurations")]
+        if count == 1:
+            return runs[0], 0.0
         stacks = {name: np.stack([run[name] for run in runs]) for name in exposure.detectors}
         mean = {name: stack.mean(axis=0) for name, stack in stacks.items()}
-        if count == 1:
-            return mean, 0.0
         variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
         return mean, max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in stacks)
 
@@ -94,6 +94,8 @@ class Detection:
 
     def _signals(self, candidate: Candidate, configuration: int, exposure: Exposure) -> Signals:
         """One configuration, averaged over the focal spread."""
+        if len(exposure.foci) == 1:
+            return self._image(candidate, configuration, exposure.optics, exposure)
         total: Signals = {}
         for optics, weight in steps(exposure.foci, "defoci"):
             values = self._image(candidate, configuration, optics, exposure)

@@ -22,6 +22,7 @@ _RIDGE = 1e-5
 _LARGEST_GAIN = 1.15
 """Of what lies beyond the band: the sum of the weights without their signs."""
 _LARGEST_HALF_COUNT = 2000
+_MANY_STEPS, _PLAIN_SIGMAS = 12, 5.2
 _FIRST_REACH_SIGMAS = 2.4
 _LEAST_WIDTH_STEPS = 0.15
 _SAMPLED_FROM_STEPS = 0.5
@@ -84,21 +85,29 @@ def sampled(sigma_nm: float, step_nm: float) -> SampledStencil:
     return SampledStencil(step_nm * np.arange(-reach, reach + 1, dtype=np.float64), step_nm)
 
 
-def fitted(
-    sigma_nm: float, step_nm: float, band_per_nm: float, most: int = _LARGEST_HALF_COUNT
-) -> FittedStencil | None:
+def fitted(sigma_nm: float, step_nm: float, band_per_nm: float, most: int | None = None) -> FittedStencil | None:
     """The shortest that is right, of probes a step apart; None where that would take more than `most` on a side.
 
-    Steps must be below 1 / (2 band). A source of no size takes one probe.
+    Steps must be below 1 / (2 band): the nearer to that, the longer it is. A source of no size takes one probe.
     """
+    if step_nm * _MANY_STEPS < sigma_nm and (1 / step_nm - band_per_nm) * sigma_nm > 1:
+        plain = _plain(sigma_nm, step_nm)
+        return plain if most is None or len(plain.offsets_nm) // 2 <= most else None
     half = int(_FIRST_REACH_SIGMAS * sigma_nm / step_nm)
-    while half <= most:
+    while half <= (_LARGEST_HALF_COUNT if most is None else most):
         made = _fit(step_nm * np.arange(half + 1, dtype=np.float64), sigma_nm, band_per_nm)
         gain = np.abs(made.weights(np.asarray(sigma_nm))).sum()
         if gain < _LARGEST_GAIN and _error(made, sigma_nm, band_per_nm) < _TOLERANCE:
             return made
         half += 1 + half // 12
     return None
+
+
+def _plain(sigma_nm: float, step_nm: float) -> FittedStencil:
+    """A sampled Gaussian, of so many steps that nothing is left to fit."""
+    reach = int(np.ceil(_PLAIN_SIGMAS * sigma_nm / step_nm))
+    offsets = step_nm * np.arange(-reach, reach + 1, dtype=np.float64)
+    return FittedStencil(offsets, np.zeros(1), np.zeros((len(offsets), 1)), 0.0)
 
 
 def sparsest(sigma_nm: float, band_per_nm: float) -> FittedStencil:

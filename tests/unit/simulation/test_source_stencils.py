@@ -38,6 +38,14 @@ def test_frequencies_get_the_factor_of_a_gaussian(sigma_nm, step_share):
     assert np.abs(factors(made, sigma_nm, beyond)).max() < 1.2
 
 
+def test_a_source_of_many_steps_needs_no_fit():
+    made = fitted(0.2, 0.004, BAND_PER_NM)
+    assert made is not None
+    frequencies = np.linspace(0, BAND_PER_NM, 333)
+    wanted = np.exp(-2 * (np.pi * 0.2 * frequencies) ** 2)
+    np.testing.assert_allclose(factors(made, 0.2, frequencies), wanted, atol=1e-6)
+
+
 def test_a_source_of_no_size_takes_one_probe():
     for made in (fitted(0.0, 0.02, BAND_PER_NM), sparsest(0.0, BAND_PER_NM)):
         assert made is not None
