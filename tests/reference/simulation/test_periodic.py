@@ -66,6 +66,17 @@ def test_it_equals_multislice(atoms, placement):
         assert rms_over_std(ours[name], reference[name]) < 1e-4, name
 
 
+def test_atoms_spread_over_slices_repeat_too():
+    """With pixels of the unit's own, as for whole atoms."""
+    settings = SETTINGS | {"projection": "finite", "grid_shape_px": (61, 60)}
+    ours, reference = (
+        simulate(low_crystal(), OPTICS, SCAN, DETECTORS, method=method, **settings)
+        for method in ("periodic", "multislice")
+    )
+    for name in DETECTORS:
+        assert rms_over_std(ours[name], reference[name]) < 1e-4, name
+
+
 def test_the_reference_arrays_are_met():
     sto = case("03")
     ours = simulate(sto.atoms, sto.optics, sto.scan, sto.detectors, method="periodic", **sto.settings)
