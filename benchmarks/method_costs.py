@@ -29,6 +29,8 @@ from simulation.specimens import orthogonal_cell
 _ACCURACY = 0.03
 _SIDES = (1, 4, 16, 64)
 _MULTISLICE_SIDES = (2, 8)
+_HOPELESS = 1.5
+"""A method is not timed for more probes where it took so much longer for fewer than another does for these."""
 _METHODS = ("periodic", "local_difference", "windowed")
 
 
@@ -108,7 +110,7 @@ def timed(case: Case, atoms: ase.Atoms, method: str, side: int) -> dict[str, Any
     if method == "auto":
         fresh = Simulator(atoms, grid_shape_px=(case.gpts, case.gpts), accuracy=_ACCURACY, device="cpu",
                           slice_thickness_nm=case.slice_angstrom / 10, threads=1)  # fmt: skip
-        offered = fresh._trial.candidates(optics, side**2, detectors)
+        offered = fresh._trial.candidates(optics, side**2, detectors)  # pyright: ignore[reportPrivateUsage]
         found["predicted_gflop"] = {
             f"{each.method} {each.window_px[0] if each.window_px else ''}".strip(): each.work_flops / 1e9
             for each in offered
@@ -124,13 +126,17 @@ def rows(case: Case, atoms: ase.Atoms) -> list[dict[str, Any]]:
     counts = [side**2 for side in _MULTISLICE_SIDES]
     each_s = (many["cpu_s"] - few["cpu_s"]) / (counts[1] - counts[0])
     made: list[dict[str, Any]] = []
+    last: dict[str, float] = {}
     for side in _SIDES:
         costs = {"multislice": few["cpu_s"] + (side**2 - counts[0]) * each_s}
         stated = {"multislice": 0.0}
         for method in _METHODS:
+            if method in last and last[method] > _HOPELESS * min(costs.values()):
+                continue
             found = timed(case, atoms, method, side)
             if found is not None:
                 costs[method], stated[method] = found["cpu_s"], found["error_estimate"]
+                last[method] = found["cpu_s"]
         auto = timed(case, atoms, "auto", side)
         assert auto is not None
         cheapest = min((method for method in costs if stated[method] <= _ACCURACY), key=lambda method: costs[method])
