@@ -18,6 +18,7 @@ from instruments.microscope import Closable
 
 SERVERS = Path(__file__).resolve().parents[1] / "tests" / "integration" / "instruments"
 _READ = (
+    "temperature", "bias", "flow", "strain",
     "shift_x", "shift_y", "defocus", "current", "field", "dwell", "subframes", "pace", "jammed", "blanked", "measured",
 )  # fmt: skip
 _serial = count()
@@ -75,6 +76,7 @@ def _row(ours: instruments.Microscope, tem: Any) -> Row:
         tem.blanked.set(0).wait(10)
         tem.acquire.set(1).wait(10)
         tem.blanked.set(1).wait(10)
+        tem.blanked.get(use_monitor=False)  # whose stamp tells of the clock
         tem.count.get(use_monitor=False), tem.haadf.get(use_monitor=False)
         read_bare(number)
 

@@ -4,7 +4,8 @@
 
 Each row is one adapter and one way to reach it (`instrument_rows` adds more). Calls of ours and of the bare client are
 made in turns, so that both meet the same load; wall times in ms. The table and the goals take the smallest of each,
-which a busy machine disturbs least; medians are in the file.
+which a busy machine disturbs least; medians, and the load of each row, are in the file. With `--only`, the other rows
+of the file stay as they are.
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only or list(ROWS):
             with ROWS[name](Path(folder)) as row:
-                rows[name] = {"skipped": row} if isinstance(row, str) else measured(row)
+                load = round(os.getloadavg()[0], 1)
+                rows[name] = {"skipped": row} if isinstance(row, str) else {"load_1_min": load, **measured(row)}
             print(f"{name}: {json.dumps(rows[name])}", file=sys.stderr, flush=True)
     document = {
         "machine": {
@@ -191,6 +193,8 @@ def main() -> None:
     }  # fmt: skip
     print(table(rows))
     if arguments.out is not None:
+        if arguments.only and arguments.out.exists():
+            document["rows"] = json.loads(arguments.out.read_text())["rows"] | rows
         arguments.out.write_text(json.dumps(document, indent=2) + "\n")
 
 
