@@ -100,11 +100,24 @@ def unknown_limits(envelope: SafetyEnvelope, capabilities: Capabilities) -> list
     unknown = (envelope.axes or {}).keys() - {axis.name for axis in capabilities.axes} - KNOWN_AXES.keys()
     unknown |= (envelope.axes or {}).keys() & _NEVER_CHECKED - {axis.name for axis in capabilities.axes}
     if not unknown:
-        return []
+        return _unknown_settings(envelope, capabilities)
     named = ", ".join(sorted(axis.name for axis in capabilities.axes))
     return [
         f"safety.axes.{name}: instrument {capabilities.name!r} has no such axis to limit; there are {named}"
         for name in sorted(unknown)
+    ] + _unknown_settings(envelope, capabilities)
+
+
+def _unknown_settings(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:
+    """Rows of the beam table that can never be about this instrument."""
+    return [
+        f"safety.beam.{number}: instrument {capabilities.name!r} has no {what} {name!r}; see `stempilot instruments`"
+        for number, row in enumerate(envelope.beam or ())
+        for what, name, is_there in (
+            *(("axis", name, capabilities.axis(name) is not None) for name in row.axes),
+            ("mode", row.mode, row.mode is None or capabilities.mode(row.mode) is not None),
+        )
+        if not is_there
     ]
 
 

@@ -155,7 +155,7 @@ class Recorder:
         numbers = self.numbers
         return MicroscopeState.model_construct(
             time_s=self.time_s,
-            stage=StagePosition.model_construct(**{name: numbers[name] for name in STAGE}),
+            stage=StagePosition.model_construct(None, **{name: numbers[name] for name in STAGE}),
             beam_shift_x_nm=numbers["beam_shift_x_nm"],
             beam_shift_y_nm=numbers["beam_shift_y_nm"],
             optics=optics_at(self.energy_ev, self.current_pa),

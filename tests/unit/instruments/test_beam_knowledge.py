@@ -297,6 +297,12 @@ def test_more_current_than_was_booked_is_debited_and_told() -> None:
     assert microscope.ledger.electrons == pytest.approx(4 * electrons(CURRENT_PA, 1e-4))
 
 
+def test_a_row_that_can_never_be_about_this_instrument_is_noticed_at_opening() -> None:
+    wrong = (BeamSetting(mode="ceta", axes={"spot_indx": 3}, max_current_pa=60.0),)
+    with pytest.raises(ConfigurationError, match=r"safety\.beam\.0: .*no axis 'spot_indx'.*no mode 'ceta'"):
+        guarded(beam=wrong)
+
+
 def test_an_experiment_cannot_say_what_the_beam_can_be() -> None:
     with pytest.raises(ConfigurationError, match=r"safety\.beam: what the beam can be is the facility's"):
         SafetyEnvelope().narrowed_by(SafetyEnvelope(beam=TABLE))
