@@ -5,17 +5,21 @@ Neighbours: `session` runs on it, `instrument_host` is the same in a process of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from instruments import InstrumentFault, LinkLost, Microscope
+from instruments import InstrumentError, InstrumentFault, LinkLost, Microscope
+from instruments.microscope import Closable
 from instruments.remote import InstrumentHost
 from orchestrator.catalogue import Catalogue
 from orchestrator.queue import ExperimentQueue
 from workflows.assembly import open_here
 from workflows.roles import RoleLock, run_folder
+
+log = logging.getLogger(__name__)
 
 
 class InstrumentLocked(InstrumentFault):
@@ -34,6 +38,7 @@ class EmbeddedInstrument:
     name: str
     on_stop: Callable[[], None]
     _host: InstrumentHost = field(init=False, repr=False)
+    _microscope: Microscope | None = field(default=None, init=False, repr=False)
 
     def __enter__(self) -> Self:
         data_folder = self.catalogue.data_folder
@@ -51,7 +56,7 @@ class EmbeddedInstrument:
 
         A stop that came while it was opened found no stop line, and is in the queue alone.
         """
-        microscope = open_here(adapter, config)
+        microscope = self._microscope = open_here(adapter, config)
         self._host.adopt(adapter, config, microscope)
         self._refuse_locked()
         return microscope
@@ -83,5 +88,16 @@ class EmbeddedInstrument:
             if isinstance(error, LinkLost):
                 self._host.lock(str(error), "the lost link")  # a person looks before the next run
             self._host.leave()
+            self._let_go()
         finally:
             self._lock.release()
+
+    def _let_go(self) -> None:
+        """Give back what the adapter holds: its connection, its worker."""
+        microscope, self._microscope = self._microscope, None
+        if not isinstance(microscope, Closable):
+            return
+        try:
+            microscope.close()
+        except InstrumentError as error:  # the run is over, and how it ended matters more
+            log.warning("%s could not be closed: %s", self.name, error)

@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from orchestrator.api.problems import Problem
 
+_PIECE_BYTES: Final = 1 << 20
 _ONE_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def bytes_answer(
-    request: Request, data: bytes, *, sha256: str, media_type: str, headers: Mapping[str, str] | None = None
+    request: Request,
+    data: bytes | memoryview,
+    *,
+    sha256: str,
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """All of `data`, or the range that was asked for. Raises Problem `range` where it lies outside.
+    """All of `data`, or the range that was asked for, piece by piece. Raises Problem `range` where it lies outside.
 
     Content never changes under its id: an `If-None-Match` of the same ETag is answered 304. More than one range at
     once, or a range for another ETag (`If-Range`), is answered with all.
@@ -35,13 +41,20 @@ def bytes_answer(
         return Response(status_code=304, headers=known)
     asked = request.headers.get("range")
     if asked is None or request.headers.get("if-range", tag) != tag:
-        return Response(data, headers=known, media_type=media_type)
+        return _pieces(data, 200, known, media_type)
     limits = range_of(asked, len(data))
     if limits is None:
-        return Response(data, headers=known, media_type=media_type)
+        return _pieces(data, 200, known, media_type)
     first, last = limits
     known["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-    return Response(data[first : last + 1], 206, known, media_type)
+    return _pieces(memoryview(data)[first : last + 1], 206, known, media_type)
+
+
+def _pieces(data: bytes | memoryview, status: int, headers: dict[str, str], media_type: str) -> Response:
+    """The bytes, of which no second copy is made: patterns of a scan are gigabytes."""
+    whole = memoryview(data)
+    pieces = (bytes(whole[start : start + _PIECE_BYTES]) for start in range(0, len(whole), _PIECE_BYTES))
+    return StreamingResponse(pieces, status, {**headers, "Content-Length": str(len(whole))}, media_type)
 
 
 def range_of(text: str, size_bytes: int) -> tuple[int, int] | None:

@@ -131,7 +131,7 @@ def data(request: Request, experiment_id: ExperimentId, frame_id: FrameId, detec
     """One detector's raw counts, little-endian, C order, axes in X-Axes; Range is understood."""
     _, loaded, name = _loaded(request, experiment_id, frame_id, detector)
     counts = _little(loaded.counts[name])
-    raw = counts.tobytes()
+    raw = counts.reshape(-1).view(np.uint8).data
     return bytes_answer(
         request,
         raw,

@@ -26,6 +26,7 @@ from orchestrator.catalogue.nexus_tree import (
     UNITLESS,
     group,
     number,
+    permitted,
     write_axis,
     write_counts,
     write_text,
@@ -200,7 +201,9 @@ def _write_measurement(entry: h5py.Group, frame: Frame, record: FrameRecord) -> 
 
 def _write_event(measurement: h5py.Group, frame: Frame, record: FrameRecord) -> None:
     first = next(iter(frame.counts), None)
-    event = group(measurement, "event1", "NXem_event_data", **({"default": f"image_{first}"} if first else {}))
+    event = group(
+        measurement, "event1", "NXem_event_data", **({"default": f"image_{permitted(first)}"} if first else {})
+    )
     write_text(event, "start_time", record.intended_at.isoformat())
     write_text(event, "end_time", record.acquired_at.isoformat())
     write_text(event, "type", frame.requested.purpose)
@@ -210,7 +213,7 @@ def _write_event(measurement: h5py.Group, frame: Frame, record: FrameRecord) -> 
     _write_optics(instrument, frame)
     _write_column(instrument, frame)
     for detector in frame.mode.detectors:
-        made = group(instrument, f"detector_{detector.name}", "NXdetector")
+        made = group(instrument, f"detector_{permitted(detector.name)}", "NXdetector")
         write_text(made, "local_name", detector.name)
         write_text(made, "type", frame.mode.kind)
         write_text(made, "operation_mode", frame.mode.name)
@@ -281,7 +284,9 @@ def _aberrations(optics: Optics) -> list[tuple[str, float, float | None]]:
 
 
 def _write_image(event: h5py.Group, frame: Frame, name: str, counts: np.ndarray) -> None:
-    image = group(event, f"image_{name}", "NXimage", default="image_2d")
+    known = permitted(name)
+    original = {} if known == name else {"detector": name}
+    image = group(event, f"image_{known}", "NXimage", default="image_2d", **original)
     subframes = counts.shape[0]
     summed = group(image, "image_2d", "NXdata", signal="real", axes=["axis_j", "axis_i"])
     write_text(summed, "title", f"{name}: counts of {subframes} sub-frame(s) together")

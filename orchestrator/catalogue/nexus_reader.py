@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from instruments import AcquireFrame, Frame, MicroscopeState, Mode
 from orchestrator.catalogue.nexus import DOCUMENTS, ENTRY, EVENT, FORMAT_VERSION, PATTERNS, RECORD, STACK
+from orchestrator.catalogue.nexus_tree import permitted
 from orchestrator.errors import FrameDamaged
 
 
@@ -59,7 +60,9 @@ def _frame(file: h5py.File) -> Frame:
 
 
 def _counts(file: h5py.File, detector: str) -> np.ndarray:
-    image = cast("h5py.Group", file[f"{EVENT}/image_{detector}"])
+    event = cast("h5py.Group", file[EVENT])
+    known = f"image_{permitted(detector)}"
+    image = cast("h5py.Group", event[known if known in event else f"image_{detector}"])  # as older files have it
     return cast("h5py.Dataset", image[PATTERNS if PATTERNS in image else STACK]["real"])[()]
 
 

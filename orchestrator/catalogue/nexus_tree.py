@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Mapping
 from math import prod
 from typing import Any, Final
@@ -39,6 +41,16 @@ def unit_of(name: str) -> str:
     """
     endings = [ending for ending in UNITS if name.endswith(ending)]
     return UNITS[max(endings, key=len)] if endings else UNITLESS
+
+
+def permitted(name: str) -> str:
+    """A name as NeXus permits it, the same for the same name and for no other: letters, digits, underscores.
+
+    >>> permitted("haadf"), permitted("ccd-2")
+    ('haadf', 'ccd_2_9600cafe')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return name if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
 
 
 def group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:

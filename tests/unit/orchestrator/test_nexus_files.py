@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -161,3 +163,18 @@ def test_damage_is_said(path: Path) -> None:
 )  # fmt: skip
 def test_atom_types_are_read_from_the_formula(specimen: dict[str, str], expected: str) -> None:
     assert atom_types(specimen) == expected
+
+
+def test_a_detector_of_any_name_has_a_group_that_nexus_permits(frame: Frame) -> None:
+    """Its own name is an attribute, and what is read back; two that differ in what is not permitted stay two."""
+    counts = next(iter(frame.counts.values()))
+    named = {"eels-ccd": counts, "eels_ccd": counts + 1, "haadf": counts + 2}
+    data = encode(replace(frame, counts=named), record())
+    with h5py.File(io.BytesIO(data), "r") as file:
+        event = file["entry1/measurement/event1"]
+        images = [name for name in event if name.startswith("image_")]
+        assert all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in images)
+        assert [event[name].attrs.get("detector") for name in images].count("eels-ccd") == 1
+    back = decode(data, "a").counts
+    assert list(back) == list(named)
+    assert all(np.array_equal(back[name], counts) for name, counts in named.items())
