@@ -5,10 +5,12 @@ Neighbour: `session`, which runs it.
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import ceil, prod, sqrt
 from typing import Any, Final
 
 from instruments import Capabilities, Mode
+from instruments.footprints import CELL_NM
+from instruments.units import ANGSTROM2_PER_NM2, electrons
 from orchestrator.spec import ExperimentSpec
 from orchestrator.versions import versions
 
@@ -50,10 +52,34 @@ def bytes_needed(spec: ExperimentSpec, capabilities: Capabilities) -> int:
     if detector_px:
         points = _side_px(spec) ** 2
         size += points * scan.subframe_count * detector_px * _BYTES_PER_PX
-        dwell_us, time_s = min(_values(spec, "dwell_time_us"), default=0), spec.budget.instrument_time_s
-        if spec.budget.frames is None and time_s and dwell_us:
-            frames = min(frames, ceil(time_s / (points * dwell_us * 1e-6)))
+        if spec.budget.frames is None:
+            frames = min(frames, _affordable_frames(spec, points))
     return int(frames * size)
+
+
+def _affordable_frames(spec: ExperimentSpec, points: int) -> int:
+    """The most scans of so many points that time, electrons and dose pay for, each at the least it can cost."""
+    dwell_us = min(_values(spec, "dwell_time_us"), default=0.0)
+    current_pa = min(_values(spec, "probe_current_pa"), default=0.0)
+    frame_s = points * dwell_us * 1e-6
+    budget = spec.budget
+    paid = [
+        (budget.instrument_time_s, frame_s),
+        (budget.electrons, electrons(current_pa, frame_s)),
+        (_dose_electrons(spec), electrons(current_pa, frame_s)),
+    ]
+    return min((ceil(most / each) for most, each in paid if most is not None and each > 0), default=_MOST_FRAMES)
+
+
+def _dose_electrons(spec: ExperimentSpec) -> float | None:
+    """What the dose limit allows on all that frames of the space can touch; None where either has no bound."""
+    dose_e_per_a2, field_nm = spec.safety.max_dose_e_per_a2, max(_values(spec, "field_of_view_nm"), default=None)
+    spans = [_values(spec, name) for name in ("x_nm", "y_nm")]
+    if dose_e_per_a2 is None or field_nm is None or not all(spans):
+        return None
+    reach_nm = sqrt(2) * field_nm + 2 * CELL_NM  # of a turned field, in whole cells
+    width_nm, height_nm = (max(span) - min(span) + reach_nm for span in spans)
+    return dose_e_per_a2 * width_nm * height_nm * ANGSTROM2_PER_NM2
 
 
 def _modes(spec: ExperimentSpec, capabilities: Capabilities) -> list[Mode]:
