@@ -20,7 +20,7 @@ from instruments.errors import InstrumentError
 from instruments.events import EventKind, Events, InstrumentEvent
 from instruments.exposure_checks import Charge
 from instruments.limits import SafetyEnvelope
-from instruments.link_watch import LinkWatch
+from instruments.link_watch import LinkWatch, Moment
 from instruments.microscope import Microscope
 from instruments.regions import half_extent_nm
 from instruments.state import MicroscopeState
@@ -28,7 +28,10 @@ from instruments.whereabouts import Whereabouts
 
 
 class ActionWatch:
-    """Notes what is issued to one microscope; `seen` is its state as last read, `time_s` the latest of its clock."""
+    """Notes what is issued to one microscope; `seen` is its state as last read, `time_s` the latest of its clock.
+
+    `last_dark` is when its beam was last read back as off; `unanswered_s` how long the last command ran that failed.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,9 @@ class ActionWatch:
         self.seen: MicroscopeState | None = None
         self.unknown: dict[str, Command] = {}
         self.time_s = 0.0
+        self.unanswered_s = 0.0
+        self.last_dark: Moment | None = None
+        self._issued: Moment | None = None
         self._lit = _POINT
         self._inner, self._envelope, self._events, self._now, self._keep = inner, envelope, events, now, keep
 
@@ -54,24 +60,37 @@ class ActionWatch:
         with self.watched():
             self.seen = self._inner.read_state()
         self.time_s = self.seen.time_s
+        self._note_dark(self.seen)
         self.beam.look(self.seen, self._now())
         return self.seen
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Notice a link that is lost, whichever question finds it out."""
+        asked = self.link.moment()
         try:
             yield
         except InstrumentError as error:
-            self.notice(error)
+            self.notice(error, asked)
             raise
 
-    def notice(self, error: InstrumentError) -> None:
-        """Keep what has to be debited if this says that the link is lost."""
-        if self.link.notice(error, self._inner):
-            self.tell("link_lost", f"{error}; the beam counts as on")
-            if self.link.loss is not None:
-                self._keep(self.link.loss)
+    def notice(self, error: InstrumentError, asked: Moment) -> None:
+        """Keep what has to be debited if this says that the link is lost: since the call began that found it out.
+
+        Or, where a command runs in another thread, since that began.
+        """
+        if self.link.notice(error, self._inner, self._issued or asked):
+            self._tell_loss(str(error))
+
+    def notice_lit(self, last_dark: Moment) -> None:
+        """The beam was read back as on though nothing is exposed: since it was last seen off, nobody watched it."""
+        self.link.notice_lit(last_dark)
+        self._tell_loss("it is on though nothing is exposed")
+
+    def _tell_loss(self, because: str) -> None:
+        self.tell("link_lost", f"{because}; the beam counts as on")
+        if self.link.loss is not None:
+            self._keep(self.link.loss)
 
     @contextmanager
     def issued(self, command: Command, charge: Charge | None = None) -> Iterator[None]:
@@ -79,6 +98,7 @@ class ActionWatch:
         values = axis_values(command)
         self.tell_action(command, "accepted")
         self.tell_action(command, "running")
+        self._issued = asked = self.link.moment()
         try:
             yield
         except BaseException as error:  # Ctrl-C, and what an adapter should not raise, leave it unknown too
@@ -90,9 +110,12 @@ class ActionWatch:
                 self.whereabouts.may_have_moved(values, self.time_s + command.deadline_s)
                 self._note_current(command, values)
                 self._note_lit(command, values, charge, may_be_before=True)
+            self.unanswered_s = max(self.link.clock() - asked.clock_s, 0.0)
             if isinstance(error, InstrumentError):
-                self.notice(error)
+                self.notice(error, asked)
             raise
+        finally:
+            self._issued = None
         self.whereabouts.moved(values, self._time_after_s())
         self._note_current(command, values)
         self.tell_action(command, "done")
@@ -102,6 +125,7 @@ class ActionWatch:
     def came_back(self, command: Command, state: MicroscopeState, charge: Charge | None = None) -> None:
         """What was read back when it was done: the beam may stand there as well."""
         self.seen = state
+        self._note_dark(state)
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
 
     def region(self) -> Region:
@@ -131,6 +155,10 @@ class ActionWatch:
                 kind="action", action_id=command.action_id, command=command.kind, state=state, message=message
             )
         )
+
+    def _note_dark(self, state: MicroscopeState) -> None:
+        if state.beam_blanked:
+            self.last_dark = self.link.moment()
 
     def _note_current(self, command: Command, values: Mapping[str, AxisValue]) -> None:
         """Whether the current is known any more."""

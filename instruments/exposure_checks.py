@@ -77,6 +77,11 @@ def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: 
         right = "true" if mode.is_at_once else "false"
         raise CommandRefused(f"mode {mode.name!r} is of kind {mode.kind}: scan.at_once must be {right}")
     if capabilities.has_beam:
+        if mode.kind == "ronchigram" and scan.shape_px != (1, 1):
+            raise CommandRefused(
+                f"in mode {mode.name!r} the beam stands still, {scan.shape_px} px would count its dose over a raster: "
+                "scan.shape_px must be (1, 1)"
+            )
         _check_ledger_holds(command)
     exposure_s = scan.duration_s(command.subframe_count)
     within("exposure", exposure_s, None, LONGEST_DEADLINE_S, "s")

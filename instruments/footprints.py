@@ -142,12 +142,14 @@ def exposed(stage: StagePosition, scan: ScanPattern, lit: Lit | None = None) -> 
 def concentration(scan: ScanPattern) -> float:
     """How much more than the mean flux of a raster may fall on one of its 1 nm cells: pixels far apart are spots.
 
-    With pixels of more than half a cell up to four lie in one; beyond 1.42 nm it is one, with all of its electrons.
+    With pixels of more than half a cell up to four lie in one, of a turned raster five (one and its neighbours); beyond
+    1.42 nm it is one, with all of its electrons.
     """
     pixel = scan.pixel_size_nm / CELL_NM
     if scan.at_once or pixel <= 0.5:
         return 1.0
-    together = 4 if pixel <= 1 else 2 if pixel < sqrt(2) else 1
+    is_turned = scan.rotation_deg % 90 != 0
+    together = 5 if is_turned and pixel < sqrt(0.5) else 4 if pixel <= 1 else 2 if pixel < sqrt(2) else 1
     return together * pixel**2
 
 

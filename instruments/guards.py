@@ -39,6 +39,7 @@ from instruments.limits import SafetyEnvelope
 from instruments.microscope import Closable, Linked, Microscope, Outcome
 from instruments.state import MicroscopeState
 from instruments.taken import Taken
+from instruments.units import electrons
 
 __all__ = ["Charge", "GuardedMicroscope", "SafetyCheck", "worst_charge"]
 
@@ -116,12 +117,18 @@ class GuardedMicroscope:
         with self._alone(command):
             self._watch.link.refuse()
             charge = self.check(command)
+            self._refuse_lit()
             self._debit(command, charge, 1.0)
             try:
                 with self._watch.issued(command, charge):
                     frame = self.inner.acquire(command)
             except NOTHING_MOVED:  # after any other error the debit stays
                 self._debit(command, charge, -1.0)
+                raise
+            except AcquisitionFailed:
+                raise
+            except BaseException:
+                self._debit_silence(command, charge.electrons)
                 raise
             return self._with_calibrations(self._booked(command, charge, frame))
 
@@ -265,6 +272,7 @@ class GuardedMicroscope:
     def _run(self, command: RunProcedure) -> MicroscopeState:
         self._watch.link.refuse()
         debit = self._conditions.check_procedure(command, self.ledger)
+        self._refuse_lit()
         if debit is None:
             return self._carry_out(command)
         self._debit_besides(debit)
@@ -274,6 +282,24 @@ class GuardedMicroscope:
         except NOTHING_MOVED:
             self._debit_besides(debit.model_copy(update={"electrons": -debit.electrons}))
             raise
+        except BaseException:
+            self._debit_silence(command, debit.electrons)
+            raise
+
+    def _refuse_lit(self) -> None:
+        """Nothing moves under a beam that was just read back as on: it burns where nobody counts it.
+
+        One that was off before counts as lost from sight (LinkLost); one that nobody saw off yet is blanked. Raises
+        CommandRefused where it stays on.
+        """
+        state = self._watch.seen
+        if not self._capabilities.has_beam or state is None or state.beam_blanked:
+            return
+        if self._watch.last_dark is not None:
+            self._watch.notice_lit(self._watch.last_dark)
+            self._watch.link.refuse()
+        if not self._carry_out(Blank(action_id=f"blank-{uuid4().hex}")).beam_blanked:
+            raise CommandRefused("the beam is on and does not blank: it would burn until the exposure; look why")
 
     # --- the books
 
@@ -283,6 +309,13 @@ class GuardedMicroscope:
     def _debit_besides(self, debit: ExtraDebit) -> None:
         debit.book(self.ledger)
         self.keep(debit)
+
+    def _debit_silence(self, command: Command, booked_electrons: float) -> None:
+        """The beam may be on until an answer is given up: what that is beyond the books. A lost link is counted so."""
+        burnt = electrons(self._watch.link.current_pa, self._watch.unanswered_s) - booked_electrons
+        if burnt > 0 and self._capabilities.has_beam and not self.is_link_lost():
+            reason = f"{command.kind} {command.action_id}: no answer for {self._watch.unanswered_s:.1f} s"
+            self._debit_besides(ExtraDebit(reason=reason, region=self._watch.region(), electrons=burnt))
 
     def _booked(self, command: AcquireFrame, charge: Charge, frame: Frame) -> Frame:
         """The frame, the books made to say what was read back: how much, where, and how wide.

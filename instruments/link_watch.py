@@ -14,6 +14,14 @@ from instruments.errors import InstrumentError, InstrumentFault, LinkLost, Resul
 from instruments.microscope import Linked, Microscope
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time by both clocks: seconds that grow evenly, and the date."""
+
+    clock_s: float
+    at: datetime
+
+
 @dataclass
 class LinkWatch:
     """Whether commands may go out; `where` the beam may stand when the link breaks, and with which current."""
@@ -25,18 +33,28 @@ class LinkWatch:
     loss: LinkLoss | None = None
     held_because: str | None = None
     _lost_since_s: float = 0.0
+    _what: str = ""
 
-    def notice(self, error: InstrumentError, microscope: Microscope) -> bool:
-        """Whether `error` says that the link is gone, now for the first time."""
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(self.clock(), self.now())
+
+    def notice(self, error: InstrumentError, microscope: Microscope, asked: Moment) -> bool:
+        """Whether `error` says that the link is gone, now for the first time.
+
+        `asked` is when the call began that got no answer: nobody knows what the beam did since.
+        """
         is_gone = isinstance(error, LinkLost) or (
             isinstance(error, ResultUnknown) and isinstance(microscope, Linked) and microscope.is_link_lost()
         )
         if not is_gone or self.loss is not None:
             return False
-        self._lost_since_s, because = self.clock(), str(error)
-        self.loss = LinkLoss(lost_at=self.now(), because=because, current_pa=self.current_pa, region=self.where())
-        self.hold(f"the link was lost ({because}) and is back, the beam is blanked")
+        self._lose("the link was lost", str(error), asked)
         return True
+
+    def notice_lit(self, last_dark: Moment) -> None:
+        """The beam is on though nothing is exposed: since when, and why, nobody knows."""
+        self._lose("the beam was last seen off", "it is on though nothing is exposed", last_dark)
 
     def hold(self, because: str) -> None:
         """Let nothing out until a person has acknowledged; the first reason is the one to tell."""
@@ -46,11 +64,16 @@ class LinkWatch:
         """Raise LinkLost while nothing may be issued, InstrumentFault until a person has looked."""
         if self.loss is not None:
             raise LinkLost(
-                f"nothing is issued: the link was lost {self.clock() - self._lost_since_s:.0f} s ago "
+                f"nothing is issued: {self._what} {self.clock() - self._lost_since_s:.0f} s ago "
                 f"({self.loss.because}); the beam counts as on; reconnect, which blanks it first"
             )
         if self.held_because is not None:
             raise InstrumentFault(f"{self.held_because}; a person has to look at the instrument and acknowledge")
+
+    def _lose(self, what: str, because: str, since: Moment) -> None:
+        self._what, self._lost_since_s = what, since.clock_s
+        self.loss = LinkLoss(lost_at=since.at, because=because, current_pa=self.current_pa, region=self.where())
+        self.hold(f"{what} ({because}) and is back, the beam is blanked")
 
     def back(self, region: Region, current_pa: float) -> ExtraDebit | None:
         """The beam is confirmed off: what it may have done anywhere it may have been; None: it was not lost.

@@ -24,6 +24,7 @@ from orchestrator.errors import NotFound, Refused, SpecError
 PUBLIC_KEY_PATH: Final = Path("/etc/stempilot/facility.pub")
 PUBLIC_KEY_VARIABLE: Final = "STEMPILOT_FACILITY_KEY"
 SIGNED_SECTION: Final = "instruments"
+SIGNED_BESIDES: Final = ("lease_s",)  # how long a beam may be on that nobody watches
 WhenExpired = Literal["warn", "refuse"]
 
 
@@ -170,13 +171,14 @@ def _public_key(path: Path) -> Any:
 def _signed_bytes(document: Mapping[str, Any], terms: Signature) -> bytes:
     """What is signed: the values of all instruments, not the spelling of the file, who signed when, and the terms.
 
-    Terms that were not given are not in it, so what was signed before there were any is good as it is.
+    The lease as well. What is not given is not in it, so what was signed before there was any of it is good as it is.
     """
     signed: dict[str, Any] = {
         "instruments": document.get(SIGNED_SECTION, {}),
         "signed_by": terms.signed_by,
         "signed_at": terms.signed_at.isoformat(),
     }
+    signed |= {name: document[name] for name in SIGNED_BESIDES if name in document}
     if terms.serial is not None:
         signed["serial"] = terms.serial
     if terms.valid_until is not None:

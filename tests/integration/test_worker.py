@@ -42,7 +42,7 @@ class Faults:
 
 @dataclass
 class Faulty:
-    """A replay whose blanker and stop can be broken; a beam that was not blanked is on."""
+    """A replay whose stop can be broken, and its blanker, at the last frame; a beam that was not blanked is on."""
 
     inner: Any
     faults: Faults
@@ -57,7 +57,7 @@ class Faulty:
 
     def acquire(self, command: AcquireFrame) -> Frame:
         self.faults.asked.append(command.action_id)
-        self.is_on = not self.faults.blanks
+        self.is_on = not self.faults.blanks and len(self.faults.asked) >= (self.faults.fails_at or FRAMES)
         if len(self.faults.asked) == self.faults.fails_at:
             raise InstrumentFault("the scan generator is gone")
         return self.inner.acquire(command)

@@ -15,6 +15,8 @@ from orchestrator.settings import Settings, read_document
 from orchestrator.signature import Terms, make_keys, public_key_path, sign, signature_path
 
 TEXT = """
+lease_s = 5.0
+
 [serve]
 port = 9000
 
@@ -78,6 +80,8 @@ def test_what_is_as_it_was_signed_is_taken(file: Path, keys: tuple[Path, Path]) 
         ("gain = 1.0", "gain = 1.1"),
         ("[instruments.titan]", "[instruments.other]\nadapter = 'simulated'\n[instruments.titan]"),
         ("2026-03-01T12:00:00Z", "2026-03-02T12:00:00Z"),
+        ("lease_s = 5.0\n", "lease_s = 600.0\n"),
+        ("lease_s = 5.0\n", ""),
     ],
 )
 def test_any_change_of_an_instrument_is_refused(file: Path, keys: tuple[Path, Path], change: tuple[str, str]) -> None:

@@ -1,0 +1,174 @@
+"""A beam while nobody knows of it: until an answer is given up, found on between two exposures, standing still."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    Blank,
+    Command,
+    CommandRefused,
+    DoseLedger,
+    Frame,
+    GuardedMicroscope,
+    InstrumentError,
+    InstrumentFault,
+    LinkLost,
+    MicroscopeState,
+    Mode,
+    ResultUnknown,
+    RunProcedure,
+    SafetyEnvelope,
+    ScanPattern,
+)
+from instruments.book_entries import BookEntry, LinkLoss
+from instruments.footprints import spot
+from instruments.units import electrons
+from tests.unit.instruments.envelope_bench import CARD, CURRENT_PA, Bench, frame
+
+FRAME = electrons(CURRENT_PA, 1e-4)
+PROCEDURE = RunProcedure(action_id="p", name="normalise")
+
+
+@dataclass
+class Late(Bench):
+    """Every exposure takes `takes_s` on the clock."""
+
+    takes_s: float = 0.0
+    now_s: float = 0.0
+    kept: list[BookEntry] = field(default_factory=list[BookEntry])
+
+    def acquire(self, command: AcquireFrame) -> Frame:
+        self.now_s += self.takes_s
+        return super().acquire(command)
+
+    def execute(self, command: Command) -> MicroscopeState:
+        self.blanked = self.blanked or isinstance(command, Blank)
+        return super().execute(command)
+
+    def guarded(self, **limits: object) -> GuardedMicroscope:
+        return GuardedMicroscope(
+            self,
+            SafetyEnvelope.model_validate({"procedures": ("normalise",), **limits}),
+            clock=lambda: self.now_s,
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s),
+            keep=self.kept.append,
+        )
+
+
+def named(action_id: str) -> AcquireFrame:
+    return frame().model_copy(update={"action_id": action_id})
+
+
+def test_a_link_that_is_found_lost_at_a_deadline_was_lost_since_the_command() -> None:
+    bench = Late(takes_s=60.0, error=LinkLost("gone"))
+    guarded = bench.guarded()
+    with pytest.raises(LinkLost):
+        guarded.acquire(named("a"))
+    bench.now_s += 5.0
+    guarded.reconnect()
+    assert guarded.ledger.electrons == pytest.approx(FRAME + electrons(CURRENT_PA, 65.0))
+    [loss, _] = bench.kept
+    assert isinstance(loss, LinkLoss)
+    assert loss.lost_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("error", [ResultUnknown("no answer"), InstrumentFault("it hung")])
+def test_an_exposure_without_an_answer_counts_until_it_was_given_up(error: InstrumentError) -> None:
+    bench = Late(takes_s=60.0, error=error)
+    guarded = bench.guarded()
+    with pytest.raises(type(error)):
+        guarded.acquire(named("a"))
+    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 60.0))
+    fresh = DoseLedger()
+    for entry in bench.kept:
+        assert not isinstance(entry, LinkLoss)
+        entry.book(fresh)
+    assert fresh.electrons == pytest.approx(electrons(CURRENT_PA, 60.0) - FRAME)
+
+
+@pytest.mark.parametrize(("error", "takes_s"), [(AcquisitionFailed("dropped"), 60.0), (ResultUnknown("?"), 5e-5)])
+def test_what_is_known_to_have_ended_counts_as_it_was_booked(error: InstrumentError, takes_s: float) -> None:
+    bench = Late(takes_s=takes_s, error=error)
+    guarded = bench.guarded()
+    with pytest.raises(type(error)):
+        guarded.acquire(named("a"))
+    assert guarded.ledger.electrons == pytest.approx(FRAME)
+
+
+def test_a_procedure_without_an_answer_counts_until_it_was_given_up() -> None:
+    class Hanging(Late):
+        def _note(self, command: object) -> None:
+            self.now_s += 300.0
+            raise ResultUnknown("no answer")
+
+    bench = Hanging()
+    guarded = bench.guarded()
+    with pytest.raises(ResultUnknown):
+        guarded.execute(PROCEDURE)
+    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 300.0))
+
+
+def test_nothing_is_issued_under_a_beam_that_is_found_on_and_its_time_is_debited() -> None:
+    bench = Late()
+    guarded = bench.guarded()
+    guarded.acquire(named("a"))
+    bench.blanked, bench.now_s = False, 600.0
+    for ask in (lambda: guarded.acquire(named("b")), lambda: guarded.execute(PROCEDURE)):
+        with pytest.raises(LinkLost, match=r"the beam was last seen off 600 s ago \(it is on though nothing is expo"):
+            ask()
+    assert [command.action_id for command in bench.told] == ["a"]
+    bench.now_s = 610.0
+    guarded.reconnect()
+    assert bench.blanked
+    assert guarded.ledger.electrons == pytest.approx(FRAME + electrons(CURRENT_PA, 610.0))
+    with pytest.raises(InstrumentFault, match="a person has to look"):
+        guarded.acquire(named("b"))
+    guarded.acknowledge("anna")
+    guarded.acquire(named("b"))
+
+
+def test_a_beam_that_nobody_saw_off_yet_is_blanked_before_anything_moves() -> None:
+    class Stuck(Late):
+        def read_state(self) -> MicroscopeState:
+            return super().read_state().model_copy(update={"beam_blanked": False})
+
+    bench, stuck = Late(blanked=False), Stuck()
+    bench.guarded().acquire(named("a"))
+    assert [type(command) for command in bench.told] == [Blank, AcquireFrame]
+    with pytest.raises(CommandRefused, match="the beam is on and does not blank"):
+        stuck.guarded().acquire(named("a"))
+    assert [type(command) for command in stuck.told] == [Blank]
+
+
+def test_a_beam_that_stands_still_has_no_raster() -> None:
+    card = CARD.model_copy(update={"modes": (*CARD.modes, Mode(name="shadow", kind="ronchigram", detectors=()))})
+    guarded = Late(card=card).guarded()
+    still = named("a").model_copy(update={"mode": "shadow"})
+    with pytest.raises(CommandRefused, match=r"the beam stands still.*must be \(1, 1\)"):
+        guarded.check(still)
+    one = ScanPattern(field_of_view_nm=100.0, shape_px=(1, 1), dwell_time_us=1e6)
+    charge = guarded.check(still.model_copy(update={"scan": one}))
+    assert charge.electrons == pytest.approx(electrons(CURRENT_PA, 1.0))
+
+
+def test_five_pixels_of_a_turned_raster_lie_in_one_cell_and_are_counted() -> None:
+    """One pixel in the middle of a cell and its four neighbours, 0.6 nm away along the diagonals of the cell."""
+    scan = ScanPattern(field_of_view_nm=3.0, shape_px=(5, 5), dwell_time_us=1.0, rotation_deg=45.0)
+    shifted = scan.model_copy(update={"beam_shift_x_nm": 0.5, "beam_shift_y_nm": 0.5})
+    ledger = DoseLedger()
+    ledger.add_frame(named("a").model_copy(update={"scan": shifted}), 25.0)
+    inside = [
+        (0.5 + 0.6 * (column - row) * math.sqrt(0.5), 0.5 + 0.6 * (column + row) * math.sqrt(0.5))
+        for row in range(-2, 3)
+        for column in range(-2, 3)
+    ]
+    count = sum(0 <= x < 1 and 0 <= y < 1 for x, y in inside)
+    assert count == 5
+    assert ledger.peak_after(spot(0.5, 0.5), 0.0) >= count / 100 * (1 - 1e-9)
