@@ -13,8 +13,8 @@ SUFFIXES = (
     "px", "per_px", "g_per_cm3",
     # angles; energies; currents; voltages; detector geometry
     "mrad", "deg", "sr", "ev", "per_100ev", "pa", "ua", "v", "mbar", "mm",
-    # time
-    "us", "s", "per_s", "hz",
+    # time (days: how long a person lets a signature hold)
+    "us", "s", "days", "per_s", "hz",
     # dose
     "e_per_a2", "e_per_a2_s", "e_per_px", "electrons", "counts_per_electron", "barn",
     # temperature
