@@ -5,7 +5,7 @@ from instruments.conformance.check import Check, judged
 from instruments.conformance.conditions import Conditions
 from instruments.conformance.findings import Finding, Measured, Report
 from instruments.conformance.kit import CHECKS, check_named, run
-from instruments.conformance.target import AdapterTarget, OpenedTarget, Served, Target
+from instruments.conformance.target import AdapterTarget, CountsExposures, OpenedTarget, Served, Target
 
 __all__ = [
     "CHECKS",
@@ -13,6 +13,7 @@ __all__ = [
     "Bench",
     "Check",
     "Conditions",
+    "CountsExposures",
     "Finding",
     "Measured",
     "OpenedTarget",

@@ -17,6 +17,7 @@ LONGER: Final = 4  # dwell of `long` over that of `still`
 _FIELD_NM: Final = 100.0
 _DWELL_US: Final = 4.0
 _MAX_SUBFRAMES: Final = 64
+_STOPPED_OVER_BROKEN: Final = 8  # an exposure whose line breaks is shorter than one that is stopped
 
 
 class Shots:
@@ -47,7 +48,7 @@ class Shots:
         conditions, move_nm = self._conditions, self.move_nm
         scan, stage, subframes = self._scan(), self._stage(), self._subframes(conditions.subframe_count)
         match shot:
-            case "still" | "stage_still" | "lost" | "killed":
+            case "still" | "stage_still":
                 pass
             case "shift_x":
                 scan = scan.model_copy(update={"beam_shift_x_nm": move_nm})
@@ -59,9 +60,10 @@ class Shots:
                 stage = stage.model_copy(update={"y_nm": stage.y_nm + move_nm})
             case "long":
                 scan = scan.model_copy(update={"dwell_time_us": scan.dwell_time_us * LONGER})
+            case "lost" | "killed":
+                scan, subframes = self._lasting(scan, conditions.stop_exposure_s / _STOPPED_OVER_BROKEN)
             case "stopped":
-                scan = scan.model_copy(update={"dwell_time_us": self._longest_dwell_us(scan)})
-                subframes = self._subframes(max(1, round(conditions.stop_exposure_s / scan.duration_s())))
+                scan, subframes = self._lasting(scan, conditions.stop_exposure_s)
         exposure_s = scan.duration_s(subframes)
         return AcquireFrame(
             action_id=self.action_id(),
@@ -118,10 +120,12 @@ class Shots:
         wanted_us = _nearest(axis, _DWELL_US)
         return min(wanted_us, axis.maximum / LONGER) if axis and axis.maximum > axis.minimum * LONGER else wanted_us
 
-    def _longest_dwell_us(self, scan: ScanPattern) -> float:
-        """So long that the frame takes what is asked for, as far as the instrument goes."""
+    def _lasting(self, scan: ScanPattern, exposure_s: float) -> tuple[ScanPattern, int]:
+        """The scan, and how many of it, that take so long together, as far as the instrument goes."""
         pixels = 1 if scan.at_once else scan.shape_px[0] * scan.shape_px[1]
-        return _nearest(self._capabilities.axis("dwell_time_us"), self._conditions.stop_exposure_s * 1e6 / pixels)
+        dwell_us = _nearest(self._capabilities.axis("dwell_time_us"), exposure_s * 1e6 / pixels)
+        scan = scan.model_copy(update={"dwell_time_us": dwell_us})
+        return scan, self._subframes(max(1, round(exposure_s / scan.duration_s())))
 
     def _subframes(self, count: int) -> int:
         if not self._capabilities.subframes:

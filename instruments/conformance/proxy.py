@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +28,7 @@ class FaultyLine:
         self._threads: list[threading.Thread] = []
         self._guard = threading.Lock()
         self._is_closed = False
+        self._asked_s: float | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._start(self._accept)
 
@@ -50,10 +52,16 @@ class FaultyLine:
         for passing in (self._requests_pass, self._answers_pass, self._speaks):
             passing.set()
 
+    def unanswered_s(self) -> float:
+        """How long the last thing the adapter said has been without an answer; 0 if it has one."""
+        asked_s = self._asked_s
+        return 0.0 if asked_s is None else time.monotonic() - asked_s
+
     def cut(self) -> None:
         """Hang up on both sides, keeping nothing; new connections are taken again."""
         with self._guard:
             hung_up, self._sockets = self._sockets, set()
+        self._asked_s = None
         for one in hung_up:
             _hang_up(one)
 
@@ -116,6 +124,7 @@ class FaultyLine:
             if not chunk:
                 return False
             kept.append(chunk)
+            self._asked_s = time.monotonic() if may_pass is self._requests_pass else None
         if may_pass.is_set() and kept:
             sink.sendall(b"".join(kept))
             kept.clear()

@@ -53,6 +53,19 @@ class Served(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsExposures(Protocol):
+    """A `Served` target that knows what happened at its far side.
+
+    With it a line is broken when the exposure has begun, and an exposure that is made twice is seen. Without it, the
+    line is broken when a request has had no answer for a while, which an exposure of some seconds has not.
+    """
+
+    def exposure_count(self) -> int:
+        """How many exposures the server has begun until now, with the beam on."""
+        ...
+
+
 @dataclass(frozen=True)
 class OpenedTarget:
     """A target made of a function that opens; what it opens is closed by its own `close`, if it has one."""

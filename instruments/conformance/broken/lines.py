@@ -13,6 +13,7 @@ from instruments.remote.lines import dial
 from instruments.remote.wire import WireError, receive, send
 
 _DIAL_S: Final = 2.0
+_LIMIT_S: Final = 3.0
 _BROKEN: Final = (OSError, EOFError, WireError)
 
 
@@ -26,7 +27,7 @@ class CarelessLine:
     With `resends` it dials again when the line breaks, and sends what it had sent, an exposure too.
     """
 
-    def __init__(self, endpoint: Endpoint, *, limit_s: float | None = 2.0, resends: bool = False) -> None:
+    def __init__(self, endpoint: Endpoint, *, limit_s: float | None = _LIMIT_S, resends: bool = False) -> None:
         self._endpoint = endpoint
         self._limit_s = limit_s
         self._resends = resends
@@ -36,7 +37,7 @@ class CarelessLine:
         self, call: str, fence: int, arguments: Mapping[str, Any], *, patience_s: float, moves: bool = False
     ) -> Any:
         """The next message that comes, whatever it answers."""
-        request = {"call": call, "fence": fence, "wait_s": min(patience_s, _DIAL_S)}
+        request = {"call": call, "fence": fence, "wait_s": min(patience_s, _LIMIT_S)}
         message = {"request": request, "arguments": dict(arguments)}
         try:
             return self._answer(message, call)
@@ -74,7 +75,7 @@ def endless(endpoint: Endpoint) -> Line:
 
 
 def unsynchronised(endpoint: Endpoint) -> Line:
-    """Gives up after two seconds, and takes a late answer for that of its next question."""
+    """Gives up after three seconds, and takes a late answer for that of its next question."""
     return CarelessLine(endpoint)
 
 

@@ -18,7 +18,7 @@ from instruments.conformance.findings import Measured
 from instruments.conformance.frames import Shot
 from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.proxy import FaultyLine
-from instruments.conformance.target import Served
+from instruments.conformance.target import CountsExposures, Served
 from instruments.errors import CommandRefused, InstrumentBusy, InstrumentError, Unsupported
 from instruments.microscope import Microscope
 from instruments.state import MicroscopeState
@@ -26,7 +26,8 @@ from instruments.state import MicroscopeState
 _NOTHING_MOVED = (CommandRefused, InstrumentBusy, Unsupported)
 _OUTCOMES = ("delivered", "not_started", "unknown")
 _NO_SERVER = "no server behind this adapter that the kit may interfere with (its target is not `Served`)"
-_UNDER_WAY_S = 0.5  # for a request to reach its server
+_UNDER_WAY_S = 0.5  # without an answer: what only an exposure takes
+_LOOK_S = 0.01
 
 
 class Wire:
@@ -43,6 +44,14 @@ class Wire:
         """The same to every line."""
         for line in self._lines:
             how(line)
+
+    def unanswered_s(self) -> float:
+        """How long a request has been waiting for its answer, on the line where that is longest."""
+        return max(line.unanswered_s() for line in self._lines)
+
+    def exposure_count(self) -> int | None:
+        """Of the server until now; None where nobody counts."""
+        return self.target.exposure_count() if isinstance(self.target, CountsExposures) else None
 
     def call(self, call: Callable[[], Any], what: str) -> Any:
         """What the call returns or raises. Raises Hung."""
@@ -133,6 +142,7 @@ def _answers_right(bench: Bench, wire: Wire, microscope: Microscope) -> Result:
 def _lost_answer(bench: Bench) -> Result:
     command = _permitted(bench, "lost")
     with _wired(bench) as wire:
+        before = wire.exposure_count()
         error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(_cut_once))
         if isinstance(error, Result):
             return error
@@ -141,9 +151,13 @@ def _lost_answer(bench: Bench) -> Result:
             outcome = wire.call(lambda: again.outcome(command.action_id), "outcome")
         finally:
             wire.call(lambda: bench.target.close(again), "closing")
+        after = wire.exposure_count()
     if outcome == "not_started":
         return failed("the exposure's answer was lost, and its outcome is 'not_started': its dose would be spent twice")
-    return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}")
+    counted = "" if before is None or after is None else f"; {after - before} exposure(s) at the server"
+    if before is not None and after is not None and after - before > command.subframe_count:
+        return failed(f"the exposure was sent again after its answer was lost{counted}")
+    return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}{counted}")
 
 
 def _permitted(bench: Bench, shot: Shot) -> AcquireFrame:
@@ -184,10 +198,10 @@ def _broken_in_mid_command(
     bench: Bench, wire: Wire, command: AcquireFrame, spoil: Callable[[], None]
 ) -> InstrumentError | Result:
     """How an exposure ends whose request went out and whose answer never comes; a Result if it ends wrongly."""
-    microscope = wire.microscope
-    wire.spoil(FaultyLine.hold_answers)
+    microscope, before = wire.microscope, wire.exposure_count()
     exposing = wire.begin(lambda: microscope.acquire(command))
-    _under_way(exposing)
+    _under_way(wire, exposing, before, bench.conditions.patience_s)
+    wire.spoil(FaultyLine.hold_answers)
     spoil()
     try:
         awaited(exposing, bench.conditions.patience_s + command.deadline_s, "acquire over a line that broke")
@@ -198,13 +212,24 @@ def _broken_in_mid_command(
     return failed("the line broke before any answer came, and acquire gave a frame: it was exposed again, or invented")
 
 
-def _under_way(exposing: Future[Any]) -> None:
-    """Let the request reach its server. Raises CannotJudge when there is an answer before anything broke."""
-    until_s = time.monotonic() + _UNDER_WAY_S
-    while time.monotonic() < until_s:
-        if exposing.done():
-            raise CannotJudge(f"the exposure ended before the line broke: {exposing.exception() or 'a frame came'}")
-        time.sleep(0.01)
+def _under_way(wire: Wire, exposing: Future[Any], before: int | None, patience_s: float) -> None:
+    """Let all that comes before it pass until the exposure runs. Raises CannotJudge when it is not seen to."""
+    begun_s = time.monotonic()
+    while not exposing.done() and time.monotonic() - begun_s < patience_s:
+        count = wire.exposure_count()
+        if count is not None and before is not None:
+            if count > before:
+                return
+        elif _UNDER_WAY_S <= wire.unanswered_s() <= time.monotonic() - begun_s:
+            return
+        time.sleep(_LOOK_S)
+    if not exposing.done():
+        raise CannotJudge(f"no exposure was seen to begin within {patience_s:g} s")
+    ended = exposing.exception() or "a frame came"
+    raise CannotJudge(
+        f"the exposure was over before the line could be broken in it ({ended}); raise stop_exposure_s, or let the "
+        "target count its exposures (`CountsExposures`)"
+    )
 
 
 # --- several clients
@@ -299,7 +324,7 @@ CALL_AFTER_TIMEOUT = Check(
 )
 LOST_ANSWER = Check(
     name="lost_answer",
-    does="cuts the line after an exposure was asked for and before its answer; asks a new connection for its outcome",
+    does="cuts the line while an exposure runs, before its answer; asks a new connection for its outcome",
     cure="raise ResultUnknown, and never repeat an exposure alone; outcome() says delivered or unknown",
     run=_lost_answer,
     shots=("lost",),

@@ -54,6 +54,9 @@ class DigitalMicrographTarget:
         """What the double was called since the process began."""
         return self._calls_file.read_text().splitlines()
 
+    def exposure_count(self) -> int:
+        return self.calls().count("DS_StartAcquisition lit True")
+
     def config(self, **more: Any) -> dict[str, Any]:
         scan = {"signals": {"haadf": 0, "bf": 1}, "fields_nm": {5: 128.0, 7: 64.0}, "max_frame_s": 6.0}
         return {
