@@ -52,7 +52,8 @@ class InstamaticLink:
             except (TypeError, ValueError) as error:
                 raise WrongReply(f"{function} was answered with {value!r:.80}; is another client connected?") from error
 
-        return self._connection.call(exchange, what=function, deadline_s=self._answer_s, repeatable=True)
+        unblanks = function == "setBeamBlank" and arguments != (True,)  # once: a stop may come before a second one
+        return self._connection.call(exchange, what=function, deadline_s=self._answer_s, repeatable=not unblanks)
 
     def at_once(self, function: str, kind: Callable[[Any], T], *arguments: Any) -> T:
         """As `ask`, for a stop: a call that holds the line is broken off, and then there is a deadline of its own."""

@@ -64,7 +64,7 @@ class TemscriptBeam:
         with self._passage:
             self.refuse_after_stop()
             begun()
-            self._link.put("beam_blanked", False)
+            self._link.do("beam_blanked", False, self._config.answer_s)  # once: a stop may come before a second one
 
     def exposed(
         self, subframe_count: int, shot: Shot, begun: Callable[[], None]

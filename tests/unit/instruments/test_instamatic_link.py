@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from instruments import CommandRefused, InstrumentBusy, LinkLost, Unsupported
+from instruments import CommandRefused, InstrumentBusy, LinkLost, ResultUnknown, Unsupported
 from instruments.adapters.instamatic_link import InstamaticLink, flag, nothing, number, numbers, word
 
 Reply = Callable[[dict[str, Any]], list[bytes]]
@@ -167,3 +167,19 @@ def test_one_owner_at_a_time_and_the_next_after_it() -> None:
         first.close()
         first.close()
         InstamaticLink("127.0.0.1", port, 5.0).close()
+
+
+def test_an_unblank_whose_answer_was_lost_is_not_sent_again() -> None:
+    sent: list[Any] = []
+
+    def breaks_off(request: dict[str, Any]) -> list[bytes]:
+        sent.append(request["args"])
+        raise OSError("broken off")
+
+    with linked(breaks_off) as link:
+        with pytest.raises(ResultUnknown):
+            link.ask("setBeamBlank", nothing, False)
+        assert sent == [[False]]
+        with pytest.raises(LinkLost):
+            link.ask("setBeamBlank", nothing, True)
+        assert sent == [[False], [True], [True]]

@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instruments import AcquireFrame, AcquisitionFailed, CommandRefused, InstrumentFault, LinkLost, Optics, ScanPattern
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    CommandRefused,
+    InstrumentFault,
+    LinkLost,
+    Optics,
+    ResultUnknown,
+    ScanPattern,
+)
 from instruments.adapters.temscript_axes import AxisTable
+from instruments.adapters.temscript_beam import TemscriptBeam
 from instruments.adapters.temscript_card import CameraFacts, facts_of
 from instruments.adapters.temscript_config import CameraConfig, TemscriptConfig
 from instruments.adapters.temscript_exposure import Shot, camera_shot, raw_counts
@@ -159,3 +169,34 @@ def test_nobody_there_is_a_lost_link() -> None:
     with pytest.raises(LinkLost, match="cannot be reached"):
         link.get("version")
     assert link.is_lost
+
+
+def test_an_unblank_whose_answer_was_lost_is_not_sent_again() -> None:
+    sent: list[str] = []
+
+    class BreaksOff(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            sent.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        link = TemscriptLink("127.0.0.1", server.server_port, 5.0)
+        config = TemscriptConfig(probe_current_pa=1.0, host="127.0.0.1", port=server.server_port)
+        beam = TemscriptBeam(config, link, is_simulated=True)
+        try:
+            with pytest.raises(ResultUnknown):
+                beam.unblank(lambda: None)
+            assert sent == ["false"]
+            with pytest.raises(LinkLost):
+                beam.blank()
+            assert sent == ["false", "true", "true"]
+        finally:
+            beam.close()
+            link.close()
+            server.shutdown()
+            thread.join()
