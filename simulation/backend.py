@@ -170,7 +170,7 @@ def _best() -> Backend:
 
 def _cpu() -> Backend:
     try:
-        return _torch("cpu", _CPU_BATCH_BYTES, _host_memory_bytes())
+        return _torch("cpu", _CPU_BATCH_BYTES, host_memory_bytes())
     except DeviceUnavailable:
         return _numpy()
 
@@ -217,7 +217,7 @@ def _numpy() -> Backend:
         xp=numpy_namespace,
         device="cpu",
         batch_bytes=_CPU_BATCH_BYTES,
-        memory_bytes=_host_memory_bytes(),
+        memory_bytes=host_memory_bytes(),
         fft2=lambda array: scipy.fft.fft2(array),
         ifft2=lambda array: scipy.fft.ifft2(array),
         ifft2_sum=lambda array: scipy.fft.ifft2(array, norm="forward"),
@@ -275,7 +275,7 @@ def _trim_heap() -> None:
         return
 
 
-def _host_memory_bytes() -> int:
+def host_memory_bytes() -> int:
     """Memory that can be had without swapping, where the system says; else 4 GiB."""
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, inf, sqrt
+from math import floor, inf, prod, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +171,19 @@ def channel_masks(
 def detector_shape(detector: Detector) -> tuple[int, ...]:
     """Trailing shape of the signal of a detector whose size does not depend on the grid."""
     return (detector.ring_count, detector.segment_count) if isinstance(detector, SegmentedDetector) else ()
+
+
+def value_count(
+    detectors: Mapping[str, Detector], grid: WaveGrid, wavelength_angstrom: float, cutoff_mrad: float
+) -> int:
+    """Numbers that all detectors give for one probe."""
+    steps_mrad = [1e3 * wavelength_angstrom / extent for extent in grid.extent_angstrom]
+    return sum(
+        prod(detector.shape_px or _window_shape(detector, grid, steps_mrad, cutoff_mrad))
+        if isinstance(detector, PixelatedDetector)
+        else prod(detector_shape(detector))
+        for detector in detectors.values()
+    )
 
 
 def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> dict[str, float]:

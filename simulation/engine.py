@@ -15,7 +15,7 @@ from simulation.argument_kinds import kinds_checked
 from simulation.arguments import checked_optics, checked_seed
 from simulation.backend import backend
 from simulation.coherence import focal_nodes
-from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty
+from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty, value_count
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.exposure import Exposure
@@ -35,7 +35,7 @@ from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
 from simulation.specimens import Atoms, Specimen
 from simulation.threads import checked_threads
 from simulation.wave_grid import WaveGrid
-from simulation.working_set import bounded
+from simulation.working_set import bounded, check_result
 
 if TYPE_CHECKING:
     from simulation.images import Image, Images
@@ -156,7 +156,7 @@ class Simulator:
         self._wanted = Wanted(method, int(interpolation), accuracy, slice_thickness_nm, checked_seed(seed))
         self._coherence, self._phonons = _checked_coherence(coherence), phonons
         on_device = backend(device, precision, checked_threads(threads))
-        self._on = bounded(on_device, self.grid, memory_gib)
+        self._on, self._memory_gib = bounded(on_device, self.grid, memory_gib), memory_gib
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
         specimens = configurations(self._specimen, phonons, self._wanted.seed)
         self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
@@ -184,6 +184,7 @@ class Simulator:
 
         foci = focal_nodes(seen, coherence.focal_spread_nm)
         exposure = Exposure(foci, scan, detectors, blur)
+        self._check_room_for(exposure)
         with self._on.one_thread_each():
             measured = self._trial.measured(exposure)
         attributes = self._attributes(optics, coherence, measured) | {
@@ -236,6 +237,19 @@ class Simulator:
             return {}
         check_not_empty(detectors, self.grid, wavelength)
         return clipped
+
+    def _check_room_for(self, exposure: Exposure) -> None:
+        """Images are small, but patterns of every probe may fill a memory many times over."""
+        wanted, wavelength = self._wanted, wavelength_angstrom(exposure.optics.beam_energy_ev)
+        factor = wanted.interpolation if wanted.method == "prism" else 1
+        window = replace(
+            self.grid,
+            shape_px=tuple(count // factor for count in self.grid.shape_px),
+            extent_angstrom=tuple(length / factor for length in self.grid.extent_angstrom),
+        )
+        values = value_count(exposure.detectors, window, wavelength, self.grid.cutoff_mrad(wavelength))
+        averaged = len(self._sources.specimens) > 1 or len(exposure.foci) > 1 or exposure.blur is not None
+        check_result(prod(exposure.scan.shape), values, self._on, self._memory_gib, averaged=averaged)
 
     def _blur(self, scan: Scan, coherence: Coherence, optics: Optics) -> SourceBlur | None:
         if coherence.source_size_nm == 0:

@@ -70,13 +70,21 @@ class Detection:
         And the standard error of that mean over the image's spread.
         """
         count = len(self._sources.specimens)
-        runs = [self._signals(candidate, index, exposure) for index in steps(range(count), "configurations")]
+        mean: Signals = {}
+        squares = dict.fromkeys(exposure.detectors, 0.0)
+        for index in steps(range(count), "configurations"):  # none is kept: patterns of one may fill the memory
+            run = self._signals(candidate, index, exposure)
+            for name in exposure.detectors:
+                if index == 0:
+                    mean[name] = run[name]
+                    continue
+                off = run[name] - mean[name]
+                mean[name] = mean[name] + off / (index + 1)
+                squares[name] += index / (index + 1) * float(np.mean(np.square(off, out=off), dtype=np.float64))
         if count == 1:
-            return runs[0], 0.0
-        stacks = {name: np.stack([run[name] for run in runs]) for name in exposure.detectors}
-        mean = {name: stack.mean(axis=0) for name, stack in stacks.items()}
-        variances = {name: np.mean(stack.var(axis=0, ddof=1)) / count for name, stack in stacks.items()}
-        return mean, max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in stacks)
+            return mean, 0.0
+        variances = {name: value / (count - 1) / count for name, value in squares.items()}
+        return mean, max(float(np.sqrt(variances[name])) / spread_of(mean[name]) for name in mean)
 
     def of_first(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
@@ -151,7 +159,8 @@ class Detection:
         for start, parts in self._parts(candidate, configuration, optics, points, detectors):
             for name, part in parts.items():
                 if name not in signals:  # in one piece: small parts kept between waves would scatter over the heap
-                    signals[name] = np.empty((len(points), *part.shape[1:]))
+                    kind = part.dtype if isinstance(detectors[name], PixelatedDetector) else np.float64
+                    signals[name] = np.empty((len(points), *part.shape[1:]), dtype=kind)
                 signals[name][start : start + len(part)] = part
         return {name: signals[name] for name in detectors}
 

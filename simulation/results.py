@@ -50,7 +50,7 @@ def dataset(
         notes = {key: value for key, value in asdict(detector).items() if value is not None}
         notes |= {"detector": type(detector).__name__, "units": "fraction of the incident beam"}
         notes |= {"long_name": _named(name, detector, clipped_mrad.get(name)), "conditions": conditions}
-        variables[name] = ((*scan.dims, *dims), signals[name].astype(kind), notes)
+        variables[name] = ((*scan.dims, *dims), signals[name].astype(kind, copy=False), notes)
     return Images(variables, coords=coordinates, attrs=dict(attributes))
 
 

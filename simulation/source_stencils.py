@@ -15,6 +15,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from simulation.coherence import FWHM_PER_SIGMA
+from simulation.errors import InvalidParameter
+
 _TOLERANCE = 3e-6
 """Of the factor of any frequency, the far end of the band less strictly."""
 _LEAST_IMPORTANCE = 0.1
@@ -121,7 +124,11 @@ def sparsest(sigma_nm: float, band_per_nm: float) -> FittedStencil:
         if made is not None:
             best, most = made, len(made.offsets_nm) // 2 - 1
     if best is None:
-        raise AssertionError("probes nearer than the band asks for always do")
+        raise InvalidParameter(
+            f"a source of {sigma_nm * FWHM_PER_SIGMA:.3g} nm (full width at half maximum) is too wide for an image as"
+            f" fine as {1 / band_per_nm:.2g} nm: a pixel would take more than {2 * _LARGEST_HALF_COUNT} probes along"
+            " each axis; source_size_nm is in nm: give a smaller one"
+        )
     return best
 
 

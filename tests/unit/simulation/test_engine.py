@@ -255,6 +255,23 @@ def test_given_displacements_keep_a_surface_atom_on_its_side():
         np.testing.assert_allclose(one.positions_angstrom, other.positions_angstrom, atol=1e-12)
 
 
+def test_configurations_are_averaged_and_their_scatter_is_told():
+    moved = [gold(), gold(), gold()]
+    for atoms, x in zip(moved, (4.9, 5.0, 5.15), strict=True):
+        atoms.positions[0, 0] = x
+    seen = {"adf": AnnularDetector(40, 75), "4d": PixelatedDetector(max_angle_mrad=60)}
+    settings = {"sampling_nm": 0.02, "method": "multislice", "scan": PointScan([[0.5, 0.5], [0.52, 0.45]])}
+    together = image(gold(), detectors=seen, phonons=moved, **settings)
+    each = [image(atoms, detectors=seen, **settings) for atoms in moved]
+    ratios = []
+    for name in seen:
+        stack = np.stack([one[name].values for one in each]).astype(float)
+        np.testing.assert_allclose(together[name].values, stack.mean(axis=0), rtol=2e-6, atol=1e-12)
+        ratios.append(np.sqrt(stack.var(axis=0, ddof=1).mean() / 3) / stack.mean(axis=0).std())
+    assert together.attrs["phonon_standard_error"] == pytest.approx(max(ratios), rel=1e-4)
+    assert together["4d"].dtype == np.float32
+
+
 def test_vibration_broadens_the_column_and_weakens_its_centre():
     scan = PointScan([[0.5, 0.5]])
     still = float(image(scan=scan, sampling_nm=0.01)["haadf"][0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from instruments import Optics
+from instruments import Coherence, Optics
 from simulation import (
     AnnularDetector,
     FrozenPhonons,
@@ -55,9 +55,14 @@ ALUMINIUM = bulk("Al", cubic=True)
 FILM = {"width_nm": 1, "height_nm": 1, "thickness_nm": 1}
 
 
-def _image(*, atoms=ALUMINIUM, **settings):
-    scan, detectors = GridScan(0, 0, 0.4, 0.4, (2, 2)), {"adf": AnnularDetector(30, 60)}
-    return simulate(atoms, OPTICS, scan, detectors, **settings)
+CAMERA = {"4d": PixelatedDetector()}
+
+
+FEW = GridScan(0, 0, 0.4, 0.4, (2, 2))
+
+
+def _image(*, atoms=ALUMINIUM, scan=FEW, seen=None, **settings):
+    return simulate(atoms, OPTICS, scan, seen or {"adf": AnnularDetector(30, 60)}, **settings)
 
 
 def _moved(by_angstrom):
@@ -182,6 +187,20 @@ REFUSED = {
     ),
     "half an atom": (lambda: electron_scattering_factor(6.5, 1.0), "symbol_or_number is a float; give a str or an int"),
     "an energy in words": (lambda: Simulator(ALUMINIUM).prepared("much"), "beam_energy_ev = 'much' must be a finite"),
+    "patterns that fill no memory": (
+        lambda: _image(method="multislice", sampling_nm=0.02, scan=GridScan(0, 0, 1, 1, (10**4, 10**4)), seen=CAMERA),
+        r"100000000 probes of \d+ values each take .* GiB may be had; scan fewer pixels",
+    ),
+    "patterns beyond what is allowed": (
+        lambda: _image(memory_gib=0.3, threads=1, sampling_nm=0.02, scan=GridScan(0, 0, 1, 1, (999, 999)), seen=CAMERA),
+        "and 0.3 GiB may be had",
+    ),
+    "a scan that fills no memory": (
+        lambda: _image(scan=GridScan(0, 0, 1, 1, (10**6, 10**6))), "1000000000000 probes of 1 values each",
+    ),
+    "a source in picometres": (
+        lambda: _image(coherence=Coherence(source_size_nm=80)), "a source of 80 nm .* too wide .* give a smaller one",
+    ),
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
 }  # fmt: skip
 
