@@ -19,6 +19,7 @@ from instruments.errors import (
     InstrumentError,
     InstrumentFault,
     LinkLost,
+    LookNeeded,
     ResultUnknown,
     Unsupported,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "InstrumentFault",
     "LinkLost",
     "Linked",
+    "LookNeeded",
     "Microscope",
     "MicroscopeState",
     "Mode",

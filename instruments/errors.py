@@ -6,6 +6,7 @@ InstrumentError
   AcquisitionFailed   the dose was spent, the frame is lost; record it, then go on
   InstrumentFault     state unknown; stop, blank the beam, wait for a person
     LinkLost          nobody answers at the other end: assume the beam on, send nothing but a blank
+    LookNeeded        nothing is issued until a person has looked at the instrument and acknowledged
   ResultUnknown       sent, no answer: the dose counts as spent, never repeat alone
   Unsupported         this instrument cannot; the policy must do without
   ConfigurationError  the instrument's configuration is wrong; nothing was opened
@@ -36,6 +37,10 @@ class InstrumentFault(InstrumentError):
 
 class LinkLost(InstrumentFault):
     """Nobody answers at the other end: assume that the beam is on; blank it first when the link is back."""
+
+
+class LookNeeded(InstrumentFault):
+    """Nothing is issued until a person has looked at the instrument and acknowledged."""
 
 
 class ResultUnknown(InstrumentError):

@@ -197,6 +197,15 @@ class GuardedMicroscope:
         """Whether nothing is issued until `reconnect`."""
         return self._watch.link.loss is not None
 
+    @property
+    def held_because(self) -> str | None:
+        """Why nothing is issued until a person has acknowledged; None: it is."""
+        return self._watch.link.held_because
+
+    def refuse_held(self) -> None:
+        """Raise LinkLost or LookNeeded where nothing would be issued any more."""
+        self._watch.link.refuse()
+
     def acknowledge(self, by: str) -> None:
         """A person, by name, has looked at the instrument: after a lost link, or a frame that was taken elsewhere.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from instruments.book_entries import ExtraDebit, LinkLoss, Region
-from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown
+from instruments.errors import InstrumentError, LinkLost, LookNeeded, ResultUnknown
 from instruments.microscope import Linked, Microscope
 
 
@@ -61,14 +61,14 @@ class LinkWatch:
         self.held_because = self.held_because or because
 
     def refuse(self) -> None:
-        """Raise LinkLost while nothing may be issued, InstrumentFault until a person has looked."""
+        """Raise LinkLost while nothing may be issued, LookNeeded until a person has looked."""
         if self.loss is not None:
             raise LinkLost(
                 f"nothing is issued: {self._what} {self.clock() - self._lost_since_s:.0f} s ago "
                 f"({self.loss.because}); the beam counts as on; reconnect, which blanks it first"
             )
         if self.held_because is not None:
-            raise InstrumentFault(f"{self.held_because}; a person has to look at the instrument and acknowledge")
+            raise LookNeeded(f"{self.held_because}; a person has to look at the instrument and acknowledge")
 
     def _lose(self, what: str, because: str, since: Moment) -> None:
         self._what, self._lost_since_s = what, since.clock_s

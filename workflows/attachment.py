@@ -6,6 +6,7 @@ on its way stays in the journal as an intent, and whoever claims the instrument 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from orchestrator.errors import InstrumentLost
 from orchestrator.queue import Claim
 from orchestrator.settings import BUILT_IN
 from workflows.roles import holder, run_folder
+
+log = logging.getLogger(__name__)
 
 
 def absent_because(data_folder: Path, name: str) -> str | None:
@@ -95,6 +98,15 @@ class Attachment:
             return None if self._is_gone_with_its_beam(self._endpoint) else str(error)
         self.had_to_blank = report.beam_blanked is True
         return None if self.had_to_blank or report.is_ignored else report.message
+
+    def lock(self, reason: str) -> None:
+        """Let nobody act until a person has looked and cleared it; one that somebody newer has is left alone."""
+        try:
+            line = StopLine.of(self._path)
+            if line.status().fence <= self.claim.fence:
+                line.emergency_stop(reason, by="the guard")
+        except InstrumentFault as error:
+            log.error("%s could not be locked, look at it before anything else (%s): %s", self._path, reason, error)
 
     def _trouble_of_empty(self, status: InstrumentStatus, asked: Endpoint) -> str | None:
         """Nothing is loaded: nothing was, in the process that was asked, or it is another one that knows of nothing."""

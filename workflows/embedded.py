@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from instruments import InstrumentError, InstrumentFault, LinkLost, Microscope
+from instruments import InstrumentError, InstrumentFault, LinkLost, LookNeeded, Microscope
 from instruments.microscope import Closable
 from instruments.remote import InstrumentHost
 from orchestrator.catalogue import Catalogue
@@ -85,8 +85,8 @@ class EmbeddedInstrument:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if isinstance(error, LinkLost):
-                self._host.lock(str(error), "the lost link")  # a person looks before the next run
+            if isinstance(error, LinkLost | LookNeeded):  # a person looks before the next run
+                self._host.lock(str(error), "the lost link" if isinstance(error, LinkLost) else "the guard")
             self._host.leave()
             self._let_go()
         finally:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from instruments import CommandRefused, ConfigurationError, InstrumentError
+from instruments import CommandRefused, ConfigurationError, InstrumentError, LinkLost, LookNeeded
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import (
     InstrumentLost,
@@ -74,6 +74,9 @@ class Job:
         except StorageError as error:
             self._finish("interrupted", str(error))
         except (OrchestratorError, PolicyError, InstrumentError) as error:
+            if isinstance(error, LinkLost | LookNeeded):
+                self.attachment.lock(str(error))
+                self.queue.lock_instrument(self.claim.instrument, "the guard", str(error))
             if self.ending is None:
                 self._finish("refused" if self._is_refusal(error) else "failed", str(error))
         finally:

@@ -271,6 +271,7 @@ class Session:
         """How the loop ended. After an instrument's fault that is written down, and the fault is raised."""
         try:
             ending = self._loop(run)
+            run.beam.microscope.refuse_held()
             return ending if ending.status == "completed" else self._stopped_from_beside() or ending
         except InstrumentError as error:
             run.beam.stop()

@@ -266,9 +266,10 @@ class AdapterThread:
         if loaded is None or not loaded.is_for(session_id, adapter, config):
             return False
         guarded = loaded.microscope
-        if isinstance(guarded, GuardedMicroscope) and guarded.is_link_lost():
-            guarded.reconnect()  # blanks first; a lost link is locked, so a person took the lock off before this load
-            guarded.acknowledge("whoever took off the lock")
+        if isinstance(guarded, GuardedMicroscope) and guarded.held_because is not None:
+            if guarded.is_link_lost():
+                guarded.reconnect()  # blanks first
+            guarded.acknowledge("whoever took off the lock")  # both are locked, so a person did before this load
         if self.is_stopped:
             if not isinstance(loaded.microscope, Releasable):
                 return False

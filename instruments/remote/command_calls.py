@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from instruments.commands import COMMANDS, AcquireFrame, Blank
 from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown, Unsupported
 from instruments.events import Eventful, EventLog
+from instruments.guards import GuardedMicroscope
 from instruments.microscope import CountsDose, Forecasting, HiddenTruth, Linked, Rebuildable
 from instruments.models import Record
 from instruments.remote.adapter_thread import AdapterThread, Asked
@@ -75,13 +76,27 @@ class CommandCalls:
         except (LinkLost, ResultUnknown) as error:
             self._lock_if_lost(error)
             raise
+        finally:
+            if asked.action_id is not None:
+                self._lock_if_held()
 
     def _lock_if_lost(self, error: InstrumentError) -> None:
         """Nobody commands an instrument whose link broke until a person has looked; its beam counts as on."""
         loaded = self._adapter.loaded
         linked = loaded.microscope if loaded is not None else None
         if isinstance(error, LinkLost) or (isinstance(linked, Linked) and linked.is_link_lost()):
-            self._ownership.set_lock(Lock(reason=str(error), by="the lost link", at=datetime.now(UTC)))
+            self._lock(str(error), "the lost link")
+
+    def _lock_if_held(self) -> None:
+        """Nor one whose guard wants a person to look: another owner, and a guard of its own, would not know."""
+        loaded = self._adapter.loaded
+        guarded = loaded.microscope if loaded is not None else None
+        if isinstance(guarded, GuardedMicroscope) and guarded.held_because is not None:
+            self._lock(guarded.held_because, "the guard")
+
+    def _lock(self, reason: str, by: str) -> None:
+        if self._ownership.lock is None:
+            self._ownership.set_lock(Lock(reason=reason, by=by, at=datetime.now(UTC)))
             self._ownership.save()
 
     def _carry_out(self, request: Request, arguments: Mapping[str, Any]) -> Any:

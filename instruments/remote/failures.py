@@ -12,6 +12,7 @@ from instruments.errors import (
     InstrumentError,
     InstrumentFault,
     LinkLost,
+    LookNeeded,
     ResultUnknown,
     Unsupported,
 )
@@ -20,7 +21,7 @@ _CLASSES: Final[dict[str, type[InstrumentError]]] = {
     error.__name__: error
     for error in (
         AcquisitionFailed, CommandRefused, ConfigurationError, InstrumentBusy, InstrumentError, InstrumentFault,
-        LinkLost, ResultUnknown, Unsupported,
+        LinkLost, LookNeeded, ResultUnknown, Unsupported,
     )
 }  # fmt: skip
 

@@ -105,6 +105,25 @@ def test_a_lost_link_holds_until_a_person_has_looked(place: Place, catalogue: Ca
     assert catalogue.experiment(row.id).status == "completed"
 
 
+def test_a_beam_found_on_between_two_frames_holds_until_a_person_has_looked(
+    place: Place, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Faulty]()
+
+    def open_faulty(adapter: str, config: Mapping[str, Any]) -> Microscope:
+        opened.append(Faulty(open_here(adapter, config), Faults()))
+        return opened[-1]
+
+    monkeypatch.setattr("workflows.embedded.open_here", open_faulty)
+    with pytest.raises(LinkLost, match="it is on though nothing is exposed"):
+        place.session(catalogue, 2, lambda: setattr(opened[-1], "is_on", True)).start(place.spec, OPTIONS)
+    assert not opened[-1].is_on
+    (row,) = catalogue.experiments()
+    assert len(catalogue.frames(row.id)) == 2
+    with pytest.raises(InstrumentFault, match=r"nothing was started: .*the lost link"):
+        place.session(catalogue).resume(row.id)
+
+
 def test_a_locked_instrument_is_not_started_on(place: Place) -> None:
     """Whichever of the two locks holds: the instrument's own, or that of the queue."""
     emergency_stop(place.settings, "replay", by="anna", reason="smoke")

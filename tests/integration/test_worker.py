@@ -95,7 +95,8 @@ class Place:
         self.host.start()
 
     def open(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
-        return Faulty(open_by_name(adapter, config), self.faults, self.faults.is_on_at_load)
+        self.opened = Faulty(open_by_name(adapter, config), self.faults, self.faults.is_on_at_load)
+        return self.opened
 
     def events(self, experiment: str, *kinds: str) -> list[dict[str, Any]]:
         return [event.payload for event in self.catalogue.events(experiment, kinds=kinds)]
@@ -308,6 +309,20 @@ def test_a_beam_that_is_on_when_an_experiment_is_loaded_is_blanked_first(place: 
     assert all(action.startswith(f"{own}-a") for action in frames)
     assert last.startswith(f"{own}-blank-")
     assert place.events(own, "beam_blanked") == [{"instrument": "replay", "reason": "it was on at load"}]
+
+
+def test_a_beam_found_on_between_two_frames_lets_no_other_experiment_begin(place: Place) -> None:
+    first, second = place.submit(), place.submit()
+
+    place.at_frame(2, lambda: setattr(place.opened, "is_on", True))
+    place.worker.run(until_idle=True)
+    status, reason = place.status(first)
+    assert status == "failed"
+    assert "it is on though nothing is exposed" in reason
+    assert place.status(second)[0] == "queued"
+    lock = place.host.status().lock
+    assert lock is not None
+    assert lock.by == "the guard"
 
 
 def test_what_does_not_blank_at_load_is_given_nothing_to_expose(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ import pytest
 
 from instruments import (
     AcquireFrame,
+    Axis,
     Blank,
+    Capabilities,
     Frame,
     GuardedMicroscope,
     InstrumentError,
     InstrumentFault,
     LinkLost,
+    LookNeeded,
     Microscope,
     ResultUnknown,
     SafetyEnvelope,
+    StagePosition,
 )
 from instruments.remote.adapter_thread import AdapterThread
 from instruments.remote.command_calls import CommandCalls
@@ -95,3 +100,28 @@ def test_behind_a_gateway_the_guard_goes_on_once_a_person_cleared_its_lock(tmp_p
     assert guarded.ledger.electrons > spent
     with pytest.raises(ResultUnknown):
         call(calls, "acquire", command=exposure("b"))
+
+
+def test_behind_a_gateway_no_other_client_goes_on_after_a_frame_that_was_taken_elsewhere(tmp_path: Path) -> None:
+    """Its guard wants a person to look; a new session, which has a new guard, is let in after that alone."""
+
+    class Displaced(BenchMicroscope):
+        def capabilities(self) -> Capabilities:
+            return super().capabilities().model_copy(update={"axes": (Axis(name="x_nm", frame="stage"),)})
+
+        def acquire(self, command: AcquireFrame) -> Frame:
+            frame = super().acquire(command)
+            return replace(frame, state=frame.state.model_copy(update={"stage": StagePosition(x_nm=500.0)}))
+
+    guarded = GuardedMicroscope(Displaced("works"), SafetyEnvelope(max_position_error_nm=50.0))
+    calls, ownership = calls_of(guarded, tmp_path / "ownership.json")
+    call(calls, "acquire", command=exposure("a"))
+    assert ownership.lock is not None
+    assert "x_nm 500 nm instead of 0 nm" in ownership.lock.reason
+    with pytest.raises(InstrumentFault, match="locked by an emergency stop of the guard"):
+        call(calls, "load", session_id="another", adapter="bench", config={})
+    with pytest.raises(LookNeeded, match="a person has to look"):
+        guarded.acquire(exposure("b"))
+    ownership.clear()
+    call(calls, "load", session_id="s", adapter="bench", config={})
+    call(calls, "acquire", command=exposure("c"))

@@ -179,7 +179,7 @@ def test_an_unblank_whose_answer_was_lost_is_not_sent_again() -> None:
             sent.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
             self.close_connection = True
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             del format, args
 
     with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
