@@ -214,7 +214,7 @@ class Bench:
             charge = self.timed(lambda: guarded.check(command), "the guard")
         except CommandRefused as error:
             raise CannotJudge(f"the facility's envelope forbids it: {error}") from error
-        self._ledger.add_frame(command, charge.electrons, charge.settling_electrons, charge.lit)
+        self._ledger.add_frame(command, charge.electrons, charge.settling_electrons, charge.cells)
         return charge
 
     def dare(self, command: Command, *, by_execute: bool = False, as_if: AcquireFrame | None = None) -> object:
@@ -233,7 +233,7 @@ class Bench:
         try:
             return self._answer(command, by_execute=by_execute)
         except NOTHING_MOVED:
-            self._ledger.add_frame(exposed, -charge.electrons, -charge.settling_electrons, charge.lit)
+            self._ledger.add_frame(exposed, -charge.electrons, -charge.settling_electrons, charge.cells)
             raise
 
     def _answer(self, command: Command, *, by_execute: bool) -> object:

@@ -15,6 +15,7 @@ from instruments.conformance.broken.clients import several
 from instruments.conformance.broken.faults import LEAKS_MAY_END
 from instruments.conformance.kit import check_named
 from simulation.microscope import SimulatedMicroscope, open_simulated
+from tests.integration.instruments.conformed import keep
 from tests.integration.steady_twin import UNHURRIED, failed, steady_config
 
 HASTY = UNHURRIED.model_copy(update={"stop_exposure_s": 6.0, "stop_margin_s": 0.5})
@@ -39,6 +40,7 @@ def tried(name: str, opener: Callable[[], Microscope], conditions: Conditions = 
 
 def test_the_simulated_microscope_conforms(twin: Microscope) -> None:
     report = tried("simulated", lambda: twin)
+    keep(report, "simulated, in process")
     verdicts = {finding.check: finding.verdict for finding in report.findings}
     assert list(verdicts) == [check.name for check in CHECKS]
     assert {name for name, verdict in verdicts.items() if verdict == "skipped"} == NEED_A_SERVER, report.table()

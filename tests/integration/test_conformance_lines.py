@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from instruments.conformance import Bench, run
-from instruments.conformance.broken.lines import BROKEN_LINES
+from instruments.conformance.broken.lines import BROKEN_LINES, CarelessLine
 from instruments.conformance.hosted import HostedTarget
 from instruments.conformance.kit import check_named
+from instruments.remote import Endpoint
+from tests.integration.instruments.conformed import conformed
 from tests.integration.steady_twin import UNHURRIED, failed, steady_config
 
 TRANSPORT = ("mute_server", "call_after_timeout", "lost_answer", "server_killed")
@@ -23,9 +26,7 @@ def hosted(image_cache: Path) -> Iterator[HostedTarget]:
 
 
 def test_the_twin_in_its_own_process_conforms_when_lines_break(hosted: HostedTarget) -> None:
-    wanted = [check_named(name) for name in ("frame", "stop_latency", "concurrent_clients", *TRANSPORT, "teardown")]
-    with Bench(hosted, UNHURRIED) as bench:
-        report = run(bench, wanted)
+    report = conformed(hosted, UNHURRIED, "simulated, in an instrument's process")
     assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
 
 
@@ -42,3 +43,37 @@ def test_the_kit_names_what_is_careless_about_a_line(name: str, hosted: HostedTa
         hosted.line = None
     assert failed(report) == caught_by, report.table()
     assert all(says in report.finding(check).found for check in caught_by), report.table()
+
+
+class ReadsFirst:
+    """Reads the state before each exposure, and repeats the reading alone when its answer is lost."""
+
+    def __init__(self, endpoint: Endpoint, *, exposes_again: bool) -> None:
+        self._reading = CarelessLine(endpoint, resends=True)
+        self._exposing = CarelessLine(endpoint, resends=exposes_again)
+
+    def call(
+        self, call: str, fence: int, arguments: Mapping[str, Any], *, patience_s: float, moves: bool = False
+    ) -> Any:
+        if call != "acquire":
+            return self._reading.call(call, fence, arguments, patience_s=patience_s, moves=moves)
+        self._reading.call("read_state", fence, {}, patience_s=patience_s)
+        return self._exposing.call(call, fence, arguments, patience_s=patience_s, moves=moves)
+
+    def close(self) -> None:
+        self._reading.close()
+        self._exposing.close()
+
+
+@pytest.mark.parametrize("exposes_again", [False, True])
+def test_a_reading_before_the_exposure_may_be_repeated_and_the_exposure_not(
+    exposes_again: bool, hosted: HostedTarget
+) -> None:
+    hosted.line = lambda endpoint: ReadsFirst(endpoint, exposes_again=exposes_again)
+    try:
+        with Bench(hosted, UNHURRIED) as bench:
+            report = run(bench, [check_named("lost_answer")])
+    finally:
+        hosted.line = None
+    assert report.findings[0].verdict == ("failed" if exposes_again else "passed"), report.table()
+    assert not exposes_again or "gave a frame" in report.findings[0].found

@@ -25,7 +25,7 @@ from instruments.state import MicroscopeState
 
 _NOTHING_MOVED = (CommandRefused, InstrumentBusy, Unsupported)
 _OUTCOMES = ("delivered", "not_started", "unknown")
-_NO_SERVER = "no server behind this adapter that the kit may interfere with (its target is not `Served`)"
+_NO_SERVER = "its target names no server that the kit may interfere with (it is not `Served`)"
 _UNDER_WAY_S = 0.5  # without an answer: what only an exposure takes
 _LOOK_S = 0.01
 
@@ -38,6 +38,7 @@ class Wire:
         self._bench = bench
         self._lines = lines
         self._owner = OwnerThread()
+        self._is_closed = False
         self.microscope = self.call(lambda: target.open_at(tuple(line.address for line in lines)), "opening")
 
     def spoil(self, how: Callable[[FaultyLine], None]) -> None:
@@ -62,7 +63,10 @@ class Wire:
         return self._owner.begin(call)
 
     def close(self) -> None:
-        """Cut the lines, close the microscope as well as it goes."""
+        """Cut the lines, close the microscope as well as it goes; once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for line in self._lines:
             line.close()
         closing = self._owner.begin(lambda: self._bench.target.close(self.microscope))
@@ -146,11 +150,12 @@ def _lost_answer(bench: Bench) -> Result:
         error = _broken_in_mid_command(bench, wire, command, lambda: wire.spoil(_cut_once))
         if isinstance(error, Result):
             return error
-        again = wire.call(bench.target.open, "opening again")
+        wire.close()  # its server may have room for one client
+        again = _opened_again(bench, command)
         try:
-            outcome = wire.call(lambda: again.outcome(command.action_id), "outcome")
+            outcome = bench.timed(lambda: again.outcome(command.action_id), "outcome")
         finally:
-            wire.call(lambda: bench.target.close(again), "closing")
+            bench.timed(lambda: bench.target.close(again), "closing")
         after = wire.exposure_count()
     if outcome == "not_started":
         return failed("the exposure's answer was lost, and its outcome is 'not_started': its dose would be spent twice")
@@ -158,6 +163,18 @@ def _lost_answer(bench: Bench) -> Result:
     if before is not None and after is not None and after - before > command.subframe_count:
         return failed(f"the exposure was sent again after its answer was lost{counted}")
     return passed(f"{type(error).__name__}; after connecting again its outcome is {outcome!r}{counted}")
+
+
+def _opened_again(bench: Bench, command: AcquireFrame) -> Microscope:
+    """A new opening; that its server is busy with the exposure is waited out. Raises what opening raises."""
+    until_s = time.monotonic() + bench.conditions.patience_s + command.deadline_s
+    while True:
+        try:
+            return bench.timed(bench.target.open, "opening again")
+        except InstrumentBusy:
+            if time.monotonic() > until_s:
+                raise
+        time.sleep(_UNDER_WAY_S)
 
 
 def _permitted(bench: Bench, shot: Shot) -> AcquireFrame:
@@ -185,11 +202,12 @@ def _server_killed(bench: Bench) -> Result:
             wire.target.revive()
         if isinstance(error, Result):
             return error
-        again = wire.call(bench.target.open, "opening again")
+        wire.close()
+        again = _opened_again(bench, command)
         try:
-            wire.call(again.read_state, "read_state after the server came back")
+            bench.timed(again.read_state, "read_state after the server came back")
         finally:
-            wire.call(lambda: bench.target.close(again), "closing")
+            bench.timed(lambda: bench.target.close(again), "closing")
     back = Measured(name="server started and connected again in", value=time.monotonic() - begun_s, unit="s")
     return passed(f"{type(error).__name__}; with a new server it works again", back)
 
@@ -238,7 +256,7 @@ def _under_way(wire: Wire, exposing: Future[Any], before: int | None, patience_s
 def _concurrent_clients(bench: Bench) -> Result:
     allowed = bench.capabilities.concurrent_clients
     if allowed == 1 and not isinstance(bench.target, Served):
-        raise CannotJudge("one client is declared, and there is no server behind it that a second one could reach")
+        raise CannotJudge("one client is declared, and its target names no server that a second one could reach")
     first = bench.read_state()
     faults, refused, call_count = _hammered(bench, first)
     clients = bench.conditions.client_count

@@ -15,10 +15,10 @@ import pytest
 from instruments import ConfigurationError, LinkLost, Microscope, ResultUnknown, Unblank, registry
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.pyjem import DEVICE
-from instruments.conformance import Bench, Conditions
-from instruments.conformance.kit import CHECKS, run
+from instruments.conformance import CHECKS, Conditions
 from instruments.conformance.target import Address
 from instruments.workers import process
+from tests.integration.instruments.conformed import conformed
 from tests.integration.instruments.test_pyjem import CONFIG, frame
 from tests.integration.instruments.test_worker import wait_for
 from tests.integration.instruments.vendor_target import VendorTarget, doubled
@@ -89,10 +89,11 @@ def config(target: VendorTarget) -> Iterator[dict[str, Any]]:
 
 
 def test_it_conforms_over_a_line_that_fails(target: VendorTarget) -> None:
-    names = ("mute_server", "call_after_timeout", "lost_answer", "server_killed", "concurrent_clients")
+    wanted = ("mute_server", "call_after_timeout", "lost_answer", "server_killed", "concurrent_clients")
     conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=200.0, patience_s=30.0)
-    with ServedTarget(target, answer_s=1.5, start_s=4.0) as served, Bench(served, conditions) as bench:
-        report = run(bench, [one for one in CHECKS if one.name in names])
+    elsewhere = {one.name: "as in its worker" for one in CHECKS if one.name not in wanted}
+    with ServedTarget(target, answer_s=1.5, start_s=4.0) as served:
+        report = conformed(served, conditions, "pyjem, device server", without=elsewhere)
     assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
 
 

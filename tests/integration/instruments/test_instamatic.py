@@ -31,9 +31,9 @@ from instruments import (
     Unblank,
     Unsupported,
 )
-from instruments.conformance import Bench, Conditions
-from instruments.conformance.kit import CHECKS, run
+from instruments.conformance import Conditions
 from instruments.conformance.proxy import FaultyLine
+from tests.integration.instruments.conformed import conformed, names
 from tests.integration.instruments.instamatic_target import InstamaticTarget
 
 SHIFT = {"matrix": ((0.5, 0.0), (0.0, -0.5))}  # nm per count, y turned
@@ -82,10 +82,8 @@ class Stranger:
 
 
 def test_it_conforms_as_far_as_it_goes_without_frames(target: InstamaticTarget) -> None:
-    with Bench(target, Conditions(patience_s=20)) as bench:
-        report = run(bench, CHECKS)
-    assert not report.has_failed, report.table()
-    passed = {finding.check for finding in report.findings if finding.verdict == "passed"}
+    report = conformed(target, Conditions(patience_s=20))
+    passed = names(report, "passed")
     needed = {
         "out_of_range", "unknown_control", "concurrent_clients", "mute_server", "call_after_timeout", "teardown",
     }  # fmt: skip

@@ -29,6 +29,7 @@ from instruments import (
 )
 from instruments.adapters.ophyd import OphydMicroscope
 from instruments.conformance import Bench, Conditions, OpenedTarget, run
+from tests.integration.instruments.conformed import keep
 from tests.integration.instruments.epics_instrument import HERE, SoftIoc
 
 ROOT = Path(__file__).parents[3]
@@ -114,6 +115,7 @@ def test_conforms(tem: OphydMicroscope) -> None:
     with Bench(Kept("ophyd-async", lambda: tem), conditions) as bench:
         report = run(bench)
     tem.release()
+    keep(report, "ophyd-async over PVA")
 
     assert not report.has_failed, report.table()
     passed = {finding.check for finding in report.findings if finding.verdict == "passed"}
