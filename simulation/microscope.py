@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import pi
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ class SimulatedMicroscope:
         """What the detectors give without a beam: their offset, for they have no dark counts. No time passes."""
         self._refuse_frame(command)
         mode, state = self._mode(command.mode), self.read_state()
-        dark = np.zeros((command.subframe_count, *command.scan.shape_px), np.uint16)
+        dark = np.zeros((command.subframe_count, *command.scan.shape_px), np.uint32 if mode.is_at_once else np.uint16)
         fittings = self._situation.fittings
         return Frame(
             action_id=command.action_id,
@@ -135,7 +136,7 @@ class SimulatedMicroscope:
             ended_s=state.time_s,
             instrument="simulated",
             simulated=True,
-            context=frame_context(self.config, command, 0.0),
+            context=frame_context(self.config, command, mode, 0.0),
         )
 
     def outcome(self, action_id: str) -> Outcome:
@@ -197,7 +198,10 @@ class SimulatedMicroscope:
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal)
         births_before = len(world.columns.births)
         settling = electrons(self._current_pa(situation, situation.time_s), settle_s)
-        world.expose_first_pixel(situation, command, settling, situation.time_s, rng)
+        if command.scan.at_once:
+            world.expose_subframe(situation, command, settling, situation.time_s, situation.time_s, 0, rng)
+        else:
+            world.expose_first_pixel(situation, command, settling, situation.time_s, rng)
         lit_s = command.scan.duration_s()
         subframe_s = lit_s + situation.fittings.waiting_s(command.scan)
         true_electrons: list[float] = []
@@ -240,7 +244,7 @@ class SimulatedMicroscope:
         return Fittings.start(fitted_axes(self._card.modes), self.config.max_current_pa)
 
     def _refuse_frame(self, command: AcquireFrame) -> None:
-        refuse_frame(command, self._card)
+        refuse_frame(command, self._card, self.config, self._situation.fittings)
         if refusal := self._situation.fittings.current_refusal(command.optics.probe_current_pa):
             raise CommandRefused(refusal)
 
@@ -356,14 +360,20 @@ class SimulatedMicroscope:
             mode=self._mode_now(mode, exposure.situation),
             counts=counts,
             pixel_size_nm=command.scan.pixel_size_nm,
-            dose_e_per_a2=raster_electrons / (command.scan.area_nm2 * ANGSTROM2_PER_NM2),
+            dose_e_per_a2=raster_electrons / (self._exposed_nm2(exposure) * ANGSTROM2_PER_NM2),
             electrons=raster_electrons + exposure.settling_electrons * exposure.reading_factor,
             started_s=exposure.started_s,
             ended_s=exposure.ended_s,
             instrument="simulated",
             simulated=True,
-            context=frame_context(self.config, command, measured_pa),
+            context=frame_context(self.config, command, mode, measured_pa),
         )
+
+    def _exposed_nm2(self, exposure: Exposure) -> float:
+        """The scanned area, or the lit disc of an exposure at once."""
+        if exposure.command.scan.at_once:
+            return pi / 4 * exposure.situation.fittings.lit_nm() ** 2
+        return exposure.command.scan.area_nm2
 
     def noiseless(self, action_id: str, subframe: int) -> dict[str, np.ndarray]:
         """Expected images of an exposed sub-frame by detector, fraction of the beam: hidden, for checks."""

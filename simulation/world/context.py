@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from instruments.capabilities import Mode
 from instruments.commands import AcquireFrame
 from instruments.units import electrons
+from simulation.world.at_once import MRAD_PER_PX
 from simulation.world.config import SimulatedConfig
 
 
-def frame_context(config: SimulatedConfig, command: AcquireFrame, measured_pa: float) -> dict[str, Any]:
+def frame_context(config: SimulatedConfig, command: AcquireFrame, mode: Mode, measured_pa: float) -> dict[str, Any]:
     """Maker, software, seed, and what of the detectors, the scan and the gun is not in the state."""
-    return {
+    told: dict[str, Any] = {
         "instrument": {"name": "simulated", "serial": "simulated", "vendor": "stempilot"},
         "is_simulation": True,
         "software": {"numpy": np.__version__, "python": platform.python_version()},
@@ -37,3 +39,7 @@ def frame_context(config: SimulatedConfig, command: AcquireFrame, measured_pa: f
             },
         ],
     }
+    if mode.kind == "tem_diffraction":
+        told["pattern_pixel_mrad"] = MRAD_PER_PX
+        told["pattern_centre_px"] = [(side - 1) / 2 for side in command.scan.shape_px]
+    return told

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import cos, exp, radians, sin
+from math import cos, exp, pi, radians, sin
 
 import numpy as np
 
+from instruments.units import ANGSTROM2_PER_NM2
 from simulation.world.crystal import Crystal, Site
 
 _REACH_NM = 0.1  # a parked beam hits columns this near
 _SPOT_ANGSTROM2 = 1.0
+_STRIPS = 32  # of a lit disc
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,28 @@ class Raster:
         dx, dy = np.asarray(x_nm) - self.x_nm, np.asarray(y_nm) - self.y_nm
         along, across = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
         return (along <= self.width_nm / 2 + margin_nm) & (across <= self.height_nm / 2 + margin_nm)
+
+
+@dataclass(frozen=True, slots=True)
+class LitDisc:
+    """What a parallel beam lights, in the specimen frame."""
+
+    x_nm: float
+    y_nm: float
+    diameter_nm: float
+
+    def rasters(self, electrons: float) -> list[Raster]:
+        """The disc as rectangles of one height that have its area together, evenly lit."""
+        edges = np.linspace(-self.diameter_nm / 2, self.diameter_nm / 2, _STRIPS + 1)
+        height, middle = self.diameter_nm / _STRIPS, (edges[1:] + edges[:-1]) / 2
+        area_nm2 = pi / 4 * self.diameter_nm**2
+        widths = 2 * np.sqrt((self.diameter_nm / 2) ** 2 - middle**2)
+        widths *= area_nm2 / (widths.sum() * height)
+        flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
+        return [
+            Raster(self.x_nm, self.y_nm + dy, width, height, 0.0, flux)
+            for dy, width in zip(middle.tolist(), widths.tolist(), strict=True)
+        ]
 
 
 @dataclass

@@ -33,21 +33,26 @@ _START: Final[Mapping[str, AxisValue]] = {
     "screen": "up",
     "line_sync": "off",
     "gun_lens_index": 4.0,
+    "illuminated_nm": 100.0,
+    "objective_aperture": "out",
     "holder.temperature_k": ROOM_K,
     "holder.bias_v": 0.0,
     "holder.strain_fraction": 0.0,
     "holder.flow_ml_per_min": 0.0,
 }
+_APERTURES_MRAD: Final[Mapping[str, float | None]] = {"out": None, "20 mrad": 20.0, "10 mrad": 10.0}
 _OF_A_DETECTOR: Final[Mapping[str, AxisValue]] = {"position": "in", "gain_fraction": 0.5, "offset_fraction": 0.0}
 
 
 def fitted_axes(modes: Iterable[Mode]) -> tuple[Axis, ...]:
     """The axes of the fittings, those of every detector among them."""
-    names = [detector.name for mode in modes for detector in mode.detectors]
+    names = list(dict.fromkeys(detector.name for mode in modes for detector in mode.detectors))
     return (
         Axis(name="screen", choices=("up", "down"), settle_s=1.0, frame="detector"),
         Axis(name="line_sync", choices=("off", "on"), frame="scan"),
         Axis(name="gun_lens_index", minimum=1, maximum=8, resolution=1, settle_s=5.0),
+        Axis(name="illuminated_nm", minimum=5, maximum=1000, settle_s=1.0),
+        Axis(name="objective_aperture", choices=tuple(_APERTURES_MRAD), settle_s=3.0),
         Axis(
             name="holder.temperature_k", minimum=ROOM_K, maximum=1273, rate_per_s=_WARMING_K_PER_S, tolerance=0.5,
             frame="holder",
@@ -141,10 +146,18 @@ class Fittings:
 
     def waiting_s(self, scan: ScanPattern) -> float:
         """How long the blanked beam waits for the mains in one sub-frame."""
-        if not self.waits:
+        if not self.waits or scan.at_once:
             return 0.0
         line_s = scan.duration_s() / scan.shape_px[0]
         return scan.shape_px[0] * (ceil(line_s * MAINS_HZ - 1e-9) / MAINS_HZ - line_s)
+
+    def lit_nm(self) -> float:
+        """Diameter of the disc that a parallel beam lights."""
+        return self._number("illuminated_nm")
+
+    def objective_mrad(self) -> float | None:
+        """Half-angle that the objective aperture lets through; None: all."""
+        return _APERTURES_MRAD[str(self.values.get("objective_aperture", "out"))]
 
     def counted(self, detector: str, electrons: np.ndarray) -> np.ndarray:
         """Counts of a detector for the electrons that would reach it: unsigned, of 32 bits where it amplifies them."""

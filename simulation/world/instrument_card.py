@@ -5,8 +5,10 @@ from __future__ import annotations
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.commands import AcquireFrame, Park, RunProcedure, SetAxes
 from instruments.errors import CommandRefused, Unsupported
+from instruments.scans import ScanPattern
+from simulation.world.at_once import CAMERA_LENGTH_MM, MAX_DWELL_US, modes_at_once, refuse_at_once
 from simulation.world.config import SimulatedConfig
-from simulation.world.fittings import FLASH, fitted_axes, setting_refusal
+from simulation.world.fittings import FLASH, Fittings, fitted_axes, setting_refusal
 
 _DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0), "abf": (16.0, 31.0)}
 _MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
@@ -16,14 +18,18 @@ _FITTED_QUIRKS = (
     "heat, strain and bias move places under the beam; the lattice itself is not deformed",
     "where lines wait for the mains the beam is blanked meanwhile",
     "the screen, lowered, keeps electrons from every detector and not from the specimen",
+    "a parallel beam sees elastic scattering alone, and contamination as a phase; its beam has no angular spread",
 )
 READING_STDS = 3.0  # errors of a current reading end there, so none exceeds what is declared
 
 
 def modes(config: SimulatedConfig) -> tuple[Mode, ...]:
-    """Sets of detectors read together: a long camera with MAADF and BF, a short one with HAADF and ABF."""
+    """Sets of detectors read together: a long camera with MAADF and BF, a short one with HAADF and ABF.
+
+    With fittings also a parallel beam's image and diffraction pattern.
+    """
     gain = config.quantum_efficiency
-    return tuple(
+    scanned = tuple(
         Mode(
             name=name,
             camera_length_mm=camera_length_mm,
@@ -40,12 +46,15 @@ def modes(config: SimulatedConfig) -> tuple[Mode, ...]:
         )
         for name, (camera_length_mm, detectors) in _MODES.items()
     )
+    return (*scanned, *modes_at_once(gain)) if config.fittings else scanned
 
 
 def card(config: SimulatedConfig) -> Capabilities:
     """The capabilities of this configuration."""
     stage, shift = config.stage_range_nm, config.beam_shift_range_nm
     defocus = config.defocus_range_nm
+    lengths_mm = [length for length, _ in _MODES.values()] + [CAMERA_LENGTH_MM] * config.fittings
+    longest_us = max(config.max_dwell_time_us, MAX_DWELL_US) if config.fittings else config.max_dwell_time_us
     energy, angle = config.beam_energy_ev, config.semi_convergence_angle_mrad
     axes = [
         Axis(name="x_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
@@ -65,8 +74,8 @@ def card(config: SimulatedConfig) -> Capabilities:
         ),
         Axis(
             name="camera_length_mm",
-            minimum=min(length for length, _ in _MODES.values()),
-            maximum=max(length for length, _ in _MODES.values()),
+            minimum=min(lengths_mm),
+            maximum=max(lengths_mm),
             settle_s=config.camera_length_change_s,
         ),
         Axis(name="beam_energy_ev", minimum=energy, maximum=energy),
@@ -76,7 +85,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         *(Axis(name=name, minimum=-limit, maximum=limit) for name, limit in _ABERRATION_LIMITS_NM.items()),
         Axis(name="field_of_view_nm", minimum=0.2, maximum=1000, frame="scan"),
         Axis(name="pixel_size_nm", minimum=1e-3, maximum=5, frame="scan"),
-        Axis(name="dwell_time_us", minimum=config.min_dwell_time_us, maximum=config.max_dwell_time_us, frame="scan"),
+        Axis(name="dwell_time_us", minimum=config.min_dwell_time_us, maximum=longest_us, frame="scan"),
         Axis(name="flyback_time_us", minimum=0, maximum=10_000, frame="scan"),
         Axis(name="rotation_deg", minimum=-360, maximum=360, frame="scan"),
         Axis(name="subframe_count", minimum=1, maximum=256, resolution=1, frame="scan"),
@@ -110,20 +119,11 @@ def _stage_quirks(config: SimulatedConfig) -> tuple[str, ...]:
     return (f"stage_motion: a stage move ends {low_nm:g} to {high_nm:g} nm off, not read back",) if high_nm else ()
 
 
-def refuse_frame(command: AcquireFrame, card: Capabilities) -> None:
+def refuse_frame(command: AcquireFrame, card: Capabilities, config: SimulatedConfig, fittings: Fittings) -> None:
     """Raise CommandRefused naming the value, its range and unit if this instrument cannot do `command`."""
-    mode = card.mode(command.mode)
-    if mode is None:
-        known = ", ".join(mode.name for mode in card.modes)
-        raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {known}")
-    length_mm = command.optics.camera_length_mm
-    if length_mm is not None and length_mm != mode.camera_length_mm:
-        raise CommandRefused(
-            f"camera length {length_mm:g} mm is not mode {mode.name!r}'s {mode.camera_length_mm:g} mm; leave it out"
-        )
+    mode = _mode_of(command, card)
     stage, optics, scan = command.stage, command.optics, command.scan
-    if scan.at_once:
-        raise CommandRefused(f"mode {mode.name!r} is scanned, not exposed at once; leave scan.at_once out")
+    _refuse_other_way(scan, mode)
     rows, columns = scan.shape_px
     if rows < 1 or columns < 1:
         raise CommandRefused(f"scan shape {rows} x {columns} px has no pixels; give at least 1 x 1")
@@ -143,6 +143,32 @@ def refuse_frame(command: AcquireFrame, card: Capabilities) -> None:
     for name, value in command.optics.aberrations:
         if name.startswith("c"):
             _check(card, name, value)
+    if mode.is_at_once:
+        refuse_at_once(command, mode, fittings)
+    elif scan.dwell_time_us > config.max_dwell_time_us:
+        raise CommandRefused(
+            f"dwell time {scan.dwell_time_us:g} us of a scan is above {config.max_dwell_time_us:g} us; stay inside"
+        )
+
+
+def _refuse_other_way(scan: ScanPattern, mode: Mode) -> None:
+    if scan.at_once and not mode.is_at_once:
+        raise CommandRefused(f"mode {mode.name!r} is scanned, not exposed at once; leave scan.at_once out")
+    if mode.is_at_once and not scan.at_once:
+        raise CommandRefused(f"mode {mode.name!r} is exposed at once, not scanned; set scan.at_once")
+
+
+def _mode_of(command: AcquireFrame, card: Capabilities) -> Mode:
+    mode = card.mode(command.mode)
+    if mode is None:
+        known = ", ".join(mode.name for mode in card.modes)
+        raise CommandRefused(f"mode {command.mode!r} is not one of this instrument's: {known}")
+    length_mm = command.optics.camera_length_mm
+    if length_mm is not None and length_mm != mode.camera_length_mm:
+        raise CommandRefused(
+            f"camera length {length_mm:g} mm is not mode {mode.name!r}'s {mode.camera_length_mm:g} mm; leave it out"
+        )
+    return mode
 
 
 def refuse_park(command: Park, card: Capabilities) -> None:

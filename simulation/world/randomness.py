@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     SHOT_NOISE = 24
     CURRENT_READING = 25
     CLOCK = 26
+    FILM_ATOMS = 27
+    PARALLEL_PHONONS = 28
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -11,9 +11,11 @@ from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame
 from instruments.optics import Optics
 from simulation.lattice_images import Defect, LatticeImages
-from simulation.noise import count_electrons
+from simulation.noise import count_electrons, poisson_electrons
+from simulation.world.at_once import ParallelBeam, View
 from simulation.world.clock import Situation
 from simulation.world.contamination import film_fraction_per_nm
+from simulation.world.crystal import Site
 from simulation.world.frame_images import Grid, ImageMaker, Imaging, with_afterglow
 from simulation.world.randomness import Purpose, generator
 from simulation.world.specimen import World
@@ -82,6 +84,7 @@ class Renderer:
         return [
             (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
             for mode in self.card.modes
+            if not mode.is_at_once
             for detector in mode.detectors
         ]
 
@@ -92,6 +95,8 @@ class Renderer:
 
     def counts(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
         """(sub-frames, rows, columns) counts by detector, uint16; uint32 of one that amplifies or has an offset."""
+        if mode.is_at_once:
+            return self._counts_at_once(exposure, mode)
         command, ordinal = exposure.command, exposure.situation.ordinal
         stacks: dict[str, list[np.ndarray]] = {detector.name: [] for detector in mode.detectors}
         share = command.scan.beam_on_s() / command.scan.duration_s()
@@ -106,8 +111,15 @@ class Renderer:
         return {name: np.stack(stack) for name, stack in stacks.items()}
 
     def noiseless(self, exposure: Exposure, subframe: int, mode: Mode) -> dict[str, np.ndarray]:
-        """Expected images of a sub-frame by detector, fraction of the beam, afterglow included."""
+        """Expected images of a sub-frame by detector, fraction of the beam, afterglow included.
+
+        Of an exposure at once fractions of all electrons on the lit disc.
+        """
         command, config = exposure.command, self.world.config
+        if mode.is_at_once:
+            view = self._view(exposure, subframe)
+            expected = self._parallel.expected(mode, command.scan, view, exposure.situation.fittings)
+            return {detector.name: expected for detector in mode.detectors}
         grid = self._grid(exposure, subframe)
         film = self._maker.film_nm(grid)
         defects = self._defects_in(grid, exposure, subframe)
@@ -132,7 +144,44 @@ class Renderer:
         hum_nm = situation.fittings.hum_nm(times_s)
         return Grid.of(scan, x_nm + drift_x + jitter[0] + hum_nm, y_nm + drift_y + jitter[1])
 
+    def _counts_at_once(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
+        """Electrons on the camera, uint32, counted one by one."""
+        config, situation = self.world.config, exposure.situation
+        stacks: dict[str, list[np.ndarray]] = {detector.name: [] for detector in mode.detectors}
+        for subframe, amount in enumerate(exposure.true_electrons):
+            for number, (name, expected) in enumerate(self.noiseless(exposure, subframe, mode).items()):
+                rng = generator(config.seed, Purpose.SHOT_NOISE, situation.ordinal, subframe, number)
+                electrons = poisson_electrons(expected, amount * config.quantum_efficiency, rng)
+                stacks[name].append(situation.fittings.counted(name, electrons.astype(np.uint32)))
+        return {name: np.stack(stack) for name, stack in stacks.items()}
+
+    @cached_property
+    def _parallel(self) -> ParallelBeam:
+        return ParallelBeam(self.world)
+
+    def _view(self, exposure: Exposure, subframe: int) -> View:
+        situation, half_s = exposure.situation, exposure.subframe_s / 2
+        middle_s = exposure.start_s(subframe, self.card.blanker_settle_s) + half_s
+        x_nm, y_nm = self.world.true_point_nm(situation, middle_s)
+        ends = [self.world.true_point_nm(situation, middle_s + step_s) for step_s in (-half_s, half_s)]
+        return View(
+            x_nm=x_nm,
+            y_nm=y_nm,
+            way_nm=(ends[1][0] - ends[0][0], ends[1][1] - ends[0][1]),
+            optics=self.true_optics(exposure),
+            focal_spread_nm=self.world.beam.focal_spread_nm,
+            contents=self._contents(exposure, subframe),
+            keys=(situation.ordinal, subframe),
+        )
+
     def _defects_in(self, grid: Grid, exposure: Exposure, subframe: int) -> list[tuple[str, float, float]]:
+        x_low, x_high, y_low, y_high = grid.bounds(_PATCH_REACH_NM)
+        contents = self._contents(exposure, subframe)
+        placed = ((species, *self.world.crystal.position_nm(site)) for site, species in contents.items())
+        return [item for item in placed if x_low <= item[1] <= x_high and y_low <= item[2] <= y_high]
+
+    def _contents(self, exposure: Exposure, subframe: int) -> dict[Site, str]:
+        """What stands in the columns that are not perfect when a sub-frame begins to show them."""
         contents = dict(self.world.columns.natives)
         births = self.world.columns.births
         for birth in births[: exposure.births_before_count]:
@@ -140,9 +189,7 @@ class Renderer:
         for birth in births[exposure.births_before_count : exposure.births_after_count]:
             if birth.subframe <= subframe:
                 contents[birth.site] = birth.species
-        x_low, x_high, y_low, y_high = grid.bounds(_PATCH_REACH_NM)
-        placed = ((species, *self.world.crystal.position_nm(site)) for site, species in contents.items())
-        return [item for item in placed if x_low <= item[1] <= x_high and y_low <= item[2] <= y_high]
+        return contents
 
     def true_optics(self, exposure: Exposure) -> Optics:
         """Commanded plus residual; total defocus to 0.5 nm, so that images can be kept."""

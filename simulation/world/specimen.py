@@ -18,7 +18,7 @@ from simulation.world.clock import Drift, Situation
 from simulation.world.config import SimulatedConfig
 from simulation.world.cross_sections import loss_barn
 from simulation.world.crystal import Crystal
-from simulation.world.damage import Columns, Raster
+from simulation.world.damage import Columns, LitDisc, Raster
 from simulation.world.defect_field import DefectField, draw_natives
 from simulation.world.landscape import Landscape
 from simulation.world.randomness import Purpose, generator
@@ -37,8 +37,8 @@ class World:
     drift: Drift
     columns: Columns
     barn_by_symbol: dict[str, float]
-    exposed: list[tuple[Raster | tuple[float, float], float]] = field(
-        default_factory=list[tuple[Raster | tuple[float, float], float]]
+    exposed: list[tuple[Raster | LitDisc | tuple[float, float], float]] = field(
+        default_factory=list[tuple[Raster | LitDisc | tuple[float, float], float]]
     )
 
     @classmethod
@@ -106,6 +106,12 @@ class World:
         """One sub-frame's electrons over its true raster; what leaves shows from `subframe` on."""
         scan = command.scan
         x_nm, y_nm = self.true_point_nm(situation, middle_s)
+        if scan.at_once:
+            disc = LitDisc(x_nm, y_nm, situation.fittings.lit_nm())
+            for strip in disc.rasters(electrons):
+                self.columns.expose_raster(strip, end_s, command.action_id, subframe, rng)
+            self.exposed.append((disc, electrons))
+            return
         flux = electrons / (scan.area_nm2 * ANGSTROM2_PER_NM2)
         raster = Raster(x_nm, y_nm, scan.field_of_view_nm, scan.height_nm, scan.rotation_deg, flux)
         self.columns.expose_raster(raster, end_s, command.action_id, subframe, rng)

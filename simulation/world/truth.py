@@ -11,7 +11,7 @@ from instruments.dose_ledger import DoseLedger
 from instruments.footprints import footprint
 from instruments.scans import ScanPattern, StagePosition
 from simulation.world.cross_sections import hidden_factor
-from simulation.world.damage import Birth, Raster
+from simulation.world.damage import Birth, LitDisc, Raster
 from simulation.world.specimen import World
 
 
@@ -56,6 +56,12 @@ def dose_truth(world: World) -> dict[str, Any]:
             )
             rows = max(1, round(1000 * where.height_nm / where.width_nm))
             scan = scan.model_copy(update={"shape_px": (rows, 1000)})
+            ledger.add(footprint(StagePosition(x_nm=where.x_nm, y_nm=where.y_nm), scan), electrons)
+        elif isinstance(where, LitDisc):
+            lit_nm = where.diameter_nm
+            scan = ScanPattern(
+                field_of_view_nm=lit_nm, shape_px=(1, 1), dwell_time_us=1.0, at_once=True, illuminated_nm=lit_nm
+            )
             ledger.add(footprint(StagePosition(x_nm=where.x_nm, y_nm=where.y_nm), scan), electrons)
         else:
             ledger.add_point(*where, electrons)

@@ -180,7 +180,7 @@ def test_all_of_it_is_told_recorded_and_rebuilt(image_cache: Path) -> None:
     assert all(known_axis(name) for name in fitted)
     assert {axis.rpartition(".")[2] for axis in fitted} == {
         "screen", "line_sync", "gun_lens_index", "temperature_k", "bias_v", "strain_fraction", "flow_ml_per_min",
-        "position", "gain_fraction", "offset_fraction",
+        "position", "gain_fraction", "offset_fraction", "illuminated_nm", "objective_aperture",
     }  # fmt: skip
     warm = SetAxes(action_id="a", values={"holder.temperature_k": 600.0, "bf.gain_fraction": 0.8, "line_sync": "on"})
     flash, exposure = RunProcedure(action_id="b", name="flash"), frame("c")
