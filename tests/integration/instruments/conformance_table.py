@@ -12,6 +12,12 @@ from pathlib import Path
 from instruments.conformance import CHECKS, Report
 
 PAGE = Path(__file__).parents[3] / "docs" / "conformance.md"
+SAID_ABOVE = {
+    "its target names no server that the kit may interfere with (it is not `Served`)": "not `Served`",
+    "one client is declared, and its target names no server that a second one could reach": "not `Served`",
+    "mode 'no-mode' is not one of this instrument's": "it takes no frames",
+    "this instrument declares no mode: it takes no frames": "it takes no frames",
+}
 BEGIN, END = "<!-- the table of adapters -->\n", "<!-- its end -->\n"
 
 
@@ -25,6 +31,7 @@ def row(report: Report) -> str:
             why = re.sub(r"^no frame '\w+': |^the facility's envelope forbids it: ", "", finding.found)
             why = re.sub(r"conform-\w+-\d+ |127.0.0.1:\d+", "", why).rstrip(": ")
             why = why if finding.verdict == "skipped" else f"FAILED, {why}"
+            why = SAID_ABOVE.get(why, why)
             checks_by_reason.setdefault(why, []).append(f"`{finding.check}`")
     reasons = "<br>".join(f"{', '.join(names)}: {why}" for why, names in checks_by_reason.items())
     return f"| {report.instrument} | {passed} | {quirks} | {reasons.replace('|', '/')} |\n"
