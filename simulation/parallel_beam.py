@@ -88,22 +88,24 @@ def diffraction(waves: Iterable[Waves], selected: NDArray[np.float64]) -> NDArra
 
 
 def on_camera(
-    values: NDArray[np.float64], pixel: tuple[float, float], centre: tuple[float, float], shape_px: tuple[int, int],
-    camera_pixel: float,
-) -> NDArray[np.float64]:  # fmt: skip
-    """Sums over the pixels of a camera around the origin, (rows, columns).
+    values: NDArray[np.float64],
+    centre_px: tuple[float, float],
+    shape_px: tuple[int, int],
+    camera_pixel_px: tuple[float, float],
+) -> NDArray[np.float64]:
+    """Sums over the pixels of a camera of that shape, (rows, columns).
 
-    `values` belong to pixels of the size `pixel` (y, x), the camera's middle lies at `centre` (row, column) of them;
-    what falls on a border is shared by area, what falls beside the camera is left out.
+    Its middle lies at `centre_px` (row, column) of the values, its pixels are as long (y, x) as so many of theirs. What
+    falls on a border is shared by area, what falls beside the camera is left out.
     """
-    down = _shares(values.shape[0], pixel[0], centre[0], shape_px[0], camera_pixel)
-    across = _shares(values.shape[1], pixel[1], centre[1], shape_px[1], camera_pixel)
+    down = _shares(values.shape[0], centre_px[0], shape_px[0], camera_pixel_px[0])
+    across = _shares(values.shape[1], centre_px[1], shape_px[1], camera_pixel_px[1])
     return down @ values @ across.T
 
 
-def _shares(count: int, pixel: float, centre: float, camera_count: int, camera_pixel: float) -> NDArray[np.float64]:
+def _shares(count: int, centre_px: float, camera_count: int, camera_pixel_px: float) -> NDArray[np.float64]:
     """The part of each pixel (columns) that lies on each of the camera's (rows), along one axis."""
-    low = (np.arange(count) - centre - 0.5) * pixel
-    edge = (np.arange(camera_count) - camera_count / 2) * camera_pixel
-    overlap = np.minimum(low[None, :] + pixel, edge[:, None] + camera_pixel) - np.maximum(low[None, :], edge[:, None])
-    return np.clip(overlap, 0.0, None) / pixel
+    low = np.arange(count) - centre_px - 0.5
+    edge = (np.arange(camera_count) - camera_count / 2) * camera_pixel_px
+    overlap = np.minimum(low[None, :] + 1, edge[:, None] + camera_pixel_px) - np.maximum(low[None, :], edge[:, None])
+    return np.clip(overlap, 0.0, None)

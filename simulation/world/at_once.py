@@ -119,9 +119,9 @@ class ParallelBeam:
         ky, kx = grid.frequencies_per_angstrom()
         smear = np.sinc((kx * view.way_nm[0] + ky * view.way_nm[1]) * 10)
         image = np.fft.ifft2(np.fft.fft2(image) * smear).real
-        pixel_nm = (grid.sampling_angstrom[0] / 10, grid.sampling_angstrom[1] / 10)
-        seen = on_camera(image, pixel_nm, _middle(grid), scan.shape_px, scan.pixel_size_nm)
-        return seen * (pixel_nm[0] * pixel_nm[1] / scan.pixel_size_nm**2)
+        step_y_nm, step_x_nm = (sampling / 10 for sampling in grid.sampling_angstrom)
+        camera_px = (scan.pixel_size_nm / step_y_nm, scan.pixel_size_nm / step_x_nm)
+        return on_camera(image, _middle(grid), scan.shape_px, camera_px) / (camera_px[0] * camera_px[1])
 
     def _pattern(self, scan: ScanPattern, view: View) -> NDArray[np.float64]:
         """Adds up to what the camera sees of the electrons within a round selected area of the field's width."""
@@ -135,7 +135,7 @@ class ParallelBeam:
         pattern = np.fft.fftshift(diffraction(waves, selected))
         step_mrad = wavelength_angstrom(view.optics.beam_energy_ev) / grid.extent_angstrom[0] * 1e3
         zero = (grid.shape_px[0] // 2, grid.shape_px[1] // 2)
-        return on_camera(pattern, (step_mrad, step_mrad), zero, scan.shape_px, MRAD_PER_PX)
+        return on_camera(pattern, zero, scan.shape_px, (MRAD_PER_PX / step_mrad, MRAD_PER_PX / step_mrad))
 
     def _waves(self, grid: WaveGrid, view: View, margin_nm: float) -> Iterator[Waves]:
         """Exit waves of every thermal configuration; nothing stands within `margin_nm` of the border."""

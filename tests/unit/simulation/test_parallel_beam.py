@@ -72,7 +72,7 @@ def test_spots_of_a_grating_lie_where_bragg_says() -> None:
     places = [(x, y, 0.0) for x in np.arange(0, SIDE, 3.0) for y in np.arange(0, SIDE, 1.0)]
     pattern = diffraction([wave_of(f"C{len(places)}", *places)], np.ones(GRID.shape_px))
     pitch_mrad = wavelength_angstrom(ENERGY_EV) / SIDE * 1e3
-    seen = on_camera(np.fft.fftshift(pattern), (pitch_mrad, pitch_mrad), (48, 48), (9, 97), 0.25)
+    seen = on_camera(np.fft.fftshift(pattern), (48, 48), (9, 97), (0.25 / pitch_mrad, 0.25 / pitch_mrad))
     seen[:, 40:57] = 0
     at_mrad = (np.arange(97) - 48) * 0.25
     angle_mrad = np.sum(seen * np.abs(at_mrad)) / seen.sum()
@@ -84,7 +84,7 @@ def test_spots_of_a_grating_lie_where_bragg_says() -> None:
 
 def test_a_camera_shares_what_lies_on_a_border() -> None:
     values = np.arange(12.0).reshape(3, 4)
-    assert on_camera(values, (1.0, 1.0), (1.0, 1.5), (3, 4), 1.0) == pytest.approx(values)
-    assert on_camera(values, (1.0, 1.0), (1.0, 1.5), (8, 10), 0.7).sum() == pytest.approx(values.sum())
-    one = on_camera(np.ones((3, 4)), (1.0, 1.0), (1.0, 1.5), (1, 1), 0.5)
+    assert on_camera(values, (1.0, 1.5), (3, 4), (1.0, 1.0)) == pytest.approx(values)
+    assert on_camera(values, (1.0, 1.5), (8, 10), (0.7, 0.7)).sum() == pytest.approx(values.sum())
+    one = on_camera(np.ones((3, 4)), (1.0, 1.5), (1, 1), (0.5, 0.5))
     assert one.item() == pytest.approx(0.25)
