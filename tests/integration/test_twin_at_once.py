@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from instruments import AcquireFrame, CommandRefused, Optics, SafetyEnvelope, ScanPattern, SetAxes
 from instruments.guards import GuardedMicroscope
@@ -15,6 +16,7 @@ from instruments.units import electrons
 from simulation.electron import wavelength_angstrom
 from simulation.microscope import SimulatedMicroscope, open_simulated
 from simulation.world.at_once import MRAD_PER_PX, ParallelBeam
+from simulation.world.crystal import Site
 
 STRUCTURE = str(Path(__file__).resolve().parents[2] / "examples" / "structures" / "WSe2.extxyz")
 LATTICE_ANGSTROM = 3.282
@@ -165,3 +167,21 @@ def test_the_film_belongs_to_the_place() -> None:
     count = sum(len(x) for x, _ in found)
     assert count == pytest.approx(expected, abs=5 * expected**0.5 + 1)
     assert all(np.array_equal(beam.film_atoms(*cell)[0], x) for cell, (x, _) in zip(cells, found, strict=True))
+
+
+def test_columns_are_seen_where_they_stand() -> None:
+    """Behind a lens without azimuths an image is level at every column of threefold symmetry; y goes with the rows."""
+    straight = {"residual_c12_nm": 0.0, "residual_c21_nm": 0.0, "residual_c23_nm": 0.0}
+    microscope = twin(densities_per_nm2={}, rms_displacement_nm=0.0, **straight)
+    command = exposure("columns", "tem", side_px=96, field_nm=3.0, beam_shift_x_nm=0.37, beam_shift_y_nm=-0.21)
+    microscope.acquire(command)
+    image = microscope.noiseless("columns", 0)["camera"]
+    down, across = np.gradient(image / image.std())
+    crystal = microscope.world.crystal
+    sites = [Site(column, i, j) for column in range(len(crystal.columns)) for i in range(-9, 9) for j in range(-9, 9)]
+    x_nm, y_nm = np.array([crystal.position_nm(site) for site in sites]).T - np.array([[0.37], [-0.21]])
+    seen = np.maximum(np.abs(x_nm), np.abs(y_nm)) < 1.3
+    places = np.array([y_nm[seen], x_nm[seen]]) * 96 / 3.0 + 47.5
+    slopes = np.hypot(*(map_coordinates(slope, places, order=1) for slope in (down, across)))
+    assert len(slopes) > 100
+    assert np.sqrt(np.mean(slopes**2)) < 0.15 * np.sqrt(np.mean(down**2 + across**2))
