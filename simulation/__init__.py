@@ -7,6 +7,7 @@ microscope to the loop.
 from simulation.detectors import AnnularDetector, PixelatedDetector, SegmentedDetector
 from simulation.engine import Simulator, simulate
 from simulation.errors import (
+    AccuracyMissed,
     Cancelled,
     DeviceUnavailable,
     InvalidParameter,
@@ -23,6 +24,7 @@ from simulation.progress import reporting
 from simulation.scans import GridScan, PointScan
 
 __all__ = [
+    "AccuracyMissed",
     "AnnularDetector",
     "Cancelled",
     "DeviceUnavailable",

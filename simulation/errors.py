@@ -10,6 +10,7 @@ SimulationError
 
 ProbeOutgrowsCell      a warning: the image is that of a row of probes; repeat the cell
 SourceUnresolved       a warning: steps are too wide to blur the finished image; use placement="exact"
+AccuracyMissed         a warning: the method asked for comes no nearer; use method="auto" or read error_estimate
 """
 
 from __future__ import annotations
@@ -49,3 +50,7 @@ class ProbeOutgrowsCell(UserWarning):
 
 class SourceUnresolved(UserWarning):
     """Steps are too wide for a blur of the finished image (placement="bilinear") to be right."""
+
+
+class AccuracyMissed(UserWarning):
+    """The method asked for could not come as near to multislice as `accuracy` asks; the image says how near it is."""

@@ -5,6 +5,7 @@ Neighbours: `method_choice` predicts what methods cost, `error_check` how far th
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, nan, sqrt
@@ -14,7 +15,7 @@ from simulation.backend import Backend
 from simulation.detectors import Detector, has_pixels
 from simulation.electron import wavelength_angstrom
 from simulation.error_check import ErrorCheck, ErrorEstimate, Signals
-from simulation.errors import MethodUnavailable
+from simulation.errors import AccuracyMissed, MethodUnavailable
 from simulation.exposure import Detection, Exposure
 from simulation.method_choice import (
     INTERPOLATING,
@@ -31,6 +32,8 @@ from simulation.wave_grid import WaveGrid
 from simulation.windowed import smallest_side_nm
 
 _LARGEST_WINDOW_STEP = 2.0
+_ADAPTING = frozenset({"windowed", "local_difference"})
+"""Methods that come as near as asked for, if they can."""
 _HOPELESS = 1.5
 """Error on the check probes alone, over the accuracy asked for, from which on the others are not imaged.
 
@@ -119,6 +122,14 @@ class MethodTrial:
                 "no window that holds the probe goes twice into this cell of"
                 f" {self._sources.specimens[0].cell_angstrom} angstrom;"
                 " repeat the cell, reduce the defocus, or use method='multislice' or 'prism'"
+            )
+        if self._wanted.method in _ADAPTING and measured.error_estimate.ratio > accuracy:
+            warnings.warn(
+                f"method={self._wanted.method!r} comes no nearer to multislice than {measured.error_estimate.ratio:.2g}"
+                f" of the image's standard deviation, {accuracy:g} was asked for: use method='auto' or 'multislice', a"
+                " larger cell, or a larger accuracy",
+                AccuracyMissed,
+                stacklevel=5,
             )
         return measured
 

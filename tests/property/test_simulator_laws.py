@@ -202,6 +202,7 @@ SCAN = GridScan(0.05, 0.02, 0.9, 0.8, (4, 5))
 ALL_WAVES = ("multislice", "prism", "partitioned_prism", "periodic", "windowed")
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.AccuracyMissed")
 @pytest.mark.parametrize("method", ALL_WAVES)
 def test_single_precision_is_good_to_a_millionth_of_the_beam(method):
     atoms = glass(count=6) * (2, 2, 1)
@@ -227,6 +228,7 @@ def test_methods_and_array_libraries_agree_in_double_precision():
             assert rms_over_std(each[name], first[name]) < 1e-9, (name, each.attrs["method"])
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.AccuracyMissed")
 @pytest.mark.parametrize("method", ALL_WAVES)
 def test_how_many_waves_are_batched_does_not_matter(method, monkeypatch):
     atoms = glass(count=6) * (2, 2, 1)

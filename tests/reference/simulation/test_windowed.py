@@ -67,6 +67,7 @@ def test_wider_windows_are_nearer(reference):
     assert errors[-1].max() < 0.01, errors
 
 
+@pytest.mark.filterwarnings("ignore::simulation.errors.AccuracyMissed")
 def test_vacuum_is_that_of_the_whole_grid():
     empty = ase.Atoms(cell=(58, 52, 5))
     both = [
