@@ -6,10 +6,11 @@ and name it in `ROWS`, as `instrument_rows_tem` does in its own.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,7 +236,7 @@ def replay_own_process(folder: Path) -> Iterator[Row]:
 
 @contextmanager
 def nion_worker(folder: Path) -> Iterator[Row | str]:
-    """nionswift-usim: what a stage move and a scan of 1 us a pixel take, the simulator's own time included."""
+    """nionswift-usim: a stage move, the simulator's own time included, and a scan of 1 us a pixel beside Nion's own."""
     python = ROOT / ".venv" / "nion" / "bin" / "python"
     if not python.exists():
         yield "make .venv/nion/installed"
@@ -249,10 +250,26 @@ def nion_worker(folder: Path) -> Iterator[Row | str]:
     def long(number: int) -> AcquireFrame:
         return _frame(number, side_px=128, dwell_time_us=1000.0).model_copy(update={"mode": "haadf", "optics": optics})
 
+    bare = subprocess.Popen(
+        [str(python), "-P", str(ROOT / "benchmarks/nion_bare.py"), "512", "1.0", str(frame(0).scan.field_of_view_nm)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
     try:
-        yield _outside("nion, worker", there, "x_nm", frame=frame, long=long)
+        row = _outside("nion, worker", there, "x_nm", frame=frame, long=long, bare_frame=lambda _: _asked(bare))
+        yield replace(row, bare="of frames Nion's own classes in a process of their own; else nothing")
     finally:
+        bare.communicate(timeout=60)
         _close(there)
+
+
+def _asked(bare: subprocess.Popen[str]) -> None:
+    """One line to a process, and its answer."""
+    assert bare.stdin is not None
+    assert bare.stdout is not None
+    bare.stdin.write("scan\n")
+    bare.stdin.flush()
+    if int(bare.stdout.readline() or 0) != 2:
+        raise RuntimeError("Nion's own scan gave no two images")
 
 
 @contextmanager
