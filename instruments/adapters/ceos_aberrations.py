@@ -78,7 +78,7 @@ def term_of(axis: str) -> Term | None:
 def polar(term: Term, coefficient_m: complex, frame: Frame) -> dict[str, float]:
     """A coefficient of CEOS as polar values, by axis.
 
-    >>> polar(TERMS["c21_nm"], 1e-9j, Frame())
+    >>> {name: round(value, 6) for name, value in polar(TERMS["c21_nm"], 1e-9j, Frame()).items()}
     {'c21_nm': 3.0, 'phi21_deg': -90.0}
     """
     if term.azimuth is None:

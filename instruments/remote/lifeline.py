@@ -29,14 +29,16 @@ class Lifeline:
         self._endpoint = endpoint
         self._fence = fence
         self._events = events
-        self._last = 0
+        self._last: int | None = None
         self._period_s = FIRST_S
         self._ended = threading.Event()
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._live, name=f"{endpoint.name} lifeline", daemon=True)
 
     def start(self) -> None:
-        """Begin; what happened before is not told."""
+        """Begin: what happens after this is told, what happened before is not."""
+        with suppress(InstrumentError):  # the thread goes on trying, and whoever commands finds out
+            self._begin()
         self._thread.start()
 
     def close(self) -> None:
@@ -49,26 +51,35 @@ class Lifeline:
             self._thread.join(FIRST_S)
 
     def _live(self) -> None:
-        is_first = True
         while not self._ended.is_set():
             try:
-                batch, lease_s = self._asked(0.0 if is_first else self._period_s)
+                if self._last is None:
+                    self._begin()
+                else:
+                    self._tell(self._last)
             except InstrumentError:  # the gateway is away; its watch blanks, and whoever commands finds out
                 self._hang_up()
                 self._ended.wait(self._period_s)
-                continue
-            if not is_first:
-                self._events.take_in(batch, f"instrument {self._endpoint.name!r}")
-            is_first, self._last = False, batch.last
-            if lease_s is not None:
-                self._period_s = min(FIRST_S, lease_s / SIGNS_PER_LEASE)
         self._hang_up()
 
-    def _asked(self, wait_s: float) -> tuple[EventBatch, float | None]:
+    def _begin(self) -> None:
+        self._keep(*self._asked(0, 0.0))
+
+    def _tell(self, last: int) -> None:
+        batch, lease_s = self._asked(last, self._period_s)
+        self._events.take_in(batch, f"instrument {self._endpoint.name!r}")
+        self._keep(batch, lease_s)
+
+    def _keep(self, batch: EventBatch, lease_s: float | None) -> None:
+        self._last = batch.last
+        if lease_s is not None:
+            self._period_s = min(FIRST_S, lease_s / SIGNS_PER_LEASE)
+
+    def _asked(self, last: int, wait_s: float) -> tuple[EventBatch, float | None]:
         """Events after the last, waited for as long as this; the lease that counts there."""
         if self._connection is None:
             self._connection = dial_stop_line(self._endpoint, ANSWER_S)
-        call = {"call": "events", "after": self._last, "wait_s": wait_s, "fence": self._fence}
+        call = {"call": "events", "after": last, "wait_s": wait_s, "fence": self._fence}
         reply: dict[str, object] = ask_on(self._connection, self._endpoint, call, dict, wait_s + ANSWER_S)
         match reply:
             case {"batch": EventBatch() as batch, "lease_s": float() | None as lease_s}:

@@ -131,7 +131,7 @@ def test_what_temcenter_would_do_otherwise_is_refused_before_the_beam(
         with pytest.raises(CommandRefused):
             microscope.acquire(frame(f"wrong {number}", **wrong))
     with pytest.raises(CommandRefused, match="max_scan_s"):
-        microscope.acquire(frame("long", dwell_us=1000.0, shape_px=(512, 512)))
+        microscope.acquire(frame("too long", dwell_us=1000.0, shape_px=(512, 512)))
     for fault in ("in TEM", "retracted", "other dwell", "integrates", "REST fails"):
         with target.doing_wrong(fault), pytest.raises(CommandRefused):
             microscope.acquire(frame(fault))
