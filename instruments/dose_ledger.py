@@ -28,9 +28,12 @@ class DoseLedger:
     apart all electrons of those that may lie in it; it is what limits are checked against.
     Fields wider than 4000 nm are kept beside them, on cells of 64 nm, and count wherever either is asked for; so do
     regions beyond all cells, such as the way of a stage whose move was not answered.
+
+    What the specimen got before, from others, is `earlier`: it counts wherever a bound is asked for, and in no sum.
     """
 
     electrons: float = 0.0
+    earlier: DoseLedger | None = None
     _mean: _Blocks = field(default_factory=_Blocks)
     _peak: _Blocks = field(default_factory=_Blocks)
     _wide_mean: _Blocks = field(default_factory=_Blocks)
@@ -38,13 +41,13 @@ class DoseLedger:
     _far: list[tuple[Box, float]] = field(default_factory=list[tuple[Box, float]])
 
     def peak_after(self, marks: Footprint, flux_e_per_a2: float) -> float:
-        """The highest dose bound, e/A2, in the touched cells if this flux were added."""
+        """The highest dose bound, e/A2, in the touched cells if this flux were added to what they got ever."""
         touched = marks.overlap_nm2 > 0
-        if marks.cell_nm == CELL_NM:
-            before = self._read(self._peak, marks) + self._from_wide(self._wide_peak, marks)
-        else:
-            before = self._read(self._wide_peak, marks) + self._highest_fine(marks)
-        return float((before[touched] + flux_e_per_a2).max(initial=0.0)) + self._from_far(box_of(marks))
+        before, far = self._bounds(marks), self._from_far(box_of(marks))
+        if self.earlier is not None:
+            before = before + self.earlier._bounds(marks)
+            far += self.earlier._from_far(box_of(marks))
+        return float((before[touched] + flux_e_per_a2).max(initial=0.0)) + far
 
     def add(self, marks: Footprint, electrons: float, bound_factor: float = 1.0) -> None:
         """Spread `electrons` over the footprint; negative corrects an earlier, too high debit.
@@ -128,6 +131,12 @@ class DoseLedger:
             "",
             cards.facts({"electrons": self.electrons, "highest dose (e/Å²)": self.max_e_per_a2}),
         )
+
+    def _bounds(self, marks: Footprint) -> np.ndarray:
+        """The dose bound of each of these cells, e/A2."""
+        if marks.cell_nm == CELL_NM:
+            return self._read(self._peak, marks) + self._from_wide(self._wide_peak, marks)
+        return self._read(self._wide_peak, marks) + self._highest_fine(marks)
 
     def _from_far(self, box: Box) -> float:
         return sum(bound for far, bound in self._far if far.meets(box))

@@ -25,6 +25,13 @@ class Specimen(Record):
     """What the experimenter believes of the specimen; the hidden world belongs to the instrument."""
 
     material: str = Field(min_length=1)
+    id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="which piece it is, as mounted: limits of dose count what experiments with the same id put on it "
+        "at the same instrument",
+    )
     structure: Path | None = Field(default=None, description="CIF or extended XYZ, relative to the spec's folder")
     thickness_nm: float | None = Field(default=None, gt=0, le=1e4)
     rms_displacement_nm: dict[str, float] = Field(default_factory=dict, description="element -> rms per axis")

@@ -157,12 +157,24 @@ def make_policy(parts: Parts, name: str, options: Mapping[str, Any]) -> Policy:
         raise SpecError(f"policy: {error}") from error
 
 
-def join(parts: Parts, policy: Policy, record: Record, listen: Listener, control: Control | None = None) -> Experiment:
-    """One experiment, guarded, ready for `loop.run`; focused first where its spec says so."""
+def join(
+    parts: Parts,
+    policy: Policy,
+    record: Record,
+    listen: Listener,
+    control: Control | None = None,
+    *,
+    earlier: DoseLedger | None = None,
+) -> Experiment:
+    """One experiment, guarded, ready for `loop.run`; focused first where its spec says so.
+
+    `earlier` is what its specimen got from other experiments.
+    """
+    ledger = DoseLedger(earlier=earlier)
     experiment = Experiment(
         spec=parts.spec,
         policy=policy,
-        microscope=GuardedMicroscope(parts.microscope, parts.envelope, DoseLedger(), calibrations=parts.calibrations),
+        microscope=GuardedMicroscope(parts.microscope, parts.envelope, ledger, calibrations=parts.calibrations),
         record=record,
         extraction=parts.question.extraction,
         objective=parts.question.objective,
@@ -181,4 +193,8 @@ def check_first_frame(experiment: Experiment) -> None:
     try:
         experiment.microscope.check(command)
     except instruments.CommandRefused as error:
-        raise Refused(f"the first frame would be refused: {error}") from error
+        earlier, known = experiment.microscope.ledger.earlier, ""
+        if earlier is not None and earlier.electrons > 0:
+            name = experiment.spec.specimen.id
+            known = f"; specimen {name!r} got up to {earlier.max_e_per_a2:.0f} e/A2 from earlier experiments"
+        raise Refused(f"the first frame would be refused: {error}{known}") from error

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from instruments import InstrumentError
+from instruments.dose_ledger import DoseLedger
 from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
-from orchestrator.events import BEAM_BLANKED, CONTEXT_SET
+from orchestrator.events import BEAM_BLANKED, CONTEXT_SET, SPECIMEN_DOSE
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
 from orchestrator.plain_json import plain
@@ -49,6 +50,7 @@ from workflows.one_thread import one_thread
 from workflows.prefect_engine import PrefectEngine
 from workflows.restart import restore
 from workflows.run_options import RunOptions
+from workflows.specimen_history import earlier_dose, summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Session:
     def _checked(self, spec: ExperimentSpec, options: RunOptions, opening: OpenInstrument) -> tuple[Parts, Policy]:
         """Parts and policy of an experiment that may start: its first frame can be paid, its frames have room."""
         parts, policy = self._parts(spec, options, opening)
-        check_first_frame(join(parts, policy, NoRecord(), _ignore))
+        check_first_frame(join(parts, policy, NoRecord(), _ignore, earlier=earlier_dose(self.catalogue, parts)))
         self.catalogue.forecast(bytes_needed(spec, parts.microscope.capabilities()))
         return parts, policy
 
@@ -233,12 +235,24 @@ class Session:
             curve(kind, payload)
             answers(kind, payload)
 
-        experiment = join(parts, policy, journal, listen, self.control)
+        earlier = earlier_dose(self.catalogue, parts, experiment_id)
+        self._note_earlier(journal, parts, earlier)
+        experiment = join(parts, policy, journal, listen, self.control, earlier=earlier)
         experiment.microscope.keep = DebtsKept(journal, self.say)
         beam = self._under_way = Beam(experiment.microscope, journal, self.say)
         if opening.was_on:
             journal.note(BEAM_BLANKED, {"instrument": parts.spec.instrument.name, "reason": "it was on at load"})
         return Run(parts, experiment, beam, journal, engine, options, curve, answers)
+
+    def _note_earlier(self, journal: Journal, parts: Parts, earlier: DoseLedger | None) -> None:
+        specimen = parts.spec.specimen.id
+        if specimen is not None and earlier is not None:
+            dose = summed(specimen, earlier)
+            journal.note(SPECIMEN_DOSE, dose.model_dump())
+            self.say(f"specimen {specimen!r} got {dose.electrons:.3g} electrons before, at most "
+                     f"{dose.dose_max_e_per_a2:.0f} e/A2 anywhere; that counts")  # fmt: skip
+        elif not parts.microscope.capabilities().simulated and parts.spec.safety.max_dose_e_per_a2 is not None:
+            self.say("the spec gives no specimen.id: what earlier experiments put on the specimen is not counted")
 
     def _engine(self, options: RunOptions, *, start: bool = True) -> PrefectEngine | None:
         if options.engine != "prefect" or not self.embeds_prefect:

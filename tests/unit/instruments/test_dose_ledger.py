@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instruments import AcquireFrame, DoseLedger, Optics, ScanPattern, StagePosition
-from instruments.footprints import first_pixel_nm, footprint
+from instruments.footprints import first_pixel_nm, footprint, spot
+from instruments.regions import Box
 
 
 def scan(
@@ -186,3 +187,16 @@ def test_pixels_far_apart_are_spots(columns: int, field_nm: float, together: int
     assert ledger.max_e_per_a2 == pytest.approx(together * pixel_electrons / 100 if together else flux, rel=1e-6)
     ledger.add_frame(command, -pixel_electrons * columns**2)
     assert ledger.max_e_per_a2 == pytest.approx(0, abs=1e-6 * flux)
+
+
+def test_what_a_specimen_got_before_counts_where_it_fell_and_in_no_sum() -> None:
+    before = DoseLedger()
+    before.add(spot(0.5, 0.5), 700.0)
+    ledger = DoseLedger(earlier=before)
+    ledger.add(spot(0.5, 0.5), 200.0)
+    ledger.add(spot(5.5, 0.5), 100.0)
+    assert ledger.peak_after(spot(0.5, 0.5), 1.0) == pytest.approx(10.0)
+    assert ledger.peak_after(spot(5.5, 0.5), 1.0) == pytest.approx(2.0)
+    assert (ledger.electrons, ledger.max_e_per_a2) == pytest.approx((300.0, 2.0))
+    before.add_within(Box(x_min_nm=-1e6, x_max_nm=1e6, y_min_nm=-1e6, y_max_nm=1e6), 300.0)
+    assert ledger.peak_after(spot(5.5, 0.5), 1.0) == pytest.approx(5.0)
