@@ -65,6 +65,7 @@ class Served:
             self.queue.cancel(entry.id)
         until(lambda: not self.queue.entries(statuses=("running",)), "an empty queue")
         lease = self.queue.lease("simulated")
+        until(lambda: endpoint_path(run_folder(self.data), "simulated").exists(), "the instrument's process")
         if self.instrument().lock is not None or (lease is not None and lease.is_locked):
             clear(self.settings, None, by="a test", queue=self.queue)
 

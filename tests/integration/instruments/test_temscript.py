@@ -239,6 +239,7 @@ def test_a_camera_length_that_the_server_does_not_have_is_not_exposed(null: Tems
 def test_a_tilt_series_is_one_frame_after_another_at_its_tilts(null: TemscriptTarget, microscope: Microscope) -> None:
     """Within the facility's pole-piece table: a tilt that is too high where the stage stands is refused, unmoved."""
     table = (StageBox(max_alpha_deg=5.0), StageBox(max_alpha_deg=12.0, min_x_nm=-100.0, max_x_nm=100.0))
+    microscope.execute(setting(x_nm=0.0, y_nm=0.0, alpha_deg=0.0))  # wherever the tests before have left it
     guard = GuardedMicroscope(microscope, SafetyEnvelope(pole_piece=table))
     tilts = (-10.0, 0.0, 10.0)
     for alpha_deg in tilts:
