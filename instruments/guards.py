@@ -36,7 +36,7 @@ from instruments.events import Eventful, Events
 from instruments.exposure_checks import Charge, worst_charge
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Closable, Linked, Microscope, Outcome
+from instruments.microscope import Closable, Linked, Microscope, Outcome, Rebuildable
 from instruments.state import MicroscopeState
 from instruments.taken import Taken
 from instruments.units import electrons
@@ -320,7 +320,12 @@ class GuardedMicroscope:
         self.keep(debit)
 
     def _debit_silence(self, command: Command, booked_electrons: float) -> None:
-        """The beam may be on until an answer is given up: what that is beyond the books. A lost link is counted so."""
+        """The beam may be on until an answer is given up: what that is beyond the books. A lost link is counted so.
+
+        Nothing burns in a simulated world that is rebuilt from its commands, whose time is not the clock's.
+        """
+        if isinstance(self.inner, Rebuildable):
+            return
         burnt = electrons(self._watch.link.current_pa, self._watch.unanswered_s) - booked_electrons
         if burnt > 0 and self._capabilities.has_beam and not self.is_link_lost():
             reason = f"{command.kind} {command.action_id}: no answer for {self._watch.unanswered_s:.1f} s"
