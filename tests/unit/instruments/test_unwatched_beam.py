@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -100,6 +101,19 @@ def test_what_is_known_to_have_ended_counts_as_it_was_booked(error: InstrumentEr
     with pytest.raises(type(error)):
         guarded.acquire(named("a"))
     assert guarded.ledger.electrons == pytest.approx(FRAME)
+
+
+def test_nothing_burns_in_a_world_that_is_rebuilt_from_its_commands() -> None:
+    class World(Late):
+        def rebuild(self, commands: Sequence[Command]) -> None:
+            raise NotImplementedError
+
+    bench = World(takes_s=60.0, error=ResultUnknown("its process was killed"))
+    guarded = bench.guarded()
+    with pytest.raises(ResultUnknown):
+        guarded.acquire(named("a"))
+    assert guarded.ledger.electrons == pytest.approx(FRAME)
+    assert bench.kept == []
 
 
 def test_a_procedure_without_an_answer_counts_until_it_was_given_up() -> None:
