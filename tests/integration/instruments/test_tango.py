@@ -40,6 +40,7 @@ from instruments.conformance.kit import check_named, run
 from instruments.conformance.target import AdapterTarget
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
+from tests.waiting import until
 
 SERVER = Path(__file__).with_name("tango_server.py")
 START_S = 60.0
@@ -124,6 +125,8 @@ def server() -> Iterator[Server]:
 def microscope(server: Server) -> Iterator[DrivenMicroscope]:
     opened = registry.open("tango", **server.config())
     assert isinstance(opened, DrivenMicroscope)
+    camera = tango().DeviceProxy(server.device("camera"))
+    until(lambda: str(camera.state()) != "RUNNING", "the end of an exposure that another test left behind")
     yield opened
     opened.stop()
     opened.close()

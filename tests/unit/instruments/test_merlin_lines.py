@@ -79,14 +79,23 @@ class Server:
         self._control, self._frames = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
         self._lines: list[socket.socket] = []
         self._reader: socket.socket | None = None
-        for port, serve in ((self._control, self._serve_control), (self._frames, self._serve_frames)):
-            threading.Thread(target=self._accept, args=(port, serve), daemon=True).start()
+        self._accepting = [
+            threading.Thread(target=self._accept, args=(port, serve), daemon=True)
+            for port, serve in ((self._control, self._serve_control), (self._frames, self._serve_frames))
+        ]
+        for thread in self._accepting:
+            thread.start()
 
     @property
     def ports(self) -> dict[str, int]:
         return {"control_port": self._control.getsockname()[1], "data_port": self._frames.getsockname()[1]}
 
     def hang_up(self) -> None:
+        for port in (self._control, self._frames):
+            with suppress(OSError):
+                port.shutdown(socket.SHUT_RDWR)
+        for thread in self._accepting:  # so that no line is accepted after the last was closed
+            thread.join(30.0)
         for line in (*self._lines, self._control, self._frames):
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
