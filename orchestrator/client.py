@@ -256,7 +256,10 @@ class Client:
     def queue(
         self, *, status: str | None = None, instrument: str | None = None, limit: int | None = None
     ) -> list[Document]:
-        """What runs and what waits, in the order of execution, each with the reason of its wait."""
+        """What runs and what waits, in the order of execution, each with the reason of its wait.
+
+        `status` asks for others instead: one, or several with commas, all seen at one moment.
+        """
         wanted = {"status": status, "instrument": instrument}
         return self._pages("/queue", "entries", "next_cursor", "cursor", wanted, limit)
 

@@ -140,8 +140,7 @@ class RemoteDesk:
     def entries(self, statuses: tuple[str, ...], limit: int) -> list[dict[str, Any]]:
         """Entries in the order of execution."""
         with self._client() as client:
-            found = [entry for status in statuses for entry in client.queue(status=status, limit=limit)]
-        return sorted(found, key=lambda entry: (-entry["priority"], entry["seq"]))[:limit]
+            return client.queue(status=",".join(statuses), limit=limit)
 
     def act(self, action: Action, experiment_id: str, reason: str | None) -> dict[str, Any]:
         """The entry after the action."""

@@ -14,6 +14,7 @@ from orchestrator.api.route import PREFIX, StrictRoute, operation, services_of
 from orchestrator.queue import STATUSES
 
 router = APIRouter(prefix=PREFIX, route_class=StrictRoute, tags=["queue"])
+_ONE: Final = f"({'|'.join(STATUSES)})"
 SHOWN: Final = ("running", "queued", "held", "paused")
 
 
@@ -25,12 +26,13 @@ def queue(
         str | None, Query(pattern=r"^-?[0-9]{1,9}\.[0-9]{1,18}$", description="`next_cursor` of the page before")
     ] = None,
     status: Annotated[
-        str | None, Query(pattern=f"^({'|'.join(STATUSES)})$", description="default: what waits or runs")
+        str | None,
+        Query(pattern=f"^{_ONE}(,{_ONE})*$", description="one, or several with commas; default: what waits or runs"),
     ] = None,
     instrument: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
 ) -> Response:
     """What runs and what waits, in the order of execution, each with the reason of its wait."""
-    statuses = SHOWN if status is None else (status,)
+    statuses = SHOWN if status is None else tuple(dict.fromkeys(status.split(",")))
     found = services_of(request).queue.entries(statuses=statuses, instrument=instrument, limit=limit + 1, after=cursor)
     more = len(found) > limit
     return json_answer({"entries": found[:limit], "next_cursor": found[limit - 1].cursor if more else None})

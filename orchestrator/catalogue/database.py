@@ -69,8 +69,10 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One consistent view."""
+        """One consistent view: however much is read, all of it is as it was at the first query."""
         with self._translated(), self._engine.connect() as connection, connection.begin():
+            if self.dialect == "postgresql":  # SQLite's transactions are so by themselves
+                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield connection
 
     def upgrade(self) -> None:

@@ -25,7 +25,7 @@ from orchestrator.dashboard.footprints import report_frame
 from orchestrator.dashboard.instrument_view import InstrumentBoard, InstrumentView, StatusDesk, instrument_view
 from orchestrator.dashboard.kept import Kept
 from orchestrator.dashboard.past import PastExperiments
-from orchestrator.dashboard.queue_view import WAITING_SHOWN, QueuePage, running_experiments
+from orchestrator.dashboard.queue_view import RUNNING_SHOWN, WAITING_SHOWN, QueuePage, running_experiments
 from orchestrator.dashboard.rendering import Visit, render
 from orchestrator.dashboard.specimen_map import map_extent
 from orchestrator.errors import FrameDamaged, NotFound
@@ -101,13 +101,17 @@ class Dashboard:
 
     def queue_page(self, before: str | None = None) -> QueuePage:
         """What runs, waits, can go on and has ended."""
-        running = running_experiments(self._queue, self._catalogue, self._chronicles, self._catalogue.now())
-        waiting = self._queue.entries(statuses=("queued", "held"), limit=WAITING_SHOWN + 1)
+        begun, waiting, stopped = self._queue.groups(
+            (("running",), RUNNING_SHOWN),
+            (("queued", "held"), WAITING_SHOWN + 1),
+            (("paused", "interrupted"), WAITING_SHOWN),
+        )
+        running = running_experiments(begun, self._catalogue, self._chronicles, self._catalogue.now())
         return QueuePage(
             running=running,
             waiting=tuple(waiting[:WAITING_SHOWN]),
             more_waiting=len(waiting) > WAITING_SHOWN,
-            stopped=tuple(self._queue.entries(statuses=("paused", "interrupted"), limit=WAITING_SHOWN)),
+            stopped=tuple(stopped),
             past=self._past.page(before),
             instruments=self.instruments({one.entry.id: one.entry.name for one in running}),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,8 +14,9 @@ from orchestrator.dashboard.instrument_view import InstrumentView
 from orchestrator.dashboard.meters import Meter, budget_meters
 from orchestrator.dashboard.past import PastPage
 from orchestrator.dashboard.phrases import clock_time
-from orchestrator.queue import ExperimentQueue, QueueEntry, possible_actions
+from orchestrator.queue import QueueEntry, possible_actions
 
+RUNNING_SHOWN: Final = 100
 WAITING_SHOWN: Final = 50
 ACTION_WORDS: Final = {"hold": "Hold", "release": "Release", "pause": "Pause", "resume": "Resume", "cancel": "Cancel"}
 
@@ -56,10 +58,10 @@ class QueuePage:
 
 
 def running_experiments(
-    queue: ExperimentQueue, catalogue: Catalogue, chronicles: Chronicles, now: datetime
+    begun: Sequence[QueueEntry], catalogue: Catalogue, chronicles: Chronicles, now: datetime
 ) -> tuple[RunningExperiment, ...]:
     """Those that run, one an instrument at most."""
-    return tuple(_running(entry, catalogue, chronicles, now) for entry in queue.entries(statuses=("running",)))
+    return tuple(_running(entry, catalogue, chronicles, now) for entry in begun)
 
 
 def _running(entry: QueueEntry, catalogue: Catalogue, chronicles: Chronicles, now: datetime) -> RunningExperiment:

@@ -99,6 +99,15 @@ class ExperimentQueue:
             found = listing.page(connection, statuses or STATUSES, instrument, limit, after)
             return listing.with_reasons(connection, found, self._surroundings(connection))
 
+    def groups(self, *wanted: tuple[Sequence[str], int]) -> list[list[QueueEntry]]:
+        """For each (statuses, limit) its entries, all seen at one moment, so that none is missing on its way."""
+        if not self._database.read_only:
+            self._cancel_overdue()
+        with self._database.reading() as connection:
+            around = self._surroundings(connection)
+            found = [listing.page(connection, statuses, None, limit, None) for statuses, limit in wanted]
+            return [listing.with_reasons(connection, entries, around) for entries in found]
+
     def hold(
         self,
         experiment_id: str,

@@ -24,6 +24,7 @@ from orchestrator.queue import (
     QueueEntry,
     possible_actions,
 )
+from orchestrator.queue.listing import page
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -59,6 +60,16 @@ def queue(catalogue: Catalogue) -> ExperimentQueue:
 
 def submit(queue: ExperimentQueue, name: str = "census", instrument: str = "haadf", **values: Any) -> QueueEntry:
     return queue.submit(name=name, spec={"instrument": {"name": instrument}}, seed=1, options={}, **values)
+
+
+def test_one_view_stays_as_it_was_while_others_write(queue: ExperimentQueue, catalogue: Catalogue) -> None:
+    """An entry on its way from one status to another is in exactly one of them, in whatever order they are read."""
+    own = submit(queue).id
+    with catalogue.database.reading() as connection:
+        assert page(connection, ["held"], None, 10, None) == []
+        queue.hold(own)
+        assert [entry.id for entry in page(connection, ["queued"], None, 10, None)] == [own]
+    assert [[entry.id for entry in group] for group in queue.groups((("held",), 5), (("queued",), 5))] == [[own], []]
 
 
 def names(entries: list[QueueEntry]) -> list[str]:

@@ -60,7 +60,9 @@ def test_lists_are_filtered(service: Service) -> None:
     }.items():
         found = client.get(f"{V1}/experiments{query}").json()["experiments"]
         assert [line["id"] for line in found] == wanted, query
-    assert [entry["id"] for entry in client.get(f"{V1}/queue?status=held").json()["entries"]] == [second]
+    for query, wanted in {"status=held": [second], "status=queued,held,queued": [first, second]}.items():
+        assert [entry["id"] for entry in client.get(f"{V1}/queue?{query}").json()["entries"]] == wanted
+    assert client.get(f"{V1}/queue?status=held,done").status_code == 422
 
 
 def test_an_id_may_be_abbreviated_while_it_is_unique(service: Service) -> None:
