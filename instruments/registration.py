@@ -1,7 +1,7 @@
 """How far one image is displaced against another, to a fraction of a pixel, and the transform that follows from it.
 
-Phase correlation (Kuglin and Hines 1975), its peak refined by an upsampled discrete Fourier transform (Guizar-Sicairos,
-Thurman and Fienup, Optics Letters 33, 156, 2008).
+Phase correlation (Kuglin and Hines 1975) finds the pixel; plain correlation of what both images show, by an upsampled
+discrete Fourier transform (Guizar-Sicairos, Thurman and Fienup, Optics Letters 33, 156, 2008), the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from instruments.transforms import FrameName, FrameTransform, as_matrix
 _UPSAMPLING = 50
 _LEAST_PEAK = 7.0  # of the correlation, in standard deviations of what lies around it
 _LEAST_OVERLAP_PX = 16
+_MOST_STEPS = 16  # of a pixel or so each
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,30 @@ def displacement(first: np.ndarray, second: np.ndarray) -> Displacement:
             f"the images have too little in common to measure a displacement: a peak of {peak:.1f} standard "
             f"deviations, at least {_LEAST_PEAK:g} needed; take a field with more structure, or more dose"
         )
-    y_px, x_px = _signed(int(row), first.shape[0]), _signed(int(column), first.shape[1])
-    overlap = _overlap(first, y_px, x_px), _overlap(second, -y_px, -x_px)
-    if min(overlap[0].shape) < _LEAST_OVERLAP_PX:
-        y_rest, x_rest = _refined(cross, y_px, x_px)
-        return Displacement(x_rest, y_rest, peak)
-    rest = _whitened(_windowed(overlap[1]) * np.conj(_windowed(overlap[0])))  # windows alike do not pull towards 0
-    y_rest, x_rest = _refined(rest, 0, 0)
-    return Displacement(x_px + x_rest, y_px + y_rest, peak)
+    near_px = _signed(int(row), first.shape[0]), _signed(int(column), first.shape[1])
+    y_px, x_px = _settled(first, second, cross, near_px)
+    return Displacement(x_px, y_px, peak)
+
+
+def _settled(first: np.ndarray, second: np.ndarray, cross: np.ndarray, near_px: tuple[int, int]) -> tuple[float, float]:
+    """The displacement (y, x) near a whole number of pixels, px, by what both images show.
+
+    Amplitudes count here: where features are soft, most phases are noise. Windows alike do not pull towards 0. Raises
+    AcquisitionFailed where it comes to no rest.
+    """
+    y_px, x_px = near_px
+    for _ in range(_MOST_STEPS):
+        overlap = _overlap(first, y_px, x_px), _overlap(second, -y_px, -x_px)
+        if min(overlap[0].shape) < _LEAST_OVERLAP_PX:
+            return _refined(cross, y_px, x_px)
+        y_rest, x_rest = _refined(_low(_windowed(overlap[1]) * np.conj(_windowed(overlap[0]))), 0, 0)
+        if max(abs(y_rest), abs(x_rest)) <= 0.6:
+            return y_px + y_rest, x_px + x_rest
+        y_px, x_px = y_px + round(y_rest), x_px + round(x_rest)
+    raise AcquisitionFailed(
+        f"the images do not say where one lies against the other: near ({near_px[1]}, {near_px[0]}) px they agree "
+        "nowhere best; take a field with more structure, or more dose"
+    )
 
 
 def _signed(index: int, size: int) -> int:
@@ -84,10 +101,14 @@ def _windowed(image: np.ndarray) -> np.ndarray:
 
 def _whitened(cross: np.ndarray) -> np.ndarray:
     """Phases alone, damped where there is little power and towards high frequencies, where noise is."""
-    rows, columns = (np.fft.fftfreq(size) for size in cross.shape)
-    low = np.exp(-((rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * 0.15**2)))
     size = np.abs(cross)
-    return cross / (size + 1e-3 * float(size.max()) + 1e-300) * low
+    return _low(cross / (size + 1e-3 * float(size.max()) + 1e-300))
+
+
+def _low(cross: np.ndarray) -> np.ndarray:
+    """Damped towards high frequencies, where noise is."""
+    rows, columns = (np.fft.fftfreq(size) for size in cross.shape)
+    return cross * np.exp(-((rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * 0.15**2)))
 
 
 def _refined(cross: np.ndarray, y0: int, x0: int) -> tuple[float, float]:

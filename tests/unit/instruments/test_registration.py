@@ -103,3 +103,20 @@ def test_moves_along_one_line_show_no_transform() -> None:
     for few in ([], [one], [one, Move(8.0, 0.0, one.before, one.after)]):
         with pytest.raises(ValueError, match="along one line"):
             measure_transform(few, pixel_size_nm=1.0, source="stage", calibration_id="c")
+
+
+def particles(x_nm: float, seed: int) -> np.ndarray:
+    """Counts of soft particles, 3 to 9 nm, at 1 nm a pixel, about 20 electrons where one is."""
+    rng, grid_nm = np.random.default_rng(11), np.arange(96.0)
+    mean = np.full((96, 96), 1.0)
+    for centre_x, centre_y, radius_nm in rng.uniform((-20, 0, 3), (140, 96, 9), (60, 3)):
+        across = np.exp(-((grid_nm - centre_y) ** 2) / (2 * radius_nm**2))
+        mean += 20 * np.outer(across, np.exp(-((grid_nm + x_nm - centre_x) ** 2) / (2 * radius_nm**2)))
+    return np.random.default_rng(seed).poisson(mean)
+
+
+def test_soft_particles_are_placed_within_half_a_pixel() -> None:
+    found = [displacement(particles(0, seed), particles(19.2, 100 + seed)) for seed in range(12)]
+    errors = np.array([(one.x_px + 19.2, one.y_px) for one in found])
+    assert np.abs(errors).max() < 0.5, errors
+    assert np.sqrt((errors**2).mean()) < 0.2, errors
