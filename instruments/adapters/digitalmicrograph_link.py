@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -19,8 +20,10 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from instruments.adapters.clocks import offset_of
 from instruments.connections import Connection, Line, WrongReply
 from instruments.errors import InstrumentBusy, InstrumentFault, LinkLost
+from instruments.state import ClockOffset
 
 PROTOCOL: Final = 1
 _LARGEST_BYTES: Final = 1 << 20
@@ -66,6 +69,12 @@ class DigitalMicrographLink:
     def is_lost(self) -> bool:
         """Whether the last call found nobody, or got no answer."""
         return self._commands.is_lost or self._stops.is_lost
+
+    def clocks(self) -> dict[str, ClockOffset]:
+        """That of DigitalMicrograph's computer, read now. Raises LinkLost."""
+        asked_s = time.time()
+        told_s, resolution_s = map(float, self.ask("clock").result["time_s"])
+        return {_NAME: offset_of(told_s, asked_s, time.time(), resolution_s)}
 
     def start(self) -> None:
         """Connect both lines anew. Raises LinkLost, InstrumentBusy."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from instruments.actions import NOTHING_MOVED
+from instruments.adapters.clocks import with_clocks
 from instruments.adapters.driver import Driver, Exposed
 from instruments.axes import FRAME_ONLY, axis_values
 from instruments.capabilities import Capabilities, Mode
@@ -245,6 +246,7 @@ class DrivenMicroscope:
         }
         if moves:
             self._set(moves, until_s)
+        clocks = self._driver.worker.clocks()  # before the beam: a frame is not lost for it
         self._refuse_after_stop()
         if is_lit:
             self._exposed.add(command.action_id)
@@ -256,7 +258,8 @@ class DrivenMicroscope:
                 f"{error}; its dose counts as spent, and the instrument stands with {places or 'no axis moved'}"
             ) from error
         self._mode = mode.name
-        return self._frame(command, mode, exposed, self.read_state(), started_s, is_lit=is_lit)
+        state = with_clocks(self.read_state(), clocks)
+        return self._frame(command, mode, exposed, state, started_s, is_lit=is_lit)
 
     def _frame(
         self,

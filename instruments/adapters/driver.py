@@ -10,7 +10,7 @@ import numpy as np
 
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
-from instruments.state import MicroscopeState
+from instruments.state import ClockOffset, MicroscopeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Owned(Protocol):
 
     def start(self) -> None:
         """Take it up again, where it is not there. Raises LinkLost, InstrumentFault."""
+        ...
+
+    def clocks(self) -> Mapping[str, ClockOffset]:
+        """Of the devices at the other end, by name, read now; none where nobody there tells the time."""
         ...
 
 

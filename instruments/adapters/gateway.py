@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from pydantic import ValidationError
 
+from instruments.adapters.clocks import offset_of, seen_through, with_clocks
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
 from instruments.dose_file import SpecimenDose
@@ -82,9 +84,10 @@ class GatewayMicroscope:
         return self._asked(lambda microscope: microscope.execute(command), repeatable=is_idempotent(command))
 
     def acquire(self, command: AcquireFrame) -> Frame:
-        """Expose once, or be given a frame again that was exposed."""
+        """Expose once, or be given a frame again that was exposed; clocks are against this computer's."""
         self._sent.add(command.action_id)
-        return self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
+        frame = self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
+        return replace(frame, state=self._with_clocks(frame.state))
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost; a gateway that was started anew cannot tell."""
@@ -120,6 +123,12 @@ class GatewayMicroscope:
             self._lifeline.close()
         self._line.close()
 
+    def _with_clocks(self, state: MicroscopeState) -> MicroscopeState:
+        """Offsets that were measured at the gateway, and its own beside them, as when it was connected to."""
+        column = state.column
+        there = {} if column is None else seen_through(column.clocks, self._clock)
+        return with_clocks(state, {**there, f"gateway of {self._endpoint.name}": self._clock})
+
     def _asked(self, call: Callable[[RemoteMicroscope], T], *, repeatable: bool) -> T:
         try:
             return self._once(call)
@@ -147,7 +156,9 @@ class GatewayMicroscope:
     def _connected(self) -> tuple[CommandLine, RemoteMicroscope]:
         endpoint = self._endpoint
         try:
+            asked_s = time.time()
             status = StopLine(endpoint).status()
+            self._clock = offset_of(status.at.timestamp(), asked_s, time.time())
             if status.has_owner and status.session_id != self._session_id:
                 raise InstrumentBusy(f"instrument {endpoint.name!r} has another owner; wait until it is given back")
             line = dial_command_line(endpoint)

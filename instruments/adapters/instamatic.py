@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from threading import Event, Lock
 from typing import Any, Final
 
+from instruments.adapters.clocks import CLOCKS, NOT_TOLD
 from instruments.adapters.instamatic_axes import AxisTable, Call, capabilities_of
 from instruments.adapters.instamatic_config import InstamaticConfig
 from instruments.adapters.instamatic_link import InstamaticLink, flag, nothing, number
@@ -36,6 +37,7 @@ _UNKNOWN: Final = {
     "optics.semi_convergence_angle_mrad": "the server does not tell",
     "optics.probe_current_pa": "the server does not tell",
     "optics.defocus_nm": "lenses are in the maker's counts",
+    CLOCKS: NOT_TOLD,
 }
 
 

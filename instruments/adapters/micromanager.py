@@ -2,8 +2,8 @@
 
 Mode `camera`: every pixel exposed at once (`scan.at_once`), a region around the middle of the chip, `dwell_time_us` its
 exposure. Nothing here burns a specimen (`has_beam` is false), so there is no dose; the shutter stands for the blanker.
-Neighbours: `micromanager_config`, `devices.micromanager_device` (runs there), `driven` (refusals, read-back, action
-ids).
+Neighbours: `micromanager_config`, `devices.micromanager_device` (runs there), `far_device` (its process), `driven`
+(refusals, read-back, action ids).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from instruments.adapters.driven import READ_S, DrivenMicroscope
 from instruments.adapters.driver import Exposed
+from instruments.adapters.far_device import FarDevice
 from instruments.adapters.micromanager_config import MicroManagerConfig
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.commands import AcquireFrame, AxisValue
@@ -24,7 +25,7 @@ from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationE
 from instruments.optics import Optics
 from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
-from instruments.workers import Program, Worker
+from instruments.workers import Program
 
 DEVICE: Final = Path(__file__).parent / "devices" / "micromanager_device.py"
 CAMERA: Final = "camera"
@@ -53,13 +54,13 @@ class MicroManagerDriver:
             "properties": config.properties,
             "timeout_ms": round(config.motion_s * 1000),
         }
-        self._worker = Worker(
-            Program(name="micromanager", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
+        self._device = FarDevice(
+            Program(name="micromanager", python=config.python, file=DEVICE, config=opening, start_s=config.start_s),
+            READ_S,
         )
-        self._seen_start_count = 1
         self._prepared_us: float | None = None  # the exposure that this camera was found to make
         try:
-            self._about: dict[str, Any] = self._worker.call("describe", deadline_s=READ_S)
+            self._about: dict[str, Any] = self._device.read("describe")
             self._pixel_nm = self._calibrated_nm()
             self._capabilities = _capabilities(config, self._about, self._pixel_nm)
         except BaseException:
@@ -72,13 +73,13 @@ class MicroManagerDriver:
         return self._capabilities
 
     @property
-    def worker(self) -> Worker:
-        """The process of the library."""
-        return self._worker
+    def worker(self) -> FarDevice:
+        """The library in its process."""
+        return self._device
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         """Positions and shutter as the core reads them."""
-        found: dict[str, float | None] = self._worker.call("read", deadline_s=deadline_s)
+        found: dict[str, float | None] = self._device.read("read", deadline_s)
         return MicroscopeState(
             time_s=time_s,
             stage=StagePosition(
@@ -94,11 +95,11 @@ class MicroManagerDriver:
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
         """Move the stage and the focus drive, and wait."""
         wanted = {name: float(values[name]) if name in values else None for name in ("x_nm", "y_nm", "z_nm")}
-        self._call("move", wanted, deadline_s)
+        self._device.put("move", deadline_s, **wanted)
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """By the shutter."""
-        self._call("shutter", {"is_open": not is_blanked}, deadline_s)
+        self._device.put("shutter", deadline_s, is_open=not is_blanked)
 
     def check(self, command: AcquireFrame, mode: Mode) -> None:
         """A region of whole pixels of the calibrated size, within the chip, exposed as long as the camera can."""
@@ -111,19 +112,20 @@ class MicroManagerDriver:
                 f"to {self._pixel_nm * scan.shape_px[1]:g} nm for {scan.shape_px[1]} px"
             )
         if scan.dwell_time_us != self._prepared_us:
-            self._call("prepare", {"exposure_s": scan.dwell_time_us * 1e-6}, READ_S)
+            self._device.put("prepare", exposure_s=scan.dwell_time_us * 1e-6)
             self._prepared_us = scan.dwell_time_us
 
     def expose(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         """Images of a region around the middle of the chip, one after another."""
         (rows, columns), (all_rows, all_columns) = command.scan.shape_px, self._about["shape_px"]
-        asked = {
-            "exposure_s": command.scan.dwell_time_us * 1e-6,
-            "region": [(all_columns - columns) // 2, (all_rows - rows) // 2, columns, rows],
-            "count": command.subframe_count,
-            "is_lit": is_lit,
-        }
-        reply = self._call("snap", asked, until_s - time.monotonic() + READ_S, moves=True)
+        reply = self._device.do(
+            "snap",
+            until_s - time.monotonic() + READ_S,
+            exposure_s=command.scan.dwell_time_us * 1e-6,
+            region=[(all_columns - columns) // 2, (all_rows - rows) // 2, columns, rows],
+            count=command.subframe_count,
+            is_lit=is_lit,
+        )
         images: np.ndarray = reply["images"]
         if images.dtype.kind != "u" or images.shape != (command.subframe_count, rows, columns):
             raise AcquisitionFailed(f"{images.dtype} {images.shape} came, not {rows} x {columns} unsigned integers")
@@ -133,26 +135,18 @@ class MicroManagerDriver:
 
     def interrupt(self) -> None:
         """After the image that is taken; a worker that does not say so is killed, and a new one closes the shutter."""
-        self._worker.stop(2 * self._config.max_exposure_s + 2.0)
+        self._device.stop(self._config.max_exposure_s + 1.0)
 
     def release(self) -> None:
         """Expose again."""
-        self._call("release", {}, READ_S)
+        self._device.put("release")
 
     def close(self) -> None:
         """End the worker; the core's own end, which aborts, is not waited for."""
-        self._worker.close()
-
-    def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
-        """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
-        self._worker.start()
-        if self._worker.start_count != self._seen_start_count:
-            self._seen_start_count = self._worker.start_count
-            self._worker.call("release", deadline_s=READ_S)
-        return self._worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
+        self._device.close()
 
     def _calibrated_nm(self) -> float:
-        told_nm: float = self._worker.call("read", deadline_s=READ_S)["pixel_size_nm"]
+        told_nm: float = self._device.read("read")["pixel_size_nm"]
         pixel_nm = self._config.pixel_size_nm or told_nm
         if not pixel_nm:
             raise ConfigurationError(

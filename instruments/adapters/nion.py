@@ -2,7 +2,7 @@
 
 House units and signs on this side, Nion's controls in SI on the other. Modes: the scan with its dark-field channels,
 and each camera with the beam standing still. Neighbours: `nion_card`, `nion_config`, `devices.nion_device` (runs
-there), `driven` (refusals, read-back, action ids).
+there), `far_device` (its process), `driven` (refusals, read-back, action ids).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from instruments.adapters.driven import READ_S, DrivenMicroscope
 from instruments.adapters.driver import Exposed
+from instruments.adapters.far_device import FarDevice
 from instruments.adapters.nion_card import (
     CAMERA_OFFSET,
     LEAST_C12_NM,
@@ -34,7 +35,7 @@ from instruments.errors import AcquisitionFailed, CommandRefused
 from instruments.optics import Aberrations, Optics
 from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
-from instruments.workers import Program, Worker
+from instruments.workers import Program
 
 DEVICE: Final = Path(__file__).parent / "devices" / "nion_device.py"
 _BESIDES: Final = ("C12.x", "C12.y", "EHT", "ConvergenceAngle", "C_Blank")
@@ -65,13 +66,15 @@ class NionDriver:
             "sample_index": config.sample_index if config.usim else None,
             "folder": self._folder.name,
         }
-        self._worker = Worker(
-            Program(name="nion", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
-        )
-        self._seen_start_count = 1
         self._phi12_deg = 0.0
+        program = Program(name="nion", python=config.python, file=DEVICE, config=opening, start_s=config.start_s)
         try:
-            self.versions: dict[str, str] = self._worker.call("describe", deadline_s=READ_S)["versions"]
+            self._device = FarDevice(program, READ_S)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        try:
+            self.versions: dict[str, str] = self._device.read("describe")["versions"]
             found = self._read(READ_S)
             energy_ev, angle_mrad = round(found["EHT"], 6), round(found["ConvergenceAngle"] * 1e3, 9)
             self._capabilities = capabilities_of(config, energy_ev, angle_mrad)
@@ -85,9 +88,9 @@ class NionDriver:
         return self._capabilities
 
     @property
-    def worker(self) -> Worker:
-        """The process of the library."""
-        return self._worker
+    def worker(self) -> FarDevice:
+        """The library in its process."""
+        return self._device
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         """One reading of all controls."""
@@ -122,7 +125,7 @@ class NionDriver:
             wanted |= {"C12.x": c12_m * cos(twice), "C12.y": c12_m * sin(twice)}
         changed = {name: value for name, value in wanted.items() if now[name] != value}
         if changed:
-            self._call("write", {"values": changed}, deadline_s)
+            self._device.put("write", deadline_s, values=changed)
         if any(name.startswith("stage_position") for name in changed):
             time.sleep(self._config.settle_s)
 
@@ -134,7 +137,7 @@ class NionDriver:
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """As read back by the device, which raises where it is not so."""
-        self._call("blank", {"is_blanked": is_blanked}, deadline_s)
+        self._device.put("blank", deadline_s, is_blanked=is_blanked)
 
     def check(self, command: AcquireFrame, mode: Mode) -> None:
         """Shape, dwell, and the one defocus at which the simulated Ronchigram is empty."""
@@ -169,30 +172,22 @@ class NionDriver:
 
     def interrupt(self) -> None:
         """By the worker's own line; it is killed and a new one blanks if it does not say so."""
-        self._worker.stop(max(3.0, 2 * self._config.stop_latency_s))
+        self._device.stop(self._config.stop_latency_s)
 
     def release(self) -> None:
         """Expose again."""
-        self._call("release", {}, READ_S)
+        self._device.put("release")
 
     def close(self) -> None:
         """End the worker, which blanks; remove its folder."""
-        self._worker.close()
+        self._device.close()
         self._folder.cleanup()
 
     # --- of the other side
 
-    def _call(self, name: str, arguments: Mapping[str, Any], deadline_s: float, *, moves: bool = False) -> Any:
-        """A call of the device; one that was started anew meanwhile goes on where nobody stopped it."""
-        self._worker.start()
-        if self._worker.start_count != self._seen_start_count:
-            self._seen_start_count = self._worker.start_count
-            self._worker.call("release", deadline_s=READ_S)
-        return self._worker.call(name, arguments, deadline_s=deadline_s, moves=moves)
-
     def _read(self, deadline_s: float) -> dict[str, float]:
         names = [*(one.name for one in self._controls), *_BESIDES]
-        return self._worker.call("read", {"names": names}, deadline_s=deadline_s)
+        return self._device.read("read", deadline_s, names=names)
 
     def _scanned(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         scan = command.scan
@@ -204,8 +199,9 @@ class NionDriver:
         }
         left_s = until_s - time.monotonic()
         channels = list(self._config.channels.values())
-        asked = {"parameters": parameters, "channels": channels, "timeout_s": left_s, "is_lit": is_lit}
-        reply = self._call("scan", asked, left_s + READ_S, moves=True)
+        reply = self._device.do(
+            "scan", left_s + READ_S, parameters=parameters, channels=channels, timeout_s=left_s, is_lit=is_lit
+        )
         images: Mapping[str, np.ndarray] = reply["images"]
         if missing := [channel for channel in channels if channel not in images]:
             raise AcquisitionFailed(f"the scan gave no {', '.join(missing)}")
@@ -224,8 +220,9 @@ class NionDriver:
         camera = self._config.cameras[mode.name]
         left_s = until_s - time.monotonic()
         exposure_s = command.scan.dwell_time_us * 1e-6
-        asked = {"name": mode.name, "exposure_s": exposure_s, "timeout_s": left_s, "is_lit": is_lit}
-        reply = self._call("camera", asked, left_s + READ_S, moves=True)
+        reply = self._device.do(
+            "camera", left_s + READ_S, name=mode.name, exposure_s=exposure_s, timeout_s=left_s, is_lit=is_lit
+        )
         image: np.ndarray = reply.pop("image")
         if is_lit and not np.ptp(image):
             raise AcquisitionFailed(f"the frame of {mode.name} is empty: all its pixels are {image.flat[0]:g}")

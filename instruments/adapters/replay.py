@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from instruments.adapters.clocks import CLOCKS
 from instruments.adapters.replay_card import EDS, SURVEY, card_of
 from instruments.adapters.replay_config import ReplayConfig
 from instruments.adapters.replay_images_config import ReplayImagesConfig
@@ -41,6 +42,7 @@ _UNKNOWN = {
     "measured_current_pa": "a replay has no beam: the current is declared, not measured",
     "coherence": "the file does not say",
     "optics.semi_convergence_angle_mrad": "the file does not say; what is reported was commanded",
+    CLOCKS: "a replay has no devices",
 }
 
 

@@ -15,6 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
+from instruments.adapters.clocks import CLOCKS
 from instruments.adapters.replay_images_card import card_of
 from instruments.adapters.replay_images_config import ReplayImagesConfig
 from instruments.adapters.replay_raster import Place, Raster
@@ -36,6 +37,7 @@ _UNKNOWN: Final = {
     "measured_current_pa": "a replay has no beam",
     "coherence": "the file does not say",
     "optics.semi_convergence_angle_mrad": "the file does not say; what is reported was commanded",
+    CLOCKS: "a replay has no devices",
 }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from instruments.connections import Connection, Line, WrongReply
 from instruments.errors import InstrumentBusy, InstrumentFault, LinkLost
+from instruments.state import ClockOffset
 
 REGULAR, HANDSHAKE, MAY_RUN, IMAGE = 1, 2, 3, 4
 _BUSY: Final = -9
@@ -47,6 +48,10 @@ class SerialEMLink:
     def is_lost(self) -> bool:
         """Whether the last call found nobody, or got no answer."""
         return self._connection.is_lost
+
+    def clocks(self) -> dict[str, ClockOffset]:
+        """None: no command that reports tells the time of that computer."""
+        return {}
 
     def start(self) -> None:
         """Connect anew. Raises LinkLost, InstrumentBusy."""

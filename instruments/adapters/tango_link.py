@@ -13,6 +13,7 @@ from concurrent.futures import TimeoutError as CallTimeout
 from importlib import import_module
 from typing import Any, Final, TypeVar
 
+from instruments.adapters.clocks import offset_of
 from instruments.errors import (
     CommandRefused,
     ConfigurationError,
@@ -22,6 +23,7 @@ from instruments.errors import (
     ResultUnknown,
     Unsupported,
 )
+from instruments.state import ClockOffset
 
 T = TypeVar("T")
 _REFUSED: Final = ("API_WAttrOutsideLimit", "API_AttrNotWritable", "API_CommandNotAllowed", "API_AttrNotAllowed")
@@ -94,6 +96,16 @@ class TangoLink:
             self._attributes[device, attribute] = found
         return self._attributes[device, attribute]
 
+    def clocks(self) -> dict[str, ClockOffset]:
+        """Of each device that answered before, by the time at which it reads its State now. Raises LinkLost."""
+        return {device: self._clock(device) for device in sorted(self._known)}
+
+    def _clock(self, device: str) -> ClockOffset:
+        words = f"{device}/State"
+        asked_s = time.time()
+        read = self._call(device, words, None, lambda proxy: proxy.read_attribute("State"))
+        return offset_of(read.time.totime(), asked_s, time.time())
+
     def start(self) -> None:
         """See whether every device answers; Tango connects anew by itself, once a second. Raises LinkLost."""
         time.sleep(max(0.0, self._lost_s + _DELAY_S - time.monotonic()))
@@ -142,6 +154,7 @@ class TangoLink:
     def _proxy(self, device: str) -> Any:
         if device not in self._proxies:
             self._proxies[device] = self._tango.DeviceProxy(device)
+            self._proxies[device].set_source(self._tango.DevSource.DEV)  # what a server polled is of some time ago
         return self._proxies[device]
 
     def _lost(self, words: str, *, is_unknown: bool) -> Exception:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from instruments.adapters.clocks import with_clocks
 from instruments.adapters.temscript_axes import AxisTable
 from instruments.adapters.temscript_beam import TemscriptBeam
 from instruments.adapters.temscript_card import NORMALISATIONS, STEM, ServerFacts, capabilities_of, facts_of
@@ -225,7 +226,8 @@ class TemscriptMicroscope:
         was_stopped = self._beam.stopped.is_set()
         frame = frame_of(
             command, shot, counts,
-            state=self.read_state(), capabilities=self._capabilities, facts=self._facts,
+            state=with_clocks(self.read_state(), self._link.clocks()),
+            capabilities=self._capabilities, facts=self._facts,
             electrons=electrons(self._config.probe_current_pa, beam_on_s), started_s=started_s,
         )  # fmt: skip
         more = {

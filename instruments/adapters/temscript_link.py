@@ -17,9 +17,11 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
+from instruments.adapters.clocks import offset_by_date
 from instruments.connections import Connection, HttpReply, http_exchange
 from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentFault, LinkLost, Unsupported
 from instruments.events import Events
+from instruments.state import ClockOffset
 
 _HEADERS: Final = {"Accept": "application/json", "Content-Type": "application/json"}
 _WHOLE_NUMBERS: Final = {
@@ -35,6 +37,7 @@ class TemscriptLink:
         self._host = f"{host}:{port}"
         self._answer_s = answer_s
         self._connection = Connection("temscript", host, port, connect_s=answer_s, events=events)
+        self._clock: ClockOffset | None = None
 
     def get(self, endpoint: str, until_s: float | None = None) -> Any:
         """What the server says of this. Raises Unsupported, CommandRefused, LinkLost."""
@@ -72,6 +75,10 @@ class TemscriptLink:
         """Whether the last call found nobody there, or got no answer."""
         return self._connection.is_lost
 
+    def clocks(self) -> dict[str, ClockOffset]:
+        """That of the server's computer, by the Date of its last reply to what takes no time; none without one."""
+        return {} if self._clock is None else {"temscript": self._clock}
+
     def reconnect(self) -> None:
         """Connect anew. Raises LinkLost."""
         self._connection.reconnect(self._answer_s)
@@ -91,7 +98,10 @@ class TemscriptLink:
     def _asked(self, method: str, endpoint: str, value: object, within_s: float, *, repeatable: bool) -> Any:
         body = b"" if method == "GET" else json.dumps(value).encode()
         exchange = http_exchange(method, f"/v1/{endpoint}", host=self._host, body=body, headers=_HEADERS)
+        asked_s = time.time()
         reply = self._connection.call(exchange, what=f"{method} {endpoint}", deadline_s=within_s, repeatable=repeatable)
+        if repeatable:
+            self._clock = offset_by_date(reply.headers["Date"], asked_s, time.time())
         return _answer(reply, endpoint)
 
 

@@ -175,6 +175,11 @@ class Worker:
         finally:
             self._calls.release()
 
+    def clock(self, deadline_s: float) -> tuple[float, float]:
+        """What the clock of its computer reads, in seconds since 1970, and its resolution. Raises LinkLost."""
+        told_s, resolution_s = self.call("clock", deadline_s=deadline_s)
+        return told_s, resolution_s
+
     def start(self) -> None:
         """Start it if it does not run. Raises ConfigurationError, InstrumentFault."""
         self._living()

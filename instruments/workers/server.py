@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 LEAVE_S = 5.0  # for a device to stop when its owner is gone
@@ -91,6 +92,8 @@ class Server:
 
     def _call(self, request: dict[str, Any]) -> Any:
         name, arguments = request["call"], request["arguments"]
+        if name == "clock":
+            return [time.time(), time.get_clock_info("time").resolution]
         if name == "open":
             module = loaded(self._file or arguments["file"], "stempilot_device")
             self._device = getattr(module, arguments["function"])(**arguments["config"])

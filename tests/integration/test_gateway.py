@@ -27,6 +27,7 @@ from instruments.remote import Endpoint, StopLine
 from instruments.remote.encrypted import make_certificate
 from tests.integration.bench_microscope import exposure, installed_bench
 from tests.integration.instrument_processes import Started, started, until
+from tests.integration.instruments.own_clock import assert_ours
 
 SETTINGS = """
 lease_s = 1.0
@@ -111,6 +112,7 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
         with microscope.events.subscribe() as told:
             frame = microscope.acquire(exposure("a"))
             of_a = until(lambda: told.next(1.0), "an event from the gateway")
+        assert_ours(frame, "gateway of bench", 30.0)
         assert (of_a.kind, of_a.action_id) == ("action", "a")
         assert frame.total("haadf").shape == (2, 5)
         assert microscope.outcome("a") == "delivered"

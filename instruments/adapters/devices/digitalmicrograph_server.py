@@ -18,6 +18,7 @@ import secrets
 import socket
 import struct
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,10 @@ class Instrument:
             "microscope": told(str, self._microscope.GetMicroscopeName),
             "high_tension_v": told(float, self._microscope.GetHighTension),
         }
+
+    def clock(self) -> dict[str, Any]:
+        """The time here, seconds since 1970, and how finely it is told."""
+        return {"time_s": [time.time(), time.get_clock_info("time").resolution]}
 
     def read(self) -> dict[str, Any]:
         """Everything that is read back; None for what this microscope does not tell."""
@@ -198,7 +203,9 @@ class Instrument:
             raise Stopped("stopped, the beam blanked; release it first")
 
 
-COMMANDS = ("describe", "read", "move", "focus", "beam_shift", "magnification", "blank", "release", "scan", "camera")
+COMMANDS = (
+    "describe", "clock", "read", "move", "focus", "beam_shift", "magnification", "blank", "release", "scan", "camera",
+)  # fmt: skip
 STOPS = ("stop",)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 
 from instruments.connections import Line, WrongReply
@@ -108,6 +109,20 @@ def frame_header(data: bytes | memoryview) -> FrameHeader:
         )
     except (ValueError, IndexError, KeyError) as error:
         raise WrongReply(f"{bytes(data[:60])!r} is no header of a frame ({error!r})") from error
+
+
+def stamped_s(header: bytes) -> float | None:
+    """When a frame was taken by the Merlin's clock, seconds since 1970; None of software that names no time zone.
+
+    >>> stamped_s(b"MQ1,000001,00384,01, ... ,MQ1A,1970-01-01T00:00:02.500000000Z,1000000ns,12")
+    2.5
+    """
+    words = header.partition(b",MQ1A,")[2].split(b",")[0].decode("latin-1").strip()
+    try:
+        taken_at = datetime.fromisoformat(words)
+    except ValueError:
+        return None
+    return taken_at.timestamp() if taken_at.tzinfo else None
 
 
 def _numbers(texts: list[str]) -> Iterator[float]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from instruments import registry
+from instruments.adapters.clocks import with_clocks
 from instruments.adapters.merlin.card import PATTERNS, capabilities_of
 from instruments.adapters.merlin.config import DETECTOR, MerlinConfig
 from instruments.adapters.merlin.control import MerlinControl, settings_of
@@ -334,18 +335,19 @@ class MerlinMicroscope:
         started_s: float,
     ) -> Frame:
         context = {"merlin": self._context(stream)}
+        clocks = {} if stream.clock is None else {DETECTOR: stream.clock}
         if scanned is not None:
             return replace(
                 scanned,
                 requested=command,
                 mode=mode,
                 counts={**counts, **scanned.counts},
-                state=scanned.state.model_copy(update={"mode": mode.name}),
+                state=with_clocks(scanned.state.model_copy(update={"mode": mode.name}), clocks),
                 instrument=self._capabilities.name,
                 simulated=self._capabilities.simulated,
                 context={**scanned.context, **context},
             )
-        state = self._alone(mode.name)
+        state = with_clocks(self._alone(mode.name), clocks, "this Merlin's software stamps frames without a time zone")
         return Frame(
             action_id=command.action_id, requested=command, state=state, mode=mode, counts=dict(counts),
             pixel_size_nm=command.scan.pixel_size_nm, dose_e_per_a2=0.0, electrons=0.0, started_s=started_s,

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from instruments.adapters.clocks import offset_of
 from instruments.adapters.merlin.config import MerlinConfig
 from instruments.adapters.merlin.messages import (
     PREFIX_BYTES,
@@ -20,10 +21,12 @@ from instruments.adapters.merlin.messages import (
     acquisition_header,
     frame_header,
     payload_bytes,
+    stamped_s,
 )
 from instruments.commands import AcquireFrame
 from instruments.connections import Line, WrongReply
 from instruments.errors import AcquisitionFailed
+from instruments.state import ClockOffset
 
 _BLOCK_S: Final = 0.1  # of frames that are handed on together, at most
 _BLOCK_BYTES: Final = 8 << 20
@@ -61,6 +64,8 @@ class FrameStream:
         self.got_count = 0
         self.kept: np.ndarray | None = None  # (frames, rows, columns)
         self.headers = Headers()
+        self.clock: ClockOffset | None = None  # the Merlin's, by its stamp on the first frame
+        self._begun_s = time.time()
         self._buffer = np.empty(0, np.uint8)  # of a block as it comes, used again
 
     def begin(self) -> None:
@@ -121,6 +126,8 @@ class FrameStream:
                 f"a detector of {self._config.shape_px} px was configured"
             )
         self._check(header, 0)
+        if (told_s := stamped_s(bytes(frame[0, PREFIX_BYTES : PREFIX_BYTES + header.offset_bytes]))) is not None:
+            self.clock = offset_of(told_s, self._begun_s, time.time())
         return frame
 
     def _frames(self, count: int) -> np.ndarray:

@@ -93,15 +93,14 @@ class Devices:
         return {"images": arrays, "clock": clock, **times}
 
     def _clock(self, after: Settings, from_s: float, by_s: float, until_s: float) -> dict[str, Any] | None:
-        """Whose clock differs from ours, by how much, how well that is known: it changed in between."""
+        """Whose clock it is, what it read when it changed, and when that was by ours: in between."""
         if not after:
             return None
         path = str(after[0][0])
         stamped_s = self._thing(path).stamped_s(min(left_s(until_s), self._answer_s))
         if stamped_s is None or stamped_s <= _EPICS_BEGINS_S:  # a server that stamps nothing says 0
             return None
-        middle_s, half_s = (from_s + by_s) / 2, (by_s - from_s) / 2
-        return {"device": path, "offset_s": stamped_s - middle_s, "uncertainty_s": half_s, "measured_s": middle_s}
+        return {"device": path, "told_s": stamped_s, "asked_s": from_s, "answered_s": by_s}
 
     def _lit(
         self, trigger: str, trigger_value: Any, before: Settings, after: Settings, until_s: float

@@ -6,11 +6,11 @@ Neighbour: `microscope`, which asks the devices.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 
+from instruments.adapters.clocks import offset_of, with_clocks
 from instruments.adapters.ophyd.config import ModeConfig, OphydConfig
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue
@@ -18,12 +18,13 @@ from instruments.errors import AcquisitionFailed
 from instruments.frames import Frame
 from instruments.optics import Aberrations, Optics
 from instruments.scans import StagePosition
-from instruments.state import AxisReading, ClockOffset, ColumnState, MicroscopeState
+from instruments.state import AxisReading, ClockOffset, MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 BLANKER: Final = "$blanker"
 CURRENT: Final = "$current"
 SHIFTS: Final = ("beam_shift_x_nm", "beam_shift_y_nm")
+_NO_STAMP: Final = "no device changed for the frame whose server stamps its values with the time"
 _IN_FIELDS: Final = {*StagePosition.model_fields, *Optics.model_fields, *Aberrations.model_fields, *SHIFTS}
 
 
@@ -90,10 +91,10 @@ def _undetermined(config: OphydConfig, mode: str | None) -> dict[str, str]:
     return fields
 
 
-def _clocks(clock: Mapping[str, Any]) -> dict[str, ClockOffset]:
-    measured_at = datetime.fromtimestamp(clock["measured_s"], UTC)
-    offset = ClockOffset(offset_s=clock["offset_s"], uncertainty_s=clock["uncertainty_s"], measured_at=measured_at)
-    return {clock["device"]: offset}
+def _clocks(clock: Mapping[str, Any] | None) -> dict[str, ClockOffset]:
+    if clock is None:
+        return {}
+    return {clock["device"]: offset_of(clock["told_s"], clock["asked_s"], clock["answered_s"])}
 
 
 def frame_of(
@@ -105,8 +106,7 @@ def frame_of(
     if current_pa is None:
         current_pa = command.optics.probe_current_pa if config.has_beam else 0.0
     duration_s = command.scan.duration_s(command.subframe_count)
-    if clock := times.get("clock"):
-        state = state.model_copy(update={"column": ColumnState(clocks=_clocks(clock))})
+    state = with_clocks(state, _clocks(times.get("clock")), _NO_STAMP)
     return Frame(
         action_id=command.action_id,
         requested=command,

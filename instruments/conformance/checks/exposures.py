@@ -148,7 +148,7 @@ def _read_back(bench: Bench) -> Result:
 
 def _metadata(bench: Bench) -> Result:
     frame = bench.frame("still")
-    faults = [*_identity_faults(bench, frame), *_unknown_faults(frame)]
+    faults = [*_identity_faults(bench, frame), *_unknown_faults(frame), *clock_faults(frame)]
     measured: list[Measured] = []
     if bench.capabilities.reports_dose:
         measured = _dose(bench, frame)
@@ -179,6 +179,15 @@ def _unknown_faults(frame: Frame) -> list[str]:
     faults = [f"{name} is not known, and no reason is given" for name in missing if name not in reasons]
     numbers = {"dose_e_per_a2": frame.dose_e_per_a2, "electrons": frame.electrons, "time_s": state.time_s}
     return faults + [f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
+
+
+def clock_faults(frame: Frame) -> list[str]:
+    """Whether it says how far the devices' clocks are off, or why not; of a simulated column nobody has to."""
+    state = frame.state
+    is_said = any(key.rpartition(".")[2] == "clocks" for key in state.undetermined)
+    if is_said or (state.column.clocks if state.column is not None else frame.simulated):
+        return []
+    return ["no clock offset of any device is told (state.column.clocks), and no reason is given"]
 
 
 def _dose(bench: Bench, frame: Frame) -> list[Measured]:

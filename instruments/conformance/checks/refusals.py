@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from instruments.axes import FRAME_ONLY, permission_for
 from instruments.capabilities import Axis, Capabilities
-from instruments.commands import AcquireFrame, Command, Park, SetAxes
+from instruments.commands import AcquireFrame, AxisValue, Command, Park, SetAxes
 from instruments.conformance.bench import Bench, CannotJudge, Halted
 from instruments.conformance.check import Check, Result, failed, passed
 from instruments.conformance.owner import attempted
@@ -157,11 +158,8 @@ def _ways(bench: Bench, name: str, value: float) -> Iterator[Command]:
         yield frame
     if name in ("beam_shift_x_nm", "beam_shift_y_nm"):
         yield Park.model_validate({"action_id": action_id, name: value})
-    if (frame is None or not bench.capabilities.modes) and name not in _FRAME_NUMBERS:
-        yield SetAxes(action_id=action_id, values={name: value})
-
-
-_FRAME_NUMBERS = ("pixel_size_nm", "frame_px", "park_s", "subframe_count")
+    if name not in FRAME_ONLY:
+        yield SetAxes(action_id=bench.shots.action_id(), values={name: value})
 
 
 def _frame_with(command: AcquireFrame, name: str, value: float) -> AcquireFrame | None:
@@ -202,11 +200,29 @@ def _attempts_unknown(bench: Bench) -> Iterator[Attempt]:
     yield Attempt(words, None, None, by_the_wrong_door, by_execute=True)
     unknown = SetAxes(action_id=bench.shots.action_id(), values={"no_such_axis_nm": 1.0})
     yield Attempt("axis 'no_such_axis_nm'", None, None, unknown)
+    if (step := _small_step(bench)) is not None:
+        halves = SetAxes(action_id=bench.shots.action_id(), values=step | unknown.values)
+        yield Attempt(f"{' and '.join(halves.values)} together, one of which there is not", None, None, halves)
     for name in _UNDECLARED:
         if bench.capabilities.axis(name) is None:
             frame = _frame_with(bench.shots.command("still"), name, 1.0)
             if frame is not None:
                 yield Attempt(f"{name} 1, an axis it does not declare", name, 1.0, frame)
+
+
+def _small_step(bench: Bench) -> dict[str, AxisValue] | None:
+    """A value that one axis could take, a little beside where it stands; None where no axis moves."""
+    state = bench.read_state()
+    for axis in bench.capabilities.axes:
+        now = state.axis_value(axis.name)
+        is_kept = axis.name in FRAME_ONLY or axis.read_only or axis.interlocked or permission_for(axis.name) is not None
+        if is_kept or now is None or isinstance(now, str) or axis.minimum >= axis.maximum:
+            continue
+        step = max(10 * axis.allowed_error, 10 * axis.resolution, 1e-4 * (axis.maximum - axis.minimum))
+        for value in (now + step, now - step):
+            if axis.minimum <= value <= axis.maximum:
+                return {axis.name: value}
+    return None
 
 
 OUT_OF_RANGE = Check(

@@ -19,6 +19,7 @@ from instruments.conformance import CHECKS, Conditions
 from instruments.conformance.target import Address
 from instruments.workers import process
 from tests.integration.instruments.conformed import conformed
+from tests.integration.instruments.own_clock import assert_ours
 from tests.integration.instruments.test_pyjem import CONFIG, frame
 from tests.integration.instruments.test_worker import wait_for
 from tests.integration.instruments.vendor_target import VendorTarget, doubled
@@ -108,6 +109,7 @@ def microscope(config: dict[str, Any]) -> Iterator[DrivenMicroscope]:
 def test_frames_cross_and_a_broken_line_blanks(target: VendorTarget, microscope: DrivenMicroscope) -> None:
     taken = microscope.acquire(frame("served", 30.0, count=10))
     assert taken.counts["adf"].nbytes > 1 << 16, "more than what would be shared on one computer"
+    assert_ours(taken, "pyjem", 10.0)
     assert taken.state.stage.x_nm == 30.0
     microscope.execute(Unblank(action_id="on"))
     assert target.diary[-1] == "unblank"

@@ -38,6 +38,7 @@ from instruments.conformance.proxy import FaultyLine
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
 from tests.integration.instruments.digitalmicrograph_target import SERVER, DigitalMicrographTarget
+from tests.integration.instruments.own_clock import assert_ours
 
 PATIENCE_S = 60.0
 
@@ -91,8 +92,8 @@ def test_the_script_is_one_file_for_an_old_python() -> None:
     tree = ast.parse(SERVER.read_text(encoding="utf-8"), feature_version=(3, 7))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    standard = {"__future__", "hashlib", "hmac", "json", "os", "secrets", "socket", "struct", "threading", "typing"}
-    assert modules == standard | {"numpy", "DigitalMicrograph"}
+    standard = {"__future__", "hashlib", "hmac", "json", "os", "secrets", "socket", "struct", "threading", "time"}
+    assert modules == standard | {"typing", "numpy", "DigitalMicrograph"}
     assert str(evidence.evidence_of("digitalmicrograph")).startswith("contract-tested only")
 
 
@@ -121,6 +122,7 @@ def test_a_frame_is_lit_once_and_known_afterwards(
 ) -> None:
     before = lit_scans(target)
     taken = microscope.acquire(frame("one", 20.0, subframe_count=2))
+    assert_ours(taken, "DigitalMicrograph", 10.0)
     assert {name: counts.shape for name, counts in taken.counts.items()} == {"haadf": (2, 64, 64), "bf": (2, 64, 64)}
     assert taken.counts["haadf"].dtype.kind == "u"
     assert taken.counts["haadf"].mean() > 1.5 * taken.counts["bf"].mean(), "each signal in its own place"

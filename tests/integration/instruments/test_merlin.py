@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ def test_every_count_arrives_with_what_the_headers_say(microscope: MerlinMicrosc
     assert said["first_frame_at"] == "2026-11-22 01:02:03.000001"
     assert said["acquisition"]["Gain"] == "SLGM"
     assert said["calibration_id"] == "wse2-2026"
+    assert frame.state.column is not None
+    clock = frame.state.column.clocks["merlin"]
+    stamp = datetime(2026, 11, 22, 1, 2, 3, 1, UTC)  # of the file that the simulator sends, not of now
+    assert abs(clock.offset_s - (stamp - clock.measured_at).total_seconds()) < 1e-3
+    assert 0 < clock.uncertainty_s < 30
     assert microscope.acquire(frame_of("all")) is frame, "given again, not exposed again"
     assert microscope.outcome("all") == "delivered"
 

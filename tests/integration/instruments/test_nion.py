@@ -37,6 +37,7 @@ from tests.integration.harness import console
 from tests.integration.instruments.anywhere import SPEC, check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
 from tests.integration.instruments.other_pythons import python_of
+from tests.integration.instruments.own_clock import assert_ours
 
 PYTHON = str(python_of("nion"))
 CONFIG: dict[str, Any] = {"python": PYTHON, "usim": True, "controls": {"EHT": 60e3, "ConvergenceAngle": 0.0315}}
@@ -125,7 +126,7 @@ def test_aberrations_are_polar_here_and_read_back(microscope: DrivenMicroscope) 
     state = microscope.execute(SetAxes(action_id="aberrations", values=values))
     assert all(reading.is_reached for reading in state.axes.values()), state.axes
     worker = driver_of(microscope).worker
-    found = worker.call("read", {"names": ["C10", "C12.x", "C12.y", "stage_position_m.x"]}, deadline_s=10)
+    found = worker.read("read", names=["C10", "C12.x", "C12.y", "stage_position_m.x"])
     assert found["C10"] == pytest.approx(20e-9)
     assert (found["C12.x"], found["C12.y"]) == (pytest.approx(6e-9), pytest.approx(-12e-9 * 3**0.5 / 2))
     assert found["stage_position_m.x"] == pytest.approx(-33e-9)
@@ -155,10 +156,11 @@ def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> 
     frame = microscope.acquire(frame_of("again"))
     assert frame.counts["haadf"].dtype == np.uint32
     assert frame.counts["haadf"].mean() > SCAN_OFFSET
+    assert_ours(frame, "nion", 10.0)
 
 
 def test_a_killed_client_costs_one_frame_and_comes_back_blanked(microscope: DrivenMicroscope) -> None:
-    pid = driver_of(microscope).worker.pid
+    pid = driver_of(microscope).worker.worker.pid
     assert pid is not None
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
     with pytest.raises(ResultUnknown, match="assume that the beam is on"):

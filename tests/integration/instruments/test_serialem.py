@@ -109,6 +109,7 @@ def test_an_exposure_is_lit_once_and_its_image_comes_in_pieces(
     taken = microscope.acquire(frame("one", 20.0, count=2))
     assert taken.counts["record"].shape == (2, 64, 64)
     assert taken.counts["record"].dtype.kind == "u"
+    assert "tells the time" in taken.state.undetermined["column.clocks"]
     assert (double.exposure_s, double.is_blanked, double.handshakes) == (0.01, True, 4)
     names = double.names()
     first = names.index("Record")

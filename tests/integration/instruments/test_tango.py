@@ -40,6 +40,7 @@ from instruments.conformance.kit import check_named, run
 from instruments.conformance.target import AdapterTarget
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
+from tests.integration.instruments.own_clock import assert_ours
 from tests.waiting import until
 
 SERVER = Path(__file__).with_name("tango_server.py")
@@ -189,6 +190,7 @@ def test_limits_are_the_narrower_of_device_and_facility(server: Server, microsco
 def test_frames_come_once_and_the_beam_is_off_after_them(server: Server, microscope: DrivenMicroscope) -> None:
     one = microscope.acquire(frame("one", 20.0, subframe_count=2))
     assert one.counts["ccd"].shape == (2, 64, 64)
+    assert_ours(one, server.device("camera"), 10.0)
     assert one.counts["ccd"].mean() > 0
     assert one.state.beam_blanked
     assert one.context["beam_on_s"] >= 0.04

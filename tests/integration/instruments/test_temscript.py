@@ -44,6 +44,7 @@ from instruments.conformance.proxy import FaultyLine
 from instruments.microscope import Linked
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.conformed import conformed, keep, names
+from tests.integration.instruments.own_clock import assert_ours
 from tests.integration.instruments.temscript_target import CURRENT_PA, TemscriptTarget
 
 if find_spec("temscript") is None:
@@ -347,6 +348,7 @@ def test_a_server_killed_during_an_exposure_leaves_the_beam_unconfirmed() -> Non
 
 def test_a_frame_is_given_again_and_never_exposed_again(microscope: Microscope) -> None:
     first = microscope.acquire(image("once", x_nm=50.0))
+    assert_ours(first, "temscript", 30.0)
     assert microscope.acquire(image("once", x_nm=50.0)) is first
     with pytest.raises(CommandRefused, match="another command"):
         microscope.acquire(image("once", x_nm=60.0))

@@ -12,6 +12,7 @@ from instruments import (
     AcquireFrame,
     AcquisitionFailed,
     AxisValue,
+    ClockOffset,
     CommandRefused,
     GuardedMicroscope,
     InstrumentBusy,
@@ -55,6 +56,9 @@ class Idle:
 
     def start(self) -> None:
         """It runs."""
+
+    def clocks(self) -> Mapping[str, ClockOffset]:
+        return {}
 
 
 @dataclass
