@@ -108,7 +108,7 @@ class ActionWatch:
                 self.unknown[command.action_id] = command
             if not isinstance(error, NOTHING_MOVED):
                 self.whereabouts.may_have_moved(values, self.time_s + command.deadline_s)
-                self._note_current(command, values)
+                self._note_current(command, values, asked.at)
                 self._note_lit(command, values, charge, may_be_before=True)
             self.unanswered_s = max(self.link.clock() - asked.clock_s, 0.0)
             if isinstance(error, InstrumentError):
@@ -117,7 +117,7 @@ class ActionWatch:
         finally:
             self._issued = None
         self.whereabouts.moved(values, self._time_after_s())
-        self._note_current(command, values)
+        self._note_current(command, values, asked.at)
         self.tell_action(command, "done")
         if isinstance(command, Blank):
             self.tell("blanked", "the beam is blanked")
@@ -126,6 +126,8 @@ class ActionWatch:
         """What was read back when it was done: the beam may stand there as well."""
         self.seen = state
         self._note_dark(state)
+        if isinstance(command, AcquireFrame):
+            self.beam.exposed(command, state)
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
 
     def region(self) -> Region:
@@ -160,8 +162,9 @@ class ActionWatch:
         if state.beam_blanked:
             self.last_dark = self.link.moment()
 
-    def _note_current(self, command: Command, values: Mapping[str, AxisValue]) -> None:
+    def _note_current(self, command: Command, values: Mapping[str, AxisValue], sent_at: datetime) -> None:
         """Whether the current is known any more."""
+        self.beam.sets(values, sent_at)
         if isinstance(command, SetAxes):
             self.beam.set_to(values, self._now())
         procedure = self.card.procedure(command.name) if isinstance(command, RunProcedure) else None

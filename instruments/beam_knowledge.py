@@ -45,6 +45,9 @@ class BeamKnowledge:
         self._stood: dict[str, AxisValue] = {}
         self._measured_pa: float | None = None
         self._changed_at: datetime | None = None
+        self._set_pa: float | None = None
+        self._set_at: datetime | None = None
+        self._excess = self._told_excess = 1.0
         self.changed_by: str | None = None
 
     @property
@@ -54,10 +57,31 @@ class BeamKnowledge:
     def changed(self, by: str, at: datetime) -> None:
         """From now on the current is not known, until it is read back or measured."""
         self.changed_by, self._changed_at, self._measured_pa = by, at, None
+        self._excess = self._told_excess = 1.0
 
-    def measured(self, current_pa: float) -> None:
-        """A person measured it: it holds until something changes it."""
+    def measured(self, current_pa: float, state: MicroscopeState) -> None:
+        """A person measured it, in this state: it holds until something changes it."""
         self._measured_pa, self.changed_by = current_pa, None
+        self._excess, self._told_excess = 1.0, self._excess_of(current_pa, self._stands_at_pa(state))
+
+    def exposed(self, command: AcquireFrame, state: MicroscopeState) -> None:
+        """A frame tells what flowed in it: more than was commanded will flow in the next one, too."""
+        if (measured_pa := self.measured_in(state)) is not None:
+            self._excess = self._excess_of(measured_pa, command.optics.probe_current_pa)
+
+    def measured_in(self, state: MicroscopeState) -> float | None:
+        """What this state tells of the current; None where nothing, or what was measured at another setting."""
+        measured_pa, column = state.measured_current_pa, state.column
+        measured_at = column.current_measured_at if column is not None else None
+        since = max((at for at in (self._changed_at, self._set_at) if at is not None), default=None)
+        is_old = measured_at is not None and since is not None and measured_at < since
+        return None if is_old or measured_pa is None or not isfinite(measured_pa) else measured_pa
+
+    def sets(self, values: Mapping[str, AxisValue], at: datetime) -> None:
+        """A command that was sent then may set the current: what was measured before tells nothing of it."""
+        wanted_pa = values.get(_CURRENT)
+        if isinstance(wanted_pa, float | int) and wanted_pa != self._set_pa:
+            self._set_pa, self._set_at = wanted_pa, at
 
     def look(self, state: MicroscopeState, at: datetime) -> None:
         """Notice what was changed from elsewhere, at the instrument's own panel for one."""
@@ -142,7 +166,7 @@ class BeamKnowledge:
                 return max(said_pa, row_pa)
             self.refuse_unknown(state, command.mode)
         if _is_settable(axis):
-            return said_pa
+            return self._flows_pa(said_pa * self._excess_now(state, said_pa), said_pa)
         flows_pa = self.read_back_pa(state) if axis is None else axis.maximum
         if flows_pa > said_pa * (1 + _ROUNDING):
             raise CommandRefused(
@@ -150,7 +174,35 @@ class BeamKnowledge:
                 "a frame cannot set it: command what flows, so that its dose is counted"
             )
         within("probe current as measured", told_pa or 0.0, None, limit_pa, "pA")
-        return max(said_pa, self._with_uncertainty(told_pa or 0.0))
+        return max(self._flows_pa(said_pa * self._excess, said_pa), self._with_uncertainty(told_pa or 0.0))
+
+    def _flows_pa(self, measured_pa: float, said_pa: float) -> float:
+        """The higher of the two. Raises CommandRefused where more was measured than is allowed."""
+        if measured_pa > said_pa:
+            within("probe current as measured", measured_pa, None, self._envelope.max_current_pa, "pA")
+        return max(measured_pa, said_pa)
+
+    def _excess_now(self, state: MicroscopeState, said_pa: float) -> float:
+        """How many times what is commanded (`said_pa`) flows, by any measurement that still holds."""
+        found, measured_pa = max(self._excess, self._told_excess), self.measured_in(state)
+        if measured_pa is None:
+            return found
+        uncertainty = state.column.current_uncertainty_fraction if state.column is not None else None
+        measured_pa *= 1 + (uncertainty or 0.0)
+        set_pa = self._stands_at_pa(state)
+        if set_pa is None:  # then it may be what flows in the frame, too
+            return max(found, measured_pa / said_pa) if said_pa > 0 else found
+        return max(found, self._excess_of(measured_pa, set_pa))
+
+    def _excess_of(self, measured_pa: float, set_pa: float | None) -> float:
+        """Against what it was set to, uncertainty included; 1 where that is no more, or not known."""
+        said_pa = self._with_uncertainty(set_pa or 0.0)
+        return measured_pa / said_pa if measured_pa > said_pa * (1 + _ROUNDING) > 0 else 1.0
+
+    def _stands_at_pa(self, state: MicroscopeState) -> float | None:
+        """What the current is set to: as read back, else as it was sent."""
+        found_pa = state.axis_value(_CURRENT)
+        return found_pa if isinstance(found_pa, float | int) else self._set_pa
 
     def _lit(self, command: AcquireFrame, state: MicroscopeState) -> Lit | None:
         if not command.scan.at_once:

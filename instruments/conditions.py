@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Final
 
 from instruments.action_watch import ActionWatch
 from instruments.axes import STAGE_AXES, axis_values
@@ -30,8 +31,10 @@ from instruments.exposure_checks import Charge, check_dose, check_exposure, proc
 from instruments.limits import SafetyEnvelope
 from instruments.microscope import Forecasting, Microscope
 from instruments.state import MicroscopeState
-from instruments.taken import Taken
+from instruments.taken import Taken, raster_words, sides_off_fraction
 
+FIELD_TOLERANCE_FRACTION: Final = 0.05
+"""A raster that came with a side further off than this: a person has to look."""
 log = logging.getLogger(__name__)
 
 
@@ -129,6 +132,11 @@ class Conditions:
                     f"frame {taken.command.action_id} was taken at {name} {value:.6g} nm instead of {asked:.6g} nm, "
                     f"more than {limit_nm:g} nm off"
                 )
+        if taken.scan is not None and sides_off_fraction(taken.command.scan, taken.scan) > FIELD_TOLERANCE_FRACTION:
+            return (
+                f"frame {taken.command.action_id} came as {raster_words(taken.scan)}, not as "
+                f"{raster_words(taken.command.scan)}, more than {FIELD_TOLERANCE_FRACTION:.0%} off"
+            )
         if not found:
             return None
         try:

@@ -20,7 +20,10 @@ MAX_PLACE_NM = 1e8
 """Farthest from the origin: 10 cm."""
 MIN_SIDE_NM = 1e-6
 """Shortest side of one; less is lost in the rounding of where it lies."""
+EVEN_NM = 0.1
+"""Pixels no further apart light a cell evenly."""
 _TOUCHED_NM2 = 1e-9
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +143,23 @@ def exposed(stage: StagePosition, scan: ScanPattern, lit: Lit | None = None) -> 
 
 
 def concentration(scan: ScanPattern) -> float:
-    """How much more than the mean flux of a raster may fall on one of its 1 nm cells: pixels far apart are spots.
+    """How much more than the mean flux of a raster may fall on one of its 1 nm cells: pixels apart are spots.
 
-    With pixels of more than half a cell up to four lie in one, of a turned raster five (one and its neighbours); beyond
-    1.42 nm it is one, with all of its electrons.
+    All electrons of every pixel that may lie in one cell, whatever the place of the raster: of an upright one, as many
+    a side as its steps begin in 1 nm. Of a turned one: those whose squares touch the cell (area of the sum of two
+    squares, Minkowski); of more than half a cell, five (one and its neighbours), from 0.71 nm four. Pixels of up to
+    `EVEN_NM` count as even: no probe is much narrower than that.
     """
     pixel = scan.pixel_size_nm / CELL_NM
-    if scan.at_once or pixel <= 0.5:
+    if scan.at_once or pixel <= EVEN_NM / CELL_NM:
         return 1.0
+    turned_by = radians(scan.rotation_deg)
     is_turned = scan.rotation_deg % 90 != 0
+    if pixel <= 0.5:
+        if not is_turned:
+            return (ceil(1 / pixel * (1 - _ROUNDING)) * pixel) ** 2
+        reach = abs(cos(turned_by)) + abs(sin(turned_by))
+        return floor((1 + 2 * pixel * reach) / pixel**2 + 1 + _ROUNDING) * pixel**2
     together = 5 if is_turned and pixel < sqrt(0.5) else 4 if pixel <= 1 else 2 if pixel < sqrt(2) else 1
     return together * pixel**2
 

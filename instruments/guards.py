@@ -221,8 +221,7 @@ class GuardedMicroscope:
         """
         if not 0 <= measured_pa < inf:
             raise CommandRefused(f"a current of {measured_pa} pA is none: give what was measured, in pA")
-        self._watch.look()  # so that what stands now is what it was measured at
-        self._watch.beam.measured(measured_pa)
+        self._watch.beam.measured(measured_pa, self._watch.look())  # what stands now is what it was measured at
         self._watch.tell("current_measured", f"{measured_pa:g} pA, measured by {by}")
 
     def check(self, command: AcquireFrame) -> Charge:
@@ -235,7 +234,9 @@ class GuardedMicroscope:
         """Debit again what the journal holds; None (no answer was stored) costs the worst case."""
         charge = self._watch.beam.charge_unseen(command).placed(command)
         self._debit(command, charge, 1.0)
-        if read_back_electrons is not None and self._capabilities.reports_dose and 0 <= read_back_electrons < inf:
+        if read_back_electrons is None or not 0 <= read_back_electrons < inf:
+            return
+        if self._capabilities.reports_dose or read_back_electrons > charge.electrons:  # more than was commanded flowed
             self._correct(command, charge, read_back_electrons)
 
     def book_again(self, entry: ExtraDebit) -> None:
@@ -341,7 +342,8 @@ class GuardedMicroscope:
                 f"asked for frame {command.action_id!r}, the instrument gave {frame.action_id!r}: its answers are "
                 "mixed up; look at it before anything else"
             )
-        taken = Taken.of(command, charge, frame, self._capabilities)
+        measured_pa = self._watch.beam.measured_in(frame.state)
+        taken = Taken.of(command, charge, frame, self._capabilities, measured_pa)
         self._correct(command, charge, taken.electrons)
         self._watch.came_back(command, frame.state, charge)
         if (debit := taken.debit_elsewhere(charge)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import Final
 
 from instruments.beam_knowledge import LIT_AXIS
@@ -16,9 +16,12 @@ from instruments.exposure_checks import Charge
 from instruments.footprints import Lit, exposed
 from instruments.frames import Frame
 from instruments.regions import Box, half_extent_nm
+from instruments.scans import ScanPattern
+from instruments.units import ANGSTROM2_PER_NM2, electrons
 from instruments.whereabouts import displaced, taken_at
 
 _ROUNDING: Final = 1e-6
+_TURNED_DEG: Final = 0.01
 _PLACES: Final = frozenset(("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm"))
 
 
@@ -27,7 +30,7 @@ class Taken:
     """What was read back of a frame, against what it was booked with.
 
     `electrons`: what to correct the books to, None: leave the worst case. `off`: axis -> (asked for, found). `lit`: how
-    it was lit where that was thinner than booked.
+    it was lit where that was thinner than booked. `scan`: the raster that came, where it is another than was asked for.
     """
 
     command: AcquireFrame
@@ -35,25 +38,28 @@ class Taken:
     electrons: float | None
     off: Mapping[str, tuple[float, float]]
     lit: Lit | None
+    scan: ScanPattern | None
     findings: tuple[tuple[EventKind, str], ...]
 
     @classmethod
-    def of(cls, command: AcquireFrame, charge: Charge, frame: Frame, card: Capabilities) -> Taken:
-        """From what the frame's own state says."""
-        measured_pa = frame.state.measured_current_pa
+    def of(
+        cls, command: AcquireFrame, charge: Charge, frame: Frame, card: Capabilities, measured_pa: float | None
+    ) -> Taken:
+        """From what the frame's own state says; `measured_pa` is the current that was measured for it."""
         is_told = card.reports_dose and 0 <= frame.electrons < inf
-        if is_told and charge.factor > 1 and measured_pa is None:  # it counted with what was commanded
-            frame = replace(
-                frame, electrons=frame.electrons * charge.factor, dose_e_per_a2=frame.dose_e_per_a2 * charge.factor
-            )
+        booked = _corrected(command, frame.electrons if is_told else None, charge, measured_pa)
+        if charge.factor > 1 or _is_more(measured_pa, charge):
+            frame = _counting(frame, charge.electrons if booked is None else booked)
         off, lit = displaced(command, frame.state, card), _thinner(command, charge, frame)
+        scan = raster_taken(command, frame) if card.has_beam else None
         return cls(
             command=command,
             frame=frame,
-            electrons=_corrected(frame.electrons if is_told else None, charge, measured_pa),
+            electrons=booked,
             off=off,
             lit=lit,
-            findings=tuple(_findings(off, lit, charge, measured_pa)),
+            scan=scan,
+            findings=tuple(_findings(command.scan, off, lit, scan, charge, measured_pa)),
         )
 
     @property
@@ -63,15 +69,20 @@ class Taken:
 
     def debit_elsewhere(self, charge: Charge) -> ExtraDebit | None:
         """What to book besides: where it was taken, as thin as it was lit; None where it was taken as commanded."""
-        if charge.electrons <= 0 or not (self.is_elsewhere or self.lit is not None):
+        if charge.electrons <= 0 or not (self.is_elsewhere or self.lit is not None or self.scan is not None):
             return None
         really = taken_at(self.command, self.off) if self.is_elsewhere else self.command
+        asked_nm = half_extent_nm(really.scan)  # a smaller raster may lie anywhere in the field that was asked for
+        if self.scan is not None:
+            size = self.scan.model_dump(include={"field_of_view_nm", "shape_px", "rotation_deg"})
+            really = really.model_copy(update={"scan": really.scan.model_copy(update=size)})
         lit = self.lit or charge.lit
         marks, factor = exposed(really.stage, really.scan, lit)
         widest_nm = (lit.widest_nm if lit is not None else really.scan.illuminated_nm) or 0.0
         scan = really.scan
         here = Box.at(really.stage.x_nm + scan.beam_shift_x_nm, really.stage.y_nm + scan.beam_shift_y_nm)
-        box = here.grown(*half_extent_nm(scan, widest_nm))
+        found_nm = half_extent_nm(scan, widest_nm)
+        box = here.grown(max(asked_nm[0], found_nm[0]), max(asked_nm[1], found_nm[1]))
         return ExtraDebit(
             reason=f"frame {self.command.action_id}: {'; '.join(message for _, message in self.findings)}",
             region=Region.of(box, float(marks.overlap_nm2.sum()) / factor),
@@ -80,24 +91,78 @@ class Taken:
         )
 
 
+def raster_taken(command: AcquireFrame, frame: Frame) -> ScanPattern | None:
+    """The raster that the frame itself tells of; None where it is as it was asked for, or nothing was scanned."""
+    scan = command.scan
+    if scan.at_once or not frame.counts:
+        return None
+    rows, columns = min((counts.shape[1:3] for counts in frame.counts.values()), key=prod)
+    read_nm, turned = frame.state.axis_value("field_of_view_nm"), frame.state.axis_value("rotation_deg")
+    widths = [columns * frame.pixel_size_nm] + [read_nm] * isinstance(read_nm, float | int)
+    width_nm = min((nm for nm in widths if isfinite(nm) and nm > 0), default=scan.field_of_view_nm)
+    turned_deg = turned if isinstance(turned, float | int) and isfinite(turned) else scan.rotation_deg
+    is_turned = abs((turned_deg - scan.rotation_deg + 180) % 360 - 180) > _TURNED_DEG
+    is_same = (rows, columns) == scan.shape_px and abs(width_nm / scan.field_of_view_nm - 1) <= _ROUNDING
+    if (is_same and not is_turned) or min(rows, columns) < 1:
+        return None
+    rotation_deg = turned_deg if is_turned else scan.rotation_deg
+    return scan.model_copy(
+        update={"field_of_view_nm": width_nm, "shape_px": (rows, columns), "rotation_deg": rotation_deg}
+    )
+
+
+def sides_off_fraction(asked: ScanPattern, found: ScanPattern) -> float:
+    """By how much of what was asked for the sides of a raster differ, the worse of the two."""
+    return max(
+        abs(found.field_of_view_nm / asked.field_of_view_nm - 1), abs(found.height_nm / asked.height_nm - 1)
+    )  # fmt: skip
+
+
+def _counting(frame: Frame, booked: float) -> Frame:
+    """The frame with the electrons it was booked with, so that whoever books it again books the same."""
+    if booked == frame.electrons:
+        return frame
+    scan = frame.requested.scan
+    dose = frame.dose_e_per_a2 * booked / frame.electrons if frame.electrons > 0 else 0.0
+    return replace(frame, electrons=booked, dose_e_per_a2=dose or booked / (scan.area_nm2 * ANGSTROM2_PER_NM2))
+
+
 def _findings(
-    off: Mapping[str, tuple[float, float]], lit: Lit | None, charge: Charge, measured_pa: float | None
+    asked: ScanPattern,
+    off: Mapping[str, tuple[float, float]],
+    lit: Lit | None,
+    scan: ScanPattern | None,
+    charge: Charge,
+    measured_pa: float | None,
 ) -> Iterator[tuple[EventKind, str]]:
     """What differs, in words."""
     if off:
-        where = ", ".join(f"{name} {found:.6g} instead of {asked:.6g}" for name, (asked, found) in off.items())
+        where = ", ".join(f"{name} {found:.6g} instead of {asked_for:.6g}" for name, (asked_for, found) in off.items())
         yield "taken_elsewhere", f"it was taken at {where}"
     if lit is not None:
         yield "taken_elsewhere", f"it was lit over {lit.least_nm2:.6g} nm2 alone"
+    if scan is not None:
+        yield "taken_elsewhere", f"{raster_words(scan)} came instead of {raster_words(asked)}"
     if _is_more(measured_pa, charge):
         yield "more_current", f"{measured_pa:.6g} pA were measured, {charge.current_pa:.6g} pA at most were booked"
 
 
-def _corrected(told: float | None, charge: Charge, measured_pa: float | None) -> float | None:
-    """What to correct the books to: as told, but no less than a higher current makes of the worst case."""
-    if measured_pa is None or not _is_more(measured_pa, charge):
+def raster_words(scan: ScanPattern) -> str:
+    """Its sides, its pixels and how it is turned."""
+    rows, columns = scan.shape_px
+    turned = f", turned by {scan.rotation_deg:g} deg" if scan.rotation_deg else ""
+    return f"{scan.field_of_view_nm:.6g} nm x {scan.height_nm:.6g} nm in {rows} x {columns} px{turned}"
+
+
+def _corrected(command: AcquireFrame, told: float | None, charge: Charge, measured_pa: float | None) -> float | None:
+    """What to correct the books to: as told, but no less than the current that was booked or measured makes of it."""
+    if measured_pa is not None and _is_more(measured_pa, charge):
+        return max(charge.electrons * measured_pa / charge.current_pa, told or 0.0)
+    if told is None or charge.factor <= 1:
         return told
-    return max(charge.electrons * measured_pa / charge.current_pa, told or 0.0)
+    if measured_pa is None or measured_pa * charge.factor < charge.current_pa:  # it counted with what was commanded
+        return told * charge.factor
+    return max(told, min(electrons(measured_pa, command.scan.beam_on_s(command.subframe_count)), charge.electrons))
 
 
 def _is_more(measured_pa: float | None, charge: Charge) -> bool:

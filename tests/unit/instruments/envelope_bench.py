@@ -113,7 +113,8 @@ class Bench:
         )
         return Frame(
             action_id=command.action_id, requested=command, state=self.read_state(), mode=self.card.modes[0],
-            counts={"haadf": np.zeros((1, 1, 1), np.uint16)}, pixel_size_nm=1.0, dose_e_per_a2=0.0,
+            counts={"haadf": np.zeros((1, *command.scan.shape_px), np.uint16)},
+            pixel_size_nm=command.scan.pixel_size_nm, dose_e_per_a2=0.0,
             electrons=electrons(command.optics.probe_current_pa, command.scan.duration_s()),
             started_s=0.0, ended_s=self.time_s, instrument="bench", simulated=True,
         )  # fmt: skip

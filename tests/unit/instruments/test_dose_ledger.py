@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instruments import AcquireFrame, DoseLedger, Optics, ScanPattern, StagePosition
-from instruments.footprints import first_pixel_nm, footprint, spot
+from instruments.footprints import concentration, first_pixel_nm, footprint, spot
 from instruments.regions import Box
 
 
 def scan(
     width_nm: float, height_nm: float, rotation_deg: float = 0.0, x_nm: float = 0.0, y_nm: float = 0.0
 ) -> ScanPattern:
-    columns = 1000
+    columns = round(max(1000, 20 * width_nm))  # pixels that light evenly
     rows = max(1, round(columns * height_nm / width_nm))
     return ScanPattern(
         field_of_view_nm=width_nm, shape_px=(rows, columns), dwell_time_us=1, rotation_deg=rotation_deg,
@@ -187,6 +187,26 @@ def test_pixels_far_apart_are_spots(columns: int, field_nm: float, together: int
     assert ledger.max_e_per_a2 == pytest.approx(together * pixel_electrons / 100 if together else flux, rel=1e-6)
     ledger.add_frame(command, -pixel_electrons * columns**2)
     assert ledger.max_e_per_a2 == pytest.approx(0, abs=1e-6 * flux)
+
+
+@pytest.mark.parametrize("rotation_deg", [0.0, 5.0, 26.565, 45.0, 90.0])
+@pytest.mark.parametrize("pixel_nm", [0.11, 0.2, 0.27, 1 / 3, 0.499, 0.51, 0.6])
+def test_no_cell_gets_more_pixels_than_the_bound_says(pixel_nm: float, rotation_deg: float) -> None:
+    """Wherever the raster lies: pixels 0.499 nm apart are nine in some cell of 1 nm2, not four."""
+    pattern = ScanPattern(
+        field_of_view_nm=100 * pixel_nm, shape_px=(100, 100), dwell_time_us=1, rotation_deg=rotation_deg
+    )
+    steps = np.arange(-20, 21) * pixel_nm
+    offsets = np.random.default_rng(0).uniform(0, pixel_nm, (100, 2, 1))
+    offsets[0] = 0.0  # a pixel on the border of a cell
+    along, across = np.meshgrid(steps, steps)
+    along, across = along.ravel() + offsets[:, 0], across.ravel() + offsets[:, 1]
+    c, s = np.cos(np.radians(rotation_deg)), np.sin(np.radians(rotation_deg))
+    x, y = c * along - s * across, s * along + c * across
+    most = ((x >= 0) & (x < 1) & (y >= 0) & (y < 1)).sum(axis=1).max()
+    assert most * pixel_nm**2 <= concentration(pattern) * (1 + 1e-9)
+    if rotation_deg == 0:
+        assert most * pixel_nm**2 == pytest.approx(concentration(pattern)), "and it is no higher than it must be"
 
 
 def test_what_a_specimen_got_before_counts_where_it_fell_and_in_no_sum() -> None:

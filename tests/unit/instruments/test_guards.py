@@ -88,7 +88,7 @@ class Recorder:
             requested=command,
             state=self.read_state(),
             mode=MODE,
-            counts={"maadf": np.zeros((1, 1, 1), dtype=np.uint16)},
+            counts={"maadf": np.broadcast_to(np.uint16(0), (1, *command.scan.shape_px))},
             pixel_size_nm=command.scan.pixel_size_nm,
             dose_e_per_a2=amount / (command.scan.area_nm2 * 100),
             electrons=amount,
