@@ -37,6 +37,7 @@ def dataset(
     }
     suffixed = sum(isinstance(detector, PixelatedDetector) for detector in detectors.values()) > 1
     segmented = sum(isinstance(detector, SegmentedDetector) for detector in detectors.values()) > 1
+    segmented |= "ring" in detectors or "segment" in detectors  # a variable of its dimension's name is a coordinate
     clipped_mrad, conditions = json.loads(attributes["clipped_outer_mrad"]), _conditions(attributes)
     variables: dict[str, Any] = {}
     for name, detector in detectors.items():

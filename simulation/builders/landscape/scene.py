@@ -152,7 +152,8 @@ class Landscape:
     def _layers_at(self, x_nm: NDArray[np.float64], y_nm: NDArray[np.float64]) -> NDArray[np.int64]:
         layers = np.zeros(np.shape(x_nm), dtype=np.int64)
         low_x, low_y = float(np.min(x_nm)), float(np.min(y_nm))
-        for flake in self.flakes(low_x, low_y, float(np.max(x_nm)) - low_x, float(np.max(y_nm)) - low_y):
+        width, height = float(np.max(x_nm)) - low_x, float(np.max(y_nm)) - low_y  # 0 for a single point
+        for flake in self._flakes.meeting(low_x, low_y, width, height):
             near = (np.abs(x_nm - flake.x_nm) < flake.radius_nm) & (np.abs(y_nm - flake.y_nm) < flake.radius_nm)
             inside = flake.outside_nm(x_nm[near], y_nm[near]) <= 0
             layers[near] = np.where(inside, flake.layer_count, layers[near])

@@ -62,8 +62,8 @@ def test_places_wrap_and_atoms_add_up():
     )
     assert float(alone[0]) == pytest.approx(float(alone[1]), rel=1e-5)
     assert float(both[2]) == pytest.approx(float(alone[2] + alone[0]), rel=0.05)
-    parts = simulate(one, OPTICS, points, {"ring": SegmentedDetector(60, 130, 2, 4)}, method="incoherent", **SETTINGS)
-    np.testing.assert_allclose(parts["ring"].sum(("ring", "segment")), alone, rtol=1e-5)
+    parts = simulate(one, OPTICS, points, {"parts": SegmentedDetector(60, 130, 2, 4)}, method="incoherent", **SETTINGS)
+    np.testing.assert_allclose(parts["parts"].sum(("ring", "segment")), alone, rtol=1e-5)
 
 
 def test_an_atom_may_stand_anywhere_between_pixels():

@@ -99,6 +99,15 @@ def test_particles_keep_apart_and_are_as_many_as_asked(landscape):
     assert len(particles) == pytest.approx(expected, abs=4 * np.sqrt(expected))
 
 
+def test_a_particle_alone_in_its_field_is_found(landscape):
+    one = landscape.particles(700, 700, 150, 150)[0]
+    reach_nm = one.radius_nm
+    around = landscape.particles(one.x_nm - reach_nm / 9, one.y_nm - reach_nm / 9, reach_nm / 4, reach_nm / 4)
+    assert [each.x_nm for each in around] == [one.x_nm]
+    row = landscape.overview(one.x_nm - 50, one.y_nm, 100, 1, shape_px=(1, 40)).thickness_nm["flake"]
+    assert row.shape == (1, 40)
+
+
 def test_draws_by_place_are_even():
     chance = uniform_at(3, np.random.default_rng(1).uniform(-1e7, 1e7, (20_000, 3)))
     assert chance.min() >= 0

@@ -206,6 +206,7 @@ def test_virtual_detectors_record_what_real_ones_would():
     images = simulate(
         atoms, optics, PointScan([[0.3, 0.3], [0.4, 0.5]]), detectors, grid_shape_px=(100, 80), device="cpu"
     )
+    assert list(images.data_vars) == list(detectors)
     axes = images["detector_y"].values, images["detector_x"].values
     for name in ("ring", "parts"):
         found = virtual_image(images["4d"].values, *axes, detectors[name])
