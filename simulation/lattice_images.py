@@ -35,6 +35,7 @@ Content = tuple[str, ...]
 
 _TAPER_START_FRACTION = 0.8
 _IMAGES_KEPT = 512
+_LEANING_SHARE = 0.85  # of the sides of a supercell that the same columns, seen at an angle, must fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,18 @@ class LatticeImages:
         supercell = Supercell.at_least(ColumnLattice.of(specimen), supercell_nm)
         folder = None if cache_folder is None else Path(cache_folder)
         return cls(supercell, settings, defects, cache_folder=folder, step_nm=step_nm)
+
+    def of_lattice(self, lattice: ColumnLattice) -> LatticeImages:
+        """The same gun, detectors, defects and thermal motion on a lattice of the same columns, such as a tilted one."""
+        side_nm = min(self._supercell.extent_angstrom) / 10 * _LEANING_SHARE
+        supercell = Supercell.at_least(lattice, side_nm)
+        folder = None if self._cache is None else self._cache.folder
+        return LatticeImages(supercell, self._settings, self.defects, cache_folder=folder, step_nm=self.step_nm)
+
+    @property
+    def lattice(self) -> ColumnLattice:
+        """The columns of the cell."""
+        return self._supercell.lattice
 
     def prepare(self, contents: Iterable[tuple[str, Content]] = (), *, worker_count: int = 1) -> None:
         """Compute, or read from the cache, the perfect lattice, all defects, and other (column name, content) pairs."""

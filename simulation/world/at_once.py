@@ -32,7 +32,10 @@ from simulation.world.crystal import Site
 from simulation.world.fittings import Fittings
 from simulation.world.randomness import Purpose, generator
 from simulation.world.specimen import World
+from simulation.world.tilt import UPRIGHT, Tilt, sheet_angstrom
 
+Places = NDArray[np.float64]
+"""Positions in angstrom, (n, 3), depth along the beam."""
 CAMERA: Final = "camera"
 LIT_NM: Final = "illuminated_nm"
 CAMERA_LENGTH_MM: Final = 200.0
@@ -45,6 +48,7 @@ _SAMPLING_NM = 0.02
 _MARGIN_NM = 1.0  # of atoms around what is seen, and as far again as defocus carries what they scatter to 30 mrad
 _CARRIED_NM_PER_NM = 0.03
 _CARBON_PER_NM3 = 90.0  # amorphous carbon, 1.8 g/cm3 (assumption)
+_GAP_ANGSTROM = 0.5  # above the first atom of a specimen that leans and below its last
 _KEY_ORIGIN = 1_000_000  # keys of random draws are not negative, cells are
 
 
@@ -94,6 +98,16 @@ class View:
     focal_spread_nm: float
     contents: Mapping[Site, str]
     keys: tuple[int, ...]  # of the thermal displacements
+    tilt: Tilt = UPRIGHT
+
+    def on_sheet(self, width_nm: float, height_nm: float, depth_nm: float = 0.0) -> tuple[float, float]:
+        """Sides of the part of the specimen, so thick, that stands in a field of that width and height."""
+        corners = [
+            self.tilt.on_sheet(width_nm / 2, side * height_nm / 2, level * depth_nm / 2)
+            for side in (-1, 1)
+            for level in (-1, 1)
+        ]
+        return 2 * max(abs(u) for u, _ in corners), 2 * max(abs(v) for _, v in corners)
 
 
 @dataclass
@@ -143,7 +157,9 @@ class ParallelBeam:
         numbers, positions = self._atoms(grid, view, margin_nm)
         film = np.exp(1j * self._film_phase(grid, view))
         sigma_angstrom = config.rms_displacement_nm * 10
-        height_angstrom = self._lattice.specimen.cell_angstrom[2]
+        height_angstrom, back = self._lattice.specimen.cell_angstrom[2], None
+        if not view.tilt.is_upright:
+            positions, height_angstrom, back = self._leaning(positions, grid)
         cell = (grid.extent_angstrom[1], grid.extent_angstrom[0], height_angstrom)
         for index in range(config.phonon_count):
             rng = generator(config.seed, Purpose.PARALLEL_PHONONS, *view.keys, index)
@@ -151,21 +167,40 @@ class ParallelBeam:
             moved[:, 2] = np.clip(moved[:, 2], 0.0, height_angstrom * (1 - 1e-9))
             specimen = Specimen.of(Atoms(numbers, positions=moved, cell=cell))
             wave = exit_wave(specimen, grid, config.beam_energy_ev, backend("cpu"))
+            wave = wave if back is None else wave * back
             yield np.fft.fft2(np.fft.ifft2(wave, norm="forward") * film, norm="forward")
+
+    def _leaning(self, positions: Places, grid: WaveGrid) -> tuple[Places, float, Waves]:
+        """Positions from the first atom down, the depth of the cell that holds them, and what takes waves back.
+
+        They leave below the lowest atom, and are taken to the plane where those of an upright specimen leave, so far
+        below the sheet in the middle of the field.
+        """
+        specimen, depths = self._lattice.specimen, positions[:, 2]
+        first, last = depths.min(initial=0.0) - _GAP_ANGSTROM, depths.max(initial=0.0) + _GAP_ANGSTROM
+        beyond_angstrom = last - (specimen.cell_angstrom[2] - sheet_angstrom(specimen))
+        per_area = pi * wavelength_angstrom(self.world.config.beam_energy_ev)
+        back = np.exp(1j * per_area * beyond_angstrom * grid.squared_frequencies())
+        return positions - np.array([0.0, 0.0, first]), float(last - first), back
 
     @cached_property
     def _lattice(self) -> ColumnLattice:
         return ColumnLattice.of(Specimen.of(cast("Any", self.world.atoms)))
 
-    def _atoms(self, grid: WaveGrid, view: View, margin_nm: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Numbers and positions in angstrom from the lower corner of the grid, defects and losses in."""
+    def _atoms(self, grid: WaveGrid, view: View, margin_nm: float) -> tuple[NDArray[np.int64], Places]:
+        """Numbers and positions in angstrom from the lower corner of the grid, defects and losses in.
+
+        Depths are those in the specimen's cell; where it leans, from its sheet in the middle of the field.
+        """
         crystal, specimen = self.world.crystal, self._lattice.specimen
-        height_nm, width_nm = (extent / 10 for extent in grid.extent_angstrom)
+        room_nm = [extent / 10 for extent in reversed(grid.extent_angstrom)]
+        room, depth_nm = np.array(room_nm) * 10, specimen.cell_angstrom[2] / 10
+        width_nm, height_nm = view.on_sheet(room_nm[0], room_nm[1], depth_nm)
         left_nm, low_nm = view.x_nm - width_nm / 2, view.y_nm - height_nm / 2
         first_i, last_i = _cells(left_nm, width_nm, crystal.origin_x_nm, crystal.cell_width_nm)
         first_j, last_j = _cells(low_nm, height_nm, crystal.origin_y_nm, crystal.cell_height_nm)
         numbers: list[NDArray[np.int64]] = []
-        positions: list[NDArray[np.float64]] = []
+        positions: list[Places] = []
         for i in range(first_i, last_i + 1):
             for j in range(first_j, last_j + 1):
                 corner_nm = np.array([crystal.origin_x_nm + i * crystal.cell_width_nm - left_nm,
@@ -173,7 +208,9 @@ class ParallelBeam:
                 numbers.append(self._cell_numbers(i, j, view.contents))
                 positions.append(specimen.positions_angstrom + corner_nm * 10)
         found, places = np.concatenate(numbers), np.concatenate(positions)
-        room = np.array([width_nm, height_nm]) * 10
+        if not view.tilt.is_upright:
+            centre = np.array([width_nm * 5, height_nm * 5, 0.0])
+            places = view.tilt.turned(places - centre, sheet_angstrom(specimen)) + np.array([*(room / 2), 0.0])
         kept = (found > 0) & np.all((places[:, :2] >= margin_nm * 10) & (places[:, :2] < room - margin_nm * 10), axis=1)
         return found[kept], places[kept]
 
@@ -187,15 +224,20 @@ class ParallelBeam:
         return numbers
 
     def _film_phase(self, grid: WaveGrid, view: View) -> NDArray[np.float64]:
-        """Phase in rad of the carbon atoms of the contamination, each at the nearest pixel."""
-        height_nm, width_nm = (extent / 10 for extent in grid.extent_angstrom)
+        """Phase in rad of the carbon atoms of the contamination, each at the nearest pixel; all at one height."""
+        middle_nm = tuple(extent / 20 for extent in grid.extent_angstrom)
+        width_nm, height_nm = view.on_sheet(2 * middle_nm[1], 2 * middle_nm[0])
         left_nm, low_nm = view.x_nm - width_nm / 2, view.y_nm - height_nm / 2
         dy_nm, dx_nm = (sampling / 10 for sampling in grid.sampling_angstrom)
         counts = np.zeros(grid.shape_px)
         for row in range(floor(low_nm), ceil(low_nm + height_nm)):
             for column in range(floor(left_nm), ceil(left_nm + width_nm)):
                 x_nm, y_nm = self.film_atoms(column, row)
-                c, r = np.rint((x_nm - left_nm) / dx_nm).astype(int), np.rint((y_nm - low_nm) / dy_nm).astype(int)
+                x_nm, y_nm = x_nm - left_nm, y_nm - low_nm
+                if not view.tilt.is_upright:
+                    x_nm, y_nm = view.tilt.seen(x_nm - width_nm / 2, y_nm - height_nm / 2)
+                    x_nm, y_nm = x_nm + middle_nm[1], y_nm + middle_nm[0]
+                c, r = np.rint(x_nm / dx_nm).astype(int), np.rint(y_nm / dy_nm).astype(int)
                 inside = (c >= 0) & (c < counts.shape[1]) & (r >= 0) & (r < counts.shape[0])
                 np.add.at(counts, (r[inside], c[inside]), 1)
         if not counts.any():

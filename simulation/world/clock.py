@@ -15,6 +15,7 @@ from simulation.world.config import SimulatedConfig
 from simulation.world.drift import Wander, creep_nm
 from simulation.world.fittings import UNFITTED, Fittings
 from simulation.world.randomness import Purpose, generator
+from simulation.world.tilt import Tilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Situation:
     def current_pa(self) -> float:
         """The probe current of a fresh emitter: what is commanded, as far as the gun lens lets it through."""
         return min(self.optics.probe_current_pa, self.fittings.available_pa())
+
+    @property
+    def tilt(self) -> Tilt:
+        """Of the specimen in the column."""
+        return Tilt.of(self.stage)
 
     @classmethod
     def start(cls, config: SimulatedConfig, mode: str) -> Situation:
@@ -139,7 +145,10 @@ def _moved(now: Situation, stage: StagePosition, config: SimulatedConfig, drift:
     error, angle, direction = rng.uniform((config.backlash_min_nm, 0, 0), (config.backlash_max_nm, 2 * pi, 2 * pi))
     distance = hypot(stage.x_nm - now.stage.x_nm, stage.y_nm - now.stage.y_nm)
     crept = drift.frozen_creep_nm(now, now.time_s)
-    time_s = now.time_s + config.stage_move_s + distance / config.stage_speed_nm_per_s
+    turned_deg = max(abs(stage.alpha_deg - now.stage.alpha_deg), abs(stage.beta_deg - now.stage.beta_deg))
+    moving_s = max(max(distance, abs(stage.z_nm - now.stage.z_nm)) / config.stage_speed_nm_per_s,
+                   turned_deg / config.tilt_speed_deg_per_s)  # fmt: skip
+    time_s = now.time_s + config.stage_move_s + moving_s
     return replace(
         now,
         time_s=time_s,

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from instruments.errors import ConfigurationError
 from instruments.models import Record
 
-_UNITS = ("nm_per_min", "per_nm2", "nm", "mrad", "deg", "ev", "pa", "us", "s", "barn", "px", "fraction")
+_UNITS = ("nm_per_min", "nm_per_s", "deg_per_s", "per_nm2", "nm", "mrad", "deg", "ev", "pa", "us", "s", "barn", "px", "fraction")
 
 
 class DefectConfig(Record):
@@ -95,6 +95,12 @@ class SimulatedConfig(Record):
     stage_speed_nm_per_s: float = Field(default=500.0, gt=0, description="assumption")
     backlash_min_nm: float = Field(default=50.0, ge=0, le=5000, description="residual error of a move; assumption")
     backlash_max_nm: float = Field(default=300.0, ge=0, le=5000, description="residual error of a move; assumption")
+    tilt_range_deg: float = Field(default=30.0, gt=0, le=60, description="alpha and beta, with fittings")
+    tilt_speed_deg_per_s: float = Field(default=2.0, gt=0, le=100, description="assumption")
+    height_range_nm: float = Field(default=1e4, gt=0, le=1e6, description="stage z, with fittings")
+    eucentric_error_nm: float = Field(
+        default=200.0, ge=0, le=1e5, description="hidden height of the specimen over the tilt axis, within +-this"
+    )
     beam_shift_range_nm: float = Field(default=500.0, gt=0, le=1e4)
     beam_shift_settle_s: float = Field(default=0.05, ge=0, le=10)
     camera_length_change_s: float = Field(default=10.0, ge=0, le=600)
@@ -177,7 +183,7 @@ def _explain(item: Any) -> str:
 
 def _allowed(key: str) -> str:
     unit = next((unit for unit in _UNITS if key.endswith(f"_{unit}")), "")
-    name = {"fraction": "", "pa": "pA", "ev": "eV", "nm_per_min": "nm/min", "per_nm2": "per nm2"}.get(unit, unit)
+    name = {"fraction": "", "pa": "pA", "ev": "eV", "per_nm2": "per nm2"}.get(unit, unit.replace("_per_", "/"))
     limits: dict[str, Any] = {}
     for mark in SimulatedConfig.model_fields[key].metadata:
         for bound in ("gt", "ge", "lt", "le"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from instruments.units import ANGSTROM2_PER_NM2
 from simulation.world.crystal import Crystal, Site
+from simulation.world.tilt import UPRIGHT, Tilt
 
 _REACH_NM = 0.1  # a parked beam hits columns this near
 _SPOT_ANGSTROM2 = 1.0
@@ -28,7 +29,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Raster:
-    """An exposed rectangle in the specimen frame and the electrons per square angstrom it got."""
+    """An exposed rectangle in the specimen frame and the electrons per square angstrom across the beam that it got."""
 
     x_nm: float
     y_nm: float
@@ -47,11 +48,12 @@ class Raster:
 
 @dataclass(frozen=True, slots=True)
 class LitDisc:
-    """What a parallel beam lights, in the specimen frame."""
+    """What a parallel beam lights: its middle in the specimen frame, its diameter across the beam."""
 
     x_nm: float
     y_nm: float
     diameter_nm: float
+    tilt: Tilt = UPRIGHT
 
     def rasters(self, electrons: float) -> list[Raster]:
         """The disc as rectangles of one height that have its area together, evenly lit."""
@@ -62,9 +64,14 @@ class LitDisc:
         widths *= area_nm2 / (widths.sum() * height)
         flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
         return [
-            Raster(self.x_nm, self.y_nm + dy, width, height, 0.0, flux)
-            for dy, width in zip(middle.tolist(), widths.tolist(), strict=True)
+            self._strip(dy, width, height, flux) for dy, width in zip(middle.tolist(), widths.tolist(), strict=True)
         ]
+
+    def _strip(self, dy_nm: float, width_nm: float, height_nm: float, flux_e_per_a2: float) -> Raster:
+        if self.tilt.is_upright:
+            return Raster(self.x_nm, self.y_nm + dy_nm, width_nm, height_nm, 0.0, flux_e_per_a2)
+        u_nm, v_nm = self.tilt.on_sheet(0.0, dy_nm)
+        return Raster(self.x_nm + u_nm, self.y_nm + v_nm, *self.tilt.rectangle(width_nm, height_nm, 0.0), flux_e_per_a2)
 
 
 @dataclass

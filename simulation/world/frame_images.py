@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi, radians, sin
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 from instruments.optics import Coherence, Optics
 from instruments.scans import ScanPattern
 from simulation.world.landscape import Landscape
+from simulation.world.tilt import UPRIGHT, Tilt
 
 _SMALLEST_TERM = 1e-6  # of the mean; what is dropped of the periodic image
 _KEPT_IMAGES = 64
@@ -98,13 +99,19 @@ class Patch:
 
 @dataclass(frozen=True)
 class Grid:
-    """True specimen positions of a sub-frame's pixels: line start plus column times step (rows = lines)."""
+    """True specimen positions of a sub-frame's pixels: line start plus column times step (rows = lines).
+
+    Of one that leans: places on its sheet, and how high each stands over that under the unshifted beam.
+    """
 
     x_nm: np.ndarray  # (rows,) position of each line's first pixel
     y_nm: np.ndarray
     step_x_nm: float
     step_y_nm: float
     columns: int
+    tilt: Tilt = UPRIGHT
+    raised_nm: float | np.ndarray = 0.0  # (rows,) of the first pixels
+    raised_step_nm: float = 0.0
 
     @classmethod
     def of(cls, scan: ScanPattern, centre_x_nm: np.ndarray, centre_y_nm: np.ndarray) -> Grid:
@@ -120,6 +127,31 @@ class Grid:
             step_y_nm=s * scan.pixel_size_nm,
             columns=columns,
         )
+
+    def leaning(self, tilt: Tilt, height_nm: float, x_nm: np.ndarray, y_nm: np.ndarray) -> Grid:
+        """On the sheet of a tilted specimen, from places across the beam that are counted from the tilt axis.
+
+        `height_nm` is that of the sheet over the axis, (x, y) the point of it at the axis at each line's time, (rows,).
+        """
+        u_nm, v_nm = tilt.on_sheet(self.x_nm, self.y_nm, height_nm)
+        step_nm = tilt.on_sheet(self.step_x_nm, self.step_y_nm)
+        raised_nm = tilt.raised_nm(u_nm, v_nm, height_nm)
+        return Grid(x_nm + u_nm, y_nm + v_nm, *step_nm, self.columns, tilt, raised_nm, tilt.raised_nm(*step_nm))
+
+    def part(self, rows: slice, columns: slice) -> Grid:
+        """Some of the pixels."""
+        first = columns.start
+        return replace(
+            self,
+            x_nm=self.x_nm[rows] + first * self.step_x_nm,
+            y_nm=self.y_nm[rows] + first * self.step_y_nm,
+            raised_nm=(self.raised_nm + np.zeros_like(self.x_nm))[rows] + first * self.raised_step_nm,
+            columns=columns.stop - first,
+        )
+
+    def heights_nm(self) -> np.ndarray:
+        """Of all pixels, (rows, columns)."""
+        return (self.raised_nm + np.zeros_like(self.x_nm))[:, None] + np.arange(self.columns) * self.raised_step_nm
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """(x, y) of all pixels, (rows, columns)."""
@@ -160,6 +192,7 @@ class ImageMaker:
     landscape: Landscape
     origin_nm: tuple[float, float]
     contrast_nm: float
+    cell_nm: tuple[float, float]  # on the sheet; that of the images is shorter where it leans
     _terms: OrderedDict[Any, Terms] = field(default_factory=OrderedDict[Any, Terms])
     _patches: OrderedDict[Any, Patch] = field(default_factory=OrderedDict[Any, Patch])
 
@@ -170,15 +203,17 @@ class ImageMaker:
         defects: Iterable[tuple[str, float, float]],
         film: np.ndarray | None,
         film_fraction_per_nm: float,
+        *,
+        is_blurred: bool = False,
     ) -> np.ndarray:
         """(rows, columns) float32 fraction of the beam; `defects` are (species, x_nm, y_nm), `film` thickness in nm.
 
         A film of thickness t damps what varies with the lattice by exp(-t / contrast_nm) (assumption) and adds its own
-        scattering.
+        scattering. Blurred, nothing of the lattice is seen but its mean.
         """
         terms = self._terms_of(imaging)
-        image = self._lattice(terms, grid)
-        for species, x_nm, y_nm in defects:
+        image = np.zeros((len(grid.x_nm), grid.columns), np.float32) if is_blurred else self._lattice(terms, grid)
+        for species, x_nm, y_nm in () if is_blurred else defects:
             self._add(self._patch_of(imaging, species), grid, x_nm, y_nm, image)
         if film is not None:
             image *= np.exp(-film / np.float32(self.contrast_nm))
@@ -193,16 +228,18 @@ class ImageMaker:
             film = self.landscape.thickness_on_lines(x_nm, grid.y_nm)
         else:
             film = self.landscape.thickness_at(*grid.points())
+        if not grid.tilt.is_upright:
+            film = film / np.float32(grid.tilt.foreshortening)
         return film if film.any() else None
 
     def _lattice(self, terms: Terms, grid: Grid) -> np.ndarray:
         u, v = (
-            (grid.x_nm - self.origin_nm[0]) / self.images.cell_width_nm,
-            (grid.y_nm - self.origin_nm[1]) / self.images.cell_height_nm,
+            (grid.x_nm - self.origin_nm[0]) / self.cell_nm[0],
+            (grid.y_nm - self.origin_nm[1]) / self.cell_nm[1],
         )
         lines = terms.amplitudes * np.exp(2j * pi * (np.outer(u, terms.h) + np.outer(v, terms.k)))
         turn = (
-            terms.h * grid.step_x_nm / self.images.cell_width_nm + terms.k * grid.step_y_nm / self.images.cell_height_nm
+            terms.h * grid.step_x_nm / self.cell_nm[0] + terms.k * grid.step_y_nm / self.cell_nm[1]
         )
         along = 2 * pi * np.outer(turn, np.arange(grid.columns))
         left = np.hstack([lines.real, -lines.imag]).astype(np.float32)
@@ -210,7 +247,7 @@ class ImageMaker:
 
     @staticmethod
     def _add(patch: Patch, grid: Grid, x_nm: float, y_nm: float, image: np.ndarray) -> None:
-        window = grid.window(x_nm, y_nm, patch.reach_nm)
+        window = grid.window(x_nm, y_nm, patch.reach_nm / grid.tilt.foreshortening)
         if window is None:
             return
         rows, columns = window
@@ -218,6 +255,8 @@ class ImageMaker:
         middle = (patch.coefficients.shape[0] - 1) / 2
         dx = grid.x_nm[rows, None] + column * grid.step_x_nm - x_nm
         dy = grid.y_nm[rows, None] + column * grid.step_y_nm - y_nm
+        if not grid.tilt.is_upright:
+            dx, dy = grid.tilt.seen(dx, dy)
         coordinates = np.stack([dy, dx]) / patch.step_nm + middle
         image[rows, columns] += map_coordinates(
             patch.coefficients, coordinates, order=3, prefilter=False, mode="constant", output=np.float32

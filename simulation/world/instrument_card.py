@@ -14,6 +14,7 @@ _DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0),
 _MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
 _ABERRATION_LIMITS_NM = {"c12_nm": 100.0, "c21_nm": 2000.0, "c23_nm": 2000.0, "c30_nm": 1e4}
 _MAX_FRAME_PX = 2**26
+_MAY_BE_MISSING = ("z_nm", "alpha_deg", "beta_deg", "tilt_x_mrad", "tilt_y_mrad")
 _FITTED_QUIRKS = (
     "heat, strain and bias move places under the beam; the lattice itself is not deformed",
     "where lines wait for the mains the beam is blanked meanwhile",
@@ -59,7 +60,7 @@ def card(config: SimulatedConfig) -> Capabilities:
     axes = [
         Axis(name="x_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
         Axis(name="y_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
-        *(Axis(name=name, minimum=0, maximum=0, frame="stage") for name in ("z_nm", "alpha_deg", "beta_deg")),
+        *(_tilting_axes(config) if config.fittings else ()),
         *(
             Axis(name=name, minimum=-shift, maximum=shift, settle_s=config.beam_shift_settle_s, frame="beam_shift")
             for name in ("beam_shift_x_nm", "beam_shift_y_nm")
@@ -80,8 +81,6 @@ def card(config: SimulatedConfig) -> Capabilities:
         ),
         Axis(name="beam_energy_ev", minimum=energy, maximum=energy),
         Axis(name="semi_convergence_angle_mrad", minimum=angle, maximum=angle),
-        Axis(name="tilt_x_mrad", minimum=0, maximum=0),
-        Axis(name="tilt_y_mrad", minimum=0, maximum=0),
         *(Axis(name=name, minimum=-limit, maximum=limit) for name, limit in _ABERRATION_LIMITS_NM.items()),
         Axis(name="field_of_view_nm", minimum=0.2, maximum=1000, frame="scan"),
         Axis(name="pixel_size_nm", minimum=1e-3, maximum=5, frame="scan"),
@@ -107,10 +106,28 @@ def card(config: SimulatedConfig) -> Capabilities:
             *_stage_quirks(config),
             "emission decays between flashes; the current read back follows it",
             "below 1 us dwell lines jitter and detectors glow on",
-            "stage tilt, stage z and beam tilt are fixed at 0",
-            *(_FITTED_QUIRKS if config.fittings else ()),
+            *((*_FITTED_QUIRKS, *_tilting_quirks(config)) if config.fittings else ()),
         ),
     )
+
+
+def _tilting_axes(config: SimulatedConfig) -> tuple[Axis, ...]:
+    """Height and tilts, which a fitted stage has."""
+    height, tilt, settle_s = config.height_range_nm, config.tilt_range_deg, config.stage_move_s
+    rate = config.tilt_speed_deg_per_s
+    return (
+        Axis(name="z_nm", minimum=-height, maximum=height, settle_s=settle_s, frame="stage"),
+        *(
+            Axis(name=name, minimum=-tilt, maximum=tilt, settle_s=settle_s, rate_per_s=rate, frame="stage")
+            for name in ("alpha_deg", "beta_deg")
+        ),
+    )
+
+
+def _tilting_quirks(config: SimulatedConfig) -> tuple[str, ...]:
+    error_nm = config.eucentric_error_nm
+    aside = f"the specimen lies up to {error_nm:g} nm above or below the tilt axis, so tilting moves images"
+    return ((aside,) if error_nm else ()) + ("what covers the specimen is drawn at one height where it leans",)
 
 
 def _stage_quirks(config: SimulatedConfig) -> tuple[str, ...]:
@@ -120,7 +137,10 @@ def _stage_quirks(config: SimulatedConfig) -> tuple[str, ...]:
 
 
 def refuse_frame(command: AcquireFrame, card: Capabilities, config: SimulatedConfig, fittings: Fittings) -> None:
-    """Raise CommandRefused naming the value, its range and unit if this instrument cannot do `command`."""
+    """Raise CommandRefused naming the value, its range and unit if this instrument cannot do `command`.
+
+    Unsupported where it has no such axis at all.
+    """
     mode = _mode_of(command, card)
     stage, optics, scan = command.stage, command.optics, command.scan
     _refuse_other_way(scan, mode)
@@ -200,6 +220,8 @@ def refuse_procedure(command: RunProcedure, card: Capabilities, *, is_blanked: b
 
 def _check(card: Capabilities, name: str, value: float) -> None:
     axis = card.axis(name)
+    if axis is None and name in _MAY_BE_MISSING and value != 0:
+        raise Unsupported(f"instrument {card.name!r} has no axis {name}, so it stays at 0; leave it out")
     low, high = (axis.minimum, axis.maximum) if axis else (0.0, 0.0)
     quantity, _, unit = name.rpartition("_")
     if not low <= value <= high:

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     CLOCK = 26
     FILM_ATOMS = 27
     PARALLEL_PHONONS = 28
+    EUCENTRIC = 29
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +17,15 @@ from simulation.world.at_once import ParallelBeam, View
 from simulation.world.clock import Situation
 from simulation.world.contamination import film_fraction_per_nm
 from simulation.world.crystal import Site
+from simulation.world.focus_bands import BLURRED_NM, bands
 from simulation.world.frame_images import Grid, ImageMaker, Imaging, with_afterglow
 from simulation.world.randomness import Purpose, generator
 from simulation.world.specimen import World
+from simulation.world.tilt import Tilt
 
 _DEFOCUS_STEP_NM = 0.5
 _PATCH_REACH_NM = 3.0
+_TILTS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Renderer:
 
     world: World
     card: Capabilities
+    _makers: OrderedDict[Tilt, ImageMaker] = field(default_factory=OrderedDict[Tilt, ImageMaker])
 
     def prepare(self, worker_count: int = 1) -> None:
         """Compute, or read from the cache folder, all images of the lattice now instead of when first needed."""
@@ -73,11 +78,24 @@ class Renderer:
             cache_folder=config.cache_folder,
         )
 
-    @cached_property
-    def _maker(self) -> ImageMaker:
-        crystal = self.world.crystal
-        origin_nm = (crystal.origin_x_nm, crystal.origin_y_nm)
-        return ImageMaker(self._images, self.world.landscape, origin_nm, self.world.config.contamination_contrast_nm)
+    def _maker(self, tilt: Tilt) -> ImageMaker:
+        """Of the lattice as it leans; a few are kept, for the matrices of each take a second or more."""
+        if tilt not in self._makers:
+            self._makers[tilt] = self._made(tilt)
+            while len(self._makers) > _TILTS_KEPT:
+                self._makers.popitem(last=False)
+        self._makers.move_to_end(tilt)
+        return self._makers[tilt]
+
+    def _made(self, tilt: Tilt) -> ImageMaker:
+        crystal, images = self.world.crystal, self._images
+        return ImageMaker(
+            images if tilt.is_upright else images.of_lattice(tilt.lattice(images.lattice)),
+            self.world.landscape,
+            (crystal.origin_x_nm, crystal.origin_y_nm),
+            self.world.config.contamination_contrast_nm,
+            (crystal.cell_width_nm, crystal.cell_height_nm),
+        )
 
     @property
     def _ranges_mrad(self) -> list[tuple[float, float]]:
@@ -121,15 +139,38 @@ class Renderer:
             expected = self._parallel.expected(mode, command.scan, view, exposure.situation.fittings)
             return {detector.name: expected for detector in mode.detectors}
         grid = self._grid(exposure, subframe)
-        film = self._maker.film_nm(grid)
+        film = self._maker(grid.tilt).film_nm(grid)
         defects = self._defects_in(grid, exposure, subframe)
         images: dict[str, np.ndarray] = {}
         for detector in mode.detectors:
             limits = (detector.inner_mrad or 0.0, detector.outer_mrad or 0.0)
             imaging = Imaging(*limits, self.true_optics(exposure), self.world.coherence(exposure.situation))
-            image = self._maker.image(imaging, grid, defects, film, self._film_fractions[limits])
+            image = self._image(imaging, grid, defects, film, exposure)
             images[detector.name] = with_afterglow(image, command.scan.dwell_time_us, config.afterglow_us)
         return images
+
+    def _image(
+        self,
+        imaging: Imaging,
+        grid: Grid,
+        defects: list[tuple[str, float, float]],
+        film: np.ndarray | None,
+        exposure: Exposure,
+    ) -> np.ndarray:
+        """Without afterglow; where the specimen leans every part of it in its own focus."""
+        maker, fraction = self._maker(grid.tilt), self._film_fractions[imaging.inner_mrad, imaging.outer_mrad]
+        if grid.tilt.is_upright:
+            is_blurred = exposure.situation.stage.z_nm != 0 and abs(imaging.optics.defocus_nm) >= BLURRED_NM
+            return maker.image(imaging, grid, defects, film, fraction, is_blurred=is_blurred)
+        image = np.zeros((len(grid.x_nm), grid.columns), np.float32)
+        middle_nm = self._untilted_defocus_nm(exposure) - self.world.above_axis_nm
+        for band in bands(middle_nm + grid.heights_nm()):
+            optics = imaging.optics.model_copy(update={"defocus_nm": band.defocus_nm})
+            image[band.place] += band.weights * maker.image(
+                replace(imaging, optics=optics), grid.part(*band.place), defects,
+                None if film is None else film[band.place], fraction, is_blurred=band.is_blurred,
+            )  # fmt: skip
+        return image
 
     def _grid(self, exposure: Exposure, subframe: int) -> Grid:
         scan, situation = exposure.command.scan, exposure.situation
@@ -142,7 +183,12 @@ class Renderer:
         jitter = rng.standard_normal((2, rows)) * jitter_nm * max(1.0, 1.0 / scan.dwell_time_us)
         x_nm, y_nm = self.world.nominal_centre_nm(situation)
         hum_nm = situation.fittings.hum_nm(times_s)
-        return Grid.of(scan, x_nm + drift_x + jitter[0] + hum_nm, y_nm + drift_y + jitter[1])
+        if situation.tilt.is_upright:
+            return Grid.of(scan, x_nm + drift_x + jitter[0] + hum_nm, y_nm + drift_y + jitter[1])
+        shift_x, shift_y = situation.beam_shift_nm
+        across = Grid.of(scan, shift_x + jitter[0] + hum_nm, shift_y + jitter[1])
+        stage, height_nm = situation.stage, self.world.height_nm(situation)
+        return across.leaning(situation.tilt, height_nm, stage.x_nm + drift_x, stage.y_nm + drift_y)
 
     def _counts_at_once(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
         """Electrons on the camera, uint32, counted one by one."""
@@ -164,10 +210,12 @@ class Renderer:
         middle_s = exposure.start_s(subframe, self.card.blanker_settle_s) + half_s
         x_nm, y_nm = self.world.true_point_nm(situation, middle_s)
         ends = [self.world.true_point_nm(situation, middle_s + step_s) for step_s in (-half_s, half_s)]
+        way_nm = (ends[1][0] - ends[0][0], ends[1][1] - ends[0][1])
         return View(
             x_nm=x_nm,
             y_nm=y_nm,
-            way_nm=(ends[1][0] - ends[0][0], ends[1][1] - ends[0][1]),
+            way_nm=way_nm if situation.tilt.is_upright else situation.tilt.seen(*way_nm),
+            tilt=situation.tilt,
             optics=self.true_optics(exposure),
             focal_spread_nm=self.world.beam.focal_spread_nm,
             contents=self._contents(exposure, subframe),
@@ -192,13 +240,20 @@ class Renderer:
         return contents
 
     def true_optics(self, exposure: Exposure) -> Optics:
-        """Commanded plus residual; total defocus to 0.5 nm, so that images can be kept."""
-        command = exposure.command
-        middle_s = (exposure.situation.time_s + exposure.ended_s) / 2
-        defocus_nm = command.optics.defocus_nm + self.world.focus_error_nm(exposure.situation, middle_s)
+        """Commanded plus residual; total defocus to 0.5 nm, so that images can be kept; of the middle of the field.
+
+        A specimen nearer to the gun is above the crossover of a probe, and below the plane that a camera sees sharp.
+        """
+        command, raised_nm = exposure.command, self.world.raised_nm(exposure.situation)
+        defocus_nm = self._untilted_defocus_nm(exposure) + (-raised_nm if command.scan.at_once else raised_nm)
         return Optics(
             beam_energy_ev=self.world.config.beam_energy_ev,
             semi_convergence_angle_mrad=self.world.config.semi_convergence_angle_mrad,
             defocus_nm=round(defocus_nm / _DEFOCUS_STEP_NM) * _DEFOCUS_STEP_NM,
             aberrations=self.world.beam.residual.plus(command.optics.aberrations),
         )
+
+    def _untilted_defocus_nm(self, exposure: Exposure) -> float:
+        """Of an upright specimen at height 0."""
+        middle_s = (exposure.situation.time_s + exposure.ended_s) / 2
+        return exposure.command.optics.defocus_nm + self.world.focus_error_nm(exposure.situation, middle_s)

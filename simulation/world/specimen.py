@@ -37,6 +37,7 @@ class World:
     drift: Drift
     columns: Columns
     barn_by_symbol: dict[str, float]
+    above_axis_nm: float  # the sheet over the tilt axis, the stage at height 0
     exposed: list[tuple[Raster | LitDisc | tuple[float, float], float]] = field(
         default_factory=list[tuple[Raster | LitDisc | tuple[float, float], float]]
     )
@@ -71,6 +72,7 @@ class World:
             Drift.draw(config),
             columns,
             barns,
+            float(generator(config.hidden_seed, Purpose.EUCENTRIC).uniform(-1, 1)) * config.eucentric_error_nm,
         )
 
     def coherence(self, situation: Situation) -> Coherence:
@@ -95,9 +97,24 @@ class World:
         self, situation: Situation, time_s: float, dx_nm: float = 0, dy_nm: float = 0
     ) -> tuple[float, float]:
         """Point of the specimen under the beam, offset from the nominal centre by (dx, dy), at a time."""
-        x_nm, y_nm = self.nominal_centre_nm(situation)
         drift_x, drift_y = self.drift.displacement_nm(situation, time_s)
-        return x_nm + dx_nm + float(drift_x), y_nm + dy_nm + float(drift_y)
+        tilt, shift_nm, stage = situation.tilt, situation.beam_shift_nm, situation.stage
+        if tilt.is_upright:
+            x_nm, y_nm = self.nominal_centre_nm(situation)
+            return x_nm + dx_nm + float(drift_x), y_nm + dy_nm + float(drift_y)
+        u_nm, v_nm = tilt.on_sheet(shift_nm[0] + dx_nm, shift_nm[1] + dy_nm, self.height_nm(situation))
+        return stage.x_nm + u_nm + float(drift_x), stage.y_nm + v_nm + float(drift_y)
+
+    def height_nm(self, situation: Situation) -> float:
+        """Of the sheet over the tilt axis, before tilting."""
+        return self.above_axis_nm + situation.stage.z_nm
+
+    def raised_nm(self, situation: Situation) -> float:
+        """How much nearer to the gun the middle of the field is than with an upright stage at height 0."""
+        tilt, height_nm = situation.tilt, self.height_nm(situation)
+        if tilt.is_upright:
+            return situation.stage.z_nm
+        return tilt.raised_nm(*tilt.on_sheet(*situation.beam_shift_nm, height_nm), height_nm) - self.above_axis_nm
 
     def expose_subframe(
         self, situation: Situation, command: AcquireFrame, electrons: float, middle_s: float, end_s: float,
@@ -107,13 +124,14 @@ class World:
         scan = command.scan
         x_nm, y_nm = self.true_point_nm(situation, middle_s)
         if scan.at_once:
-            disc = LitDisc(x_nm, y_nm, situation.fittings.lit_nm())
+            disc = LitDisc(x_nm, y_nm, situation.fittings.lit_nm(), situation.tilt)
             for strip in disc.rasters(electrons):
                 self.columns.expose_raster(strip, end_s, command.action_id, subframe, rng)
             self.exposed.append((disc, electrons))
             return
         flux = electrons / (scan.area_nm2 * ANGSTROM2_PER_NM2)
-        raster = Raster(x_nm, y_nm, scan.field_of_view_nm, scan.height_nm, scan.rotation_deg, flux)
+        sides = (scan.field_of_view_nm, scan.height_nm, scan.rotation_deg)
+        raster = Raster(x_nm, y_nm, *(sides if situation.tilt.is_upright else situation.tilt.rectangle(*sides)), flux)
         self.columns.expose_raster(raster, end_s, command.action_id, subframe, rng)
         self.exposed.append((raster, electrons))
 

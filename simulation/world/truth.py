@@ -48,15 +48,11 @@ def dose_truth(world: World) -> dict[str, Any]:
     ledger = DoseLedger()
     for where, electrons in world.exposed:
         if isinstance(where, Raster):
-            scan = ScanPattern(
-                field_of_view_nm=where.width_nm,
-                shape_px=(1, 1),
-                dwell_time_us=1.0,
-                rotation_deg=where.rotation_deg,
-            )
-            rows = max(1, round(1000 * where.height_nm / where.width_nm))
-            scan = scan.model_copy(update={"shape_px": (rows, 1000)})
-            ledger.add(footprint(StagePosition(x_nm=where.x_nm, y_nm=where.y_nm), scan), electrons)
+            _add_raster(ledger, where, electrons)
+        elif isinstance(where, LitDisc) and not where.tilt.is_upright:
+            strips = where.rasters(electrons)
+            for strip in strips:
+                _add_raster(ledger, strip, electrons * strip.width_nm * strip.height_nm / _area_nm2(strips))
         elif isinstance(where, LitDisc):
             lit_nm = where.diameter_nm
             scan = ScanPattern(
@@ -77,6 +73,19 @@ def dose_truth(world: World) -> dict[str, Any]:
     }
 
 
+def _add_raster(ledger: DoseLedger, raster: Raster, electrons: float) -> None:
+    scan = ScanPattern(
+        field_of_view_nm=raster.width_nm, shape_px=(1, 1), dwell_time_us=1.0, rotation_deg=raster.rotation_deg
+    )
+    rows = max(1, round(1000 * raster.height_nm / raster.width_nm))
+    scan = scan.model_copy(update={"shape_px": (rows, 1000)})
+    ledger.add(footprint(StagePosition(x_nm=raster.x_nm, y_nm=raster.y_nm), scan), electrons)
+
+
+def _area_nm2(rasters: Sequence[Raster]) -> float:
+    return sum(raster.width_nm * raster.height_nm for raster in rasters)
+
+
 def world_truth(world: World) -> dict[str, Any]:
     """What does not change: the landscape, clustering, hidden optics, cross-sections."""
     config = world.config
@@ -90,6 +99,7 @@ def world_truth(world: World) -> dict[str, Any]:
         "densities_per_nm2": dict(config.densities_per_nm2),
         "residual_aberrations": world.beam.residual.model_dump(),
         "focus_offset_nm": world.beam.focus_offset_nm,
+        "eucentric_z_nm": -world.above_axis_nm,
         "emission_decay_fraction": world.beam.decay_fraction,
         "loss_barn": dict(world.barn_by_symbol),
         "excitation_factor": hidden_factor(config),
