@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from tests.faults import warm_start
 from tests.integration.harness import (
     RASTER,
     acknowledged,
@@ -19,14 +22,15 @@ from tests.integration.harness import (
     stempilot,
     without_ids,
 )
+from tests.waiting import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
-FRAMES = 8
-# Frames of a quarter of a second of computing and more, so that a second Ctrl-C comes while one is being taken.
+FRAMES = 5
+# Frames with a second of beam each, nearly nothing of it computed, so that a second Ctrl-C comes while one is being taken
+# and no run gets to its end before the first.
 OPTIONS = (
     "--engine", "local", "--no-baselines", "--no-report", "--seed", "5", "--set", f"budget.frames={FRAMES}",
-    "--set", "policy.options.field_of_view_nm=12", "--set", "policy.options.pixel_size_nm=0.04",
-    "--set", "policy.options.dwell_time_us=4", "--set", "policy.options.probe_current_pa=10",
+    "--set", "instrument.config.time_scale=40",
 )  # fmt: skip
 
 
@@ -36,19 +40,50 @@ def undisturbed(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     return stempilot("run", RASTER, "--data", data, *OPTIONS, "--json").expect(0).document
 
 
-def started(data: Path, *, events: int) -> subprocess.Popen[str]:
+@dataclass
+class Run:
+    """A run in a process of its own, and what it says."""
+
+    data: Path
+    process: BaseProcess
+    said: Path
+
+    @property
+    def text(self) -> str:
+        return self.said.read_text()
+
+    def signalled(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def status(self) -> int | None:
+        """Its exit status, waited for."""
+        self.process.join()
+        return self.process.exitcode
+
+
+@contextmanager
+def started(data: Path, *, events: int) -> Iterator[Run]:
     """A run that has come some way."""
-    running = process("run", RASTER, "--data", data, *OPTIONS)
-    while event_count(data) < events:
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.005)
-    return running
+    said = data.with_name("said")
+    running = Run(data, warm_start.start(said, "run", RASTER, "--data", data, *OPTIONS), said)
+    try:
+        until(lambda: event_count(data) >= events or not running.process.is_alive(), "a run that has come some way")
+        assert running.process.is_alive(), running.text
+        yield running
+    finally:
+        running.process.kill()
+        running.process.join()
 
 
 def test_once_finishes_the_frame_and_says_how_to_resume(data: Path, undisturbed: dict[str, object]) -> None:
-    running = started(data, events=10)
-    running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate()
+    with process("run", RASTER, "--data", data, *OPTIONS) as running:
+        try:
+            until(lambda: event_count(data) >= 7 or running.poll() is not None, "a run that has come some way")
+            running.send_signal(signal.SIGINT)
+            stdout, stderr = running.communicate()
+        finally:
+            running.kill()
     assert running.returncode == 130, stdout + stderr
     assert stderr == ""
     shown = stempilot("show", "latest", "--data", data, "--json").document
@@ -66,16 +101,12 @@ def test_once_finishes_the_frame_and_says_how_to_resume(data: Path, undisturbed:
 
 
 def test_twice_leaves_at_once(data: Path, undisturbed: dict[str, object]) -> None:
-    running = started(data, events=10)
-    running.send_signal(signal.SIGINT)
-    assert running.stdout is not None
-    for line in running.stdout:
-        if line.startswith("interrupted"):
-            break
-    running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate()
-    assert running.returncode == 130, stdout + stderr
-    assert "Traceback" not in stderr
+    with started(data, events=7) as running:
+        running.signalled(signal.SIGINT)
+        until(lambda: "interrupted: finishing this frame" in running.text, "the first to be heard")
+        running.signalled(signal.SIGINT)
+        assert running.status() == 130, running.text
+    assert "Traceback" not in running.text
     kept = acknowledged(data)
     assert 0 < len(kept) < FRAMES
     resumed = stempilot("resume", "latest", "--data", data, "--json").expect(0).document
@@ -85,21 +116,20 @@ def test_twice_leaves_at_once(data: Path, undisturbed: dict[str, object]) -> Non
 
 def test_before_the_first_frame(data: Path, undisturbed: dict[str, object]) -> None:
     """The experiment exists, nothing is exposed yet."""
-    running = started(data, events=1)
-    running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate()
-    assert running.returncode == 130, stdout + stderr
-    assert "Traceback" not in stderr
+    with started(data, events=1) as running:
+        running.signalled(signal.SIGINT)
+        assert running.status() == 130, running.text
+    assert "Traceback" not in running.text
     resumed = stempilot("resume", "latest", "--data", data, "--json").expect(0).document
     assert without_ids(resumed) == without_ids(undisturbed)
 
 
 def test_a_dead_run_keeps_nobody_out(data: Path, undisturbed: dict[str, object]) -> None:
     """Resume at once after the process is gone; while it lives, the folder is its own."""
-    running = started(data, events=8)
-    stempilot("resume", "latest", "--data", data).complains(6, str(running.pid))
-    os.kill(running.pid, signal.SIGKILL)
-    running.communicate()
+    with started(data, events=4) as running:
+        stempilot("resume", "latest", "--data", data).complains(6, str(running.process.pid))
+        running.process.kill()
+        running.process.join()
     interrupted = stempilot("show", "latest", "--data", data, "--json").document
     assert interrupted["status"] == "running"
     resumed = stempilot("resume", "latest", "--data", data, "--json").expect(0).document
@@ -107,8 +137,7 @@ def test_a_dead_run_keeps_nobody_out(data: Path, undisturbed: dict[str, object])
 
 
 def test_terminated_like_interrupted(data: Path) -> None:
-    running = started(data, events=8)
-    running.send_signal(signal.SIGTERM)
-    stdout, _ = running.communicate()
-    assert running.returncode == 130
-    assert "stempilot resume" in stdout
+    with started(data, events=4) as running:
+        running.signalled(signal.SIGTERM)
+        assert running.status() == 130, running.text
+    assert "stempilot resume" in running.text

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "workflows.cli.commands", "simulation.specimens"])
+_PRELOADED = ("torch", "workflows.cli.commands", "simulation.specimens", "simulation.microscope", "alembic.command")
+_context.set_forkserver_preload(list(_PRELOADED))
 
 
 def _main(arguments: list[str], said: Path) -> None:
     from workflows.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
