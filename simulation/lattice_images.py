@@ -131,7 +131,7 @@ class LatticeImages:
         return cls(supercell, settings, defects, cache_folder=folder, step_nm=step_nm)
 
     def of_lattice(self, lattice: ColumnLattice) -> LatticeImages:
-        """The same gun, detectors, defects and thermal motion on a lattice of the same columns, such as a tilted one."""
+        """The same gun, detectors, defects and thermal motion on a lattice of the same columns, as one that leans."""
         side_nm = min(self._supercell.extent_angstrom) / 10 * _LEANING_SHARE
         supercell = Supercell.at_least(lattice, side_nm)
         folder = None if self._cache is None else self._cache.folder
@@ -278,8 +278,10 @@ class LatticeImages:
 
         def compute() -> NDArray[np.complex128]:
             gram = self._gram(column, content)
-            rings = self._rings_of(inner_mrad, outer_mrad)
-            total = gram[rings].sum(axis=0, dtype=np.complex128)
+            first, *others = self._rings_of(inner_mrad, outer_mrad)
+            total = gram[first].astype(np.complex128)
+            for ring in others:
+                total += gram[ring]
             return self._optics.harmonics(total, optics, coherence)
 
         key = ("harmonics", column, content, *self._key(inner_mrad, outer_mrad, optics, coherence))

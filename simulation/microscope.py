@@ -16,7 +16,7 @@ import numpy as np
 from instruments.arrangement import Arrangement
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes
-from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault, Unsupported
+from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.state import ColumnState, MicroscopeState
@@ -99,6 +99,7 @@ class SimulatedMicroscope:
             raise InstrumentFault("stopped: the beam is blanked; open the instrument again after a person has looked")
         if command.action_id not in self._executed:
             self._refuse(command)
+            self._stopped.wait(self.config.faults.latency_s)
             self._carry_out(command)
         self._refuse_other(command)
         state = self.read_state()
@@ -112,10 +113,14 @@ class SimulatedMicroscope:
                     "stopped: no further exposure; open the instrument again after a person has looked"
                 )
             self._refuse_frame(command)
+            self._stopped.wait(self.config.faults.latency_s)
             self._expose(command)
             self._keep_the_beam_on(self._exposures[command.action_id])
         self._refuse_other(command)
-        return self._render(self._exposures[command.action_id])
+        exposure = self._exposures[command.action_id]
+        if self.config.faults.loses(self.config.seed, exposure.situation.ordinal):
+            raise AcquisitionFailed(f"frame {command.action_id} was exposed and got lost; its dose is spent, go on")
+        return self._render(exposure)
 
     def acquire_dark(self, command: AcquireFrame) -> Frame:
         """What the detectors give without a beam: their offset, for they have no dark counts. No time passes."""
@@ -175,7 +180,8 @@ class SimulatedMicroscope:
         """The hidden world: `native`, `beam_made` (dicts of arrays), landscape, optics, dose, `actions` by action id.
 
         Specimen frame: the nominal coordinates at time 0. specimen = nominal + `displacement_nm` of the action
-        (middle of its exposure, stage errors included). `true_defocus_offset_nm` is true minus commanded defocus,
+        (middle of its exposure, stage errors included; of a specimen that leans at the middle of the
+        field). `true_defocus_offset_nm` is true minus commanded defocus of an upright one at height 0,
         `true_defocus_nm` the total taken for the image (0.5 nm steps), `electrons` all of that action, exact.
         `native`: x_nm, y_nm, species, column, column_index, clean; `beam_made`: x_nm, y_nm, species it became, time_s,
         action_id, subframe (the first that shows it; the sub-frame count where only later frames do), clean.
@@ -386,7 +392,15 @@ class SimulatedMicroscope:
 
     def _action_truth(self, exposure: Exposure) -> dict[str, Any]:
         middle_s = (exposure.situation.time_s + exposure.ended_s) / 2
-        x_nm, y_nm = self.world.drift.displacement_nm(exposure.situation, middle_s)
+        situation = exposure.situation
+        x_nm, y_nm = self.world.drift.displacement_nm(situation, middle_s)
+        if situation.standing != situation.stage or not situation.tilt.is_upright:
+            nominal = (
+                (situation.stage.x_nm, situation.beam_shift_nm[0]),
+                (situation.stage.y_nm, situation.beam_shift_nm[1]),
+            )
+            point_nm = self.world.true_point_nm(situation, middle_s)
+            x_nm, y_nm = (true - sum(asked) for true, asked in zip(point_nm, nominal, strict=True))
         return {
             "displacement_nm": (float(x_nm), float(y_nm)),
             "true_defocus_offset_nm": self.world.focus_error_nm(exposure.situation, middle_s),

@@ -13,6 +13,7 @@ from instruments.optics import Optics
 from instruments.scans import StagePosition
 from simulation.world.config import SimulatedConfig
 from simulation.world.drift import Wander, creep_nm
+from simulation.world.faults import NO_FAULTS
 from simulation.world.fittings import UNFITTED, Fittings
 from simulation.world.randomness import Purpose, generator
 from simulation.world.tilt import Tilt
@@ -24,7 +25,8 @@ class Situation:
 
     time_s: float
     ordinal: int  # commands carried out so far
-    stage: StagePosition
+    stage: StagePosition  # as it is read back
+    standing: StagePosition  # as it is, but for the error of the last move
     stage_error_nm: tuple[float, float]  # of the last move, not read back
     crept_nm: tuple[float, float]  # by all moves before the last
     moved_s: float | None  # end of the last move
@@ -44,7 +46,7 @@ class Situation:
     @property
     def tilt(self) -> Tilt:
         """Of the specimen in the column."""
-        return Tilt.of(self.stage)
+        return Tilt.of(self.standing)
 
     @classmethod
     def start(cls, config: SimulatedConfig, mode: str) -> Situation:
@@ -55,7 +57,19 @@ class Situation:
             probe_current_pa=config.initial_current_pa,
         )
         return cls(
-            0.0, 0, StagePosition(), (0.0, 0.0), (0.0, 0.0), None, 0.0, (0.0, 0.0), optics, mode, 0.0, is_blanked=True
+            0.0,
+            0,
+            StagePosition(),
+            StagePosition(),
+            (0.0, 0.0),
+            (0.0, 0.0),
+            None,
+            0.0,
+            (0.0, 0.0),
+            optics,
+            mode,
+            0.0,
+            is_blanked=True,
         )
 
 
@@ -81,7 +95,9 @@ class Drift:
         path = self._creep(situation, time_s)
         error_x, error_y = situation.stage_error_nm
         crept_x, crept_y = situation.crept_nm
-        held_x, held_y = situation.fittings.displacement_nm(time_s, situation.stage.x_nm + situation.beam_shift_nm[0])
+        held_x, held_y = situation.fittings.displacement_nm(
+            time_s, situation.standing.x_nm + situation.beam_shift_nm[0]
+        )
         return (
             self.x.at(time_s) + error_x + crept_x + path * cos(situation.creep_rad) + held_x,
             self.y.at(time_s) + error_y + crept_y + path * sin(situation.creep_rad) + held_y,
@@ -149,10 +165,14 @@ def _moved(now: Situation, stage: StagePosition, config: SimulatedConfig, drift:
     moving_s = max(max(distance, abs(stage.z_nm - now.stage.z_nm)) / config.stage_speed_nm_per_s,
                    turned_deg / config.tilt_speed_deg_per_s)  # fmt: skip
     time_s = now.time_s + config.stage_move_s + moving_s
+    standing, shown = (
+        (stage, stage) if config.faults == NO_FAULTS else config.faults.arrived(now.standing, now.stage, stage)
+    )
     return replace(
         now,
         time_s=time_s,
-        stage=stage,
+        stage=shown,
+        standing=standing,
         stage_error_nm=(float(error * cos(angle)), float(error * sin(angle))),
         crept_nm=crept,
         moved_s=time_s,

@@ -9,8 +9,24 @@ from pydantic import Field, ValidationError, model_validator
 
 from instruments.errors import ConfigurationError
 from instruments.models import Record
+from simulation.world.faults import NO_FAULTS, Faults
 
-_UNITS = ("nm_per_min", "nm_per_s", "deg_per_s", "per_nm2", "nm", "mrad", "deg", "ev", "pa", "us", "s", "barn", "px", "fraction")
+_UNITS = (
+    "nm_per_min",
+    "nm_per_s",
+    "deg_per_s",
+    "per_nm2",
+    "nm",
+    "mrad",
+    "deg",
+    "ev",
+    "pa",
+    "us",
+    "s",
+    "barn",
+    "px",
+    "fraction",
+)
 
 
 class DefectConfig(Record):
@@ -115,6 +131,8 @@ class SimulatedConfig(Record):
         default=False,
         description="also detectors that move and amplify, screen, gun lens, line_sync, a holder with stimuli, a flash",
     )
+
+    faults: Faults = Field(default=NO_FAULTS, description="what is wrong with stage, detectors and line")
 
     excitation_60kv_barn: float = Field(default=1.0, ge=0, le=1e6, description="assumption")
     excitation_80kv_barn: float = Field(default=5.0, ge=0, le=1e6, description="assumption")

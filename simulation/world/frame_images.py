@@ -238,9 +238,7 @@ class ImageMaker:
             (grid.y_nm - self.origin_nm[1]) / self.cell_nm[1],
         )
         lines = terms.amplitudes * np.exp(2j * pi * (np.outer(u, terms.h) + np.outer(v, terms.k)))
-        turn = (
-            terms.h * grid.step_x_nm / self.cell_nm[0] + terms.k * grid.step_y_nm / self.cell_nm[1]
-        )
+        turn = terms.h * grid.step_x_nm / self.cell_nm[0] + terms.k * grid.step_y_nm / self.cell_nm[1]
         along = 2 * pi * np.outer(turn, np.arange(grid.columns))
         left = np.hstack([lines.real, -lines.imag]).astype(np.float32)
         return left @ np.vstack([np.cos(along), np.sin(along)]).astype(np.float32)

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     FILM_ATOMS = 27
     PARALLEL_PHONONS = 28
     EUCENTRIC = 29
+    LOST_FRAME = 30
 
 
 def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -160,7 +160,7 @@ class Renderer:
         """Without afterglow; where the specimen leans every part of it in its own focus."""
         maker, fraction = self._maker(grid.tilt), self._film_fractions[imaging.inner_mrad, imaging.outer_mrad]
         if grid.tilt.is_upright:
-            is_blurred = exposure.situation.stage.z_nm != 0 and abs(imaging.optics.defocus_nm) >= BLURRED_NM
+            is_blurred = exposure.situation.standing.z_nm != 0 and abs(imaging.optics.defocus_nm) >= BLURRED_NM
             return maker.image(imaging, grid, defects, film, fraction, is_blurred=is_blurred)
         image = np.zeros((len(grid.x_nm), grid.columns), np.float32)
         middle_nm = self._untilted_defocus_nm(exposure) - self.world.above_axis_nm
@@ -187,7 +187,7 @@ class Renderer:
             return Grid.of(scan, x_nm + drift_x + jitter[0] + hum_nm, y_nm + drift_y + jitter[1])
         shift_x, shift_y = situation.beam_shift_nm
         across = Grid.of(scan, shift_x + jitter[0] + hum_nm, shift_y + jitter[1])
-        stage, height_nm = situation.stage, self.world.height_nm(situation)
+        stage, height_nm = situation.standing, self.world.height_nm(situation)
         return across.leaning(situation.tilt, height_nm, stage.x_nm + drift_x, stage.y_nm + drift_y)
 
     def _counts_at_once(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:

@@ -89,8 +89,8 @@ class World:
     def nominal_centre_nm(self, situation: Situation) -> tuple[float, float]:
         """Stage plus beam shift."""
         return (
-            situation.stage.x_nm + situation.beam_shift_nm[0],
-            situation.stage.y_nm + situation.beam_shift_nm[1],
+            situation.standing.x_nm + situation.beam_shift_nm[0],
+            situation.standing.y_nm + situation.beam_shift_nm[1],
         )
 
     def true_point_nm(
@@ -98,7 +98,7 @@ class World:
     ) -> tuple[float, float]:
         """Point of the specimen under the beam, offset from the nominal centre by (dx, dy), at a time."""
         drift_x, drift_y = self.drift.displacement_nm(situation, time_s)
-        tilt, shift_nm, stage = situation.tilt, situation.beam_shift_nm, situation.stage
+        tilt, shift_nm, stage = situation.tilt, situation.beam_shift_nm, situation.standing
         if tilt.is_upright:
             x_nm, y_nm = self.nominal_centre_nm(situation)
             return x_nm + dx_nm + float(drift_x), y_nm + dy_nm + float(drift_y)
@@ -107,13 +107,13 @@ class World:
 
     def height_nm(self, situation: Situation) -> float:
         """Of the sheet over the tilt axis, before tilting."""
-        return self.above_axis_nm + situation.stage.z_nm
+        return self.above_axis_nm + situation.standing.z_nm
 
     def raised_nm(self, situation: Situation) -> float:
         """How much nearer to the gun the middle of the field is than with an upright stage at height 0."""
         tilt, height_nm = situation.tilt, self.height_nm(situation)
         if tilt.is_upright:
-            return situation.stage.z_nm
+            return situation.standing.z_nm
         return tilt.raised_nm(*tilt.on_sheet(*situation.beam_shift_nm, height_nm), height_nm) - self.above_axis_nm
 
     def expose_subframe(

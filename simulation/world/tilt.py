@@ -82,14 +82,15 @@ class Tilt:
     def lattice(self, upright: ColumnLattice) -> ColumnLattice:
         """The columns as the beam meets them, each about its place on the sheet; its names are those before.
 
-        The cell is shortened along its sides, and what stands above or below the sheet is moved aside. That the sides of
-        a cell tilted both ways are not at right angles is left out of the shape of columns, sin(alpha) sin(beta) of it.
+        The cell is shortened along its sides, and what stands above or below the sheet is moved aside. The sides of a
+        cell that is tilted both ways meet at no right angle, off by sin(alpha) sin(beta): left out of how columns look.
         """
         width, height, depth = upright.specimen.cell_angstrom
         shares = hypot(*self.seen(1.0, 0.0)), hypot(*self.seen(0.0, 1.0))
         middle = sheet_angstrom(upright.specimen)
         positions = upright.specimen.positions_angstrom
-        aside = self.seen(*np.zeros((2, len(positions))), middle - positions[:, 2])
+        above = middle - positions[:, 2]
+        aside = self.seen(np.zeros_like(above), np.zeros_like(above), above)
         moved = np.column_stack([
             np.mod(positions[:, 0] * shares[0] + aside[0], width * shares[0]),
             np.mod(positions[:, 1] * shares[1] + aside[1], height * shares[1]),
