@@ -24,10 +24,14 @@ STOP_S: Final = 25.0  # longer than an instrument elsewhere takes to say that it
 
 @dataclass
 class DarkOpening:
-    """Opens an instrument; a beam that is on is taken off before anything else is asked of it."""
+    """Opens an instrument; a beam that is on is taken off before anything else is asked of it.
+
+    `note` is told at once of a beam that was on, and whether it is off now.
+    """
 
     open_instrument: OpenInstrument
     say: Callable[[str], None]
+    note: Callable[[bool], object] = bool
     was_on: bool = False
 
     def __call__(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
@@ -36,7 +40,12 @@ class DarkOpening:
         if not microscope.read_state().beam_blanked:
             self.was_on = True
             self.say("the beam was on when the instrument was loaded; it is blanked first")
-            _make_dark(microscope)
+            try:
+                _make_dark(microscope)
+            except InstrumentFault:
+                self.note(False)
+                raise
+            self.note(True)
         return microscope
 
 

@@ -15,15 +15,13 @@ from orchestrator.journal import Journal, Past
 from orchestrator.loop import Experiment, account, attempt, look, missed
 from orchestrator.objectives.objective import FrameFacts
 from policies import Observation
-from workflows.beam_debts import book_debts
+from workflows.beam_debts import UnderWay, book_debts
 
 _ENDED: Final = ("refused", "failed", "unknown")
 
 
-def restore(experiment: Experiment, journal: Journal, *, was_on: bool = False) -> int:
+def restore(experiment: Experiment, journal: Journal) -> int:
     """Take every journalled decision in; finish the one in flight. Returns how many decisions there were.
-
-    `was_on`: the beam was on when the instrument was loaded, which is debited as well.
 
     A simulated microscope is rebuilt from its commands and delivers an exposed but not stored frame again. A real one
     is asked for the outcome; where it cannot tell, as one that was opened anew cannot, the frame is `unknown` and its
@@ -31,13 +29,21 @@ def restore(experiment: Experiment, journal: Journal, *, was_on: bool = False) -
     """
     steps = list(journal.past())
     rebuild_microscope(experiment, steps)
-    under_way = next(
-        (step.intent.command for step in steps if step.frame is None and step.intent.stage not in _ENDED), None
-    )
-    book_debts(experiment, journal, under_way=under_way, was_on=was_on)
+    book_debts(experiment, journal, under_way=_under_way(experiment, steps))
     for step in steps:
         experiment.policy.ingest([_taken_again(experiment, journal, step)])
     return len(steps)
+
+
+def _under_way(experiment: Experiment, steps: list[Past]) -> UnderWay | None:
+    """The exposure that was on its way when the process died; nothing burns in a world rebuilt from its commands."""
+    step = next((step for step in steps if step.frame is None and step.intent.stage not in _ENDED), None)
+    if step is None:
+        return None
+    inner = experiment.microscope.inner
+    is_told = isinstance(inner, Rebuildable) or not _is_lost(experiment, step)
+    is_living = isinstance(inner, RemoteMicroscope) and inner.is_living
+    return UnderWay(step.intent.command, is_told=is_told, is_living=is_living)
 
 
 def rebuild_microscope(experiment: Experiment, steps: list[Past]) -> None:
@@ -80,15 +86,21 @@ def _taken_again(experiment: Experiment, journal: Journal, step: Past) -> Observ
 
 def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
     """The intent that was on its way when the process died."""
-    outcome = experiment.microscope.outcome(step.intent.action_id)
-    if outcome == "unknown" or (outcome == "not_started" and not _remembers(experiment.microscope.inner)):
+    if _is_lost(experiment, step):
         experiment.microscope.recharge(step.intent.command, None)
         reason = "the process died during the exposure and the instrument cannot tell; its dose counts as spent"
         experiment.record.mark(step.intent, "unknown", reason)
         experiment.spent.unanswered += 1
         return missed(experiment, step.suggestion, "unknown", reason)
-    expose = _handed_over(experiment) if outcome == "delivered" else experiment.microscope.acquire
+    is_delivered = experiment.microscope.outcome(step.intent.action_id) == "delivered"
+    expose = _handed_over(experiment) if is_delivered else experiment.microscope.acquire
     return attempt(experiment, step.suggestion, step.intent, step.intent.command, expose)
+
+
+def _is_lost(experiment: Experiment, step: Past) -> bool:
+    """Whether the instrument cannot tell what became of this intent."""
+    outcome = experiment.microscope.outcome(step.intent.action_id)
+    return outcome == "unknown" or (outcome == "not_started" and not _remembers(experiment.microscope.inner))
 
 
 def _remembers(microscope: Microscope) -> bool:

@@ -18,7 +18,7 @@ from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
-from orchestrator.events import BEAM_BLANKED, CONTEXT_SET, SPECIMEN_DOSE
+from orchestrator.events import CONTEXT_SET, SPECIMEN_DOSE
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
 from orchestrator.plain_json import plain
@@ -36,7 +36,7 @@ from workflows.assembly import (
     spec_of,
 )
 from workflows.beam import Beam, DarkOpening
-from workflows.beam_debts import DebtsKept
+from workflows.beam_debts import DebtsKept, note_found_on
 from workflows.described import note_instrument, note_specimen
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
@@ -134,14 +134,15 @@ class Session:
         spec, options = spec_of(self.catalogue, row), RunOptions.of(row)
         engine = self._engine(options, start=False)
         with self._owning(spec.instrument.name) as opening:
+            opening.note = self._note_found_on(row.id, spec.instrument.name)
             parts, policy = self._parts(spec, options, opening)
             report = self.catalogue.recover(row.id)
             if not report.is_clean:
                 self.catalogue.append(row.id, "recovered", plain(report))
-            run = self._run_of(row.id, parts, policy, engine, options, opening)
+            run = self._run_of(row.id, parts, policy, engine, options)
             self._set_status(row.id, "running", None)
             with self._resumable(run, "while it was put back to where it stood"):
-                restored = restore(run.experiment, run.journal, was_on=opening.was_on)
+                restored = restore(run.experiment, run.journal)
             self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
             if engine is not None:
                 engine.start()
@@ -176,7 +177,9 @@ class Session:
     ) -> str:
         self.catalogue.begin(experiment_id, context_of(parts.spec))
         engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
-        run = self._run_of(experiment_id, parts, policy, engine, options, opening)
+        run = self._run_of(experiment_id, parts, policy, engine, options)
+        if opening.was_on:
+            self._note_found_on(experiment_id, parts.spec.instrument.name)(True)
         self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
         with self._resumable(run, "before the first frame, nothing was exposed"):
             parts.question.prepare()
@@ -222,7 +225,6 @@ class Session:
         policy: Policy,
         engine: PrefectEngine | None,
         options: RunOptions,
-        opening: DarkOpening,
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
         note_instrument(self.catalogue, experiment_id, parts.microscope.capabilities())
@@ -240,9 +242,10 @@ class Session:
         experiment = join(parts, policy, journal, listen, self.control, earlier=earlier)
         experiment.microscope.keep = DebtsKept(journal, self.say)
         beam = self._under_way = Beam(experiment.microscope, journal, self.say)
-        if opening.was_on:
-            journal.note(BEAM_BLANKED, {"instrument": parts.spec.instrument.name, "reason": "it was on at load"})
         return Run(parts, experiment, beam, journal, engine, options, curve, answers)
+
+    def _note_found_on(self, experiment_id: str, instrument: str) -> Callable[[bool], None]:
+        return lambda is_dark: note_found_on(self.catalogue, experiment_id, instrument, is_dark=is_dark)
 
     def _note_earlier(self, journal: Journal, parts: Parts, earlier: DoseLedger | None) -> None:
         specimen = parts.spec.specimen.id

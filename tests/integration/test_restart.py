@@ -36,7 +36,7 @@ from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import join, make_policy, prepare
-from workflows.beam_debts import DebtsKept
+from workflows.beam_debts import DebtsKept, UnderWay, book_debts, note_found_on
 from workflows.restart import restore
 from workflows.roles import run_folder
 
@@ -235,15 +235,13 @@ class Cut(Real):
         return super().acquire(command)
 
 
-def resumed_after(
-    spec: ExperimentSpec, catalogue: Catalogue, own: str, later_s: float, *, was_on: bool = False
-) -> Experiment:
+def resumed_after(spec: ExperimentSpec, catalogue: Catalogue, own: str, later_s: float) -> Experiment:
     """The experiment taken up by another process, so much later, on an instrument whose beam is off by then."""
     journal = Journal(catalogue, own)
     experiment = experiment_on(Real(opened(spec)), spec, journal)
     experiment.now = lambda: datetime.now(UTC) + timedelta(seconds=later_s)
     experiment.microscope.keep = DebtsKept(journal, pytest.fail)
-    restore(experiment, journal, was_on=was_on)
+    restore(experiment, journal)
     return experiment
 
 
@@ -283,13 +281,59 @@ def test_a_person_who_has_looked_ends_the_debit(spec: ExperimentSpec, catalogue:
     assert booked <= again.microscope.ledger.electrons < booked + 700.0 * per_s
 
 
-def test_a_beam_found_on_is_debited_since_the_last_sign_of_life(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+def debits(catalogue: Catalogue, own: str) -> list[float]:
+    return [event.payload["electrons"] for event in catalogue.events(own, kinds=(EXTRA_DEBIT,))]
+
+
+def test_an_exposure_of_which_nobody_can_tell_lit_until_the_beam_was_seen_off(
+    spec: ExperimentSpec, catalogue: Catalogue
+) -> None:
+    """Once, however often it is taken up again: also by whoever dies before it is marked as unknown."""
     own, instrument = killed_at(spec, catalogue, 3)
     assert instrument.kept is not None
     per_s = electrons(instrument.kept.requested.optics.probe_current_pa, 1.0)
-    dark = resumed_after(spec, catalogue, own, 0.0).microscope.ledger.electrons
-    lit = resumed_after(spec, catalogue, own, 500.0, was_on=True).microscope.ledger.electrons
-    [debit] = catalogue.events(own, kinds=(EXTRA_DEBIT,))
-    assert lit - dark == pytest.approx(debit.payload["electrons"])
-    assert debit.payload["electrons"] == pytest.approx(500.0 * per_s, rel=0.2)
-    assert "ended with its beam on" in debit.payload["reason"]
+    journal = Journal(catalogue, own)
+    dying = experiment_on(Real(opened(spec)), spec, journal)
+    dying.now = lambda: datetime.now(UTC) + timedelta(seconds=600.0)
+    dying.microscope.keep = DebtsKept(journal, pytest.fail)
+    book_debts(dying, journal, under_way=UnderWay(instrument.kept.requested, is_told=False, is_living=False))
+    [debited] = debits(catalogue, own)
+    assert debited == pytest.approx(600.0 * per_s, rel=0.2)
+    again = resumed_after(spec, catalogue, own, 7200.0)
+    assert debits(catalogue, own) == [debited]
+    third = resumed_after(spec, catalogue, own, 9999.0)
+    assert third.microscope.ledger.electrons == pytest.approx(again.microscope.ledger.electrons)
+    assert again.microscope.ledger.electrons > debited
+
+
+@pytest.mark.parametrize(("is_told", "seconds"), [(True, None), (False, 60.0)])
+def test_a_process_that_lives_on_ends_an_exposure_at_its_deadline(
+    spec: ExperimentSpec, catalogue: Catalogue, is_told: bool, seconds: float | None
+) -> None:
+    own, instrument = killed_at(spec, catalogue, 3)
+    assert instrument.kept is not None
+    command = instrument.kept.requested.model_copy(update={"deadline_s": 60.0})
+    journal = Journal(catalogue, own)
+    experiment = experiment_on(instrument, spec, journal)
+    experiment.now = lambda: datetime.now(UTC) + timedelta(hours=9)
+    experiment.microscope.keep = DebtsKept(journal, pytest.fail)
+    book_debts(experiment, journal, under_way=UnderWay(command, is_told=is_told, is_living=True))
+    per_s = electrons(command.optics.probe_current_pa, 1.0)
+    assert debits(catalogue, own) == ([] if seconds is None else pytest.approx([seconds * per_s], rel=0.1))
+
+
+def test_a_beam_found_on_is_debited_since_the_last_sign_of_life(spec: ExperimentSpec, catalogue: Catalogue) -> None:
+    """Also where the process that found it died before it could settle that; until it was blanked, not until now."""
+    own, instrument = killed_at(spec, catalogue, 3)
+    assert instrument.kept is not None
+    per_s = electrons(instrument.kept.requested.optics.probe_current_pa, 1.0)
+    note_found_on(catalogue, own, "microscope", is_dark=False)
+    resumed_after(spec, catalogue, own, 500.0)
+    [debited] = debits(catalogue, own)
+    assert debited == pytest.approx(500.0 * per_s, rel=0.2)
+    note_found_on(catalogue, own, "microscope", is_dark=True)  # and killed
+    resumed_after(spec, catalogue, own, 7200.0)
+    [_, later] = debits(catalogue, own)
+    assert 0 < later < 3600.0 * per_s
+    [_, settled] = catalogue.events(own, kinds=(EXTRA_DEBIT,))
+    assert "ended with its beam on" in settled.payload["reason"]
