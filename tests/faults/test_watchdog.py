@@ -18,6 +18,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.events import Event
 from orchestrator.queue import ExperimentQueue, InstrumentLease
 from tests.integration.bench_microscope import exposure, installed_bench
+from tests.integration.harness import stempilot
 from tests.integration.instrument_processes import (
     WATCHDOG,
     RunningHost,
@@ -174,6 +175,20 @@ def test_a_worker_that_only_fell_silent_may_not_go_on(catalogue: Catalogue, watc
         assert "InstrumentFault the beam of instrument 'bench' was blanked: worker of bench" in worker.text
         assert "acquired another" not in worker.text
     assert watchdog.process.poll() is None
+
+
+def test_an_emergency_stop_without_worker_watchdog_and_api(catalogue: Catalogue) -> None:
+    """Nobody but the instrument lives, its beam is on."""
+    data = catalogue.data_folder
+    with host_process(data, "bench", data / "plugins") as host:
+        with exposing(catalogue, host, "bench", exposure("long", "expose", beam_on_s=3000)) as (_, worker):
+            worker.kill()
+        assert host.status().exposing == "long"
+        stopped = stempilot("estop", "bench", "--data", data, "--json").expect(0).document["instruments"]
+        bench = next(line for line in stopped if line["instrument"] == "bench")
+        assert (bench["beam_blanked"], bench["is_locked"]) == (True, True)
+        assert host.status().beam_blanked is True
+        assert lease_of(catalogue, "bench").is_locked
 
 
 def test_a_renewed_lease_is_left_alone(catalogue: Catalogue, watchdog: Started) -> None:
