@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,27 +61,63 @@ def middle_radius_angstrom(fine_nyquist_per_angstrom: float) -> float:
     return core_radius_angstrom(fine_nyquist_per_angstrom) / _WIDE_SHARE
 
 
+class RadialIntegrals:
+    """Integrals with the weight 2 pi J0(2 pi k r) r dr, on radii spaced evenly in their logarithm, for one grid.
+
+    The weights serve all elements and are large: they last as long as somebody holds them.
+    """
+
+    def __init__(self, fine_nyquist_per_angstrom: float) -> None:
+        """Nothing is computed yet."""
+        self._far = middle_radius_angstrom(fine_nyquist_per_angstrom)
+        self.k: NDArray[np.float64] = np.linspace(0, np.sqrt(2) * fine_nyquist_per_angstrom * 1.001, _TABLE_COUNT)
+
+    @cached_property
+    def radii(self) -> NDArray[np.float64]:
+        """In angstrom, from next to the nucleus to the end of the middle part."""
+        return np.exp(np.arange(np.log(_SMALLEST_RADIUS_ANGSTROM), np.log(self._far), _RADIUS_LOG_STEP))
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        return j0(2 * np.pi * self.k[:, None] * self.radii[None, :]) * (2 * np.pi * self.radii**2 * _RADIUS_LOG_STEP)
+
+    def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """For each k that of a function given at the radii."""
+        return self._weights @ values
+
+
+_integrals_in_use: WeakValueDictionary[float, RadialIntegrals] = WeakValueDictionary()
+
+
+def radial_integrals(fine_nyquist_per_angstrom: float) -> RadialIntegrals:
+    """Those that somebody holds already, or new ones."""
+    found = _integrals_in_use.get(fine_nyquist_per_angstrom)
+    if found is None:
+        found = _integrals_in_use[fine_nyquist_per_angstrom] = RadialIntegrals(fine_nyquist_per_angstrom)
+    return found
+
+
 @lru_cache(maxsize=256)
 def forms_of(
     part: AtomPart, parametrization: str, interaction_rad_per_v_angstrom: float, fine_nyquist_per_angstrom: float
 ) -> Forms:
-    """Radial integrals with the weight 2 pi J0(2 pi k r) r dr, on radii spaced evenly in their logarithm."""
-    narrow, wide = _SMOOTHING_SHARE * fine_nyquist_per_angstrom, _SMOOTHING_SHARE * fine_nyquist_per_angstrom
-    wide *= _WIDE_SHARE
-    reach, far = _REACH_SMOOTHINGS / narrow, _REACH_SMOOTHINGS / wide
-    radii = np.exp(np.arange(np.log(_SMALLEST_RADIUS_ANGSTROM), np.log(far), _RADIUS_LOG_STEP))
+    """Of one part of an atom; whoever wants many forms holds their `radial_integrals` meanwhile."""
+    narrow = _SMOOTHING_SHARE * fine_nyquist_per_angstrom
+    wide = narrow * _WIDE_SHARE
+    reach, far = core_radius_angstrom(fine_nyquist_per_angstrom), middle_radius_angstrom(fine_nyquist_per_angstrom)
+    integrals = radial_integrals(fine_nyquist_per_angstrom)
+    radii, k = integrals.radii, integrals.k
     potential = part.projected_v_angstrom(radii, parametrization)
     smooth = _smoothed(part, parametrization, wide, radii)
     if _is_nothing(interaction_rad_per_v_angstrom * (potential - smooth)):
         return Forms(lambda k: part.scattering_factor(k, parametrization), np.zeros_like, np.zeros_like, False, False)
     core = (potential - _smoothed(part, parametrization, narrow, radii)) * _edge(radii, reach)
     middle = (potential - core - smooth) * _edge(radii, far)
-    k = np.linspace(0, np.sqrt(2) * fine_nyquist_per_angstrom * 1.001, _TABLE_COUNT)
-    kernel = j0(2 * np.pi * k[:, None] * radii[None, :]) * (2 * np.pi * radii**2 * _RADIUS_LOG_STEP)
-    rest = part.scattering_factor(k, parametrization) - kernel @ (core + middle)
-    scattered = kernel @ np.expm1(1j * interaction_rad_per_v_angstrom * core)
-    has_core = not _is_nothing(interaction_rad_per_v_angstrom * core)
-    return Forms(CubicSpline(k, rest), CubicSpline(k, kernel @ middle), CubicSpline(k, scattered), has_core)
+    rest = part.scattering_factor(k, parametrization) - integrals.of(core + middle)
+    phase = interaction_rad_per_v_angstrom * core
+    scattered = 1j * integrals.of(np.sin(phase)) - 2 * integrals.of(np.sin(phase / 2) ** 2)
+    return Forms(CubicSpline(k, rest), CubicSpline(k, integrals.of(middle)), CubicSpline(k, scattered),
+                 not _is_nothing(phase))  # fmt: skip
 
 
 def _is_nothing(phase_rad: NDArray[np.float64]) -> bool:

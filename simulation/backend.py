@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -169,6 +170,7 @@ def _best() -> Backend:
 
 
 def _cpu() -> Backend:
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: large arrays in pages of 2 MiB, as numpy's are
     try:
         return _torch("cpu", _CPU_BATCH_BYTES, host_memory_bytes())
     except DeviceUnavailable:

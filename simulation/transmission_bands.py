@@ -21,6 +21,7 @@ from simulation.atomic_cores import (
     forms_of,
     layers_without_overlap,
     middle_radius_angstrom,
+    radial_integrals,
 )
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter
@@ -69,6 +70,7 @@ class ExactTransmission:
         self.core_radius_angstrom = core_radius_angstrom(nyquist)
         self._atoms = SpreadAtoms(grid, on)
         self._wide_forms: dict[int, Array] = {}
+        self._integrals = radial_integrals(nyquist)  # held, so that all forms share them
 
         def form(number: int) -> Forms:
             return forms_of(part_of(number), parametrization, self._interaction, nyquist)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
@@ -170,10 +171,11 @@ class WindowedSource:
             spectrum = self._incident(optics, whole)
             in_vacuum = np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks)
             beams, folded = _beams_of(spectrum, self.grid), self._folded(masks)
+            counted = self._counted(folded)
             spectrum = spectrum.astype(self._on.complex_type)
             self._on.release_memory()
-            tails = tail_maps(spectrum, masks, self._specimen, whole, self.shape_px, self._on)
-            self._known = _Exposure(key, beams, shapes, in_vacuum, *folded, tails)
+            tails = tail_maps(spectrum, masks, folded, self._specimen, whole, self.shape_px, self._on)
+            self._known = _Exposure(key, beams, shapes, in_vacuum, *counted, tails)
             self._on.release_memory()
         return self._known
 
@@ -209,20 +211,25 @@ class WindowedSource:
             shapes[name] = detector_shape(detector)
         return np.concatenate(found), shapes
 
-    def _folded(self, masks: NDArray[Any]) -> tuple[Array, slice]:
-        """Masks on the diffraction grid of two windows, (pixels, channels), and the columns of it left out of them."""
+    def _folded(self, masks: NDArray[Any]) -> NDArray[np.float64]:
+        """Masks on the diffraction grid of two windows, (channels, rows, columns)."""
         rows, columns = self.shape_px
         row_lags, column_lags = (np.fft.fftfreq(2 * n, 1 / (2 * n)).astype(int) for n in (rows, columns))
         row_place, column_place = row_lags % self.grid.shape_px[0], column_lags % self.grid.shape_px[1]
-        by_rows = (np.fft.ifft(mask.astype(np.float64), axis=0)[row_place] for mask in masks)
-        cut = np.stack([np.fft.ifft(rows_cut, axis=1)[:, column_place] for rows_cut in by_rows])
+        by_rows = (scipy.fft.ifft(mask.astype(np.float64), axis=0)[row_place] for mask in masks)
+        cut = np.stack([scipy.fft.ifft(rows_cut, axis=1)[:, column_place] for rows_cut in by_rows])
         cut[:, rows, :] = 0.0
         cut[:, :, columns] = 0.0
-        folded = np.fft.fft2(cut).real / (4.0 * rows * columns * np.prod(self.grid.shape_px))
+        return np.fft.fft2(cut).real
+
+    def _counted(self, folded: NDArray[np.float64]) -> tuple[Array, slice]:
+        """What a wave's intensity on that grid is multiplied by, (pixels, channels), and the columns left out of it."""
+        columns = self.shape_px[1]
         kx = np.fft.fftfreq(2 * columns, self.grid.sampling_angstrom[1])
         margin = 1 / (columns * self.grid.sampling_angstrom[1])
         beyond = np.flatnonzero(np.abs(kx) > self.grid.cutoff_per_angstrom + margin)
-        flat = np.delete(folded, beyond, axis=2).reshape(len(masks), -1).T
+        scaled = folded / (folded[0].size * np.prod(self.grid.shape_px))
+        flat = np.delete(scaled, beyond, axis=2).reshape(len(folded), -1).T
         left_out = slice(int(beyond[0]), int(beyond[-1]) + 1) if len(beyond) else slice(0, 0)
         return self._on.asarray(flat.astype(self._on.real_type)), left_out
 
