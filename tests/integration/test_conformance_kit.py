@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instruments import Capabilities, InstrumentFault, Microscope
+from instruments import Capabilities, Command, InstrumentFault, Microscope, MicroscopeState, SetAxes
 from instruments.conformance import CHECKS, Bench, Conditions, OpenedTarget, Report, run
 from instruments.conformance.broken import FAULTS, Fault
 from instruments.conformance.broken.altered import Altered, Ways
@@ -64,6 +64,37 @@ def test_the_kit_names_each_fault_and_only_that(fault: Fault, twin: Microscope) 
     for check in fault.caught_by:
         assert fault.says in report.finding(check).found, report.table()
         assert report.finding(check).cure
+
+
+def test_axes_that_are_set_alone_are_tried_as_those_of_a_frame(
+    twin: Microscope, one_world: SimulatedMicroscope
+) -> None:
+    card = twin.capabilities()
+
+    def clamped(microscope: Microscope, command: Command) -> MicroscopeState:
+        if not isinstance(command, SetAxes):
+            return microscope.execute(command)
+        limits = {axis.name: (axis.minimum, axis.maximum) for axis in card.axes if not axis.choices}
+        values = {
+            name: min(max(value, limits[name][0]), limits[name][1]) if name in limits else value
+            for name, value in command.values.items()
+            if not isinstance(value, str)
+        }
+        return microscope.execute(command.model_copy(update={"values": values}))
+
+    def one_after_another(microscope: Microscope, command: Command) -> MicroscopeState:
+        if isinstance(command, SetAxes):
+            for name, value in command.values.items():
+                microscope.execute(SetAxes(action_id=f"{command.action_id}-{name}", values={name: value}))
+        return microscope.execute(command)
+
+    found = tried("clamps", lambda: Altered(twin, Ways(execute=clamped)), only="out_of_range").findings[0]
+    assert (found.verdict, "clamped to" in found.found) == ("failed", True), found
+    one_world.release()
+    found = tried("half", lambda: Altered(twin, Ways(execute=one_after_another)), only="unknown_control").findings[0]
+    assert found.verdict == "failed"
+    assert "x_nm and no_such_axis_nm together, one of which there is not: refused" in found.found
+    assert "yet x_nm changed" in found.found
 
 
 def test_clients_that_keep_their_answers_apart_pass(twin: Microscope) -> None:
