@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 
 def window_sums(values: np.ndarray, cells_count: int) -> np.ndarray:
@@ -29,6 +28,8 @@ def sums_from(table: np.ndarray, cells_count: int) -> np.ndarray:
 
 def window_maxima(values: np.ndarray, cells_count: int) -> np.ndarray:
     """Largest value in the same windows."""
+    from scipy.ndimage import maximum_filter  # some tenths of a second, which who only reads a catalogue saves
+
     n = cells_count
     filtered = maximum_filter(values, size=n, mode="nearest")
     before = n // 2

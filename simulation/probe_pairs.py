@@ -40,6 +40,7 @@ class ProbePairs:
         self._qy, self._qx = side / self._extent[0], side / self._extent[1]
         self._q2 = self._qy[:, None] ** 2 + self._qx[None, :] ** 2
         self.lattice_mask = _lattice_mask(supercell, self._qy, self._qx)
+        self._last_envelope: tuple[float, NDArray[np.float64]] | None = None  # of the focal spread used last
 
     def check(self, optics: Optics) -> None:
         """Refuse optics these matrices do not describe."""
@@ -69,15 +70,22 @@ class ProbePairs:
         probe = amplitude * np.exp(-1j * chi(optics, self._kx, self._ky)) / sqrt(float(np.sum(amplitude**2)))
         pairs = np.conj(probe)[:, None] * probe[None, :] * gram
         if coherence.focal_spread_nm > 0:
-            k2 = self._kx**2 + self._ky**2
-            spread = np.pi * self._wavelength * coherence.focal_spread_nm * 10 * (k2[:, None] - k2[None, :])
-            pairs *= np.exp(-0.5 * spread**2)
+            pairs *= self._envelope(coherence.focal_spread_nm)
         count = self._side_px**2
         flat = pairs.ravel()
         harmonics = np.bincount(self._bins, flat.real, count) + 1j * np.bincount(self._bins, flat.imag, count)
         source_angstrom = coherence.source_size_nm * 10 / _FWHM_PER_STD
         damping = np.exp(-2 * (np.pi * source_angstrom) ** 2 * self._q2)
         return harmonics.reshape(self._q2.shape) * damping
+
+    def _envelope(self, focal_spread_nm: float) -> NDArray[np.float64]:
+        """What the focal spread leaves of every pair; the same for every defocus, so that a series computes it once."""
+        known = self._last_envelope
+        if known is None or known[0] != focal_spread_nm:
+            k2 = self._kx**2 + self._ky**2
+            spread = np.pi * self._wavelength * focal_spread_nm * 10 * (k2[:, None] - k2[None, :])
+            known = self._last_envelope = (focal_spread_nm, np.exp(-0.5 * spread**2))
+        return known[1]
 
     def synthesised(
         self, harmonics: NDArray[np.complex128], x_angstrom: NDArray[np.float64], y_angstrom: NDArray[np.float64]

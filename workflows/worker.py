@@ -168,9 +168,9 @@ def prefect_url(settings: Settings) -> str | None:
 
 
 def warm_up(prefect_home: Path, *, with_prefect: bool) -> None:
-    """Import what the first experiment would otherwise wait for."""
+    """Import what every first experiment would wait for. What some policies need, as torch, comes with them."""
     os.environ.update(quiet_environment(prefect_home))
-    for name in ("torch", "botorch", "simulation", *(("prefect",) if with_prefect else ())):
+    for name in ("simulation", *(("prefect",) if with_prefect else ())):
         importlib.import_module(name)
 
 
