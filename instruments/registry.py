@@ -41,7 +41,10 @@ def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name
     """Open the adapter `name` with its configuration. Raises ConfigurationError for a name nobody registered."""
     known = known_adapters()
     if name not in known:
-        raise ConfigurationError(f"no instrument adapter is called {name!r}; known: {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"no instrument adapter is called {name!r}; known: {', '.join(sorted(known))}; install the package whose "
+            f"entry point of {GROUP!r} it is"
+        )
     module_name, _, function_name = known[name].partition(":")
     opener = cast("Callable[..., Microscope]", getattr(import_module(module_name), function_name))
     return opener(**config)

@@ -167,7 +167,10 @@ class DrivenMicroscope:
             raise CommandRefused(f"mode {mode.name!r} wants scan.at_once {str(mode.is_at_once).lower()}")
         values = self._wanted(command)
         if missing := [name for name, value in values.items() if value and card.axis(name) is None]:
-            raise Unsupported(f"instrument {card.name!r} has no axis {', '.join(missing)}; leave it at 0")
+            raise Unsupported(
+                f"instrument {card.name!r} has no axis {', '.join(missing)}; leave it at 0, or, of what "
+                "every frame has, let its driver declare the limits"
+            )
         refusals = [axis.refusal(values[axis.name]) for axis in card.axes if axis.name in values]
         if said := [refusal for refusal in refusals if refusal is not None]:
             raise CommandRefused("; ".join(said))

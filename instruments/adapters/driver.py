@@ -39,6 +39,19 @@ class Owned(Protocol):
         ...
 
 
+class InThisProcess:
+    """`Owned` for a library that runs here: it is never lost, and has no clock but ours."""
+
+    is_lost: bool = False
+
+    def start(self) -> None:
+        """It runs."""
+
+    def clocks(self) -> Mapping[str, ClockOffset]:
+        """None."""
+        return {}
+
+
 class Driver(Protocol):
     """One library's instrument. All but `interrupt` are called from one thread; each raises the house's errors."""
 

@@ -27,6 +27,7 @@ from instruments.conformance.conditions import Conditions
 from instruments.conformance.findings import Finding
 from instruments.conformance.kit import CHECKS
 from instruments.conformance.target import Target
+from instruments.errors import InstrumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ConformanceFinding:
         """Fail with the finding's words, skip with its reason; a declared quirk passes."""
         finding = self.finding
         if finding.verdict == "skipped":
-            pytest.skip(finding.found)
+            pytest.skip(f"{finding.check}: {finding.found}")
         if finding.verdict == "failed":
             numbers = "".join(f"\n  {one}" for one in finding.measured)
             pytest.fail(f"{finding.check}: {finding.found}{numbers}\n  -> {finding.cure}", pytrace=False)
@@ -61,6 +62,10 @@ def conformance_conditions() -> Conditions:
 def conformance_bench(conformance_target: Target, conformance_conditions: Conditions) -> Iterator[Bench]:
     """The instrument on the bench, opened once for all checks of a module."""
     with Bench(conformance_target, conformance_conditions) as bench:
+        try:
+            _ = bench.capabilities
+        except InstrumentError as error:
+            pytest.fail(f"{conformance_target.name} cannot be opened: {type(error).__name__}: {error}", pytrace=False)
         yield bench
 
 

@@ -12,7 +12,6 @@ from instruments import (
     AcquireFrame,
     AcquisitionFailed,
     AxisValue,
-    ClockOffset,
     CommandRefused,
     GuardedMicroscope,
     InstrumentBusy,
@@ -25,7 +24,7 @@ from instruments import (
     StagePosition,
 )
 from instruments.adapters.driven import DrivenMicroscope
-from instruments.adapters.driver import Exposed
+from instruments.adapters.driver import Exposed, InThisProcess
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 
 OPTICS = Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20.0, probe_current_pa=50.0)
@@ -49,19 +48,6 @@ CARD = Capabilities(
 
 
 @dataclass
-class Idle:
-    """A library's process that is never lost."""
-
-    is_lost: bool = False
-
-    def start(self) -> None:
-        """It runs."""
-
-    def clocks(self) -> Mapping[str, ClockOffset]:
-        return {}
-
-
-@dataclass
 class StubbornDriver:
     """A stage whose y may refuse after x has moved, and a camera that may refuse its second sub-frame."""
 
@@ -70,7 +56,7 @@ class StubbornDriver:
     places: dict[str, float] = field(default_factory=lambda: {"x_nm": 0.0, "y_nm": 0.0})
     exposed_count: int = 0
     capabilities: Capabilities = CARD
-    worker: Idle = field(default_factory=Idle)
+    worker: InThisProcess = field(default_factory=InThisProcess)
 
     def read_state(self, time_s: float, deadline_s: float) -> MicroscopeState:
         return MicroscopeState(time_s=time_s, stage=StagePosition(**self.places), optics=OPTICS, beam_blanked=True)
