@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-DOTS, SIDE_UM, RADIUS_UM, ELECTRONS_PER_S = 4000, 2.0, 0.003, 3e6
+DOTS, SIDE_UM, RADIUS_UM, ELECTRONS_PER_S = 4000, 2.0, 0.003, 3e7
 
 
 class Column:
@@ -42,4 +42,4 @@ class Column:
         across = np.exp(-(((x_um - self._dots_um[:, :1]) / RADIUS_UM) ** 2))
         down = np.exp(-(((y_um - self._dots_um[:, 1:]) / RADIUS_UM) ** 2))
         bright = 0.0 if self.is_blanked else 0.05 + down.T @ across
-        return self._rng.poisson(bright * np.ones((rows, columns)) * dwell_s * ELECTRONS_PER_S).astype(np.uint16)
+        return self._rng.poisson(bright * np.ones((rows, columns)) * dwell_s * ELECTRONS_PER_S).astype(np.uint32)
