@@ -27,8 +27,10 @@ from simulation.world.config import SimulatedConfig, parse_config
 from simulation.world.context import frame_context
 from simulation.world.fittings import FLASH, Fittings, fitted_axes
 from simulation.world.instrument_card import (
+    CAMERA_LENGTH,
     READING_STDS,
     card,
+    mode_of_length,
     refuse_frame,
     refuse_park,
     refuse_procedure,
@@ -141,7 +143,7 @@ class SimulatedMicroscope:
             ended_s=state.time_s,
             instrument="simulated",
             simulated=True,
-            context=frame_context(self.config, command, mode, 0.0),
+            context=frame_context(self.config, command, mode, 0.0, fittings),
         )
 
     def outcome(self, action_id: str) -> Outcome:
@@ -290,10 +292,13 @@ class SimulatedMicroscope:
         """Stage, lenses and beam first, then what is fitted."""
         before, fitted = self._situation, fitted_axes(self._card.modes)
         names = {axis.name for axis in fitted}
-        others = {name: value for name, value in command.values.items() if name not in names}
+        others = {name: value for name, value in command.values.items() if name not in names | {CAMERA_LENGTH}}
         wanted = Arrangement(before.stage, before.optics, before.beam_shift_nm).with_values(others)
         now = rearranged(before, wanted, self.config, self.world.drift)
-        if len(others) == len(command.values):
+        mode = mode_of_length(self._card, before.mode, command.values.get(CAMERA_LENGTH))
+        if mode != before.mode:
+            now = replace(now, time_s=now.time_s + self.config.camera_length_change_s, mode=mode)
+        if not names & command.values.keys():
             return now
         fittings, settled_s = now.fittings.with_values(command.values, fitted, now.time_s)
         return replace(now, fittings=fittings, time_s=settled_s)
@@ -372,7 +377,7 @@ class SimulatedMicroscope:
             ended_s=exposure.ended_s,
             instrument="simulated",
             simulated=True,
-            context=frame_context(self.config, command, mode, measured_pa),
+            context=frame_context(self.config, command, mode, measured_pa, exposure.situation.fittings),
         )
 
     def _exposed_nm2(self, exposure: Exposure) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import sqrt
+from math import sqrt, tan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,22 @@ Waves = NDArray[np.complex128]
 
 
 def exit_wave(
-    specimen: Specimen, grid: WaveGrid, beam_energy_ev: float, on: Backend, *, slice_thickness_nm: float = 0.2
+    specimen: Specimen,
+    grid: WaveGrid,
+    beam_energy_ev: float,
+    on: Backend,
+    *,
+    slice_thickness_nm: float = 0.2,
+    tilt_mrad: tuple[float, float] = (0.0, 0.0),
 ) -> Waves:
-    """Fourier coefficients of a plane wave behind the specimen, (rows, columns) in FFT order; 1 at 0 in vacuum."""
-    optics = Optics(beam_energy_ev=beam_energy_ev, semi_convergence_angle_mrad=1.0, probe_current_pa=1.0)
+    """Fourier coefficients of a plane wave behind the specimen, (rows, columns) in FFT order; 1 at 0 in vacuum.
+
+    Of a tilted one, `tilt_mrad` (x, y), they are counted from its own direction.
+    """
+    optics = Optics(
+        beam_energy_ev=beam_energy_ev, semi_convergence_angle_mrad=1.0, probe_current_pa=1.0,
+        tilt_x_mrad=tilt_mrad[0], tilt_y_mrad=tilt_mrad[1],
+    )  # fmt: skip
     functions = transmissions(specimen, grid, slice_thickness_nm, PotentialModel(), beam_energy_ev, on)
     waves = on.empty_waves((1, *grid.shape_px))
     waves[...] = 0
@@ -49,9 +61,10 @@ class ObjectiveLens:
     def image(self, waves: Iterable[Waves], grid: WaveGrid) -> NDArray[np.float64]:
         """Mean intensity of exit waves behind it, (rows, columns); 1 in vacuum.
 
-        psi(k) exp(-i chi(k)) within the aperture (Kirkland, ch. 3); foci are averaged as intensities.
+        The waves of a tilted beam pass it as far off its axis as `optics` says. psi(k) exp(-i chi(k)) within the
+        aperture (Kirkland, ch. 3); foci are averaged as intensities.
         """
-        ky, kx = grid.frequencies_per_angstrom()
+        ky, kx = from_axis(self.optics, grid)
         per_mrad = wavelength_angstrom(self.optics.beam_energy_ev) * 1e3
         widest_mrad = grid.cutoff_mrad(per_mrad / 1e3)
         aperture_mrad = widest_mrad if self.aperture_mrad is None else min(self.aperture_mrad, widest_mrad)
@@ -73,6 +86,13 @@ class ObjectiveLens:
             (self.optics.model_copy(update={"defocus_nm": self.optics.defocus_nm + step_nm * node}), weight)
             for node, weight in nodes
         ]
+
+
+def from_axis(optics: Optics, grid: WaveGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """ky (rows, 1) and kx (1, columns) of the waves of a tilted beam, counted from the optic axis."""
+    ky, kx = grid.frequencies_per_angstrom()
+    wavelength = wavelength_angstrom(optics.beam_energy_ev)
+    return ky + tan(optics.tilt_y_mrad * 1e-3) / wavelength, kx + tan(optics.tilt_x_mrad * 1e-3) / wavelength
 
 
 def diffraction(waves: Iterable[Waves], selected: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from instruments.optics import Optics
 from instruments.scans import ScanPattern
 from simulation.backend import backend
 from simulation.electron import interaction_parameter, wavelength_angstrom
-from simulation.parallel_beam import ObjectiveLens, Waves, diffraction, exit_wave, on_camera
+from simulation.parallel_beam import ObjectiveLens, Waves, diffraction, exit_wave, from_axis, on_camera
 from simulation.scattering_factors import projected_scattering_factor
 from simulation.specimens import Specimen
 from simulation.structure_columns import ColumnLattice, placed
@@ -121,7 +121,7 @@ class ParallelBeam:
         lit_nm2 = pi / 4 * fittings.lit_nm() ** 2
         if mode.kind == "tem_diffraction":
             selected_nm2 = pi / 4 * scan.field_of_view_nm**2
-            return self._pattern(scan, view) * (selected_nm2 / lit_nm2)
+            return self._pattern(scan, view, fittings.descan_mrad()) * (selected_nm2 / lit_nm2)
         return self._image(scan, view, fittings.objective_mrad()) * (scan.pixel_size_nm**2 / lit_nm2)
 
     def _image(self, scan: ScanPattern, view: View, aperture_mrad: float | None) -> NDArray[np.float64]:
@@ -137,8 +137,11 @@ class ParallelBeam:
         camera_px = (scan.pixel_size_nm / step_y_nm, scan.pixel_size_nm / step_x_nm)
         return on_camera(image, _middle(grid), scan.shape_px, camera_px) / (camera_px[0] * camera_px[1])
 
-    def _pattern(self, scan: ScanPattern, view: View) -> NDArray[np.float64]:
-        """Adds up to what the camera sees of the electrons within a round selected area of the field's width."""
+    def _pattern(self, scan: ScanPattern, view: View, descan_mrad: tuple[float, float]) -> NDArray[np.float64]:
+        """Adds up to what the camera sees of the electrons within a round selected area of the field's width.
+
+        A tilt of the beam takes it off the middle of the camera, descan (x, y) as well.
+        """
         width_nm = scan.field_of_view_nm
         grid = _grid(2 * width_nm, 2 * width_nm, _SAMPLING_NM)  # an intensity has twice the band of its wave
         row, column = _middle(grid)
@@ -148,8 +151,9 @@ class ParallelBeam:
         waves = self._waves(grid, view, margin_nm=max(0.0, width_nm / 2 - _MARGIN_NM))
         pattern = np.fft.fftshift(diffraction(waves, selected))
         step_mrad = wavelength_angstrom(view.optics.beam_energy_ev) / grid.extent_angstrom[0] * 1e3
-        zero = (grid.shape_px[0] // 2, grid.shape_px[1] // 2)
-        return on_camera(pattern, zero, scan.shape_px, (MRAD_PER_PX / step_mrad, MRAD_PER_PX / step_mrad))
+        aside_x, aside_y = view.optics.tilt_x_mrad + descan_mrad[0], view.optics.tilt_y_mrad + descan_mrad[1]
+        axis = (grid.shape_px[0] // 2 - aside_y / step_mrad, grid.shape_px[1] // 2 - aside_x / step_mrad)
+        return on_camera(pattern, axis, scan.shape_px, (MRAD_PER_PX / step_mrad, MRAD_PER_PX / step_mrad))
 
     def _waves(self, grid: WaveGrid, view: View, margin_nm: float) -> Iterator[Waves]:
         """Exit waves of every thermal configuration; nothing stands within `margin_nm` of the border."""
@@ -159,18 +163,19 @@ class ParallelBeam:
         sigma_angstrom = config.rms_displacement_nm * 10
         height_angstrom, back = self._lattice.specimen.cell_angstrom[2], None
         if not view.tilt.is_upright:
-            positions, height_angstrom, back = self._leaning(positions, grid)
+            positions, height_angstrom, back = self._leaning(positions, view.optics, grid)
         cell = (grid.extent_angstrom[1], grid.extent_angstrom[0], height_angstrom)
         for index in range(config.phonon_count):
             rng = generator(config.seed, Purpose.PARALLEL_PHONONS, *view.keys, index)
             moved = positions + rng.standard_normal(positions.shape) * sigma_angstrom
             moved[:, 2] = np.clip(moved[:, 2], 0.0, height_angstrom * (1 - 1e-9))
             specimen = Specimen.of(Atoms(numbers, positions=moved, cell=cell))
-            wave = exit_wave(specimen, grid, config.beam_energy_ev, backend("cpu"))
+            tilt_mrad = (view.optics.tilt_x_mrad, view.optics.tilt_y_mrad)
+            wave = exit_wave(specimen, grid, config.beam_energy_ev, backend("cpu"), tilt_mrad=tilt_mrad)
             wave = wave if back is None else wave * back
             yield np.fft.fft2(np.fft.ifft2(wave, norm="forward") * film, norm="forward")
 
-    def _leaning(self, positions: Places, grid: WaveGrid) -> tuple[Places, float, Waves]:
+    def _leaning(self, positions: Places, optics: Optics, grid: WaveGrid) -> tuple[Places, float, Waves]:
         """Positions from the first atom down, the depth of the cell that holds them, and what takes waves back.
 
         They leave below the lowest atom, and are taken to the plane where those of an upright specimen leave, so far
@@ -179,8 +184,8 @@ class ParallelBeam:
         specimen, depths = self._lattice.specimen, positions[:, 2]
         first, last = depths.min(initial=0.0) - _GAP_ANGSTROM, depths.max(initial=0.0) + _GAP_ANGSTROM
         beyond_angstrom = last - (specimen.cell_angstrom[2] - sheet_angstrom(specimen))
-        per_area = pi * wavelength_angstrom(self.world.config.beam_energy_ev)
-        back = np.exp(1j * per_area * beyond_angstrom * grid.squared_frequencies())
+        ky, kx = from_axis(optics, grid)
+        back = np.exp(1j * pi * wavelength_angstrom(optics.beam_energy_ev) * beyond_angstrom * (ky**2 + kx**2))
         return positions - np.array([0.0, 0.0, first]), float(last - first), back
 
     @cached_property

@@ -12,9 +12,12 @@ from instruments.commands import AcquireFrame
 from instruments.units import electrons
 from simulation.world.at_once import MRAD_PER_PX
 from simulation.world.config import SimulatedConfig
+from simulation.world.fittings import Fittings
 
 
-def frame_context(config: SimulatedConfig, command: AcquireFrame, mode: Mode, measured_pa: float) -> dict[str, Any]:
+def frame_context(
+    config: SimulatedConfig, command: AcquireFrame, mode: Mode, measured_pa: float, fittings: Fittings
+) -> dict[str, Any]:
     """Maker, software, seed, and what of the detectors, the scan and the gun is not in the state."""
     told: dict[str, Any] = {
         "instrument": {"name": "simulated", "serial": "simulated", "vendor": "stempilot"},
@@ -41,5 +44,9 @@ def frame_context(config: SimulatedConfig, command: AcquireFrame, mode: Mode, me
     }
     if mode.kind == "tem_diffraction":
         told["pattern_pixel_mrad"] = MRAD_PER_PX
-        told["pattern_centre_px"] = [(side - 1) / 2 for side in command.scan.shape_px]
+        x_mrad, y_mrad = fittings.descan_mrad()
+        aside_mrad = (command.optics.tilt_y_mrad + y_mrad, command.optics.tilt_x_mrad + x_mrad)
+        told["pattern_centre_px"] = [
+            (side - 1) / 2 + mrad / MRAD_PER_PX for side, mrad in zip(command.scan.shape_px, aside_mrad, strict=True)
+        ]
     return told

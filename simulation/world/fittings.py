@@ -29,12 +29,15 @@ _FLOW_JITTER_NM = 0.01  # rms of a line per ml/min
 _HUM_NM, MAINS_HZ = 0.02, 50.0  # along x
 _LENS_STEP = 2**0.5  # of the current that it lets through, from one setting of the gun lens to the next stronger one
 _OFFSET_COUNTS = 1000.0
+_DESCAN_MRAD = 30.0
 _START: Final[Mapping[str, AxisValue]] = {
     "screen": "up",
     "line_sync": "off",
     "gun_lens_index": 4.0,
     "illuminated_nm": 100.0,
     "objective_aperture": "out",
+    "descan_x_mrad": 0.0,
+    "descan_y_mrad": 0.0,
     "holder.temperature_k": ROOM_K,
     "holder.bias_v": 0.0,
     "holder.strain_fraction": 0.0,
@@ -53,6 +56,7 @@ def fitted_axes(modes: Iterable[Mode]) -> tuple[Axis, ...]:
         Axis(name="gun_lens_index", minimum=1, maximum=8, resolution=1, settle_s=5.0),
         Axis(name="illuminated_nm", minimum=5, maximum=1000, settle_s=1.0),
         Axis(name="objective_aperture", choices=tuple(_APERTURES_MRAD), settle_s=3.0),
+        *(Axis(name=f"descan_{way}_mrad", minimum=-_DESCAN_MRAD, maximum=_DESCAN_MRAD, settle_s=0.05) for way in "xy"),
         Axis(
             name="holder.temperature_k", minimum=ROOM_K, maximum=1273, rate_per_s=_WARMING_K_PER_S, tolerance=0.5,
             frame="holder",
@@ -158,6 +162,10 @@ class Fittings:
     def objective_mrad(self) -> float | None:
         """Half-angle that the objective aperture lets through; None: all."""
         return _APERTURES_MRAD[str(self.values.get("objective_aperture", "out"))]
+
+    def descan_mrad(self) -> tuple[float, float]:
+        """How far a diffraction pattern is moved on the detectors, (x, y)."""
+        return self._number("descan_x_mrad"), self._number("descan_y_mrad")
 
     def counted(self, detector: str, electrons: np.ndarray) -> np.ndarray:
         """Counts of a detector for the electrons that would reach it: unsigned, of 32 bits where it amplifies them."""

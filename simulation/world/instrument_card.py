@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.commands import AcquireFrame, Park, RunProcedure, SetAxes
+from instruments.commands import AcquireFrame, AxisValue, Park, RunProcedure, SetAxes
 from instruments.errors import CommandRefused, Unsupported
+from instruments.optics import Aberrations
 from instruments.scans import ScanPattern
 from simulation.world.at_once import CAMERA_LENGTH_MM, MAX_DWELL_US, modes_at_once, refuse_at_once
 from simulation.world.config import SimulatedConfig
@@ -13,8 +16,15 @@ from simulation.world.fittings import FLASH, Fittings, fitted_axes, setting_refu
 _DETECTORS = {"maadf": (40.0, 100.0), "bf": (0.0, 10.0), "haadf": (80.0, 200.0), "abf": (16.0, 31.0)}
 _MODES = {"maadf": (160.0, ("maadf", "bf")), "haadf": (80.0, ("haadf", "abf"))}
 _ABERRATION_LIMITS_NM = {"c12_nm": 100.0, "c21_nm": 2000.0, "c23_nm": 2000.0, "c30_nm": 1e4}
+_FITTED_ABERRATION_LIMITS_NM = {
+    **dict.fromkeys(("c32_nm", "c34_nm"), 2e3),
+    **dict.fromkeys(("c41_nm", "c43_nm", "c45_nm"), 2e4),
+    **dict.fromkeys(("c50_nm", "c52_nm", "c54_nm", "c56_nm"), 2e6),
+}
+_AZIMUTHS = tuple(name for name in Aberrations.model_fields if name.startswith("phi"))
 _MAX_FRAME_PX = 2**26
-_MAY_BE_MISSING = ("z_nm", "alpha_deg", "beta_deg", "tilt_x_mrad", "tilt_y_mrad")
+_BEAM_TILTS = ("tilt_x_mrad", "tilt_y_mrad")
+CAMERA_LENGTH: Final = "camera_length_mm"
 _FITTED_QUIRKS = (
     "heat, strain and bias move places under the beam; the lattice itself is not deformed",
     "where lines wait for the mains the beam is blanked meanwhile",
@@ -61,6 +71,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         Axis(name="x_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
         Axis(name="y_nm", minimum=-stage, maximum=stage, settle_s=config.stage_move_s, frame="stage"),
         *(_tilting_axes(config) if config.fittings else ()),
+        *(Axis(name=name, minimum=-30, maximum=30) for name in _BEAM_TILTS if config.fittings),
         *(
             Axis(name=name, minimum=-shift, maximum=shift, settle_s=config.beam_shift_settle_s, frame="beam_shift")
             for name in ("beam_shift_x_nm", "beam_shift_y_nm")
@@ -80,8 +91,8 @@ def card(config: SimulatedConfig) -> Capabilities:
             settle_s=config.camera_length_change_s,
         ),
         Axis(name="beam_energy_ev", minimum=energy, maximum=energy),
-        Axis(name="semi_convergence_angle_mrad", minimum=angle, maximum=angle),
-        *(Axis(name=name, minimum=-limit, maximum=limit) for name, limit in _ABERRATION_LIMITS_NM.items()),
+        Axis(name="semi_convergence_angle_mrad", minimum=angle / 2 if config.fittings else angle, maximum=angle),
+        *_aberration_axes(config),
         Axis(name="field_of_view_nm", minimum=0.2, maximum=1000, frame="scan"),
         Axis(name="pixel_size_nm", minimum=1e-3, maximum=5, frame="scan"),
         Axis(name="dwell_time_us", minimum=config.min_dwell_time_us, maximum=longest_us, frame="scan"),
@@ -108,6 +119,16 @@ def card(config: SimulatedConfig) -> Capabilities:
             "below 1 us dwell lines jitter and detectors glow on",
             *((*_FITTED_QUIRKS, *_tilting_quirks(config)) if config.fittings else ()),
         ),
+    )
+
+
+def _aberration_axes(config: SimulatedConfig) -> tuple[Axis, ...]:
+    """A few magnitudes; fitted all of them, and their azimuths."""
+    limits = _ABERRATION_LIMITS_NM | (_FITTED_ABERRATION_LIMITS_NM if config.fittings else {})
+    turning = _AZIMUTHS if config.fittings else ()
+    return (
+        *(Axis(name=name, minimum=-limit, maximum=limit) for name, limit in limits.items()),
+        *(Axis(name=name, minimum=-180, maximum=180) for name in turning),
     )
 
 
@@ -165,7 +186,14 @@ def refuse_frame(command: AcquireFrame, card: Capabilities, config: SimulatedCon
             _check(card, name, value)
     if mode.is_at_once:
         refuse_at_once(command, mode, fittings)
-    elif scan.dwell_time_us > config.max_dwell_time_us:
+        return
+    aside = [name for name in _BEAM_TILTS if getattr(optics, name)] + ["descan"] * any(fittings.descan_mrad())
+    if aside:
+        raise CommandRefused(
+            f"{', '.join(aside)} is not 0: mode {mode.name!r} has images of a beam on the axis alone; set it to 0, or "
+            "take a mode of a parallel beam"
+        )
+    if scan.dwell_time_us > config.max_dwell_time_us:
         raise CommandRefused(
             f"dwell time {scan.dwell_time_us:g} us of a scan is above {config.max_dwell_time_us:g} us; stay inside"
         )
@@ -201,12 +229,22 @@ def refuse_park(command: Park, card: Capabilities) -> None:
 def refuse_setting(command: SetAxes, card: Capabilities, *, is_blanked: bool) -> None:
     """The same for axes set without a frame; Unsupported for one there is not."""
     card.check_values(command.values)
-    if "camera_length_mm" in command.values:
-        raise CommandRefused("camera_length_mm comes with the mode; choose the mode of that camera length")
+    mode_of_length(card, "", command.values.get(CAMERA_LENGTH))
     if (refusal := setting_refusal(command.values)) is not None:
         raise CommandRefused(refusal)
     if not is_blanked:
         raise CommandRefused("the beam is not blanked and would burn while axes move; blank it first")
+
+
+def mode_of_length(card: Capabilities, mode: str, length_mm: AxisValue | None) -> str:
+    """The mode of a camera length, `mode` itself where it has that or none is asked for."""
+    if length_mm is None:
+        return mode
+    names = [one.name for one in card.modes if one.camera_length_mm == length_mm]
+    if not names:
+        known = ", ".join(f"{one.camera_length_mm:g} ({one.name})" for one in card.modes if one.camera_length_mm)
+        raise CommandRefused(f"camera_length_mm {length_mm} comes with no mode; choose one of {known} mm")
+    return mode if mode in names else names[0]
 
 
 def refuse_procedure(command: RunProcedure, card: Capabilities, *, is_blanked: bool) -> None:
@@ -220,7 +258,7 @@ def refuse_procedure(command: RunProcedure, card: Capabilities, *, is_blanked: b
 
 def _check(card: Capabilities, name: str, value: float) -> None:
     axis = card.axis(name)
-    if axis is None and name in _MAY_BE_MISSING and value != 0:
+    if axis is None and value != 0:
         raise Unsupported(f"instrument {card.name!r} has no axis {name}, so it stays at 0; leave it out")
     low, high = (axis.minimum, axis.maximum) if axis else (0.0, 0.0)
     quantity, _, unit = name.rpartition("_")

@@ -59,6 +59,9 @@ class Renderer:
     world: World
     card: Capabilities
     _makers: OrderedDict[Tilt, ImageMaker] = field(default_factory=OrderedDict[Tilt, ImageMaker])
+    _film_fractions: dict[tuple[float, float, float], float] = field(
+        default_factory=dict[tuple[float, float, float], float]
+    )
 
     def prepare(self, worker_count: int = 1) -> None:
         """Compute, or read from the cache folder, all images of the lattice now instead of when first needed."""
@@ -106,10 +109,12 @@ class Renderer:
             for detector in mode.detectors
         ]
 
-    @cached_property
-    def _film_fractions(self) -> dict[tuple[float, float], float]:
-        energy_ev, angle_mrad = self.world.config.beam_energy_ev, self.world.config.semi_convergence_angle_mrad
-        return {limits: film_fraction_per_nm(energy_ev, angle_mrad, *limits) for limits in self._ranges_mrad}
+    def _film_fraction(self, imaging: Imaging) -> float:
+        optics = imaging.optics
+        key = (optics.semi_convergence_angle_mrad, imaging.inner_mrad, imaging.outer_mrad)
+        if key not in self._film_fractions:
+            self._film_fractions[key] = film_fraction_per_nm(optics.beam_energy_ev, *key)
+        return self._film_fractions[key]
 
     def counts(self, exposure: Exposure, mode: Mode) -> dict[str, np.ndarray]:
         """(sub-frames, rows, columns) counts by detector, uint16; uint32 of one that amplifies or has an offset."""
@@ -158,7 +163,7 @@ class Renderer:
         exposure: Exposure,
     ) -> np.ndarray:
         """Without afterglow; where the specimen leans every part of it in its own focus."""
-        maker, fraction = self._maker(grid.tilt), self._film_fractions[imaging.inner_mrad, imaging.outer_mrad]
+        maker, fraction = self._maker(grid.tilt), self._film_fraction(imaging)
         if grid.tilt.is_upright:
             is_blurred = exposure.situation.standing.z_nm != 0 and abs(imaging.optics.defocus_nm) >= BLURRED_NM
             return maker.image(imaging, grid, defects, film, fraction, is_blurred=is_blurred)
@@ -248,7 +253,9 @@ class Renderer:
         defocus_nm = self._untilted_defocus_nm(exposure) + (-raised_nm if command.scan.at_once else raised_nm)
         return Optics(
             beam_energy_ev=self.world.config.beam_energy_ev,
-            semi_convergence_angle_mrad=self.world.config.semi_convergence_angle_mrad,
+            semi_convergence_angle_mrad=command.optics.semi_convergence_angle_mrad,
+            tilt_x_mrad=command.optics.tilt_x_mrad,
+            tilt_y_mrad=command.optics.tilt_y_mrad,
             defocus_nm=round(defocus_nm / _DEFOCUS_STEP_NM) * _DEFOCUS_STEP_NM,
             aberrations=self.world.beam.residual.plus(command.optics.aberrations),
         )
