@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import ceil, log, pi, sqrt
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from instruments.optics import Optics
+from simulation.atom_places import AtomPlaces
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
 from simulation.specimens import Specimen
@@ -15,6 +15,7 @@ from simulation.specimens import Specimen
 _FEWEST_FOCAL_NODES, _MOST_FOCAL_NODES = 7, 151
 _LEAST_WEIGHT = 2e-6
 _SAME_LENGTH_ANGSTROM = 1e-3
+_FIRST_LOOKED_AT_COUNT = 8
 FWHM_PER_SIGMA = 2 * sqrt(2 * log(2))
 
 
@@ -61,11 +62,6 @@ def is_period(specimen: Specimen, axis: int, length_angstrom: float) -> bool:
         return len(specimen.numbers) == 0
     moved = specimen.positions_angstrom.copy()
     moved[:, axis] += length_angstrom
-    box = np.asarray(specimen.cell_angstrom)
-    for number in np.unique(specimen.numbers):
-        own = specimen.numbers == number
-        tree = KDTree(np.mod(specimen.positions_angstrom[own], box), boxsize=box)
-        distances, _ = tree.query(np.mod(moved[own], box), distance_upper_bound=_SAME_LENGTH_ANGSTROM)
-        if not np.isfinite(distances).all():
-            return False
-    return True
+    places = AtomPlaces.of(specimen.positions_angstrom, specimen.numbers, specimen.cell_angstrom)
+    first = np.unique(np.linspace(0, len(moved) - 1, _FIRST_LOOKED_AT_COUNT).astype(int))
+    return bool(all(places.hold(moved[some], specimen.numbers[some]).all() for some in (first, slice(None))))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from simulation.atom_places import SAME_PLACE_ANGSTROM, AtomPlaces
 from simulation.coherence import is_period
 from simulation.slices import owners
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
-_SAME_PLACE_ANGSTROM = 1e-3
 _SQUARE_WITHIN_FRACTION = 1e-6
 _FIRST_LOOKED_AT_COUNT = 8
 _AXIS_X, _AXIS_Y = 0, 1
@@ -98,7 +97,7 @@ def _distinct(points: NDArray[np.float64], box: NDArray[np.float64]) -> list[int
     first: list[int] = []
     for index in range(len(points)):
         if not taken[index]:
-            taken[tree.query_ball_point(points[index], _SAME_PLACE_ANGSTROM)] = True
+            taken[tree.query_ball_point(points[index], SAME_PLACE_ANGSTROM)] = True
             first.append(index)
     return first
 
@@ -106,7 +105,7 @@ def _distinct(points: NDArray[np.float64], box: NDArray[np.float64]) -> list[int
 def symmetries(specimen: Specimen) -> tuple[Symmetry, ...]:
     """Operations of the rectangle (of the square, if the cell is one) with shifts; the identity comes first."""
     width, height, _ = specimen.cell_angstrom
-    places = _Places.of(specimen)
+    places = AtomPlaces.of(specimen.positions_angstrom, specimen.numbers, specimen.cell_angstrom)
     found = [IDENTITY]
     for matrix in _OPERATIONS[1 : 8 if is_square(width, height) else 4]:
         shift = _shift_for(specimen, places, np.array(matrix, dtype=float))
@@ -120,7 +119,7 @@ def is_square(width_angstrom: float, height_angstrom: float) -> bool:
     return abs(width_angstrom - height_angstrom) < _SQUARE_WITHIN_FRACTION * width_angstrom
 
 
-def _shift_for(specimen: Specimen, places: _Places, matrix: NDArray[np.float64]) -> tuple[float, float] | None:
+def _shift_for(specimen: Specimen, places: AtomPlaces, matrix: NDArray[np.float64]) -> tuple[float, float] | None:
     """A shift with which the turned specimen falls onto itself.
 
     It brings one atom of the rarest kind onto another; most such shifts fail for the first few atoms.
@@ -135,37 +134,11 @@ def _shift_for(specimen: Specimen, places: _Places, matrix: NDArray[np.float64])
     shifts = np.zeros((len(rarest), 3))
     shifts[:, :2] = specimen.positions_angstrom[rarest, :2] - turned[rarest[0], :2]
     for index in np.unique(np.linspace(0, count - 1, _FIRST_LOOKED_AT_COUNT).astype(int)).tolist():
-        shifts = shifts[places.hold(int(specimen.numbers[index]), turned[index] + shifts)]
+        shifts = shifts[places.hold(turned[index] + shifts, np.full(len(shifts), specimen.numbers[index]))]
     for shift in shifts:
-        moved = turned + shift
-        if all(places.hold(number, moved[specimen.numbers == number]).all() for number in numbers.tolist()):
+        if places.hold(turned + shift, specimen.numbers).all():
             return float(shift[0]), float(shift[1])
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where atoms of each number are, in the periodic cell."""
-
-    trees: dict[int, KDTree]
-    box_angstrom: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, specimen: Specimen) -> Self:
-        box = np.asarray(specimen.cell_angstrom)
-        wrapped = np.mod(np.mod(specimen.positions_angstrom, box), box)
-        numbers = np.unique(specimen.numbers).tolist()
-        return cls({each: KDTree(wrapped[specimen.numbers == each], boxsize=box) for each in numbers}, box)
-
-    def hold(self, number: int, points_angstrom: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """At which points an atom of that number is."""
-        return self.distances(number, points_angstrom) < _SAME_PLACE_ANGSTROM
-
-    def distances(self, number: int, points_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From each point to the nearest atom of that number, infinite where none is near."""
-        wrapped = np.mod(np.mod(points_angstrom, self.box_angstrom), self.box_angstrom)
-        distances, _ = self.trees[number].query(wrapped, distance_upper_bound=_SAME_PLACE_ANGSTROM)
-        return np.asarray(distances, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +181,7 @@ class Crystal:
 
 def _deviation_angstrom(specimen: Specimen, unit: Specimen, operations: tuple[Symmetry, ...]) -> float:
     """The largest distance of an atom from its copy in the unit, and of the unit's from those they are turned into."""
-    places = _Places.of(unit)
+    places = AtomPlaces.of(unit.positions_angstrom, unit.numbers, unit.cell_angstrom)
     repeating = _largest_distance(places, specimen.numbers, specimen.positions_angstrom)
     turning = 0.0
     for operation in operations:
@@ -218,12 +191,9 @@ def _deviation_angstrom(specimen: Specimen, unit: Specimen, operations: tuple[Sy
     return repeating + turning
 
 
-def _largest_distance(places: _Places, numbers: NDArray[np.int64], points_angstrom: NDArray[np.float64]) -> float:
-    largest = 0.0
-    for number in np.unique(numbers).tolist():
-        distances = places.distances(number, points_angstrom[numbers == number])
-        largest = max(largest, float(np.minimum(distances, _SAME_PLACE_ANGSTROM).max()))
-    return largest
+def _largest_distance(places: AtomPlaces, numbers: NDArray[np.int64], points_angstrom: NDArray[np.float64]) -> float:
+    distances = places.distances(points_angstrom, numbers)
+    return float(np.minimum(distances, SAME_PLACE_ANGSTROM).max(initial=0.0))
 
 
 def _dividing(repeats: tuple[int, int], shape_px: tuple[int, int]) -> tuple[int, int]:

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
+from simulation.atom_places import SAME_PLACE_ANGSTROM, AtomPlaces, points_of
 from simulation.crystal_symmetry import KINDS_PER_SLICE, Crystal
 from simulation.slices import owners
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
-_SAME_PLACE_ANGSTROM = 1e-3
 _SMALLEST_PERIOD_ANGSTROM = 1.0
 _LEAST_LIKE_SHARE = 0.75
 """Of the atoms that have their like one period further on; each changed site takes this from two of them."""
 _MOST_CHANGED_SHARE = 0.2
 _FIRST_LOOKED_AT_COUNT = 64
-_KIND_STEP_ANGSTROM = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,14 @@ class DefectiveCrystal:
         if not len(specimen.numbers):
             return None
         kinds = specimen.numbers + KINDS_PER_SLICE * owners(specimen, slice_thickness_nm)
-        places = _Places.of(specimen, kinds, specimen.cell_angstrom)
+        places = _places_across(specimen, kinds, specimen.cell_angstrom)
         repeats = (_near_repeats(specimen, kinds, places, 1), _near_repeats(specimen, kinds, places, 0))
         perfect = _perfect(specimen, kinds, repeats)
         if perfect is None:
             return None
         own_kinds = perfect.numbers + KINDS_PER_SLICE * owners(perfect, slice_thickness_nm)
         missing = ~places.hold(perfect.positions_angstrom, own_kinds)
-        added = ~_Places.of(perfect, own_kinds, perfect.cell_angstrom).hold(specimen.positions_angstrom, kinds)
+        added = ~_places_across(perfect, own_kinds, perfect.cell_angstrom).hold(specimen.positions_angstrom, kinds)
         if max(missing.sum(), added.sum()) > _MOST_CHANGED_SHARE * len(perfect.numbers):
             return None
         crystal = Crystal.of(perfect, grid, slice_thickness_nm, same_pixels=same_pixels)
@@ -76,36 +74,14 @@ class DefectiveCrystal:
         return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where atoms of each kind are in a box that is periodic across the beam."""
-
-    tree: KDTree
-    box_angstrom: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, specimen: Specimen, kinds: NDArray[np.int64], box_angstrom: tuple[float, float, float]) -> _Places:
-        box = np.array([box_angstrom[0], box_angstrom[1], 0.0, 0.0])
-        return cls(KDTree(_points(specimen.positions_angstrom, kinds, box), boxsize=box), box)
-
-    def hold(self, positions_angstrom: NDArray[np.float64], kinds: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """At which positions there is an atom of that kind."""
-        points = _points(positions_angstrom, kinds, self.box_angstrom)
-        distances, _ = self.tree.query(points, distance_upper_bound=_SAME_PLACE_ANGSTROM)
-        return np.isfinite(distances)
+def _places_across(
+    specimen: Specimen, kinds: NDArray[np.int64], box_angstrom: tuple[float, float, float]
+) -> AtomPlaces:
+    """In a box that repeats across the beam, not along it."""
+    return AtomPlaces.of(specimen.positions_angstrom, kinds, (box_angstrom[0], box_angstrom[1], 0.0))
 
 
-def _points(
-    positions_angstrom: NDArray[np.float64], kinds: NDArray[np.int64], box: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(x, y, z, kind): unlike kinds are far from one another."""
-    points = np.empty((len(kinds), 4))
-    points[:, :3], points[:, 3] = positions_angstrom, _KIND_STEP_ANGSTROM * kinds
-    points[:, :2] = np.mod(np.mod(points[:, :2], box[:2]), box[:2])
-    return points
-
-
-def _near_repeats(specimen: Specimen, kinds: NDArray[np.int64], places: _Places, axis: int) -> int:
+def _near_repeats(specimen: Specimen, kinds: NDArray[np.int64], places: AtomPlaces, axis: int) -> int:
     """Into how many parts the cell can be cut along an axis (0: x, 1: y) that are alike but for a few atoms."""
     length, repeats, factor = specimen.cell_angstrom[axis], 1, 2
     sample = np.unique(np.linspace(0, len(kinds) - 1, _FIRST_LOOKED_AT_COUNT).astype(int))
@@ -128,13 +104,13 @@ def _perfect(specimen: Specimen, kinds: NDArray[np.int64], repeats: tuple[int, i
     parts = repeats[0] * repeats[1]
     width, height, depth = specimen.cell_angstrom
     box = (width / repeats[1], height / repeats[0], depth)
-    places = _Places.of(specimen, kinds, box)
-    points = _points(specimen.positions_angstrom, kinds, places.box_angstrom)
+    places = _places_across(specimen, kinds, box)
+    points = points_of(specimen.positions_angstrom, kinds, (box[0], box[1], 0.0))
     taken = np.zeros(len(kinds), dtype=bool)
     sites: list[int] = []
     for index in range(len(kinds)):
         if not taken[index]:
-            alike = places.tree.query_ball_point(points[index], _SAME_PLACE_ANGSTROM)
+            alike = places.tree.query_ball_point(points[index], SAME_PLACE_ANGSTROM)
             taken[alike] = True
             if 2 * len(alike) > parts:
                 sites.append(index)
