@@ -35,9 +35,9 @@ def browser(chromium: str) -> Iterator[object]:
         opened.close()
 
 
-@pytest.fixture
-def page(browser, report: Path) -> Iterator[object]:
-    shown = browser.new_page(viewport={"width": 1280, "height": 900})
+@pytest.fixture(scope="module")
+def opened(browser, report: Path) -> Iterator[object]:
+    shown = browser.new_page()
     shown.requests, shown.complaints = [], []
     shown.on("request", lambda request: shown.requests.append(request.url))
     shown.on("console", lambda message: shown.complaints.append(message.text))
@@ -45,6 +45,13 @@ def page(browser, report: Path) -> Iterator[object]:
     shown.goto(report.as_uri())
     yield shown
     shown.close()
+
+
+@pytest.fixture
+def page(opened):
+    """The page that all tests share, as wide as at first."""
+    opened.set_viewport_size({"width": 1280, "height": 900})
+    return opened
 
 
 def test_opens_alone_and_without_complaint(page, report: Path) -> None:
