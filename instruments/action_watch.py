@@ -17,7 +17,7 @@ from instruments.book_entries import BookEntry, Region
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes
 from instruments.errors import InstrumentError
-from instruments.events import EventKind, Events, InstrumentEvent
+from instruments.events import EventKind, InstrumentEvent, Teller
 from instruments.exposure_checks import Charge
 from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch, Moment
@@ -37,7 +37,7 @@ class ActionWatch:
         self,
         inner: Microscope,
         envelope: Callable[[], SafetyEnvelope],
-        events: Events,
+        events: Teller,
         clock: Callable[[], float],
         now: Callable[[], datetime],
         keep: Callable[[BookEntry], None],
@@ -120,7 +120,7 @@ class ActionWatch:
         self._note_current(command, values, asked.at)
         self.tell_action(command, "done")
         if isinstance(command, Blank):
-            self.tell("blanked", "the beam is blanked")
+            self.tell("blanked", "the beam is blanked", command.action_id)
 
     def came_back(self, command: Command, state: MicroscopeState, charge: Charge | None = None) -> None:
         """What was read back when it was done: the beam may stand there as well."""
@@ -146,9 +146,9 @@ class ActionWatch:
             self._note_lit(under_way, {}, charge, may_be_before=True)
         return self.region(), max(current_pa, self.beam.most_pa(state, state.mode))
 
-    def tell(self, kind: EventKind, message: str) -> None:
-        """Publish something that is no command's."""
-        self._events.publish(InstrumentEvent(kind=kind, message=message))
+    def tell(self, kind: EventKind, message: str, action_id: str | None = None) -> None:
+        """Publish something that is no state of a command, of `action_id` where it is one's."""
+        self._events.publish(InstrumentEvent(kind=kind, message=message, action_id=action_id))
 
     def tell_action(self, command: Command, state: ActionState, message: str = "") -> None:
         """Publish what became of a command."""

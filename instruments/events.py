@@ -44,6 +44,14 @@ class Sink(Protocol):
         ...
 
 
+class Teller(Protocol):
+    """Where events are told."""
+
+    def publish(self, event: InstrumentEvent) -> None:
+        """Tell every subscriber; does not wait for any of them."""
+        ...
+
+
 class Events:
     """Where events of one instrument are published; from any thread. One may pass on what another publishes."""
 
@@ -83,6 +91,39 @@ class Events:
         """Tell this one nothing more."""
         with self._guard:
             self._sinks = tuple(other for other in self._sinks if other is not sink)
+
+
+class ToldOnce:
+    """Publishes what two tell of the same actions, a guard here and one at the far end of a line: each event once.
+
+    Whoever tells first is heard; the same of the other, whenever it comes, is not. What names no action is always told.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._guard = threading.Lock()
+        self._told: tuple[deque[_Key], deque[_Key]] = (deque(maxlen=LIMIT_COUNT), deque(maxlen=LIMIT_COUNT))
+
+    def put(self, event: InstrumentEvent) -> None:
+        """From the far end."""
+        self._tell(event, 1)
+
+    def publish(self, event: InstrumentEvent) -> None:
+        """From here."""
+        self._tell(event, 0)
+
+    def _tell(self, event: InstrumentEvent, whose: int) -> None:
+        if event.action_id is not None:
+            key = event.kind, event.action_id, event.state
+            with self._guard:
+                if key in self._told[1 - whose]:
+                    self._told[1 - whose].remove(key)
+                    return
+                self._told[whose].append(key)
+        self._events.publish(event)
+
+
+_Key = tuple[EventKind, str, ActionState | None]
 
 
 @runtime_checkable

@@ -32,7 +32,7 @@ from instruments.errors import (
     InstrumentFault,
     Unsupported,
 )
-from instruments.events import Eventful, Events
+from instruments.events import Eventful, Events, ToldOnce
 from instruments.exposure_checks import Charge, worst_charge
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
@@ -73,8 +73,9 @@ class GuardedMicroscope:
     keep: Callable[[BookEntry], None] = _keep_nothing
 
     def __post_init__(self) -> None:
+        told = ToldOnce(self.events)
         self._watch = ActionWatch(
-            self.inner, lambda: self.envelope, self.events, self.clock, self.now, lambda entry: self.keep(entry)
+            self.inner, lambda: self.envelope, told, self.clock, self.now, lambda entry: self.keep(entry)
         )
         self._capabilities = self._watch.card
         if faults := unknown_limits(self.envelope, self._capabilities):
@@ -82,7 +83,7 @@ class GuardedMicroscope:
         self._conditions = Conditions(self.inner, lambda: self.envelope, self.calibrations, self._watch, self.now)
         self._one_at_a_time = threading.RLock()
         if isinstance(self.inner, Eventful):
-            self.inner.events.attach(self.events)
+            self.inner.events.attach(told)
 
     def capabilities(self) -> Capabilities:
         """Those of the instrument."""
@@ -337,10 +338,11 @@ class GuardedMicroscope:
 
         Raises InstrumentFault for the frame of another command: then the worst case stays.
         """
-        if frame.action_id != command.action_id:
+        if frame.action_id != command.action_id or frame.requested != command:
+            whose = "of another command" if frame.action_id == command.action_id else f"{frame.action_id!r}"
             raise InstrumentFault(
-                f"asked for frame {command.action_id!r}, the instrument gave {frame.action_id!r}: its answers are "
-                "mixed up; look at it before anything else"
+                f"asked for frame {command.action_id!r}, the instrument gave one {whose}: its answers are mixed up; "
+                "look at it before anything else"
             )
         measured_pa = self._watch.beam.measured_in(frame.state)
         taken = Taken.of(command, charge, frame, self._capabilities, measured_pa)
@@ -349,7 +351,7 @@ class GuardedMicroscope:
         if (debit := taken.debit_elsewhere(charge)) is not None:
             self._debit_besides(debit)
         for kind, message in taken.findings:
-            self._watch.tell(kind, message)
+            self._watch.tell(kind, message, command.action_id)
         if (fault := self._conditions.fault_of(taken)) is not None:
             self._watch.link.hold(fault)
         return taken.frame

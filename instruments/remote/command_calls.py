@@ -71,14 +71,15 @@ class CommandCalls:
         command = arguments.get("command")
         if isinstance(command, COMMANDS) and request.call in ("acquire", "execute"):
             asked.action_id, asked.deadline_s = command.action_id, command.deadline_s
+        held_before = self._held_because()
         try:
             return self._adapter.call(asked, wait_s=request.wait_s, is_wanted=is_wanted)
         except (LinkLost, ResultUnknown) as error:
             self._lock_if_lost(error)
             raise
         finally:
-            if asked.action_id is not None:
-                self._lock_if_held()
+            if asked.action_id is not None and (held := self._held_because()) not in (None, held_before):
+                self._lock(held, "the guard")
 
     def _lock_if_lost(self, error: InstrumentError) -> None:
         """Nobody commands an instrument whose link broke until a person has looked; its beam counts as on."""
@@ -87,12 +88,11 @@ class CommandCalls:
         if isinstance(error, LinkLost) or (isinstance(linked, Linked) and linked.is_link_lost()):
             self._lock(str(error), "the lost link")
 
-    def _lock_if_held(self) -> None:
-        """Nor one whose guard wants a person to look: another owner, and a guard of its own, would not know."""
+    def _held_because(self) -> str | None:
+        """Why the guard wants a person to look: another owner, and a guard of its own, would not know."""
         loaded = self._adapter.loaded
         guarded = loaded.microscope if loaded is not None else None
-        if isinstance(guarded, GuardedMicroscope) and guarded.held_because is not None:
-            self._lock(guarded.held_because, "the guard")
+        return guarded.held_because if isinstance(guarded, GuardedMicroscope) else None
 
     def _lock(self, reason: str, by: str) -> None:
         if self._ownership.lock is None:

@@ -97,10 +97,13 @@ class Ownership:
             self._record = self._record.model_copy(update={"lock": self._record.lock or lock})
 
     def clear(self) -> None:
-        """Let the next owner act."""
+        """Let the next owner act; whoever owned it when it was locked has to claim it again."""
         with self._guard:
-            if self._record.lock is not None:
-                self._record = self._record.model_copy(update={"lock": None, "cleared_at": datetime.now(UTC)})
+            if (lock := self._record.lock) is not None:
+                changes: dict[str, object] = {"lock": None, "cleared_at": datetime.now(UTC)}
+                if self._record.fence > self._record.barred_fence:
+                    changes |= {"barred_fence": self._record.fence, "barred_because": lock.reason}
+                self._record = self._record.model_copy(update=changes)
         self.save()
 
     def save(self) -> str | None:

@@ -41,6 +41,7 @@ from instruments import (
 )
 from instruments.arrangement import Arrangement
 from instruments.axes import KNOWN_AXES, permission_for, unit_of
+from instruments.events import ToldOnce
 from instruments.state import AxisReading
 
 OPTICS = Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20, probe_current_pa=30)
@@ -213,6 +214,26 @@ def test_events_reach_every_subscriber_and_a_slow_one_loses_its_oldest() -> None
         assert (quick.missed_count, slow.missed_count) == (0, 1)
     events.publish(InstrumentEvent(kind="stopped"))
     assert quick.next(0.0) is None
+
+
+def test_what_two_guards_tell_of_one_action_is_heard_once_and_everything_else_always() -> None:
+    """One here, one behind a gateway, whose events come later, or sooner; the same frame may be asked for again."""
+    events = Events()
+    both = ToldOnce(events)
+    states = [InstrumentEvent(kind="action", action_id="a", state=state) for state in ("accepted", "running", "done")]
+    elsewhere = [InstrumentEvent(kind="taken_elsewhere", action_id="a", message=words) for words in ("off", "small")]
+    nobodys = [InstrumentEvent(kind="stopped", message="estop"), InstrumentEvent(kind="link_lost")]
+    with events.subscribe() as told:
+        for _ in range(2):
+            for event in (*states, *nobodys):
+                both.publish(event)
+            for event in (*states, *elsewhere, *nobodys):
+                both.put(event)
+            for event in elsewhere:
+                both.publish(event)
+        assert told.take() == [*states, *nobodys, *elsewhere, *nobodys] * 2
+        both.put(InstrumentEvent(kind="action", action_id="another client's", state="done"))
+        assert len(told.take()) == 1
 
 
 def test_a_subscriber_can_wait_for_an_event_of_another_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ class Distant(BenchMicroscope):
         self.is_lost = False
 
 
-def call(calls: CommandCalls, name: str, **arguments: Any) -> Any:
-    message = {"request": {"call": name, "fence": 1, "wait_s": 60.0}, "arguments": arguments}
+def call(calls: CommandCalls, name: str, fence: int = 1, **arguments: Any) -> Any:
+    message = {"request": {"call": name, "fence": fence, "wait_s": 60.0}, "arguments": arguments}
     return calls.answer(message, lambda: True)
 
 
@@ -72,8 +73,9 @@ def test_a_lost_link_locks_until_a_person_clears(tmp_path: Path, error: Instrume
     again = Ownership("bench", tmp_path / "ownership.json")
     assert again.lock is not None
     ownership.clear()
+    call(calls, "load", 2, session_id="s", adapter="bench", config={})
     with pytest.raises(type(error)):
-        call(calls, "acquire", command=exposure("c"))
+        call(calls, "acquire", 2, command=exposure("c"))
 
 
 def test_an_answer_lost_on_a_line_that_holds_locks_nobody_out(tmp_path: Path) -> None:
@@ -94,12 +96,15 @@ def test_behind_a_gateway_the_guard_goes_on_once_a_person_cleared_its_lock(tmp_p
     spent = guarded.ledger.electrons
     assert spent > 0
     ownership.clear()
+    with pytest.raises(InstrumentFault, match="was blanked: no answer; claim it again"):
+        call(calls, "acquire", command=exposure("the session that was there before"))
+    assert ownership.lock is None, "it does not lock again what a person has cleared"
     with guarded.events.subscribe() as told:
-        call(calls, "load", session_id="s", adapter="bench", config={})
+        call(calls, "load", 2, session_id="s", adapter="bench", config={})
     assert [event.kind for event in told.take()] == ["link_back", "acknowledged"]
     assert guarded.ledger.electrons > spent
     with pytest.raises(ResultUnknown):
-        call(calls, "acquire", command=exposure("b"))
+        call(calls, "acquire", 2, command=exposure("b"))
 
 
 def test_behind_a_gateway_no_other_client_goes_on_after_a_frame_that_was_taken_elsewhere(tmp_path: Path) -> None:
@@ -123,5 +128,10 @@ def test_behind_a_gateway_no_other_client_goes_on_after_a_frame_that_was_taken_e
     with pytest.raises(LookNeeded, match="a person has to look"):
         guarded.acquire(exposure("b"))
     ownership.clear()
-    call(calls, "load", session_id="s", adapter="bench", config={})
-    call(calls, "acquire", command=exposure("c"))
+    for command in (exposure("b"), Blank(action_id="blanks, which is never refused")):
+        with pytest.raises(InstrumentFault, match="claim it again") if command.kind != "blank" else nullcontext():
+            call(calls, "acquire" if command.kind != "blank" else "execute", command=command)
+        assert ownership.lock is None
+    call(calls, "load", 2, session_id="s", adapter="bench", config={})
+    call(calls, "acquire", 2, command=exposure("c"))
+    assert ownership.lock is not None, "the next one that is taken elsewhere locks again"
