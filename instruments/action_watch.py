@@ -180,7 +180,13 @@ class ActionWatch:
         may_be_before: bool = False,
     ) -> None:
         """What the beam may light if the link is lost from now on; what it lit before, too, where that may be so."""
-        if self.card.has_beam and isinstance(command, AcquireFrame | Park | SetAxes):
+        if not self.card.has_beam:
+            return
+        if isinstance(command, RunProcedure):
+            procedure = self.card.procedure(command.name)
+            reach_nm = ((procedure.illuminated_nm if procedure is not None else None) or 0.0) / 2
+            self._lit = self._lit.joined(_LitAround(reach_nm, reach_nm))
+        elif isinstance(command, AcquireFrame | Park | SetAxes):
             lit = _LitAround.by(command, charge)
             self._lit = lit.joined(self._lit) if may_be_before else lit
             self.link.current_pa = self._current_pa(values, charge)

@@ -19,7 +19,7 @@ from instruments.beam_table import (
     narrowest_nm,
     narrowest_nm_anywhere,
 )
-from instruments.capabilities import Axis, Capabilities
+from instruments.capabilities import Axis, Capabilities, Procedure
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.envelope_checks import within
 from instruments.errors import CommandRefused
@@ -204,12 +204,20 @@ class BeamKnowledge:
         found_pa = state.axis_value(_CURRENT)
         return found_pa if isinstance(found_pa, float | int) else self._set_pa
 
+    def widths_nm(self, procedure: Procedure, state: MicroscopeState) -> list[float]:
+        """Every diameter that is known of the disc that a procedure lights; empty: a spot."""
+        said_nm = procedure.illuminated_nm
+        return [] if said_nm is None else [said_nm, *self._known_nm(state, state.mode or "")]
+
+    def _known_nm(self, state: MicroscopeState, mode: str) -> list[float]:
+        """What instrument and facility tell of the width, now."""
+        read, row = state.axis_value(LIT_AXIS), narrowest_nm(self._envelope.beam, mode, self._settings(state))
+        return [value for value in (read, row) if isinstance(value, float | int) and value > 0]
+
     def _lit(self, command: AcquireFrame, state: MicroscopeState) -> Lit | None:
         if not command.scan.at_once:
             return None
-        read = state.axis_value(LIT_AXIS)
-        row = narrowest_nm(self._envelope.beam, command.mode, self._settings(state))
-        known = [value for value in (read, row) if isinstance(value, float | int) and value > 0]
+        known = self._known_nm(state, command.mode)
         if not known and not self._envelope.assumes_illumination:
             raise CommandRefused(
                 f"nobody knows how wide the beam is in mode {command.mode!r}, so neither its dose: have the facility "

@@ -108,6 +108,9 @@ class Procedure(Record):
     name: str
     duration_s: float = Field(gt=0, description="at most")
     exposes: bool = Field(default=True, description="the beam may be on the specimen meanwhile")
+    illuminated_nm: float | None = Field(
+        default=None, gt=0, le=1e6, description="diameter of the disc it lights around that place; None: a spot"
+    )
     changes_current: bool | None = Field(default=None, description="as a flash does; None: by its name")
 
     @property

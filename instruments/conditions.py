@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from math import pi
 from typing import Final
 
 from instruments.action_watch import ActionWatch
 from instruments.axes import STAGE_AXES, axis_values
-from instruments.book_entries import ExtraDebit
+from instruments.book_entries import ExtraDebit, Region
 from instruments.calibrations import CalibrationRegistry
 from instruments.commands import AcquireFrame, AxisValue, Park, RunProcedure, SetAxes
 from instruments.dose_ledger import DoseLedger
@@ -107,8 +108,11 @@ class Conditions:
         region = self._watch.region()
         if procedure.exposes and self._card.has_beam:
             self._watch.beam.refuse_unknown(state, state.mode)
+            if widths_nm := self._watch.beam.widths_nm(procedure, state):
+                widest_nm, least_nm2 = max(widths_nm), max(pi / 4 * min(widths_nm) ** 2, 1.0)
+                region = Region.of(region.box.grown(widest_nm / 2, widest_nm / 2), least_nm2)
         current_pa = self._watch.beam.most_pa(state, state.mode)
-        burnt = procedure_electrons(procedure, region.box, current_pa, ledger, self._card, self._envelope)
+        burnt = procedure_electrons(procedure, region, current_pa, ledger, self._card, self._envelope)
         return ExtraDebit(reason=f"procedure {procedure.name}", region=region, electrons=burnt) if burnt else None
 
     def may_be_lit(self, state: MicroscopeState) -> bool:

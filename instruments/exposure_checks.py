@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from instruments.book_entries import Region
 from instruments.capabilities import Capabilities, Procedure
 from instruments.commands import AcquireFrame
 from instruments.dose_ledger import DoseLedger
@@ -23,7 +24,7 @@ from instruments.footprints import (
     spot,
 )
 from instruments.limits import SafetyEnvelope
-from instruments.regions import Box, cells_of
+from instruments.regions import cells_of
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 
@@ -135,7 +136,7 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
 
 def procedure_electrons(
     procedure: Procedure,
-    box: Box,
+    region: Region,
     current_pa: float,
     ledger: DoseLedger,
     capabilities: Capabilities,
@@ -149,9 +150,9 @@ def procedure_electrons(
     burnt = electrons(current_pa, procedure.duration_s)
     total = ledger.electrons + burnt
     within("electrons after this procedure", total, None, envelope.max_electrons, "electrons")
-    marks = cells_of(box)
+    marks = cells_of(region.box)
     if marks is None:
         raise CommandRefused(f"procedure {procedure.name}: where the beam stands is not known; have it read back")
-    peak = ledger.peak_after(marks, burnt / ANGSTROM2_PER_NM2)
+    peak = ledger.peak_after(marks, burnt / (region.least_nm2 * ANGSTROM2_PER_NM2))
     within("dose of a 1 nm2 cell after this procedure", peak, None, envelope.max_dose_e_per_a2, "e/A2")
     return burnt

@@ -23,6 +23,7 @@ from instruments import (
     LinkLost,
     MicroscopeState,
     Mode,
+    Procedure,
     ResultUnknown,
     RunProcedure,
     SafetyEnvelope,
@@ -30,6 +31,7 @@ from instruments import (
 )
 from instruments.book_entries import BookEntry, LinkLoss
 from instruments.footprints import spot
+from instruments.limits import BeamSetting
 from instruments.units import electrons
 from tests.unit.instruments.envelope_bench import CARD, CURRENT_PA, Bench, frame
 
@@ -127,6 +129,31 @@ def test_a_procedure_without_an_answer_counts_until_it_was_given_up() -> None:
     with pytest.raises(ResultUnknown):
         guarded.execute(PROCEDURE)
     assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 300.0))
+
+
+def test_a_procedure_that_lights_a_disc_is_booked_over_it() -> None:
+    """Anywhere in the widest disc that is known, as thin as the narrowest; what has no width is a spot."""
+    tableau = Procedure(name="tableau", duration_s=2.0, illuminated_nm=40.0)
+    bench = Late(card=CARD.model_copy(update={"procedures": (tableau,)}))
+    run = RunProcedure(action_id="p", name="tableau")
+    allowed = {"procedures": ("tableau",), "max_dose_e_per_a2": 1.01 * electrons(CURRENT_PA, 2.0) / disc_a2(40.0)}
+    guarded = bench.guarded(**allowed)
+    guarded.execute(run)
+    assert guarded.ledger.peak_after(spot(19.0, 19.0), 0.0) == pytest.approx(electrons(CURRENT_PA, 2.0) / disc_a2(40.0))
+    with pytest.raises(CommandRefused, match="dose of a 1 nm2 cell after this procedure"):
+        guarded.execute(run)
+    narrower = (BeamSetting(min_illuminated_nm=20.0),)
+    with pytest.raises(CommandRefused, match="dose of a 1 nm2 cell after this procedure"):
+        bench.guarded(**allowed, beam=narrower).execute(run)
+    lost = Late(card=bench.card, error=LinkLost("gone")).guarded(procedures=("tableau",))
+    with pytest.raises(LinkLost):
+        lost.execute(run)
+    lost.reconnect()
+    assert lost.ledger.mean_map(19, 0, 1, 1)[0, 0] > 0
+
+
+def disc_a2(diameter_nm: float) -> float:
+    return math.pi / 4 * diameter_nm**2 * 100
 
 
 def test_nothing_is_issued_under_a_beam_that_is_found_on_and_its_time_is_debited() -> None:
