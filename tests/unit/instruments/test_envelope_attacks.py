@@ -179,10 +179,11 @@ def test_a_measured_current_that_is_no_number_hides_nothing(told: float) -> None
     assert guarded.ledger.electrons == pytest.approx(FRAME)
 
 
-def test_the_frame_of_another_command_is_a_fault_and_leaves_the_debit() -> None:
+@pytest.mark.parametrize("whose", [{"action_id": "somebody else's"}, {"requested": frame(dwell_time_us=0.25)}])
+def test_the_frame_of_another_command_is_a_fault_and_leaves_the_debit(whose: dict[str, object]) -> None:
     class Mixed(Bench):
         def acquire(self, command: AcquireFrame) -> Frame:
-            return replace(super().acquire(command), action_id="somebody else's", electrons=0.0)
+            return replace(super().acquire(command), electrons=0.0, **whose)
 
     guarded = guard(Mixed())
     with pytest.raises(InstrumentFault, match="its answers are mixed up"):
