@@ -163,7 +163,7 @@ def test_nobody_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_acknowledged_survives_kills_and_nothing_is_there_twice(tmp_path: Path) -> None:
     """Eight clients submit while the service is killed twice and started again: R1 durable, R2 one each."""
-    count, kills = 160, 2
+    count, kills = 96, 2
     with served(tmp_path, "--no-tokens") as api:
         with Client(api.url) as client:
             client.upload(FILE_NAME, FILE_TEXT.encode())

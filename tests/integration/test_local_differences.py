@@ -31,8 +31,8 @@ DECISION = ROOT / "docs" / "decisions" / "0010-local-differences.md"
 
 @pytest.fixture(scope="module")
 def rows(image_cache: Path) -> list[Row]:
-    """A vacancy beside a substitute, in focus, from three replicates of two displaced crops."""
-    return measured(["V_Se + Mo_W"], [0.0], 3, 2, image_cache)
+    """A vacancy beside a substitute, in focus, from three replicates of one displaced crop."""
+    return measured(["V_Se + Mo_W"], [0.0], 3, 1, image_cache)
 
 
 def test_two_neighbours_against_multislice_with_phonons(rows: list[Row]) -> None:
@@ -43,7 +43,7 @@ def test_two_neighbours_against_multislice_with_phonons(rows: list[Row]) -> None
         assert 0.0 < row.image_error < 0.02
         assert row.image_error_std < 0.004
         assert 0.0 < row.difference_error < 0.02
-        assert row.difference_error_std < 0.006
+        assert row.difference_error_std < 0.008
         assert abs(row.level_error) < 0.02
 
 

@@ -24,16 +24,19 @@ from workflows.image_simulation.files import nexus_bytes
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def frame() -> Frame:
-    return microscope.frame(microscope.command("a1"))
-
-
-@pytest.fixture
-def path(tmp_path: Path, frame: Frame) -> Path:
-    written = tmp_path / "frame.nxs"
-    written.write_bytes(encode(frame, record()))
-    return written
+VALID = "is valid according to the `NXem` application definition"
+INVALID = "is NOT valid according to the `NXem` application definition"
+# What the command `pynx validate` does, for many files by one process; a line before each says which comes.
+PYNX_VALIDATE = """
+import sys
+from pynxtools.cli import pynx
+for path in sys.argv[1:]:
+    print("NEXT", path, file=sys.stderr, flush=True)
+    try:
+        pynx(["validate", path])
+    except SystemExit:
+        sys.stdout.flush()
+"""
 
 
 def validator(name: str) -> str:
@@ -43,59 +46,61 @@ def validator(name: str) -> str:
     return command
 
 
-def pynx_says(path: Path) -> str:
-    done = subprocess.run([validator("pynx"), "validate", path], capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
-
-
-def nxvalidate_says(path: Path) -> str:
-    done = subprocess.run([validator("nxvalidate"), "-e", path], capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
-
-
-def test_pynxtools_finds_it_valid_and_finds_what_we_break(path: Path) -> None:
-    assert "is valid according to the `NXem` application definition" in pynx_says(path)
-    with h5py.File(path, "a") as file:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One of each kind, and the first without what the definition requires."""
+    folder = tmp_path_factory.mktemp("nexus")
+    frame = microscope.frame(microscope.command("a1"))
+    names = ("frame", "broken", "bare", "scanned", "one point", "simulated")
+    paths = {name: folder / f"{name.replace(' ', '_')}.nxs" for name in names}
+    for name in ("frame", "broken"):
+        paths[name].write_bytes(encode(frame, record()))
+    with h5py.File(paths["broken"], "a") as file:
         del file["entry1/start_time"]
-    assert "is NOT valid according to the `NXem` application definition" in pynx_says(path)
+    paths["bare"].write_bytes(encode(_bare(frame), record(context={}, decision={})))
+    software = {"an-engine": "1.0", "an_engine": "2.0"}  # NeXus has no hyphen in a name
+    for name, shape_px in (("scanned", (3, 4)), ("one point", (1, 1))):
+        write(paths[name], replace(pattern_frame(shape_px), context={"software": software}), record())
+    paths["simulated"].write_bytes(_simulated())
+    return paths
 
 
-def test_nxvalidate_finds_no_error_and_finds_what_we_break(path: Path) -> None:
-    assert "Total number of errors: 0" in nxvalidate_says(path)
-    with h5py.File(path, "a") as file:
-        del file["entry1/start_time"]
-    assert "Total number of errors: 0" not in nxvalidate_says(path)
+def _bare(frame: Frame) -> Frame:
+    state = frame.state.model_copy(update={"coherence": None, "measured_current_pa": None})
+    return replace(frame, context={}, state=state)
 
 
-def test_a_frame_with_nothing_known_is_valid_too(tmp_path: Path, frame: Frame) -> None:
-    bare = replace(
-        frame, context={}, state=frame.state.model_copy(update={"coherence": None, "measured_current_pa": None})
+def _simulated() -> bytes:
+    request = Request(
+        optics=Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25),
+        shape_px=(4, 5),
+        dose_e_per_px=100,
+        settings={"method": "incoherent", "sampling_nm": 0.02},
+        detectors={"haadf": AnnularDetector(60, 80)},
     )
-    written = tmp_path / "bare.nxs"
-    written.write_bytes(encode(bare, record(context={}, decision={})))
-    assert "is valid according to the `NXem` application definition" in pynx_says(written)
-    assert "Total number of errors: 0" in nxvalidate_says(written)
-    with h5py.File(written) as file:
+    layer = built(StructureRequest(name="graphene"))
+    return nexus_bytes(layer, simulated(layer, request), datetime.now(UTC), {})
+
+
+def test_pynxtools_finds_each_valid_and_finds_what_we_break(files: dict[str, Path]) -> None:
+    validator("pynx")
+    command = [sys.executable, "-c", PYNX_VALIDATE, *map(str, files.values())]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    said = done.stdout.split("NEXT ")[1:]
+    for (name, path), words in zip(files.items(), said, strict=True):
+        assert words.startswith(str(path))
+        assert (INVALID if name == "broken" else VALID) in words, f"{name}: {words}"
+
+
+def test_nxvalidate_finds_no_error_and_finds_what_we_break(files: dict[str, Path]) -> None:
+    for name, path in files.items():
+        done = subprocess.run([validator("nxvalidate"), "-e", path], capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        assert ("Total number of errors: 0" in said) is (name != "broken"), f"{name}: {said}"
+
+
+def test_a_frame_with_nothing_known_says_so(files: dict[str, Path]) -> None:
+    with h5py.File(files["bare"]) as file:
         assert file["entry1/sampleID/atom_types"].asstr()[()] == "unknown"
         assert "stands in its place" in file["entry1/sampleID/preparation_note/description"].asstr()[()]
-
-
-@pytest.mark.parametrize("shape_px", [(3, 4), (1, 1)], ids=["scanned", "one point"])
-def test_patterns_are_valid_too(tmp_path: Path, shape_px: tuple[int, int]) -> None:
-    written = tmp_path / "patterns.nxs"
-    software = {"an-engine": "1.0", "an_engine": "2.0"}  # NeXus has no hyphen in a name
-    write(written, replace(pattern_frame(shape_px), context={"software": software}), record())
-    assert "is valid according to the `NXem` application definition" in pynx_says(written)
-    assert "Total number of errors: 0" in nxvalidate_says(written)
-
-
-def test_a_simulated_image_is_valid_too(tmp_path: Path) -> None:
-    written = tmp_path / "simulated.nxs"
-    optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25)
-    settings = {"method": "incoherent", "sampling_nm": 0.02}
-    request = Request(optics=optics, shape_px=(4, 5), dose_e_per_px=100, settings=settings,
-                      detectors={"haadf": AnnularDetector(60, 80)})  # fmt: skip
-    layer = built(StructureRequest(name="graphene"))
-    written.write_bytes(nexus_bytes(layer, simulated(layer, request), datetime.now(UTC), {}))
-    assert "is valid according to the `NXem` application definition" in pynx_says(written)
-    assert "Total number of errors: 0" in nxvalidate_says(written)

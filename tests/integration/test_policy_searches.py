@@ -27,18 +27,18 @@ def verdict(name: str, seed: int, clustering: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("space", "truth"), [(PLANE, two_hills), (MIXED, mixed_hill)], ids=["plane", "mixed"])
 def test_beats_random(space: SearchSpace, truth) -> None:
-    ours = [best_of("bayesian", space, truth, seed) for seed in range(3)]
-    theirs = [best_of("random", space, truth, seed) for seed in range(15)]
-    assert np.median(ours) > np.quantile(theirs, 0.9)
-    assert np.median(ours) > 0.98
+    """With three quarters of the frames, each time better than nine of ten random searches."""
+    ours = [best_of("bayesian", space, truth, seed, 30) for seed in range(2)]
+    theirs = [best_of("random", space, truth, seed, 40) for seed in range(15)]
+    assert min(ours) > np.quantile(theirs, 0.9)
+    assert min(ours) > 0.98
 
 
 @pytest.mark.parametrize("clustering", [0.0, 1.2])
 def test_beats_raster_and_ranking_at_equal_electrons(clustering: float) -> None:
-    ours = np.array([verdict("census", seed, clustering) for seed in range(3)])
-    thin, ranked = (
-        np.median([verdict(name, seed, clustering)[0] for seed in range(3)]) for name in ("thin_raster", "survey_rank")
-    )
-    assert np.median(ours[:, 0]) > 1.5 * thin
-    assert np.median(ours[:, 0]) >= ranked
-    assert np.median(ours[:, 1]) <= 0.1
+    """Each time more than half as many again as they find in the median."""
+    ours = [verdict("census", seed, clustering) for seed in range(2)]
+    for name in ("thin_raster", "survey_rank"):
+        theirs = np.median([verdict(name, seed, clustering)[0] for seed in range(3)])
+        assert min(recall for recall, _ in ours) > 1.5 * theirs
+    assert max(false_discovery_rate for _, false_discovery_rate in ours) <= 0.1
