@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,19 @@ def test_axes_that_are_set_alone_are_tried_as_those_of_a_frame(
     assert found.verdict == "failed"
     assert "x_nm and no_such_axis_nm together, one of which there is not: refused" in found.found
     assert "yet x_nm changed" in found.found
+
+
+def test_counts_without_references_are_told(twin: Microscope) -> None:
+    card = twin.capabilities()
+    bare = [detector.model_copy(update={"without_references": ""}) for detector in card.modes[0].detectors]
+    mode = card.modes[0].model_copy(update={"detectors": tuple(bare)})
+    silent = card.model_copy(update={"modes": (mode, *card.modes[1:])})
+    ways = Ways(
+        capabilities=lambda _: silent, acquire=lambda inner, command: replace(inner.acquire(command), mode=mode)
+    )
+    found = tried("bare", lambda: Altered(twin, ways), only="metadata").findings[0]
+    assert found.verdict == "failed"
+    assert found.found.startswith("maadf: gain, dark and gain reference are neither all given nor said to be missing")
 
 
 def test_clients_that_keep_their_answers_apart_pass(twin: Microscope) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from instruments.capabilities import Detector
 from instruments.conformance.bench import Bench, CannotJudge
 from instruments.conformance.check import Check, Result, failed, passed
+from instruments.conformance.checks.without_frames import read_back_of_axes
 from instruments.conformance.findings import Measured
 from instruments.conformance.frames import LONGER
 from instruments.errors import CommandRefused
@@ -123,6 +124,8 @@ def _beam_on(short: Frame, long: Frame) -> Measured:
 
 
 def _read_back(bench: Bench) -> Result:
+    if not bench.capabilities.modes:
+        return read_back_of_axes(bench)
     shot = "shift_x" if bench.capabilities.axis("beam_shift_x_nm") else "still"
     frame = bench.frame(shot)
     measured: list[Measured] = []
@@ -148,7 +151,7 @@ def _read_back(bench: Bench) -> Result:
 
 def _metadata(bench: Bench) -> Result:
     frame = bench.frame("still")
-    faults = [*_identity_faults(bench, frame), *_unknown_faults(frame), *clock_faults(frame)]
+    faults = [*_identity_faults(bench, frame), *_unknown_faults(frame), *clock_faults(frame), *_undeclared(frame)]
     measured: list[Measured] = []
     if bench.capabilities.reports_dose:
         measured = _dose(bench, frame)
@@ -188,6 +191,16 @@ def clock_faults(frame: Frame) -> list[str]:
     if is_said or (state.column.clocks if state.column is not None else frame.simulated):
         return []
     return ["no clock offset of any device is told (state.column.clocks), and no reason is given"]
+
+
+def _undeclared(frame: Frame) -> list[str]:
+    """Detectors of whose counts nobody says what they are."""
+    return [
+        f"{detector.name}: gain, dark and gain reference are neither all given nor said to be missing "
+        "(without_references)"
+        for detector in _detectors(frame)
+        if not detector.is_declared
+    ]
 
 
 def _dose(bench: Bench, frame: Frame) -> list[Measured]:
