@@ -24,6 +24,7 @@ from ase.cluster import Octahedron
 from benchmarks.simulation_cases import Case, doped_strontium_titanate, molybdenum_disulphide, strontium_titanate
 from instruments.optics import Optics
 from simulation import AnnularDetector, GridScan, MethodUnavailable, Simulator
+from simulation.builders import amorphous_film
 from simulation.specimens import orthogonal_cell
 
 _ACCURACY = 0.03
@@ -69,13 +70,11 @@ def particle() -> tuple[Case, ase.Atoms]:
     return Case("gold particle", 200e3, 25, 480, 2, {"haadf": (80, 160), "abf": (12, 25)}, (0, 0), (50, 50), 8), gold
 
 
-def film(depth_angstrom: float) -> tuple[Case, ase.Atoms]:
-    """Carbon anywhere."""
-    count = int(40 * 40 * depth_angstrom * 0.09)
-    places = np.random.default_rng(0).uniform(0, 1, (count, 3)) * (40, 40, depth_angstrom)
-    carbon = ase.Atoms(numbers=np.full(count, 6), positions=places, cell=(40, 40, depth_angstrom), pbc=True)
+def film(depth_nm: float) -> tuple[Case, ase.Atoms]:
+    """Amorphous carbon."""
+    carbon = amorphous_film("C", width_nm=4.0, height_nm=4.0, thickness_nm=depth_nm)
     rings = {"haadf": (60.0, 120.0), "abf": (10.0, 20.0)}
-    return Case(f"amorphous carbon {depth_angstrom / 10:.0f} nm", 80e3, 20, 320, 2, rings, (0, 0), (40, 40), 8), carbon
+    return Case(f"amorphous carbon {depth_nm:g} nm", 80e3, 20, 320, 2, rings, (0, 0), (40, 40), 8), carbon
 
 
 _CASES: dict[str, Callable[[], tuple[Case, ase.Atoms]]] = {
@@ -87,8 +86,8 @@ _CASES: dict[str, Callable[[], tuple[Case, ase.Atoms]]] = {
     "thick crystal": strontium_titanate,
     "thick doped crystal": doped_strontium_titanate,
     "particle": particle,
-    "film": lambda: film(40.0),
-    "thick film": lambda: film(100.0),
+    "film": lambda: film(4.0),
+    "thick film": lambda: film(10.0),
 }
 
 

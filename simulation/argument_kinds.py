@@ -20,7 +20,8 @@ import numpy as np
 from array_api_compat import is_array_api_obj
 from numpy.typing import ArrayLike
 
-from simulation.arguments import as_float, checked_seed
+from instruments.optics import Coherence, Optics
+from simulation.arguments import as_float, checked_coherence, checked_optics, checked_seed
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
 _P = ParamSpec("_P")
@@ -46,7 +47,10 @@ def kinds_checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def refusing(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__qualname__}(): {error}") from None
         hints = _hints(function)
         for name, value in bound.arguments.items():
             if name in hints:
@@ -214,6 +218,7 @@ def _article(noun: str) -> str:
 
 _CHECKS: dict[Any, Callable[[str, Any], Any]] = {
     float: _number, int: _whole, str: _word, np.ndarray: _numbers, ArrayLike: _numbers, Any: _untyped,
+    Optics: lambda _, value: checked_optics(value), Coherence: lambda _, value: checked_coherence(value),
 }  # fmt: skip
 _BY_NAME: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(_DIRECTIONS, _direction), "phase_rad": _array, "repeat_limit": _repeats,

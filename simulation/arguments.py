@@ -8,8 +8,10 @@ from reprlib import repr as short
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from instruments.optics import Optics
+from instruments.models import Record
+from instruments.optics import Coherence, Optics
 from simulation.errors import InvalidParameter
 
 
@@ -52,10 +54,35 @@ def checked_seed(seed: Any) -> int:
 
 
 def checked_optics(optics: Any) -> Optics:
-    """The optics; an error for anything else."""
+    """The optics; an error for anything else, and for copies with numbers that no optics have."""
     if not isinstance(optics, Optics):
         raise InvalidParameter(f"optics is a {type(optics).__name__}; give instruments.Optics")
+    _check_again("optics", optics)
     return optics
+
+
+def checked_coherence(coherence: Any) -> Coherence:
+    """The same for coherence."""
+    if not isinstance(coherence, Coherence):
+        raise InvalidParameter(f"coherence is a {type(coherence).__name__}; give instruments.Coherence")
+    _check_again("coherence", coherence)
+    return coherence
+
+
+def _check_again(name: str, record: Record) -> None:
+    """By the record's own limits: `model_copy(update=...)` takes any value."""
+    try:
+        again = type(record).model_validate(record.model_dump(warnings=False))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in (name, *first["loc"]))
+        raise InvalidParameter(
+            f"{place} = {short(first['input'])}: {first['msg'].lower()}; model_copy(update=...) checks nothing: make a"
+            f" new {type(record).__name__}"
+        ) from None
+    if again != record:
+        kind = type(record).__name__
+        raise InvalidParameter(f"{name} = {short(record)} holds values of other kinds; make a new {kind}")
 
 
 def as_float(value: Any) -> float:

@@ -36,6 +36,8 @@ _WORKING_SHARE = 0.4
 _LARGEST_HOST_WORKING_BYTES = 2**30
 """A computer's memory is shared with other programs, a GPU's is not."""
 _LARGEST_GPU_BATCH_BYTES = 1024 * 2**20
+_FAILED_FOR_ROOM = ("CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What CUDA's libraries say, in errors of no type of their own, where plans or workspaces find no memory."""
 _GPU_BATCH_SHARE = 1 / 16
 """Of the free memory: waves, their transforms, workspaces and detector masks come out of the rest."""
 
@@ -130,6 +132,12 @@ class Backend:
         """Hand back to the system what was freed between arrays that are kept; the allocator would hold it."""
         if self.name in _HOST:
             _trim_heap()
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether less at once may do: `out_of_memory`, or a transform or matrix product that found no room."""
+        if isinstance(error, self.out_of_memory):
+            return True
+        return self.is_gpu and any(each in str(error) for each in _FAILED_FOR_ROOM)
 
     def free_cached(self) -> None:
         """Give the device what its library holds for later: a smaller batch needs other pieces."""

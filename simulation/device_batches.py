@@ -48,7 +48,9 @@ def _tried(function: Callable[[int, int], Result], start: int, stop: int, on: Ba
     """None where it does not fit; when this has returned, nothing holds what it had taken."""
     try:
         return (function(start, stop),)
-    except on.out_of_memory as error:
+    except (*on.out_of_memory, RuntimeError) as error:
+        if not on.is_out_of_memory(error):
+            raise
         if stop - start > 1:
             return None
         raise DeviceUnavailable(

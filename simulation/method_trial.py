@@ -78,7 +78,14 @@ class MethodTrial:
         if wanted.method in ("auto", "windowed", "local_difference"):
             return self._first_good(exposure)
         interpolation = wanted.interpolation if wanted.method in INTERPOLATING else 1
-        return self._measured_by(Candidate(wanted.method, interpolation, 0.0), exposure)
+        candidate = Candidate(wanted.method, interpolation, 0.0)
+        self._check_probes([candidate], exposure)
+        return self._measured_by(candidate, exposure)
+
+    def _check_probes(self, tried: list[Candidate], exposure: Exposure) -> None:
+        """Refuse a blur that takes too many, unless a method takes the source in by itself."""
+        if exposure.blur is not None and not any(self.detection.takes_source_in(each, exposure) for each in tried):
+            exposure.blur.check_probes()
 
     def candidates(self, optics: Optics, probe_count: int, detectors: Mapping[str, Detector]) -> list[Candidate]:
         """Approximate methods worth trying, then the cheapest exact one; windows alone if they were asked for."""
@@ -104,6 +111,7 @@ class MethodTrial:
         """
         measured, smallest_px, accuracy = None, 0.0, self._wanted.accuracy
         tried = self.candidates(exposure.foci[0][0], exposure.probe_count, exposure.detectors)
+        self._check_probes(tried, exposure)
         for candidate in tried:
             window_px = candidate.window_px
             if (window_px or candidate.method == "partitioned_prism") and candidate is not tried[-1]:

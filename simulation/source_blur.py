@@ -35,6 +35,8 @@ _PROBES_PER_STRIP = 2**16
 _LEAST_SHARE = 3e-6
 """Of the weights around a point, that is left out at the corners."""
 _STEPS_BORNE = 1.3
+_MOST_PROBES = 50_000_000
+"""An hour, at the tenth of a millisecond that a probe takes in a small window."""
 _DECIMALS = 13
 """Of weights: libraries of linear algebra add up in another order on other processors, and bits are to be the same."""
 
@@ -187,6 +189,16 @@ class SourceBlur:
     def probe_count(self) -> int:
         """Of all probes."""
         return self.layout.probe_count
+
+    def check_probes(self) -> None:
+        """Refuse more probes than anybody waits for."""
+        if self.probe_count > _MOST_PROBES:
+            size_nm, pixels = self.sigma_nm * FWHM_PER_SIGMA, prod(self.scan.shape)
+            raise InvalidParameter(
+                f"a source of {size_nm:g} nm over {pixels} pixels takes {self.probe_count:.3g} probes, more than"
+                f" {_MOST_PROBES:.0e}; scan fewer pixels at a time, give a smaller source_size_nm, or use"
+                " method='incoherent', or 'periodic' for a perfect crystal, which take none between the pixels"
+            )
 
     def places_nm(self, most: int | None = None) -> NDArray[np.float64]:
         """Where probes stand, (n, 2) of (x, y); `most`: at most so many of them, spread evenly."""

@@ -81,6 +81,19 @@ def test_what_fits_is_remembered_and_results_stay_in_order():
     assert asked == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1, 3, 2]
 
 
+@pytest.mark.parametrize("words", ["cuFFT error: CUFFT_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_a_transform_or_product_without_room_is_done_in_halves_on_a_gpu(words):
+    def work(start, stop):
+        if stop - start > 3:
+            raise RuntimeError(words)
+        return stop - start
+
+    on_gpu = replace(backend("numpy"), name="cupy")
+    assert list(in_batches(work, [0], 8, 8, on_gpu)) == [2, 2, 2, 2]
+    with pytest.raises(RuntimeError, match=words[:5]):
+        list(in_batches(work, [0], 8, 8, backend("numpy")))
+
+
 def test_one_wave_that_does_not_fit_ends_with_what_to_do():
     on, _ = with_room_for(0)
     with pytest.raises(DeviceUnavailable, match=r"single wave.*coarser sampling_nm.*device='cpu'"):

@@ -201,6 +201,21 @@ REFUSED = {
     "a source in picometres": (
         lambda: _image(coherence=Coherence(source_size_nm=80)), "a source of 80 nm .* too wide .* give a smaller one",
     ),
+    "a source that takes billions of probes": (
+        lambda: _image(scan=GridScan(0, 0, 1600, 1600, (4000, 4000)), coherence=Coherence(source_size_nm=0.1)),
+        "takes .*e[+]0[89] probes, more than 5e[+]07; scan fewer pixels",
+    ),
+    "copies of optics with anything": (
+        lambda: ronchigram(OPTICS.model_copy(update={"defocus_nm": NAN}), np.zeros((64, 64)), 0.05),
+        "optics.defocus_nm = nan: .* finite number; .* make a new Optics",
+    ),
+    "copies of coherence with anything": (
+        lambda: _image(coherence=Coherence().model_copy(update={"source_size_nm": -1})),
+        "coherence.source_size_nm = -1: .* make a new Coherence",
+    ),
+    "aberrations that are none": (
+        lambda: ronchigram(OPTICS.model_copy(update={"aberrations": {"c30_nm": 1}}), np.zeros((64, 64)), 0.05), "optics = .* make a new Optics",
+    ),
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
 }  # fmt: skip
 
@@ -216,6 +231,11 @@ def test_a_ring_between_the_waves_of_a_small_cell_is_not_an_image_of_zeros():
     atoms = bulk("Al", cubic=True) * (2, 2, 1)
     with pytest.raises(InvalidParameter, match=r"'thin' from 10.1 to 10.2 mrad counts nothing.*steps of 4\.5"):
         simulate(atoms, OPTICS, GridScan(0, 0, 0.4, 0.4, (2, 2)), {"thin": AnnularDetector(10.1, 10.2)})
+
+
+def test_what_is_missing_is_named_with_what_misses_it():
+    with pytest.raises(TypeError, match=r"^amorphous_film\(\): missing a required argument: 'height_nm'"):
+        amorphous_film("C", width_nm=1)
 
 
 NO_NUMBERS = ("abc", "0.02", None, NAN, np.array([0.02]), [0.02], 1 + 2j, (), True)
