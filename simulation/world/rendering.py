@@ -26,6 +26,7 @@ from simulation.world.tilt import Tilt
 _DEFOCUS_STEP_NM = 0.5
 _PATCH_REACH_NM = 3.0
 _TILTS_KEPT = 4
+_AT_ONCE_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Renderer:
     world: World
     card: Capabilities
     _makers: OrderedDict[Tilt, ImageMaker] = field(default_factory=OrderedDict[Tilt, ImageMaker])
+    _at_once: OrderedDict[tuple[str, int], np.ndarray] = field(default_factory=OrderedDict[tuple[str, int], np.ndarray])
     _film_fractions: dict[tuple[float, float, float], float] = field(
         default_factory=dict[tuple[float, float, float], float]
     )
@@ -140,8 +142,7 @@ class Renderer:
         """
         command, config = exposure.command, self.world.config
         if mode.is_at_once:
-            view = self._view(exposure, subframe)
-            expected = self._parallel.expected(mode, command.scan, view, exposure.situation.fittings)
+            expected = self._expected_at_once(exposure, subframe, mode)
             return {detector.name: expected for detector in mode.detectors}
         grid = self._grid(exposure, subframe)
         film = self._maker(grid.tilt).film_nm(grid)
@@ -205,6 +206,17 @@ class Renderer:
                 electrons = poisson_electrons(expected, amount * config.quantum_efficiency, rng)
                 stacks[name].append(situation.fittings.counted(name, electrons.astype(np.uint32)))
         return {name: np.stack(stack) for name, stack in stacks.items()}
+
+    def _expected_at_once(self, exposure: Exposure, subframe: int, mode: Mode) -> np.ndarray:
+        """Computed in seconds, so the last few are kept."""
+        key = (exposure.command.action_id, subframe)
+        if key not in self._at_once:
+            view = self._view(exposure, subframe)
+            fittings = exposure.situation.fittings
+            self._at_once[key] = self._parallel.expected(mode, exposure.command.scan, view, fittings)
+            while len(self._at_once) > _AT_ONCE_KEPT:
+                self._at_once.popitem(last=False)
+        return self._at_once[key]
 
     @cached_property
     def _parallel(self) -> ParallelBeam:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import pi
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,18 @@ from instruments import AcquireFrame, CommandRefused, Optics, SafetyEnvelope, Sc
 from instruments.guards import GuardedMicroscope
 from instruments.units import electrons
 from simulation.electron import wavelength_angstrom
-from simulation.microscope import SimulatedMicroscope, open_simulated
+from simulation.microscope import SimulatedMicroscope
 from simulation.world.at_once import MRAD_PER_PX, ParallelBeam
 from simulation.world.crystal import Site
+from tests.integration import twin_bench
+from tests.integration.twin_bench import STILL
 
-STRUCTURE = str(Path(__file__).resolve().parents[2] / "examples" / "structures" / "WSe2.extxyz")
 LATTICE_ANGSTROM = 3.282
-STILL = {
-    "drift_nm_per_min": 0.0, "focus_drift_nm_per_min": 0.0, "current_reading_fraction": 0.0, "focus_offset_nm": 0.0,
-    "backlash_min_nm": 0.0, "backlash_max_nm": 0.0,
-}  # fmt: skip
 
 
 def twin(**changes: Any) -> SimulatedMicroscope:
-    settings = {"fittings": True, "width_nm": 60.0, "height_nm": 60.0, "contamination_nm": 0.01, **STILL, **changes}
-    return open_simulated(structure=STRUCTURE, seed=3, phonon_count=1, **settings)
+    settings: dict[str, Any] = {"fittings": True, "contamination_nm": 0.01, "focus_offset_nm": 0.0, **STILL}
+    return twin_bench.twin(**(settings | changes))
 
 
 def exposure(
@@ -114,14 +110,6 @@ def test_the_lit_disc_is_damaged_and_debited() -> None:
     lost = truth["beam_made"]
     assert len(lost["x_nm"]) > 20
     assert np.hypot(lost["x_nm"], lost["y_nm"]).max() < 10.5
-
-
-def test_a_frame_is_made_again_bit_for_bit() -> None:
-    command = exposure("again", "tem", field_nm=2.0, side_px=16)
-    first = twin().acquire(command).counts["camera"]
-    microscope = twin()
-    microscope.rebuild([command])
-    assert np.array_equal(microscope.acquire(command).counts["camera"], first)
 
 
 REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (

@@ -22,17 +22,13 @@ from instruments import (
     Unsupported,
 )
 from instruments.axes import known_axis
-from simulation.microscope import SimulatedMicroscope, open_simulated
-
-STRUCTURE = str(Path(__file__).resolve().parents[2] / "examples" / "structures" / "WSe2.extxyz")
-STILL = {"drift_nm_per_min": 0.0, "line_jitter_nm": 0.0, "focus_drift_nm_per_min": 0.0, "current_reading_fraction": 0.0}
+from simulation.microscope import SimulatedMicroscope
+from tests.integration import twin_bench
+from tests.integration.twin_bench import STILL
 
 
 def twin(cache: Path, **changes: Any) -> SimulatedMicroscope:
-    return open_simulated(
-        structure=STRUCTURE, seed=3, phonon_count=1, cache_folder=str(cache), width_nm=60.0, height_nm=60.0,
-        **{"fittings": True, **STILL, **changes},
-    )  # fmt: skip
+    return twin_bench.twin(cache, **{"fittings": True, **STILL, **changes})
 
 
 def frame(action_id: str, *, dwell_us: float = 4.0, rows: int = 24, **scan: Any) -> AcquireFrame:
@@ -180,7 +176,8 @@ def test_all_of_it_is_told_recorded_and_rebuilt(image_cache: Path) -> None:
     assert all(known_axis(name) for name in fitted)
     assert {axis.rpartition(".")[2] for axis in fitted} == {
         "screen", "line_sync", "gun_lens_index", "temperature_k", "bias_v", "strain_fraction", "flow_ml_per_min",
-        "position", "gain_fraction", "offset_fraction", "illuminated_nm", "objective_aperture",
+        "position", "gain_fraction", "offset_fraction", "illuminated_nm", "objective_aperture", "descan_x_mrad",
+        "descan_y_mrad",
     }  # fmt: skip
     warm = SetAxes(action_id="a", values={"holder.temperature_k": 600.0, "bf.gain_fraction": 0.8, "line_sync": "on"})
     flash, exposure = RunProcedure(action_id="b", name="flash"), frame("c")
