@@ -20,7 +20,7 @@ from workflows.emergency_stop import clear
 from workflows.roles import run_folder
 from workflows.serve import stop_everything
 
-# Exposures take ten times as long as they would, so that a person (and a test) can look at one.
+# Exposures take many times as long as they would, so that a person (and a test) can look at one.
 SETTINGS = """
 [instruments.simulated]
 adapter = "simulated"
@@ -46,9 +46,17 @@ class Served:
     def queue(self) -> ExperimentQueue:
         return ExperimentQueue(self.catalogue)
 
-    def submit(self, name: str, *, frames: int = 18, report: bool = False, **more: object) -> QueueEntry:
-        """A small census in the queue, with its report afterwards or without."""
-        spec = ExperimentSpec.from_yaml(harness.CENSUS, {"name": name, "budget.frames": frames})
+    def submit_census(self, name: str, *, frames: int) -> QueueEntry:
+        """A small census in the queue, with its report afterwards."""
+        return self._submit(harness.CENSUS, {"name": name, "budget.frames": frames}, report=True)
+
+    def submit(self, name: str, *, frames: int = 100, **more: object) -> QueueEntry:
+        """Many quick fields in the queue, more than anybody looks at before the end."""
+        changes = {"name": name, "budget.frames": frames, "budget.electrons": 1e9}
+        return self._submit(harness.RASTER, changes, report=False, **more)
+
+    def _submit(self, path: Path, changes: dict[str, object], *, report: bool, **more: object) -> QueueEntry:
+        spec, name = ExperimentSpec.from_yaml(path, changes), str(changes["name"])
         options = {"engine": "local", "baselines": False, "report": report}
         return self.queue.submit(name=name, spec=spec.model_dump(mode="json"), seed=3, options=options, **more)
 
@@ -71,7 +79,7 @@ class Served:
 
 
 @contextmanager
-def served(data: Path, *, time_scale: float = 10.0) -> Iterator[Served]:
+def served(data: Path, *, time_scale: float = 20.0) -> Iterator[Served]:
     """`stempilot serve` in processes of their own, until the block ends."""
     (data / "stempilot.toml").write_text(SETTINGS.format(time_scale=time_scale))
     settings = Settings.load(data, environment={})

@@ -41,7 +41,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
     with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--renderer-process-limit=1"])
         yield opened
         opened.close()
 
@@ -52,18 +52,27 @@ def emptied(site: Served) -> Iterator[None]:
     site.empty()
 
 
-@pytest.fixture
-def page(browser, site: Served) -> Iterator[object]:
+@pytest.fixture(scope="module")
+def window(browser) -> Iterator[object]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.add_init_script(VIOLATIONS)
     context.set_default_timeout(WAIT_MS)
     shown = context.new_page()
-    shown.watched = watched = Watched()
-    shown.on("request", lambda request: watched.requests.append(request.url))
-    shown.on("console", lambda message: watched.complaints.append(message.text))
-    shown.on("pageerror", lambda error: watched.complaints.append(str(error)))
+    shown.watched = Watched()
+    shown.on("request", lambda request: shown.watched.requests.append(request.url))
+    shown.on("console", lambda message: shown.watched.complaints.append(message.text))
+    shown.on("pageerror", lambda error: shown.watched.complaints.append(str(error)))
     yield shown
     context.close()
+
+
+@pytest.fixture
+def page(window) -> Iterator[object]:
+    """The window that tests share, empty, with nothing noted yet."""
+    window.watched = Watched()
+    yield window
+    window.context.set_offline(False)
+    window.goto("about:blank")
 
 
 def expect(locator):
@@ -93,7 +102,7 @@ def test_from_queue_to_report_without_loading_again(page, site: Served) -> None:
     held = site.submit("Must wait", hold=True)
     page.goto(site.url)
     page.evaluate("window.stayed = true")
-    entry = site.submit("From queue to report", frames=8, report=True)
+    entry = site.submit_census("From queue to report", frames=8)
     card = page.locator("article.running")
     expect(card).to_contain_text("From queue to report")
     expect(card).to_contain_text("survey tile")
@@ -192,7 +201,7 @@ def test_everything_but_the_live_part_works_without_scripts(browser, site: Serve
 
 
 def test_lost_connection_is_said_and_found_again(page, site: Served) -> None:
-    running(page, site, "Connection lost", frames=12)
+    running(page, site, "Connection lost")
     expect(page.locator("#freshness")).to_contain_text("Live, as of")
     page.context.set_offline(True)
     expect(page.locator("body")).to_have_class("stale")
@@ -268,7 +277,7 @@ def test_what_a_reader_would_stumble_over_is_noticed(browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_readable_named_and_never_wider_than_the_window(browser, site: Served, scheme: str) -> None:
-    entry = site.submit("A long name " + "of_many_words_without_a_space_" * 5, frames=6)
+    entry = site.submit("A long name " + "of_many_words_without_a_space_" * 5)
     site.submit("Held one", hold=True)
     until(lambda: len(site.catalogue.frames(entry.id)) > 4, "frames")
     context = browser.new_context(color_scheme=scheme)

@@ -51,7 +51,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
     with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--renderer-process-limit=1"])
         yield opened
         opened.close()
 

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, image_cache: Path) -> Path:
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
     with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--renderer-process-limit=1"])
         yield opened
         opened.close()
 
