@@ -82,7 +82,7 @@ def test_a_tilted_beam_and_descan_move_the_pattern_and_not_the_specimen() -> Non
 
 
 def test_out_of_focus_a_tilted_beam_moves_the_image() -> None:
-    """Underfocus by d shows a plane nearer to the gun, where the beam was d tan(tilt) back from where it is tilted to."""
+    """Underfocus by d shows a plane nearer to the gun, where a beam tilted to +x was d tan(tilt) nearer to -x."""
     microscope = twin(fittings=True, **STILL, focus_offset_nm=0.0, contamination_nm=1e-6, rms_displacement_nm=0.0)
     images: list[np.ndarray] = []
     for action_id, tilt_mrad in (("straight", 0.0), ("aside", 10.0)):
@@ -104,6 +104,6 @@ def test_a_camera_length_brings_its_mode_and_a_smaller_aperture_a_wider_probe(im
         microscope.acquire(command)
     contrasts = [float(microscope.noiseless(command.action_id, 0)["maadf"].std()) for command in (sharp, wide)]
     assert contrasts[1] < 0.8 * contrasts[0]
-    with pytest.raises(CommandRefused, match="semi convergence angle 12 mrad is outside 15.75 to 31.5"):
+    with pytest.raises(CommandRefused, match="semi convergence angle 12 mrad is outside 15"):
         microscope.acquire(frame("narrow", optics={"semi_convergence_angle_mrad": 12.0}))
     assert microscope.read_state().stage == StagePosition()
