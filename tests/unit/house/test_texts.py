@@ -18,11 +18,15 @@ TEXT = {
     ".yaml", ".yml",
 }  # fmt: skip
 KINDS = "added|changed|deprecated|fixed|removed|security"
+# Each begins with what is looked for, so that files are searched as quickly as for a plain text.
 FORBIDDEN = {
     "a path of one machine": re.compile(
-        r"(?<![\w.<~}\-])/(?:work|root|tmp|home/\w+|Users/\w+)(?=[/\s\"'`)]|$)", re.MULTILINE
+        r"/(?<![\w.<~}\-]/)(?:work|root|tmp|home/\w+|Users/\w+)(?=[/\s\"'`)]|$)", re.MULTILINE
     ),
-    "a package registry": re.compile(r"\b(?:test\.)?pypi\.\w+|\bfiles\.python\w+\.org|\bregistry\.npm\w+|/simple/\b"),
+    "a package registry": re.compile(r"pypi\.\w+"),
+    "the files of a package registry": re.compile(r"files\.python\w+\.org"),
+    "a registry of scripts": re.compile(r"registry\.npm\w+"),
+    "an index of packages": re.compile(r"/simple/\b"),
 }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = (
+SUFFIXES = {
     # lengths, areas, densities
     "nm", "nm2", "nm3", "per_nm", "per_nm2", "per_nm3", "per_um2", "nm_per_px", "nm_per_s", "nm_per_min",
     "px", "per_px", "g_per_cm3",
@@ -25,13 +25,13 @@ SUFFIXES = (
     "bytes", "mb", "gib", "flops",
     # counts and numbers without a dimension that say so
     "count", "counts", "sites", "fraction",
-)  # fmt: skip
+}  # fmt: skip
 
 # Textbook units stay inside the kernels of simulation (STYLE.md, section 1).
-KERNEL_SUFFIXES = (
+KERNEL_SUFFIXES = {
     "angstrom", "angstrom2", "angstrom3", "per_angstrom", "per_angstrom2", "rad", "v_angstrom",
     "rad_per_v_angstrom",
-)  # fmt: skip
+}  # fmt: skip
 
 # Plain nouns: numbers without a dimension (or, where said, of the dimension of what they belong to).
 NOUNS = {
@@ -196,18 +196,22 @@ def names_of(root: Path, packages: tuple[str, ...]) -> list[Name]:
     return found
 
 
-def _ends_in(name: str, endings: set[str] | tuple[str, ...]) -> bool:
-    return any(name == ending or name.endswith(f"_{ending}") for ending in endings)
+def _ends_in(name: str, endings: Container[str]) -> bool:
+    """Whether the whole name, or what stands behind one of its underscores, is an ending."""
+    words = name.split("_")
+    return any("_".join(words[first:]) in endings for first in range(len(words)))
 
 
 def complaint(name: Name) -> str | None:
     """What is wrong with a name, or None."""
-    allowed = SUFFIXES + (KERNEL_SUFFIXES if name.is_kernel else ())
+    if not name.is_number:
+        return None
+    allowed = SUFFIXES | KERNEL_SUFFIXES if name.is_kernel else SUFFIXES
     # `std_nm`, `sigma_x_nm` and `x_nm_std`: a statistical word may follow the unit.
     if _ends_in(name.name, allowed) or any(_ends_in(name.name.removesuffix(f"_{noun}"), allowed) for noun in NOUNS):
         return None
-    if name.is_number and _ends_in(name.name, DIMENSIONAL):
+    if _ends_in(name.name, DIMENSIONAL):
         return f"{name.place}: {name.name} has a dimension but no unit in its name"
-    if name.is_float and not _ends_in(name.name, set(NOUNS)):
+    if name.is_float and not _ends_in(name.name, NOUNS):
         return f"{name.place}: {name.name} is a number: end it in a unit, or list it as a noun without dimension"
     return None

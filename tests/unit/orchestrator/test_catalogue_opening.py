@@ -222,8 +222,8 @@ def test_a_file_that_is_no_database(tmp_path: Path, read_only: bool) -> None:
 def test_a_damaged_page_is_found_at_opening(tmp_path: Path) -> None:
     with Catalogue.open(tmp_path) as catalogue:
         experiment = new_experiment(catalogue)
-        for number in range(200):
-            catalogue.append(experiment, "noted", {"text": "x" * 200, "number": number})
+        for number in range(40):
+            catalogue.append(experiment, "noted", {"text": "x" * 1000, "number": number})
     path = tmp_path / "catalogue.sqlite"
     damaged = bytearray(path.read_bytes())
     for page in range(len(damaged) // 4096 // 2, len(damaged) // 4096):

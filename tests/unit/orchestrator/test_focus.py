@@ -39,7 +39,7 @@ def fitted(best_nm: float, counts: float, rng: np.random.Generator, contrast: fl
 @pytest.mark.parametrize("counts", [1.0, 3.0])
 def test_found_between_the_frames_within_its_error(counts: float) -> None:
     rng = np.random.default_rng(3)
-    truth = rng.uniform(-6, 6, 40)
+    truth = rng.uniform(-6, 6, 24)
     found = [fitted(best, counts, rng) for best in truth]
     error = np.array([fit.defocus_nm for fit in found]) - truth
     stated = np.array([fit.std_nm for fit in found])
@@ -51,7 +51,7 @@ def test_found_between_the_frames_within_its_error(counts: float) -> None:
 
 def test_noise_is_not_a_focus() -> None:
     rng = np.random.default_rng(4)
-    assert not any(fitted(0.0, 2.0, rng, contrast=0.0).is_significant for _ in range(60))
+    assert not any(fitted(0.0, 2.0, rng, contrast=0.0).is_significant for _ in range(30))
 
 
 def test_few_counts_are_not_a_focus_and_more_are() -> None:

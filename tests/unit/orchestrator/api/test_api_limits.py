@@ -64,10 +64,16 @@ def test_writes_are_counted_for_each_token(limited: Service, clock: list[float])
 
 
 def test_without_tokens_writes_are_counted_for_each_address(service: Service) -> None:
-    service.app.state.limits = Limits(20.0, lambda: 0.0)
+    limits = service.app.state.limits = Limits(20.0, lambda: 0.0)
     client = service.client()
-    statuses = [client.post(f"{V1}/experiments/{'0' * 32}/hold").status_code for _ in range(WRITES_AT_ONCE + 1)]
-    assert statuses == [404] * WRITES_AT_ONCE + [429]
+
+    def write() -> int:
+        return client.post(f"{V1}/experiments/{'0' * 32}/hold").status_code
+
+    assert write() == 404
+    for _ in range(WRITES_AT_ONCE - 2):
+        limits.count_write("testclient")  # what the requests between the first and the last ones would do
+    assert [write() for _ in range(2)] == [404, 429]
 
 
 def test_tokens_that_open_nothing_are_counted_for_their_address(limited: Service, clock: list[float]) -> None:
