@@ -17,7 +17,7 @@ from simulation.errors import (
     SimulationError,
     SourceUnresolved,
 )
-from simulation.phonons import FrozenPhonons
+from simulation.phonons import DebyeWaller, FrozenPhonons
 from simulation.potential import projected_potential
 from simulation.probe import probe
 from simulation.progress import reporting
@@ -27,6 +27,7 @@ __all__ = [
     "AccuracyMissed",
     "AnnularDetector",
     "Cancelled",
+    "DebyeWaller",
     "DeviceUnavailable",
     "FrozenPhonons",
     "GridScan",

@@ -12,16 +12,16 @@ from numpy.typing import ArrayLike
 
 from instruments.optics import Coherence, Optics
 from simulation.argument_kinds import kinds_checked
-from simulation.arguments import checked_optics, checked_seed
+from simulation.arguments import checked_coherence, checked_optics, checked_seed
 from simulation.backend import backend
 from simulation.coherence import focal_nodes
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty, value_count
 from simulation.electron import wavelength_angstrom
-from simulation.errors import InvalidParameter
+from simulation.errors import InvalidParameter, MethodUnavailable
 from simulation.exposure import Exposure
 from simulation.method_choice import check_method
 from simulation.method_trial import Measurement, MethodTrial, Wanted
-from simulation.phonons import FrozenPhonons, Phonons, configurations
+from simulation.phonons import DebyeWaller, FrozenPhonons, Phonons, configurations
 from simulation.potential import PotentialModel
 from simulation.probe import check_aperture, check_aperture_edge
 from simulation.probe_size import check_room
@@ -75,6 +75,7 @@ def simulate(
     fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor, or the distance of
     partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
     multislice over the image's standard deviation.
+    `phonons`: `FrozenPhonons` or displaced structures, averaged over; `DebyeWaller` smears the potential instead.
     `coherence` averages over focal spread and over the source, whatever the steps of the scan: `probes_per_pixel` of
     the attributes says how many probes that took. `precision="double"` propagates
     in complex128 and returns float64. `aperture`: its edge is a ramp one reciprocal pixel wide (`soft`), so that images
@@ -144,10 +145,15 @@ class Simulator:
     ) -> None:
         """Check everything that does not depend on optics, scan or detectors."""
         check_method(method, interpolation, accuracy)
-        self._model = PotentialModel(parametrization, placement, projection)
         self._specimen = Specimen.of(atoms)
+        rms_angstrom = phonons.rms_angstrom(self._specimen) if isinstance(phonons, DebyeWaller) else ()
+        self._model = PotentialModel(parametrization, placement, projection, rms_angstrom)
         self._specimen.check_distances()
         width, height, depth = self._specimen.cell_angstrom
+        if method == "incoherent" and rms_angstrom:
+            raise MethodUnavailable(
+                "method 'incoherent' knows no DebyeWaller; leave phonons out, or use another method"
+            )
         if method == "incoherent":  # no wave spans the field: the grid says how finely the probe is drawn
             width, height = (min(side, _INCOHERENT_GRID_ANGSTROM) for side in (width, height))
         check_aperture_edge(aperture)
@@ -284,7 +290,8 @@ class Simulator:
             "slice_count": self.slice_count,
             "slice_thickness_nm": self._specimen.cell_angstrom[2] / self.slice_count / 10,
             "antialias_cutoff_mrad": self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev)),
-            "phonon_configurations_count": 0 if self._phonons is None else len(self._sources.specimens),
+            "thermal_motion": _thermal_motion(self._phonons),
+            "phonon_configurations_count": 0 if _is_static(self._phonons) else len(self._sources.specimens),
             "phonon_sigmas_nm": json.dumps(_sigmas_nm(self._phonons)),
             "device": self._on.name,
             "precision": self._on.precision,
@@ -294,12 +301,20 @@ class Simulator:
 
 
 def _checked_coherence(coherence: Coherence | None) -> Coherence:
-    if not isinstance(coherence, Coherence | None):
-        raise InvalidParameter(f"coherence is a {type(coherence).__name__}; give instruments.Coherence")
-    return coherence or Coherence()
+    return Coherence() if coherence is None else checked_coherence(coherence)
+
+
+def _is_static(phonons: Phonons | None) -> bool:
+    return phonons is None or isinstance(phonons, DebyeWaller)
+
+
+def _thermal_motion(phonons: Phonons | None) -> str:
+    if isinstance(phonons, FrozenPhonons | DebyeWaller):
+        return type(phonons).__name__
+    return "none" if phonons is None else "given structures"
 
 
 def _sigmas_nm(phonons: Phonons | None) -> Any:
-    if not isinstance(phonons, FrozenPhonons):
+    if not isinstance(phonons, FrozenPhonons | DebyeWaller):
         return None
     return dict(phonons.sigmas_nm) if isinstance(phonons.sigmas_nm, Mapping) else phonons.sigmas_nm

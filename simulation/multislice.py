@@ -79,7 +79,7 @@ def _transmitted(
         exact = ExactTransmission(grid, model.parametrization, beam_energy_ev, on, part_of=part_of)
         yield from (exact.of(atoms) for atoms in slices.distinct)
     else:
-        synthesizer = PotentialSynthesizer(grid, model, on)
+        synthesizer = PotentialSynthesizer(grid, model, on, part_of)
         interaction = interaction_parameter(beam_energy_ev)
         yield from (_spectrum(on, interaction * synthesizer.potential(atoms)) for atoms in slices.distinct)
 

@@ -1,4 +1,4 @@
-"""Thermal vibration as frozen phonons: images averaged over specimens with displaced atoms."""
+"""Thermal vibration: images averaged over specimens with displaced atoms, or Debye-Waller factors on atoms at rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulation.arguments import checked_seed, not_negative, whole
 from simulation.errors import InvalidParameter, InvalidSpecimen
@@ -15,7 +14,7 @@ from simulation.scattering_factors import symbol_of
 from simulation.specimens import CELL_TOLERANCE_ANGSTROM, Atoms, Specimen
 
 _ANGSTROM_PER_NM = 10.0
-_LARGEST_SIGMA_NM = 0.1
+_SMALLEST_SIGMA_NM, _LARGEST_SIGMA_NM = 0.001, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +34,12 @@ class FrozenPhonons:
         object.__setattr__(self, "count", whole("count", self.count, 1))
         if self.seed is not None:
             object.__setattr__(self, "seed", checked_seed(self.seed))
-        if isinstance(self.sigmas_nm, Mapping):
-            checked: Any = {
-                symbol_of(symbol): _checked_sigma_nm(f"sigmas_nm[{symbol!r}]", value)
-                for symbol, value in self.sigmas_nm.items()
-            }
-        else:
-            checked = _checked_sigma_nm("sigmas_nm", self.sigmas_nm)
-        object.__setattr__(self, "sigmas_nm", checked)
+        object.__setattr__(self, "sigmas_nm", _checked_sigmas_nm(self.sigmas_nm))
 
     def configurations(self, specimen: Specimen, seed: int = 0) -> list[Specimen]:
         """The displaced specimens, in order; `seed` is used if the phonons have none of their own."""
-        sigma = self._sigmas_angstrom(specimen)
+        by_number = _sigmas_angstrom(self.sigmas_nm, specimen)
+        sigma = np.array([by_number[number] for number in specimen.numbers.tolist()])
         key = seed if self.seed is None else self.seed
         shape = specimen.positions_angstrom.shape
         return [
@@ -54,16 +47,53 @@ class FrozenPhonons:
             for index in range(self.count)
         ]
 
-    def _sigmas_angstrom(self, specimen: Specimen) -> NDArray[np.float64]:
-        if not isinstance(self.sigmas_nm, Mapping):
-            return np.full(len(specimen.numbers), self.sigmas_nm * _ANGSTROM_PER_NM)
-        by_number: dict[int, float] = {}
-        for number in np.unique(specimen.numbers):
-            symbol = symbol_of(int(number))
-            if symbol not in self.sigmas_nm:
-                raise InvalidParameter(f"sigmas_nm names no rms displacement for {symbol}; give one for every element")
-            by_number[int(number)] = self.sigmas_nm[symbol] * _ANGSTROM_PER_NM
-        return np.array([by_number[int(number)] for number in specimen.numbers])
+
+@dataclass(frozen=True, slots=True)
+class DebyeWaller:
+    """Atoms at rest whose potential is smeared by their motion: scattering factors times exp(-2 pi^2 sigma^2 k^2).
+
+    That is the potential averaged over displacements, and what the coherent (Bragg) beams of a thin crystal see, at
+    the cost of one static image. What vibration scatters between them (the thermal diffuse background, most of what
+    reaches 60 mrad and more) is left out: for dark field at high angles and absolute intensities take `FrozenPhonons`.
+    `sigmas_nm`: rms displacement per axis in nm, one number or by element symbol; B = 8 pi^2 sigma^2.
+    """
+
+    sigmas_nm: float | Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Refuse displacements that are negative, not finite, or too small to smear anything."""
+        checked = _checked_sigmas_nm(self.sigmas_nm)
+        for sigma_nm in checked.values() if isinstance(checked, Mapping) else (checked,):
+            if 0 < sigma_nm < _SMALLEST_SIGMA_NM:
+                raise InvalidParameter(
+                    f"an rms displacement of {sigma_nm:g} nm is below {_SMALLEST_SIGMA_NM:g} nm, less than the"
+                    " zero-point motion of any solid; give it in nm (0.008 nm is 0.08 angstrom), or 0 for atoms at rest"
+                )
+        object.__setattr__(self, "sigmas_nm", checked)
+
+    def rms_angstrom(self, specimen: Specimen) -> tuple[tuple[int, float], ...]:
+        """(atomic number, rms displacement) of each element of the specimen."""
+        return tuple(_sigmas_angstrom(self.sigmas_nm, specimen).items())
+
+
+def _sigmas_angstrom(sigmas_nm: float | Mapping[str, float], specimen: Specimen) -> dict[int, float]:
+    """By atomic number, of every element that is there."""
+    by_number: dict[int, float] = {}
+    for number in np.unique(specimen.numbers).tolist():
+        symbol = symbol_of(number)
+        if isinstance(sigmas_nm, Mapping) and symbol not in sigmas_nm:
+            raise InvalidParameter(f"sigmas_nm names no rms displacement for {symbol}; give one for every element")
+        sigma_nm = sigmas_nm[symbol] if isinstance(sigmas_nm, Mapping) else sigmas_nm
+        by_number[number] = sigma_nm * _ANGSTROM_PER_NM
+    return by_number
+
+
+def _checked_sigmas_nm(sigmas_nm: Any) -> float | dict[str, float]:
+    if not isinstance(sigmas_nm, Mapping):
+        return _checked_sigma_nm("sigmas_nm", sigmas_nm)
+    return {
+        symbol_of(symbol): _checked_sigma_nm(f"sigmas_nm[{symbol!r}]", value) for symbol, value in sigmas_nm.items()
+    }
 
 
 def _checked_sigma_nm(name: str, value: Any) -> float:
@@ -76,19 +106,21 @@ def _checked_sigma_nm(name: str, value: Any) -> float:
     return sigma_nm
 
 
-Phonons = FrozenPhonons | Sequence[Atoms]
-"""A rule for displacements, or the displaced structures themselves."""
+Phonons = FrozenPhonons | DebyeWaller | Sequence[Atoms]
+"""A rule for displacements, their mean potential, or the displaced structures themselves."""
 
 
 def configurations(specimen: Specimen, phonons: Phonons | None, seed: int) -> list[Specimen]:
     """The specimens to average over: the one given, if nothing vibrates."""
-    if phonons is None:
+    if phonons is None or isinstance(phonons, DebyeWaller):
         return [specimen]
     if isinstance(phonons, FrozenPhonons):
         return phonons.configurations(specimen, seed)
     if isinstance(phonons, str | np.ndarray | Mapping | Atoms) or not isinstance(phonons, Iterable):
         kind = type(phonons).__name__
-        raise InvalidParameter(f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm) or a list of structures")
+        raise InvalidParameter(
+            f"phonons is a {kind}; give FrozenPhonons(count, sigmas_nm), DebyeWaller(sigmas_nm) or a list of structures"
+        )
     displaced = [_displaced(index, structure, specimen) for index, structure in enumerate(phonons)]
     if not displaced:
         raise InvalidSpecimen("phonons is an empty list; give at least one displaced structure, or phonons=None")

@@ -38,6 +38,8 @@ class PotentialModel:
     parametrization: str = "lobato"
     placement: str = "exact"
     projection: str = "infinite"
+    rms_angstrom: tuple[tuple[int, float], ...] = ()
+    """(atomic number, rms displacement per axis) of the elements that Debye-Waller factors smear."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words, naming the known ones."""
@@ -49,6 +51,8 @@ class PotentialModel:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:
                 raise InvalidParameter(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        if self.rms_angstrom and self.projection == "finite":
+            raise InvalidParameter("projection='finite' knows no DebyeWaller; use FrozenPhonons, or 'infinite'")
 
     @property
     def is_tabulated(self) -> bool:
@@ -58,9 +62,12 @@ class PotentialModel:
     def slices(self, specimen: Specimen, slice_thickness_nm: float) -> tuple[Slices, PartOf]:
         """What each slice holds, and of which atom its numbers stand for which part."""
         if self.projection == "infinite" or self.is_tabulated:
-            return slices_of(specimen, slice_thickness_nm), AtomPart
+            return slices_of(specimen, slice_thickness_nm), self._smeared
         parted = parted_slices(specimen, slice_thickness_nm, self.parametrization)
         return parted.slices, parted.parts.__getitem__
+
+    def _smeared(self, number: int) -> AtomPart:
+        return AtomPart(number, rms_angstrom=dict(self.rms_angstrom).get(number, 0.0))
 
 
 def projected_potential(
