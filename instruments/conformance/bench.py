@@ -23,7 +23,7 @@ from instruments.conformance.owner import Hung, OwnerThread, awaited
 from instruments.conformance.target import Target
 from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import check_bounds, check_permissions, check_pole_piece, check_steps
-from instruments.errors import CommandRefused, InstrumentError, InstrumentFault
+from instruments.errors import CommandRefused, InstrumentError, InstrumentFault, Unsupported
 from instruments.exposure_checks import Charge
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
@@ -32,6 +32,7 @@ from instruments.microscope import Microscope, Releasable
 from instruments.state import MicroscopeState
 
 T = TypeVar("T")
+_NO_FRAMES: Final = "this instrument declares no mode: it takes no frames"
 _TOGETHER: Final[tuple[tuple[Shot, ...], ...]] = (
     ("shift_x", "shift_y", "still"),
     ("stage_x", "stage_y", "stage_still"),
@@ -200,6 +201,8 @@ class Bench:
 
     def frame(self, shot: Shot) -> Frame:
         """The frame of that name, exposed through the facility's envelope. Raises CannotJudge where there is none."""
+        if not self.capabilities.modes:
+            raise CannotJudge(_NO_FRAMES)
         if shot not in self._frames and shot not in self._refused:
             for one in next((group for group in _TOGETHER if shot in group), (shot,)):
                 self._take(one)
@@ -209,6 +212,8 @@ class Bench:
 
     def permit(self, command: AcquireFrame) -> Charge:
         """Debit an exposure that is not made through the guard. Raises CannotJudge where the envelope forbids it."""
+        if not self.capabilities.modes:
+            raise CannotJudge(_NO_FRAMES)
         guarded = self._guard()
         try:
             charge = self.timed(lambda: guarded.check(command), "the guard")
@@ -264,8 +269,8 @@ class Bench:
         """The error that came instead of this shot; None if it was taken."""
         try:
             self.frame(shot)
-        except CannotJudge:
-            return self._refused[shot]
+        except CannotJudge as reason:
+            return self._refused.get(shot) or Unsupported(str(reason))
         return None
 
     def _take(self, shot: Shot) -> None:

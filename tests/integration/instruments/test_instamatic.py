@@ -82,10 +82,15 @@ class Stranger:
 
 
 def test_it_conforms_as_far_as_it_goes_without_frames(target: InstamaticTarget) -> None:
+    opened = target.open()
+    opened.execute(Blank(action_id="dark"))
+    opened.execute(setting(x_nm=1500.0, y_nm=-2500.0))  # the simulator begins anywhere
+    target.close(opened)
     report = conformed(target, Conditions(patience_s=20))
     passed = names(report, "passed")
     needed = {
         "out_of_range", "unknown_control", "concurrent_clients", "mute_server", "call_after_timeout", "teardown",
+        "read_back", "blank", "stop_latency",
     }  # fmt: skip
     assert passed == needed, report.table()
 
