@@ -7,8 +7,8 @@ The gateway's facility chooses adapter, configuration and limits; this end bring
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -24,7 +24,10 @@ from instruments.events import Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.remote.client import (
+    CONNECT_S,
     READ_PATIENCE_S,
+    STOP_ANSWER_S,
+    WAIT_S,
     CommandLine,
     RemoteInstrument,
     RemoteMicroscope,
@@ -40,18 +43,42 @@ ADAPTER: Final = "gateway"
 T = TypeVar("T")
 
 
-def open_gateway(*, ticket: str | Path, session: str | None = None) -> GatewayMicroscope:
+def open_gateway(
+    *, ticket: str | Path, session: str | None = None, patience_s: float | None = None
+) -> GatewayMicroscope:
     """The instrument of a ticket that `stempilot gateway` wrote, copied to this machine.
 
-    With the `session` of an earlier opening the instrument still knows its action ids. Raises ConfigurationError for a
-    ticket that is none, InstrumentBusy while somebody else has the instrument, LinkLost where nobody answers.
+    With the `session` of an earlier opening the instrument still knows its action ids. `patience_s` is how long to wait
+    for what exposes and moves nothing, and for a busy instrument; None: as long as within one machine. Raises
+    ConfigurationError for a ticket that is none, InstrumentBusy while somebody else has the instrument, LinkLost where
+    nobody answers.
     """
     path = Path(ticket).expanduser()
     try:
         endpoint = Endpoint.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise ConfigurationError(f"ticket {path} cannot be used: {error}; copy it from the gateway again") from error
-    return GatewayMicroscope(endpoint, session or uuid4().hex)
+    return GatewayMicroscope(endpoint, session or uuid4().hex, patience_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A command line on which nothing but a load or a move is waited for longer than this."""
+
+    inner: CommandLine
+    longest_s: float
+
+    def call(
+        self, call: str, fence: int, arguments: Mapping[str, Any], *, patience_s: float, moves: bool = False
+    ) -> Any:
+        """As the command line's."""
+        patience_s = patience_s if moves or call == "load" else min(patience_s, self.longest_s)
+        wait_s = min(WAIT_S, self.longest_s)
+        return self.inner.call(call, fence, arguments, patience_s=patience_s, wait_s=wait_s, moves=moves)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.inner.close()
 
 
 class GatewayMicroscope:
@@ -61,9 +88,10 @@ class GatewayMicroscope:
     `reconnect` first and blank next, as the guard does.
     """
 
-    def __init__(self, endpoint: Endpoint, session_id: str) -> None:
+    def __init__(self, endpoint: Endpoint, session_id: str, patience_s: float | None = None) -> None:
         self._endpoint = endpoint
         self._session_id = session_id
+        self._patience_s = patience_s
         self._sent: set[str] = set()
         self._forgotten: set[str] = set()  # what was sent to a gateway that has ended since
         self.events = Events()
@@ -157,11 +185,11 @@ class GatewayMicroscope:
         endpoint = self._endpoint
         try:
             asked_s = time.time()
-            status = StopLine(endpoint).status()
+            status = StopLine(endpoint, min(STOP_ANSWER_S, self._patience_s or STOP_ANSWER_S)).status()
             self._clock = offset_of(status.at.timestamp(), asked_s, time.time())
             if status.has_owner and status.session_id != self._session_id:
                 raise InstrumentBusy(f"instrument {endpoint.name!r} has another owner; wait until it is given back")
-            line = dial_command_line(endpoint)
+            line = dial_command_line(endpoint, timeout_s=min(CONNECT_S, self._patience_s or CONNECT_S))
         except InstrumentFault as error:
             raise LinkLost(f"the gateway of {endpoint.name!r} at {endpoint.host} cannot be reached: {error}") from error
         fence = max(status.fence + 1, int(time.time() * 1000))
@@ -169,7 +197,8 @@ class GatewayMicroscope:
         lifeline = Lifeline(endpoint, fence, self.events)
         lifeline.start()
         try:
-            microscope = RemoteInstrument(endpoint, line).load(self._session_id, ADAPTER, config, fence)
+            patient = line if self._patience_s is None else Patience(line, self._patience_s)
+            microscope = RemoteInstrument(endpoint, patient).load(self._session_id, ADAPTER, config, fence)
         except BaseException:
             lifeline.close()
             line.close()
