@@ -100,8 +100,3 @@ class CensusView:
 def species_style(number: int) -> tuple[str, str]:
     """(colour, marker) of a species by its number."""
     return SPECIES_COLOURS[number % len(SPECIES_COLOURS)], SPECIES_MARKERS[number % len(SPECIES_MARKERS)]
-
-
-def determinable_species(summary: Mapping[str, Any]) -> list[str]:
-    """Species that count as natives to confirm."""
-    return [name for name, entry in summary.get("species", {}).items() if entry.get("counts_as_native", True)]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
+from orchestrator.client import Client
 from tests.integration.harness import RASTER, console, data_folder, stempilot, without_ids
 from tests.integration.served import (
     FRAMES,
@@ -214,6 +219,15 @@ def test_from_another_machine(served: Installation, tmp_path: Path, monkeypatch:
     assert not (served.data / "experiments" / own / "report.html").exists(), "none was wanted"
     stempilot("resume", own, "--server", served.url, "--data", tmp_path / "none").complains(2, "token")
     assert not (tmp_path / "none").exists()
+    with Client(served.url, made["secret"]) as client:
+        frame = client.frames(own)[0]["id"]
+        here = counts(served.data, own)[0]
+        for detector, array in here.items():
+            np.testing.assert_array_equal(client.frame_array(own, frame, detector), array)
+            picture = Image.open(io.BytesIO(client.frame_image(own, frame, detector)))
+            assert picture.size[::-1] == array.shape[-2:]
+        with h5py.File(io.BytesIO(client.frame_file(own, frame))) as file:
+            assert list(file)
 
 
 def test_a_second_serve_and_a_port_in_use(served: Installation, tmp_path: Path) -> None:
