@@ -49,7 +49,7 @@ ONE = st.sampled_from([0, 0, 0, 1])  # mostly the same, so that something happen
 AIMS = {"hold": "held", "release": "queued", "cancel": "cancelled", "pause": "paused", "resume": "queued"}
 ENDS = sorted(TRANSITIONS["running"])
 ENOUGH = settings(
-    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
@@ -338,5 +338,5 @@ def opened(tmp_path: Path, database_url: str | None) -> Iterator[tuple[Catalogue
 
 def test_the_queue_does_what_its_model_does(opened: tuple[Catalogue, Time]) -> None:
     machine = type("Machine", (QueueMachine,), {"catalogue": opened[0], "time": opened[1]})
-    enough = ENOUGH if opened[0].database.dialect == "sqlite" else settings(ENOUGH, max_examples=6)
+    enough = ENOUGH if opened[0].database.dialect == "sqlite" else settings(ENOUGH, max_examples=4)
     run_state_machine_as_test(machine, settings=enough)

@@ -47,7 +47,7 @@ def crossed(atoms, waves, grid, optics=OPTICS):
     return propagate(waves.copy(), made, propagator, DOUBLE), made, propagator
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 99), x_nm=st.floats(0, 0.9), y_nm=st.floats(0, 0.8))
 def test_what_is_lost_is_what_the_band_limit_took(seed, x_nm, y_nm):
     """Counted slice by slice: power beyond the antialias aperture, and what band-limited functions fail to transmit."""
@@ -88,7 +88,7 @@ def test_a_smooth_phase_object_loses_nothing():
     assert np.sum(np.abs(wave) ** 2) == pytest.approx(1, abs=1e-13)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 99))
 def test_source_and_detector_may_change_places(seed):
     """A point detector on the axis sees of a probe what a plane wave leaves at its place behind the reversed specimen.
