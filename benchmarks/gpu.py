@@ -36,6 +36,8 @@ from simulation.backend import backend
 _HERE = Path(__file__).parent
 _COPIED_BYTES = 2**29
 _COPIES = 10
+_WHOLE_S = 570.0
+"""All is to be over by then; abTEM's last run is stopped."""
 
 
 def checked(job: Job, device: str, known: dict[str, xr.Dataset]) -> dict[str, float]:
@@ -45,7 +47,7 @@ def checked(job: Job, device: str, known: dict[str, xr.Dataset]) -> dict[str, fl
     """
     images = job.simulator(device).image(*job.few())
     if job.name not in known:
-        known[job.name] = job.simulator("cpu", "double").image(*job.few())
+        known[job.name] = job.exact().image(*job.few())
     exact = known[job.name]
     found = {name: _difference(images[name], exact[name]) for name in exact.data_vars}
     return {str(name): value for name, value in found.items()}
@@ -121,28 +123,41 @@ def peer_environment(wheels: Path, folder: Path) -> str:
     """A Python with abTEM from these wheels and this Python's packages; the path of its executable."""
     venv.create(folder)
     python = folder / "bin" / "python"
-    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    (own / "parent.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
-    packages = sorted(wheels.glob("*.whl"))
+    own = Path(sysconfig.get_path("purelib", scheme="venv", vars={"base": str(folder)}))
+    packages = [*site.getsitepackages(), site.getusersitepackages()]
+    (own / "parent.pth").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    found = sorted(wheels.glob("*.whl"))
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run([*install, *packages], check=True)
+    subprocess.run([*install, *found], check=True)
     return str(python)
 
 
-def peers(job: Job, python: str, device: str, folder: Path) -> dict[str, Any]:
-    """What abTEM needs for the case, and the seconds on the wall of all probes at that rate."""
+def peers(job: Job, python: str, device: str, folder: Path, until: float) -> dict[str, Any]:
+    """What abTEM needs for the case, and the seconds on the wall of all probes.
+
+    Where it images fewer than that, half as many a side are imaged too: what is made once is not counted again.
+    `until`: of the monotonic clock, when it is stopped.
+    """
     assert job.peer is not None
-    case = job.case.write(folder, job.atoms)
-    done = subprocess.run(
-        [python, "-P", str(_HERE / "simulation_peer.py"), str(case), job.peer, str(job.peer_probes),
-         str(folder / "images.npz"), device],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        return {"method": job.peer, "failed": done.stderr.strip().splitlines()[-1:]}
-    used = json.loads(done.stdout.splitlines()[-1])
-    scale = (job.probes / job.peer_probes) ** 2
-    return {"method": job.peer, "probes": job.peer_probes**2, **used, "all_probes_s": used["wall_s"] * scale}
+    case, sides = job.case.write(folder, job.atoms), [job.peer_probes]
+    if job.peer_probes < job.probes:
+        sides.insert(0, job.peer_probes // 2)
+    runs: list[dict[str, Any]] = []
+    for side in sides:
+        command = [python, "-P", str(_HERE / "simulation_peer.py"), str(case), job.peer, str(side),
+                   str(folder / "images.npz"), device]  # fmt: skip
+        left_s = max(1.0, until - time.monotonic())
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=left_s)
+        except subprocess.TimeoutExpired:
+            return {"method": job.peer, "failed": f"{left_s:.0f} s were left, and it took longer"}
+        except subprocess.CalledProcessError as error:
+            return {"method": job.peer, "failed": error.stderr.strip().splitlines()[-1:]}
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    rest = job.probes**2 - job.peer_probes**2
+    each_s = (runs[-1]["wall_s"] - runs[0]["wall_s"]) / (sides[-1] ** 2 - sides[0] ** 2) if rest else 0.0
+    all_s = runs[-1]["wall_s"] + rest * max(0.0, each_s)
+    return {"method": job.peer, "probes": job.peer_probes**2, **runs[-1], "all_probes_s": all_s}
 
 
 def _described(device: str) -> dict[str, Any]:
@@ -185,7 +200,11 @@ def run(options: argparse.Namespace, folder: Path, document: dict[str, Any]) -> 
             rows.append(measured(job, device, described["bandwidth_bytes_per_s"], exact))
             print(json.dumps(rows[-1]), flush=True)
     if options.wheels and not options.peer:
-        options.peer = peer_environment(options.wheels, folder / "peer")
+        try:
+            options.peer = peer_environment(options.wheels, folder / "peer")
+        except (subprocess.CalledProcessError, OSError) as error:
+            document["abtem"] = f"not installed: {error}"
+            print(document["abtem"])
     if options.peer:
         _beside(options, folder, rows, start)
 
@@ -198,7 +217,8 @@ def _beside(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]
         if job.peer is None or time.monotonic() - start > options.limit_s:
             continue
         if job.name not in known:
-            known[job.name] = peers(job, options.peer, "cpu" if options.devices == "cpu" else "gpu", folder)
+            device = "cpu" if options.devices == "cpu" else "gpu"
+            known[job.name] = peers(job, options.peer, device, folder, start + _WHOLE_S)
             print(json.dumps({"job": job.name, "abtem": known[job.name]}), flush=True)
         row["abtem"] = known[job.name]
         if "all_probes_s" in known[job.name]:

@@ -33,11 +33,15 @@ class Job:
     """abTEM's method, and how many probes a side it images: its time is scaled to all of them."""
     patterns_mrad: float | None = None
 
-    def simulator(self, device: str, precision: str = "single") -> Simulator:
+    def exact(self) -> Simulator:
+        """What is compared with, in double precision on a CPU: multislice for PRISM, which has the same result."""
+        return self.simulator("cpu", "double", "multislice" if self.method == "prism" else self.method)
+
+    def simulator(self, device: str, precision: str = "single", method: str | None = None) -> Simulator:
         """With nothing computed yet."""
         return Simulator(
-            self.atoms, method=self.method, grid_shape_px=(self.case.gpts, self.case.gpts), precision=precision,
-            slice_thickness_nm=self.case.slice_angstrom / 10, accuracy=0.03, device=device,
+            self.atoms, method=method or self.method, grid_shape_px=(self.case.gpts, self.case.gpts), accuracy=0.03,
+            slice_thickness_nm=self.case.slice_angstrom / 10, device=device, precision=precision,
         )  # fmt: skip
 
     def exposure(self, probes: int | None = None) -> tuple[Optics, GridScan, dict[str, Any]]:

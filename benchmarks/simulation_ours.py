@@ -15,7 +15,7 @@ from typing import Any
 
 import ase.io
 import numpy as np
-import xarray  # noqa: F401 - images come in it
+import xarray
 
 from benchmarks.simulation_cases import drawn_probes
 from instruments.optics import Aberrations, Optics
@@ -36,6 +36,7 @@ def main() -> None:
     name, _, accuracy = method.partition(":")
     name, _, placement = name.partition("-")
     backend("cpu")  # imports torch; what is imported, here as by the peer, is before the clock
+    xarray.Dataset(coords={"x": [0.0]})  # imports whatever packages of units and arrays xarray finds
     atoms = ase.io.read(path.with_suffix(".extxyz"))
     phonons = FrozenPhonons(int(phonon_count), _RMS_DISPLACEMENT_NM) if phonon_count else None
     imported_gb = _peak_memory_gb()

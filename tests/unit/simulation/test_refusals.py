@@ -214,7 +214,8 @@ REFUSED = {
         "coherence.source_size_nm = -1: .* make a new Coherence",
     ),
     "aberrations that are none": (
-        lambda: ronchigram(OPTICS.model_copy(update={"aberrations": {"c30_nm": 1}}), np.zeros((64, 64)), 0.05), "optics = .* make a new Optics",
+        lambda: ronchigram(OPTICS.model_copy(update={"aberrations": {"c30_nm": 1}}), np.zeros((64, 64)), 0.05),
+        "optics = .* make a new Optics",
     ),
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
 }  # fmt: skip
