@@ -20,7 +20,7 @@ SERVER = Path(__file__).with_name("merlin_server.py")
 
 
 class MerlinTarget:
-    """Sends these counts, whatever it is asked for; a soft trigger, where the configuration says so, begins a scan."""
+    """Sends these counts, whatever it is asked for, until it obeys; a soft trigger, if configured, begins a scan."""
 
     name = "merlin"
 
@@ -66,6 +66,15 @@ class MerlinTarget:
         if process is not None:
             process.kill()
             process.communicate()
+
+    def say(self, word: str) -> str:
+        """`obeys` or `recites`: what the server does from now on; `counts`: its acquisitions. What it answers."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
 
     def revive(self) -> None:
         self.kill()
