@@ -104,6 +104,7 @@ class SurveySpec(Record):
     )
     seed: int = Field(default=0, ge=0)
     baselines: bool = False
+    reports: bool = Field(default=True, description="a report of each square; else only the page of all")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

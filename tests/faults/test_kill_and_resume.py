@@ -18,7 +18,7 @@ from tests.integration.harness import RASTER, acknowledged, data_folder, event_c
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 KILLS, FRAMES = 20, 16
-# Exposures take a tenth of a second, so that a run does not get to its end while whoever kills it waits for a processor.
+# Exposures take a tenth of a second: no run gets to its end while whoever kills it waits for a processor.
 # Fields overlap by a quarter, so that where four meet the dose limit refuses some: refusals are replayed as well.
 OPTIONS = (
     "--engine", "local", "--no-baselines", "--no-report", "--seed", "11",
@@ -98,7 +98,6 @@ def test_killed_twenty_times(forward_model: Path, tmp_path: Path) -> None:
         arguments = ("resume", "latest")
     assert killed == KILLS
     assert 0 < len(kept) < FRAMES
-    print(f"{len(kept)} frames before the last")
     last = warm_start.start(said, "resume", "latest", "--data", data)
     last.join()
     assert last.exitcode == 0, said.read_text()[-2000:]

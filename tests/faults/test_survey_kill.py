@@ -15,6 +15,7 @@ import yaml
 from orchestrator.catalogue import Catalogue
 from tests.faults import warm_start
 from tests.integration.harness import RASTER, ROOT, acknowledged, data_folder, event_count, stempilot, without_ids
+from tests.waiting import DEADLINE_S
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -24,9 +25,11 @@ def survey_file(folder: Path) -> Path:
     path.write_text(
         yaml.safe_dump(
             {
-                "name": "Two squares", "template": str(RASTER), "set": {"budget.frames": 4},
+                "name": "Two squares", "template": str(RASTER),
+                "set": {"budget.frames": 4, "instrument.config.time_scale": 10},  # a tenth of a second with the beam on
                 "grid": {"rows": 1, "columns": 2, "side_nm": 26.0},
                 "overview": {"mode": "maadf", "probe_current_pa": 10.0}, "order": "cleanest", "seed": 3,
+                "reports": False,
             }
         )
     )  # fmt: skip
@@ -100,15 +103,16 @@ def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
     assert expected["reason"] == "2 of 2 squares completed"
     page = Path(expected["report"]).read_text(encoding="utf-8")
     assert "clean" in page
+    assert list(calm.rglob("report.html")) == [Path(expected["report"])], "squares without reports, as the file says"
     assert stempilot("report", expected["id"], "--data", calm).expect(0).stdout.strip() == expected["report"]
     theirs = squares_of(calm, expected["id"])
     ends = {"overview": 13, "first square": 22}  # events of the journal after which it is in the next one
     said, survey_id = tmp_path / "said", ""
     child = warm_start.start(said, "survey", path, "--data", data, *here)
     for after in ends.values():
-        until = time.monotonic() + 600
-        while child.is_alive() and event_count(data) < after and time.monotonic() < until:
-            time.sleep(0.002)
+        end_s = time.monotonic() + DEADLINE_S
+        while child.is_alive() and event_count(data) < after and time.monotonic() < end_s:
+            time.sleep(0.004)
         assert child.is_alive(), said.read_text()[-2000:]
         child.kill()
         child.join()

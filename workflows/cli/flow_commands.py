@@ -182,12 +182,14 @@ def _survey_here(
     say: Callable[[str], None],
 ) -> tuple[str, Ending]:  # fmt: skip
     view = view_for(plan.template, Console(stderr=True), as_json=True)
-    options = RunOptions(seed=plan.seed, engine="local", baselines=plan.baselines, settings_file=told)
+    options = RunOptions(
+        seed=plan.seed, engine="local", baselines=plan.baselines, report=plan.reports, settings_file=told
+    )
     with writing(settings) as catalogue:
         session = Session(catalogue, settings, view, say, embeds_prefect=False)
 
         def ended(experiment_id: str) -> None:
-            if catalogue.frames(experiment_id):
+            if plan.reports and catalogue.frames(experiment_id):
                 write_report(catalogue, settings, experiment_id)
 
         runner = EmbeddedRunner(session, options, ended)
@@ -222,7 +224,9 @@ def _survey_in_queue(
     settings: Settings, plan: SurveySpec, resume: str | None, engine: Engine, told: str | None,
     say: Callable[[str], None],
 ) -> tuple[str, Ending]:  # fmt: skip
-    options = RunOptions(seed=plan.seed, engine=engine.value, baselines=plan.baselines, settings_file=told)
+    options = RunOptions(
+        seed=plan.seed, engine=engine.value, baselines=plan.baselines, report=plan.reports, settings_file=told
+    )
     with Catalogue.open(settings.data_folder, url=settings.database_url, visitor=True) as catalogue:
         runner = QueueRunner(catalogue, ExperimentQueue(catalogue), options)
         survey = _begun(catalogue, plan, resume, runner, say)
