@@ -51,7 +51,7 @@ class Taken:
         if charge.factor > 1 or _is_more(measured_pa, charge):
             frame = _counting(frame, charge.electrons if booked is None else booked)
         off, lit = displaced(command, frame.state, card), _thinner(command, charge, frame)
-        scan = raster_taken(command, frame) if card.has_beam else None
+        scan = raster_taken(command, frame, card) if card.has_beam else None
         return cls(
             command=command,
             frame=frame,
@@ -72,37 +72,52 @@ class Taken:
         if charge.electrons <= 0 or not (self.is_elsewhere or self.lit is not None or self.scan is not None):
             return None
         really = taken_at(self.command, self.off) if self.is_elsewhere else self.command
-        asked_nm = half_extent_nm(really.scan)  # a smaller raster may lie anywhere in the field that was asked for
+        asked = really.scan  # a smaller raster may lie anywhere in the field that was asked for
         if self.scan is not None:
-            size = self.scan.model_dump(include={"field_of_view_nm", "shape_px", "rotation_deg"})
-            really = really.model_copy(update={"scan": really.scan.model_copy(update=size)})
-        lit = self.lit or charge.lit
-        marks, factor = exposed(really.stage, really.scan, lit)
-        widest_nm = (lit.widest_nm if lit is not None else really.scan.illuminated_nm) or 0.0
-        scan = really.scan
+            really = really.model_copy(update={"scan": _as_wide_as(self.scan, asked)})
+        lit, scan = self.lit or charge.lit, really.scan
+        marks, factor = exposed(really.stage, scan, lit)
+        least_nm2 = float(marks.overlap_nm2.sum()) / factor
+        amount = charge.electrons if self.electrons is None else self.electrons
+        widest_nm = (lit.widest_nm if lit is not None else scan.illuminated_nm) or 0.0
+        reach_nm, asked_nm = half_extent_nm(scan, widest_nm), half_extent_nm(asked)
+        if not self.is_elsewhere and self.lit is None and reach_nm[0] <= asked_nm[0] and reach_nm[1] <= asked_nm[1]:
+            amount *= 1 - least_nm2 / _least_nm2(self.command, charge)  # what is denser than was booked there
         here = Box.at(really.stage.x_nm + scan.beam_shift_x_nm, really.stage.y_nm + scan.beam_shift_y_nm)
-        found_nm = half_extent_nm(scan, widest_nm)
-        box = here.grown(max(asked_nm[0], found_nm[0]), max(asked_nm[1], found_nm[1]))
+        if amount <= 0:
+            return None
         return ExtraDebit(
             reason=f"frame {self.command.action_id}: {'; '.join(message for _, message in self.findings)}",
-            region=Region.of(box, float(marks.overlap_nm2.sum()) / factor),
-            electrons=charge.electrons if self.electrons is None else self.electrons,
+            region=Region.of(here.grown(max(asked_nm[0], reach_nm[0]), max(asked_nm[1], reach_nm[1])), least_nm2),
+            electrons=amount,
             is_counted=False,
         )
 
 
-def raster_taken(command: AcquireFrame, frame: Frame) -> ScanPattern | None:
+def _least_nm2(command: AcquireFrame, charge: Charge) -> float:
+    """The area that a frame was booked on, where its bound is highest."""
+    marks, factor = charge.cells or exposed(command.stage, command.scan, charge.lit)
+    return float(marks.overlap_nm2.sum()) / factor
+
+
+def _as_wide_as(found: ScanPattern, asked: ScanPattern) -> ScanPattern:
+    return asked.model_copy(update=found.model_dump(include={"field_of_view_nm", "shape_px", "rotation_deg"}))
+
+
+def raster_taken(command: AcquireFrame, frame: Frame, card: Capabilities) -> ScanPattern | None:
     """The raster that the frame itself tells of; None where it is as it was asked for, or nothing was scanned."""
-    scan = command.scan
-    if scan.at_once or not frame.counts:
+    scan, axis = command.scan, card.axis("field_of_view_nm")
+    shapes = [counts.shape[1:3] for counts in frame.counts.values() if counts.ndim > 2]
+    if scan.at_once or not shapes:
         return None
-    rows, columns = min((counts.shape[1:3] for counts in frame.counts.values()), key=prod)
+    rows, columns = max(shapes, key=prod)
     read_nm, turned = frame.state.axis_value("field_of_view_nm"), frame.state.axis_value("rotation_deg")
     widths = [columns * frame.pixel_size_nm] + [read_nm] * isinstance(read_nm, float | int)
     width_nm = min((nm for nm in widths if isfinite(nm) and nm > 0), default=scan.field_of_view_nm)
     turned_deg = turned if isinstance(turned, float | int) and isfinite(turned) else scan.rotation_deg
     is_turned = abs((turned_deg - scan.rotation_deg + 180) % 360 - 180) > _TURNED_DEG
-    is_same = (rows, columns) == scan.shape_px and abs(width_nm / scan.field_of_view_nm - 1) <= _ROUNDING
+    allowed_nm = max(scan.field_of_view_nm * _ROUNDING, axis.allowed_error if axis is not None else 0.0)
+    is_same = (rows, columns) == scan.shape_px and abs(width_nm - scan.field_of_view_nm) <= allowed_nm
     if (is_same and not is_turned) or min(rows, columns) < 1:
         return None
     rotation_deg = turned_deg if is_turned else scan.rotation_deg
