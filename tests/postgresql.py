@@ -27,7 +27,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.catalogue.database import postgresql_url
 from orchestrator.catalogue.identifiers import new_id
 from orchestrator.catalogue.schema import metadata
-from workflows.prefect_server import free_port
+from tests.ports import unused_port
 
 VARIABLE = "STEMPILOT_TEST_POSTGRES_URL"
 START_S = 120.0
@@ -141,7 +141,7 @@ def throw_away_server(programs: Path, settings: tuple[str, ...] = QUICK) -> Iter
         ]
         made = subprocess.run([*as_user, *initdb], cwd=folder, capture_output=True, text=True, check=False)
         assert made.returncode == 0, f"initdb: {made.stdout}{made.stderr}"
-        port = free_port()
+        port = unused_port()
         place = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}")
         options = [part for setting in (*settings, *place) for part in ("-c", setting)]
         with log.open("wb") as output:

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from tests.integration.harness import CONSOLE, ROOT
-from workflows.prefect_server import free_port
+from tests.ports import unused_port
 
 DEADLINE_S = 180.0
 
@@ -95,7 +95,7 @@ class Api:
 
 @contextmanager
 def served(data: Path, *options: str) -> Iterator[Api]:
-    api = Api(data, free_port(), options)
+    api = Api(data, unused_port(), options)
     try:
         api.start()
         yield api

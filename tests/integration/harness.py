@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 
 from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
+from tests.ports import unused_port
 from workflows.assembly import prepare
 from workflows.cli.commands import app
-from workflows.prefect_server import api_url, free_port, start_beside, wait_until_healthy
+from workflows.prefect_server import api_url, start_beside, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = Path(__file__).parent / "specs"
@@ -100,7 +101,7 @@ def _migrate_prefect(template: Path) -> None:
     if template.exists():
         return
     with tempfile.TemporaryDirectory() as home:
-        port = free_port()
+        port = unused_port()
         server = start_beside(Path(home), port)
         try:
             assert wait_until_healthy(api_url(port), 120, lambda: server.poll() is None) is None

@@ -25,9 +25,9 @@ from workflows.roles import holder
 
 SEED, FRAMES = 5, 8
 LEASE_S = 5.0
-# Frames that keep the beam on for some tenths of a second on the wall's clock, so that one can meet them on the way.
+# Frames that keep the beam on for about half a second on the wall's clock, so that one can meet them on the way.
 SMALL = (
-    "--seed", SEED, "--no-baselines", "--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_scale=8",
+    "--seed", SEED, "--no-baselines", "--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_scale=12",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from orchestrator.queue import ExperimentQueue
 from orchestrator.spec import ExperimentSpec
 from tests.integration.api_process import DEADLINE_S, Api, served
 from tests.integration.harness import SPECS
-from workflows.prefect_server import free_port
+from tests.ports import unused_port
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_lost_answers_are_asked_for_again_and_nothing_is_done_twice(open_api: Ap
 def test_nobody_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.client_errors._FIRST_WAIT_S", 0.001)
     with (
-        Client(f"http://127.0.0.1:{free_port()}") as nobody,
+        Client(f"http://127.0.0.1:{unused_port()}") as nobody,
         pytest.raises(Unreachable, match="is `stempilot serve` running there"),
     ):
         nobody.queue()

@@ -12,8 +12,8 @@ import pytest
 from deploy.smoke_deploy import Place, drive, installed
 from tests.integration import harness
 from tests.integration.network_trace import Reached, abroad, reached, tracer
+from tests.ports import unused_port
 from tests.postgresql import new_database
-from workflows.prefect_server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def smoke(
     with new_database(postgresql_server) as database_url:
         place = Place(
             data=harness.data_folder(folder, forward_model), prefect_home=folder / "prefect", database_url=database_url,
-            api_port=free_port(), prefect_port=free_port(),
+            api_port=unused_port(), prefect_port=unused_port(),
         )  # fmt: skip
         with installed(place, wrap) as installation:
             document = drive(installation, print)

@@ -116,14 +116,17 @@ def _lines(served: Installation, which: dict[str, Any]) -> list[str]:
 
 def test_priorities_on_two_instruments_side_by_side(served: Installation) -> None:
     """While the first runs on the left, three more wait there; one on the right does not wait for them."""
-    first = served.submit(*on("left"), "--set", "budget.frames=8")
+    first = served.submit(*on("left"), "--set", "budget.frames=200")
     served.has_frames(first, 1)
     low, high, middle = (
         served.submit(*on("left"), "--set", "budget.frames=2", "--priority", str(priority)) for priority in (1, 9, 5)
     )
     beside = served.submit(*on("right"), "--set", "budget.frames=2")
     assert "waits for left" in served.entry(low)["wait_reason"]
-    for own in (first, low, high, middle, beside):
+    served.reaches(beside, "completed")
+    stempilot("cancel", first, "--data", served.data).expect(0)
+    served.reaches(first, "cancelled")
+    for own in (low, high, middle):
         served.reaches(own, "completed")
     began = {own: _running_since(served, own) for own in (first, high, middle, low)}
     assert sorted(began, key=lambda own: began[own]) == [first, high, middle, low]

@@ -256,7 +256,7 @@ def beam_events(place: Place, own: str) -> list[str]:
 @pytest.mark.parametrize("fails_at", [0, 3], ids=["at the end of a run", "after a fault"])
 def test_an_instrument_whose_beam_may_be_on_is_not_freed(tmp_path: Path, fails_at: int) -> None:
     """Its lease lapses, the watchdog blanks as soon as that works, and only then the next experiment starts."""
-    place = Place(tmp_path, lease_s=1.0)
+    place = Place(tmp_path, lease_s=3.0)
     place.faults = Faults(blanks=False, stops=False, fails_at=fails_at)
     working = threading.Thread(target=place.worker.run)
     watching = Catalogue.open(place.settings.data_folder, shared=True)
