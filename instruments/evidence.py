@@ -45,6 +45,7 @@ _OURS: Final[dict[str, Evidence]] = {
     "ceos": Evidence("contract-tested only", "a double of CEOS's gateway, written from clients that are public"),
     "pyjem": Evidence("contract-tested only", "a double of the names it uses, written from PyJEM's public manual"),
     "autoscript": Evidence("contract-tested only", "a double of the names it uses, written from public scripts"),
+    "gateway": Evidence("as the adapter in it", "tried with the twin over loopback, encrypted"),
     "worker": Evidence("as the adapter in it", "tried with replay in a Python of its own"),
     "nion": Evidence(_THIRD_PARTY, "nionswift 16.16 with nionswift-usim 5.4, out of process"),
     "micromanager": Evidence(_THIRD_PARTY, "Micro-Manager's core 12.5 with its demonstration devices, out of process"),
