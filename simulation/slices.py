@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.arguments import positive
+from simulation.errors import InvalidParameter
 from simulation.specimens import Specimen
 from simulation.wave_grid import steps_across
 
 _BOUNDARY_TOLERANCE_ANGSTROM = 1e-6
 _SAME_POSITION_DECIMALS = 7
+_MOST_SLICES = 1_000_000
 EMPTY = -1
 """In `Slices.order`: a slice without atoms."""
 
@@ -57,7 +59,13 @@ class Slices:
 
 def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:
     """Number of equal slices at most `slice_thickness_nm` thick."""
-    return steps_across(depth_angstrom, positive("slice_thickness_nm", slice_thickness_nm, "nm") * 10)
+    thickness_nm = positive("slice_thickness_nm", slice_thickness_nm, "nm")
+    if depth_angstrom / 10 > _MOST_SLICES * thickness_nm:
+        raise InvalidParameter(
+            f"slice_thickness_nm = {thickness_nm:g} nm would cut {depth_angstrom / 10:g} nm into more than"
+            f" {_MOST_SLICES} slices; it is in nm, and 0.02 nm is thin"
+        )
+    return steps_across(depth_angstrom, thickness_nm * 10)
 
 
 def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:

@@ -66,6 +66,7 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
         (InvalidParameter, "give a GridScan or a PointScan", {"scan": [[0, 0]]}),
         (InvalidParameter, "give instruments.Optics", {"optics": {"beam_energy_ev": 6e4}}),
         (InvalidParameter, "semi-convergence angle 25 mrad is beyond", {"sampling_nm": 0.1}),
+        (InvalidParameter, "into more than 1000000 slices", {"slice_thickness_nm": 1e-9}),
         (InvalidParameter, "interpolation = 0", {"interpolation": 0}),
         (InvalidParameter, "unknown aperture 'round'", {"aperture": "round"}),
         (InvalidParameter, "accuracy = 0", {"accuracy": 0}),
