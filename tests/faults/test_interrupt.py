@@ -26,8 +26,8 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 FRAMES = 5
-# Frames with a second of beam each, nearly nothing of it computed: a second Ctrl-C comes while one is being taken, and no
-# run gets to its end before the first.
+# Frames with a second of beam each, nearly nothing of it computed: a second Ctrl-C comes while one is being taken, and
+# no run gets to its end before the first.
 OPTIONS = (
     "--engine", "local", "--no-baselines", "--no-report", "--seed", "5", "--set", f"budget.frames={FRAMES}",
     "--set", "instrument.config.time_scale=40",
