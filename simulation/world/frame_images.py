@@ -245,7 +245,7 @@ class ImageMaker:
 
     @staticmethod
     def _add(patch: Patch, grid: Grid, x_nm: float, y_nm: float, image: np.ndarray) -> None:
-        window = grid.window(x_nm, y_nm, patch.reach_nm / grid.tilt.foreshortening)
+        window = grid.window(x_nm, y_nm, patch.reach_nm / min(grid.tilt.shares))
         if window is None:
             return
         rows, columns = window
@@ -254,7 +254,7 @@ class ImageMaker:
         dx = grid.x_nm[rows, None] + column * grid.step_x_nm - x_nm
         dy = grid.y_nm[rows, None] + column * grid.step_y_nm - y_nm
         if not grid.tilt.is_upright:
-            dx, dy = grid.tilt.seen(dx, dy)
+            dx, dy = dx * grid.tilt.shares[0], dy * grid.tilt.shares[1]
         coordinates = np.stack([dy, dx]) / patch.step_nm + middle
         image[rows, columns] += map_coordinates(
             patch.coefficients, coordinates, order=3, prefilter=False, mode="constant", output=np.float32

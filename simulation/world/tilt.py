@@ -52,6 +52,11 @@ class Tilt:
         _, cos_alpha, _, cos_beta = self._turns
         return cos_alpha * cos_beta
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """Lengths across the beam of what is 1 long on the sheet, along its x and along its y."""
+        return hypot(*self.seen(1.0, 0.0)), hypot(*self.seen(0.0, 1.0))
+
     def seen(self, u_nm: T, v_nm: T, height_nm: T | float = 0.0) -> tuple[T, T]:
         """Across the beam, what lies at (u, v) and so high above the tilt axis before tilting."""
         sin_alpha, cos_alpha, sin_beta, cos_beta = self._turns
@@ -82,18 +87,19 @@ class Tilt:
     def lattice(self, upright: ColumnLattice) -> ColumnLattice:
         """The columns as the beam meets them, each about its place on the sheet; its names are those before.
 
-        The cell is shortened along its sides, and what stands above or below the sheet is moved aside. The sides of a
-        cell that is tilted both ways meet at no right angle, off by sin(alpha) sin(beta): left out of how columns look.
+        The cell is shortened along its sides by `shares`, and what stands above or below the sheet is moved aside. The
+        sides of a cell that is tilted both ways meet at no right angle, off by sin(alpha) sin(beta): atoms stand where
+        they should all the same, but each looks sheared by that.
         """
         width, height, depth = upright.specimen.cell_angstrom
-        shares = hypot(*self.seen(1.0, 0.0)), hypot(*self.seen(0.0, 1.0))
+        shares = self.shares
         middle = sheet_angstrom(upright.specimen)
         positions = upright.specimen.positions_angstrom
         above = middle - positions[:, 2]
-        aside = self.seen(np.zeros_like(above), np.zeros_like(above), above)
+        aside = self.on_sheet(*self.seen(np.zeros_like(above), np.zeros_like(above), above))
         moved = np.column_stack([
-            np.mod(positions[:, 0] * shares[0] + aside[0], width * shares[0]),
-            np.mod(positions[:, 1] * shares[1] + aside[1], height * shares[1]),
+            np.mod((positions[:, 0] + aside[0]) * shares[0], width * shares[0]),
+            np.mod((positions[:, 1] + aside[1]) * shares[1], height * shares[1]),
             middle + (positions[:, 2] - middle) * self.foreshortening,
         ])  # fmt: skip
         cell = width * shares[0], height * shares[1], depth
