@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.adapters.far_device import DeviceServer
+from instruments.adapters.makers_config import MakersConfig
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.errors import ConfigurationError
@@ -16,13 +15,11 @@ from instruments.models import Record
 
 NM_PER_M: Final = 1e9
 DEG_PER_RAD: Final = 57.29577951308232
-StageAxis = Literal["x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg"]
 STAGE: Final[dict[str, tuple[str, float]]] = {
     "x_nm": ("x", NM_PER_M), "y_nm": ("y", NM_PER_M), "z_nm": ("z", NM_PER_M), "alpha_deg": ("a", DEG_PER_RAD),
     "beta_deg": ("b", DEG_PER_RAD),
 }  # fmt: skip
 """Our axis -> AutoScript's, and ours for one of its units."""
-_TOLERANCES: Final[dict[str, float]] = {"x_nm": 50.0, "y_nm": 50.0, "z_nm": 100.0, "alpha_deg": 0.1, "beta_deg": 0.1}
 _SHIFT_TOLERANCE_NM: Final = 0.1
 _DEFOCUS_TOLERANCE_NM: Final = 1.0
 
@@ -51,16 +48,15 @@ class Names(Record):
     defocus: str = Field(default="optics.focusing.stem.objective.defocus", description="in m; once optics.defocus")
 
 
-class AutoScriptConfig(Record):
+class AutoScriptConfig(MakersConfig):
     """A Python with AutoScript's client in it, where the server is, its detectors, and how far things may go.
 
     The instrument's own limits of the stage hold besides those here, the narrower counts. The signs say which way
     AutoScript's numbers go against the house's; those given are to be measured at the microscope.
     """
 
-    python: Path | None = Field(default=None, description="on this computer, with the library; or `device_server`")
-    device_server: DeviceServer | None = Field(default=None, description="on the microscope's computer")
-    path: tuple[str, ...] = Field(default=(), description="folders in which that Python looks for the client besides")
+    adapter_name = "autoscript"
+
     host: str = Field(default="localhost", min_length=1)
     port: int = Field(default=9095, ge=1, le=65_535)
     names: Names = Names()
@@ -70,31 +66,14 @@ class AutoScriptConfig(Record):
     sides_px: tuple[int, ...] = Field(
         default=(128, 256, 512, 1024, 2048, 4096), min_length=1, description="of full scans; smaller ones are parts"
     )
-    limits: dict[StageAxis, tuple[float, float]] = Field(default_factory=dict)
-    tolerances: dict[StageAxis, float] = Field(default_factory=dict)
-    stage_signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
     max_beam_shift_nm: float | None = Field(default=None, gt=0, le=1e5, description="None: it is not set")
     beam_shift_signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
     max_defocus_nm: float | None = Field(default=None, gt=0, le=1e6, description="None: it is not set")
     defocus_sign: Literal[-1, 1] = Field(default=-1, description="ours, underfocus positive, for AutoScript's +")
     field_of_view_nm: tuple[float, float] = Field(default=(1.0, 100_000.0), description="of a full scan")
     dwell_time_us: tuple[float, float] = (0.1, 1000.0)
-    max_scan_s: float = Field(default=10.0, gt=0, le=600, description="of one scan, or one camera's exposure")
-    beam_overhead_s: float = Field(default=1.0, ge=0, le=60, description="beam on beyond the dwell times, at most")
-    least_duration_fraction: float = Field(
-        default=0.9,
-        ge=0,
-        le=1,
-        description="an image sooner than this part of its dwell times is none; 0: not asked",
-    )
-    stops_a_scan: bool = Field(default=False, description="it was seen that a blank in a scan takes effect at once")
     pixel_tolerance_fraction: float = Field(default=0.02, gt=0, le=0.5, description="of the pixels that come")
     probe_current_pa: float = Field(ge=0, le=1e6, description="declared: doses follow from it")
-    beam_energy_ev: float = Field(gt=0, le=5e6)
-    semi_convergence_angle_mrad: float = Field(ge=0, le=200)
-    settle_s: float = Field(default=1.0, ge=0, le=600, description="the slowest move over the whole range")
-    answer_s: float = Field(default=5.0, gt=0, le=60)
-    start_s: float = Field(default=60.0, gt=0, le=3600)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -110,33 +89,9 @@ class AutoScriptConfig(Record):
             raise ValueError("field_of_view_nm and dwell_time_us are above 0")
         return self
 
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once, each with its key and value."""
-        try:
-            return cls.model_validate(config)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc']))} = {one.get('input')!r:.80}: {one['msg']}" for one in error.errors()
-            )
-            raise ConfigurationError(f"autoscript configuration: {faults}") from error
-
-    def sign(self, axis: str) -> int:
-        """Ours for AutoScript's +, of the stage's axes."""
-        return {"x_nm": self.stage_signs[0], "y_nm": self.stage_signs[1]}.get(axis, 1)
-
-    def tolerance(self, axis: str) -> float:
-        """How far a stage axis may be read beside where it was sent."""
-        return {str(name): value for name, value in self.tolerances.items()}.get(axis, _TOLERANCES[axis])
-
     def full_side_px(self, shape_px: tuple[int, int]) -> int | None:
         """The side of the full scan of which this shape is the middle; None where it does not fit."""
         return min((side for side in self.sides_px if side >= max(shape_px)), default=None)
-
-    @property
-    def stop_latency_s(self) -> float:
-        """For a stop to take effect: at once where that was seen, else after the scan."""
-        return self.answer_s if self.stops_a_scan else self.max_scan_s + self.beam_overhead_s + self.answer_s
 
 
 def capabilities_of(config: AutoScriptConfig, about: Mapping[str, Any]) -> Capabilities:
@@ -170,16 +125,7 @@ def _stage(config: AutoScriptConfig, told: Mapping[str, list[float]]) -> list[Ax
             raise ConfigurationError(
                 f"limits of {name}, {low:g} to {high:g}, are outside the microscope's own, {own[0]:g} to {own[1]:g}"
             )
-        axes.append(
-            Axis(
-                name=name,
-                minimum=max(low, own[0]),
-                maximum=min(high, own[1]),
-                settle_s=config.settle_s,
-                tolerance=config.tolerance(name),
-                frame=KNOWN_AXES[name].frame,
-            )
-        )
+        axes.append(config.stage_axis(name, max(low, own[0]), min(high, own[1])))
     return axes
 
 

@@ -5,10 +5,11 @@ Neighbour: `ceos` opens it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.adapters.ceos_aberrations import TERMS, Frame
 from instruments.capabilities import Axis, Capabilities, Procedure
 from instruments.errors import ConfigurationError
@@ -39,8 +40,10 @@ class Tableau(Record):
     )
 
 
-class CeosConfig(Record):
+class CeosConfig(AdapterConfig):
     """Where the gateway listens, what may be measured and corrected, and how its axes lie in the scan."""
+
+    adapter_name = "ceos"
 
     host: str = "127.0.0.1"
     port: int = Field(default=7072, ge=1, le=65_535)
@@ -75,15 +78,6 @@ class CeosConfig(Record):
     def frame(self) -> Frame:
         """The corrector's axes in the scan."""
         return Frame(self.rotation_deg, self.is_mirrored)
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"ceos configuration: {faults}") from error
 
 
 def corrector_axes(config: CeosConfig) -> tuple[Axis, ...]:

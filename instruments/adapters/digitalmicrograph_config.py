@@ -6,11 +6,12 @@ Neighbour: `digitalmicrograph` opens it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.errors import ConfigurationError
@@ -81,8 +82,10 @@ class BeamShiftConfig(Record):
         return matrix
 
 
-class DigitalMicrographConfig(Record):
+class DigitalMicrographConfig(AdapterConfig):
     """Where our server in DigitalMicrograph listens, what the facility allows, and how it is calibrated."""
+
+    adapter_name = "digitalmicrograph"
 
     host: str = "127.0.0.1"
     port: int = Field(default=9431, ge=1, le=65_535)
@@ -131,15 +134,6 @@ class DigitalMicrographConfig(Record):
                 f"secret_file {self.secret_file} holds {len(secret)} characters; 32 or more are needed"
             )
         return secret
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"digitalmicrograph configuration: {faults}") from error
 
 
 def capabilities_of(config: DigitalMicrographConfig) -> Capabilities:

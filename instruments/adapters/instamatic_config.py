@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.models import Record
 from instruments.transforms import Matrix
 
@@ -28,12 +28,14 @@ class Deflector(Record):
         return self
 
 
-class InstamaticConfig(Record):
+class InstamaticConfig(AdapterConfig):
     """Where the server is, what the facility allows, what was calibrated.
 
     The server has no limits of its own: an axis that `limits` does not name cannot be set. Deflectors are set in counts
     there, so one needs its calibration as well.
     """
+
+    adapter_name = "instamatic"
 
     host: str = "127.0.0.1"
     port: int = Field(default=8088, ge=1, le=65_535)
@@ -51,12 +53,3 @@ class InstamaticConfig(Record):
         if wrong:
             raise ValueError(f"limits {', '.join(wrong)} are not in order; swap them")
         return self
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"instamatic configuration: {faults}") from error

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
-from instruments.models import Record
+from instruments.adapters.adapter_config import AdapterConfig
 
 
-class MicroManagerConfig(Record):
+class MicroManagerConfig(AdapterConfig):
     """A Python with pymmcore-plus in it, a configuration file of Micro-Manager, and how far things may go.
 
     Micro-Manager reports no limits of stages, so those here are what the adapter refuses by; the facility sets them.
     """
+
+    adapter_name = "micromanager"
 
     python: Path
     demo: bool = Field(default=False, description="Micro-Manager's demonstration devices instead of a file")
@@ -34,16 +35,8 @@ class MicroManagerConfig(Record):
     motion_s: float = Field(default=10.0, gt=0, le=600, description="the longest a move may take")
     start_s: float = Field(default=120.0, gt=0, le=3600)
 
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once, each with its key and value."""
-        try:
-            checked = cls.model_validate(config)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc']))} = {one.get('input')!r}: {one['msg']}" for one in error.errors()
-            )
-            raise ConfigurationError(f"micromanager configuration: {faults}") from error
-        if checked.demo == (checked.file is not None):
-            raise ConfigurationError("micromanager configuration: give `file`, or `demo = true`, and not both")
-        return checked
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.demo == (self.file is not None):
+            raise ValueError("give `file`, or `demo = true`, and not both")
+        return self

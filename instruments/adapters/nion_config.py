@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from instruments.errors import ConfigurationError
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.models import Record
 
 Sign = Literal[-1, 1]
@@ -31,13 +31,15 @@ _USIM_CAMERAS = {
 }
 
 
-class NionConfig(Record):
+class NionConfig(AdapterConfig):
     """A Python with Nion Swift in it, what of its hardware is used, and how far it may go.
 
     Nion Swift reports no limits, so those here are what the adapter refuses by; the facility sets them. The signs say
     which way an axis of Nion's goes against the house's: a stage move and a beam shift of +x both bring a point further
     along +x under the beam. Those given hold for the simulator; at a microscope they are measured.
     """
+
+    adapter_name = "nion"
 
     python: Path
     usim: bool = Field(default=False, description="start nionswift-usim's simulated instrument there")
@@ -69,14 +71,3 @@ class NionConfig(Record):
     settle_s: float = Field(default=0.0, ge=0, le=60, description="after a stage move")
     stop_latency_s: float = Field(default=2.0, gt=0, le=60)
     start_s: float = Field(default=120.0, gt=0, le=3600)
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once, each with its key and value."""
-        try:
-            return cls.model_validate(config)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc']))} = {one.get('input')!r}: {one['msg']}" for one in error.errors()
-            )
-            raise ConfigurationError(f"nion configuration: {faults}") from error

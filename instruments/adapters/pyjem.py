@@ -115,7 +115,7 @@ class PyJEMDriver:
         now = self.read_state(0.0, deadline_s)
         moves = {name: wanted[name] for name in STAGE if name in wanted and wanted[name] != now.axis_value(name)}
         if moves:
-            there = {STAGE[name]: self._sign(name) * value for name, value in moves.items()}
+            there = {STAGE[name]: self._config.sign(name) * value for name, value in moves.items()}
             tolerances = {STAGE[name]: self._config.tolerance(name) for name in moves}
             left_s = max(until_s - time.monotonic(), 0.1)
             answer_s = left_s + self._config.answer_s
@@ -202,11 +202,7 @@ class PyJEMDriver:
             )
 
     def _house(self, position: Mapping[str, float]) -> dict[str, float]:
-        return {name: self._sign(name) * position[there] for name, there in STAGE.items()}
-
-    def _sign(self, name: str) -> int:
-        x, y = self._config.stage_signs
-        return {"x_nm": x, "y_nm": y}.get(name, 1)
+        return {name: self._config.sign(name) * position[there] for name, there in STAGE.items()}
 
 
 def _place(pair: Converters | None, numbers: list[int], name: str, undetermined: dict[str, str]) -> tuple[float, float]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.adapters.far_device import DeviceServer
+from instruments.adapters.makers_config import MakersConfig
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.errors import ConfigurationError
 from instruments.models import Record
 
 HIGHEST_NUMBER: Final = 65_535
-StageAxis = Literal["x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg"]
 STAGE: Final[dict[str, str]] = {
     "x_nm": "x", "y_nm": "y", "z_nm": "z", "alpha_deg": "tilt_x", "beta_deg": "tilt_y",
 }  # fmt: skip
 """Our axis -> the device's."""
-_TOLERANCES: Final[dict[str, float]] = {"x_nm": 50.0, "y_nm": 50.0, "z_nm": 100.0, "alpha_deg": 0.1, "beta_deg": 0.1}
 
 
 class Converters(Record):
@@ -104,7 +100,7 @@ class ScanField(Record):
     field_of_view_nm: float = Field(gt=0, le=1e6)
 
 
-class PyJEMConfig(Record):
+class PyJEMConfig(MakersConfig):
     """A Python with PyJEM in it, what of the microscope is used, its calibrations, and how far things may go.
 
     PyJEM reports no limits and its numbers have no units, so those here are what the adapter refuses and converts by;
@@ -112,38 +108,20 @@ class PyJEMConfig(Record):
     +x brings a point further along +x under the beam.
     """
 
-    python: Path | None = Field(default=None, description="on this computer, with the library; or `device_server`")
-    device_server: DeviceServer | None = Field(default=None, description="on the microscope's computer")
-    path: tuple[str, ...] = Field(default=(), description="folders in which that Python looks for PyJEM besides")
+    adapter_name = "pyjem"
+
     connect: bool = Field(default=True, description="call TEM3.connect(); false where this PyJEM has none")
     offline: bool = Field(default=False, description="PyJEM.offline, JEOL's own stand-in without a microscope")
     detectors: dict[str, ScanDetector] = Field(min_length=1, description="mode and detector -> TEMCenter's")
     fields: tuple[ScanField, ...] = Field(min_length=1)
     sides_px: tuple[int, ...] = Field(default=(256, 512, 1024, 2048), min_length=1, description="of square scans")
-    limits: dict[StageAxis, tuple[float, float]] = Field(default_factory=dict)
-    tolerances: dict[StageAxis, float] = Field(default_factory=dict)
-    stage_signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
     beam_shift: Converters | None = Field(default=None, description="CLA1, in nm")
     beam_tilt: Converters | None = Field(default=None, description="CLA2, in mrad")
     focus: Lens | None = None
     dwell_time_us: tuple[float, float] = (1.0, 1000.0)
-    max_scan_s: float = Field(default=10.0, gt=0, le=600, description="of one scan")
-    beam_overhead_s: float = Field(default=1.0, ge=0, le=60, description="beam on beyond the dwell times, at most")
-    least_duration_fraction: float = Field(
-        default=0.9,
-        ge=0,
-        le=1,
-        description="an image sooner than this part of its dwell times is none; 0: not asked",
-    )
-    stops_a_scan: bool = Field(default=False, description="it was seen that a blank in a scan takes effect at once")
     probe_current_pa: float = Field(ge=0, le=1e6, description="measured at `spot`: doses follow from it")
     spot: int | None = Field(default=None, ge=0, description="at which the current was measured; others are refused")
-    beam_energy_ev: float = Field(gt=0, le=5e6)
-    semi_convergence_angle_mrad: float = Field(ge=0, le=200)
-    settle_s: float = Field(default=1.0, ge=0, le=600, description="the slowest move over the whole range")
     arrive_s: float = Field(default=1.0, gt=0, le=60, description="a stage at rest elsewhere for so long has not moved")
-    answer_s: float = Field(default=5.0, gt=0, le=60)
-    start_s: float = Field(default=60.0, gt=0, le=3600)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -152,38 +130,23 @@ class PyJEMConfig(Record):
             raise ValueError(f"limits of {', '.join(wrong) or 'dwell_time_us'} are not in order; swap them")
         return self
 
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once, each with its key and value."""
-        try:
-            return cls.model_validate(config)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc']))} = {one.get('input')!r:.80}: {one['msg']}" for one in error.errors()
-            )
-            raise ConfigurationError(f"pyjem configuration: {faults}") from error
-
     def field(self, field_of_view_nm: float) -> ScanField | None:
         """The magnification of that width, or None."""
         near = (one for one in self.fields if abs(one.field_of_view_nm / field_of_view_nm - 1) < 1e-3)
         return next(near, None)
 
-    def tolerance(self, axis: str) -> float:
-        """How far a stage axis may be read beside where it was sent."""
-        return {str(name): value for name, value in self.tolerances.items()}.get(axis, _TOLERANCES[axis])
-
-    @property
-    def stop_latency_s(self) -> float:
-        """For a stop to take effect: at once where that was seen, else after the scan."""
-        return self.answer_s if self.stops_a_scan else self.max_scan_s + self.beam_overhead_s + self.answer_s
-
 
 def capabilities_of(config: PyJEMConfig) -> Capabilities:
     """The card: what has no limits or no calibration is not there."""
+    stage = [config.stage_axis(name, low, high) for name, (low, high) in config.limits.items()]
     return Capabilities(
         name="pyjem offline" if config.offline else "pyjem",
         simulated=config.offline,
-        axes=(*_stage(config), *_deflections(config), *_of_a_frame(config)),
+        axes=(
+            *stage,
+            *_deflections(config),
+            *_of_a_frame(config),
+        ),
         modes=tuple(_mode(name, detector) for name, detector in config.detectors.items()),
         can_interrupt=config.stops_a_scan,
         stop_latency_s=config.stop_latency_s,
@@ -200,20 +163,6 @@ def capabilities_of(config: PyJEMConfig) -> Capabilities:
             "current and convergence are declared, so doses are nominal",
         ),
     )
-
-
-def _stage(config: PyJEMConfig) -> list[Axis]:
-    return [
-        Axis(
-            name=name,
-            minimum=low,
-            maximum=high,
-            settle_s=config.settle_s,
-            tolerance=config.tolerance(name),
-            frame=KNOWN_AXES[name].frame,
-        )
-        for name, (low, high) in config.limits.items()
-    ]
 
 
 def _deflections(config: PyJEMConfig) -> list[Axis]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from instruments.errors import ConfigurationError
-from instruments.models import Record
+from instruments.adapters.adapter_config import AdapterConfig
 
 
-class ReplayConfig(Record):
+class ReplayConfig(AdapterConfig):
     """A recorded spectrum image and how it is given back.
 
     `full_dwell_time_us` is the dwell of one recorded point: to ask for it is to get every count of the measured part.
     `nominal_current_pa` is declared, the file does not hold it; electrons and doses of a replay follow from it.
     """
+
+    adapter_name = "replay"
 
     file: Path
     lines: tuple[str, ...] = Field(default=(), description="X-ray lines to read, such as Fe_Ka; empty: all of the file")
@@ -35,19 +35,3 @@ class ReplayConfig(Record):
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}; name each line once")
         return lines
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once, each with its key and value."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(_fault(fault["loc"], fault["msg"], fault.get("input")) for fault in error.errors())
-            raise ConfigurationError(f"replay configuration: {faults}") from error
-
-
-def _fault(where: tuple[int | str, ...], message: str, value: object) -> str:
-    key = ".".join(map(str, where))
-    if message == "Field required":
-        return f"{key} is required"
-    return f"{key} = {value!r}: {message}"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
-from instruments.models import Record
+from instruments.adapters.adapter_config import AdapterConfig
 
 
-class ReplayImagesConfig(Record):
+class ReplayImagesConfig(AdapterConfig):
     """Which record, where its frames may be asked for, and what the file does not say and somebody else knows.
 
     `within`: the field asked for must lie in one recorded image, and is cut out of it at the nearest recorded pixel.
     `nearest`: the whole recorded image whose middle lies nearest is given, if that is no further than `reach_nm`; where
     it was taken is what is read back.
     """
+
+    adapter_name = "replay"
 
     file: Path | None = Field(default=None, description=".dm3, .dm4, .emd or .hspy")
     image: str = Field(default="", description="which image of a file of several: the end of its name, such as :1")
@@ -42,12 +43,3 @@ class ReplayImagesConfig(Record):
         if self.placing == "nearest" and self.reach_nm == 0:
             raise ValueError("`nearest` needs `reach_nm`: how far off a recorded image may lie")
         return self
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'replay'}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"replay configuration: {faults}") from error

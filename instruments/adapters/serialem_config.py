@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
-from instruments.errors import ConfigurationError
-from instruments.models import Record
 
 CommandName = Literal[
     "TiltTo", "Record", "MoveStageTo", "ReportStageXYZ", "ReportTiltAngle", "ReportHighVoltage", "SetExposure",
@@ -18,8 +17,10 @@ CommandName = Literal[
 AxisName = Literal["x_nm", "y_nm", "z_nm", "alpha_deg"]
 
 
-class SerialEMConfig(Record):
+class SerialEMConfig(AdapterConfig):
     """Where SerialEM listens, what the facility allows, and its camera as the Record set is arranged there."""
+
+    adapter_name = "serialem"
 
     host: str = "127.0.0.1"
     port: int = Field(default=48_888, ge=1, le=65_535)
@@ -56,15 +57,6 @@ class SerialEMConfig(Record):
         if wrong := [name for name, (low, high) in limits.items() if low >= high]:
             raise ValueError(f"limits of {', '.join(wrong)} are not in order; swap them")
         return limits
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"serialem configuration: {faults}") from error
 
 
 def capabilities_of(config: SerialEMConfig) -> Capabilities:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.models import Record
 
 
@@ -60,8 +60,10 @@ class CameraDevice(Record):
     gain_counts_per_electron: float | None = Field(default=None, gt=0)
 
 
-class TangoConfig(Record):
+class TangoConfig(AdapterConfig):
     """Devices, what they are here, and what the facility allows."""
+
+    adapter_name = "tango"
 
     axes: dict[str, AttributeConfig] = Field(default_factory=dict, description="by the house's name")
     blanker: BlankerConfig
@@ -75,12 +77,3 @@ class TangoConfig(Record):
     )
     answer_s: float = Field(default=2.0, gt=0, le=60, description="for any answer but an image")
     simulated: bool = False
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"tango configuration: {faults}") from error

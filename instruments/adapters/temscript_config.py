@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.models import Record
 from instruments.transforms import Matrix
 
@@ -54,12 +54,14 @@ class StemConfig(Record):
     added_counts: int = Field(default=0, ge=0, le=65_535)
 
 
-class TemscriptConfig(Record):
+class TemscriptConfig(AdapterConfig):
     """Where the server is, what the facility allows, what was calibrated.
 
     An axis outside `limits` cannot be set, but for the stage, whose limits the server reports: those given here narrow
     them. `probe_current_pa` is declared, for the server cannot set a current: doses follow from it.
     """
+
+    adapter_name = "temscript"
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65_535)
@@ -99,12 +101,3 @@ class TemscriptConfig(Record):
     def stop_latency_s(self) -> float:
         """The server does one thing after another: a blank waits for the exposure before it."""
         return self.max_exposure_s + self.readout_s
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"temscript configuration: {faults}") from error

@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
 from instruments.deadlines import OVERHEAD_S
 from instruments.errors import (
     CommandRefused,
-    ConfigurationError,
     InstrumentBusy,
     InstrumentError,
     InstrumentFault,
@@ -34,7 +34,6 @@ from instruments.errors import (
 from instruments.events import Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome, Releasable
-from instruments.models import Record
 from instruments.remote.wire import UnsendableError, WireError, pack, unpack
 from instruments.state import MicroscopeState
 from instruments.workers import Program, Worker
@@ -45,8 +44,10 @@ REBUILD_S: Final = 600.0
 _NOTHING_MOVED: Final = (CommandRefused, InstrumentBusy, Unsupported)
 
 
-class WorkerConfig(Record):
+class WorkerConfig(AdapterConfig):
     """Which Python, which adapter in it, and the adapter's own configuration."""
+
+    adapter_name = "worker"
 
     python: Path
     adapter: str = Field(min_length=1, description="a registered name, or `module:function` of that Python")
@@ -57,11 +58,7 @@ class WorkerConfig(Record):
 
 def open_worker(**config: Any) -> WorkerMicroscope:
     """Open an adapter in a worker; the keys are those of `WorkerConfig`. Raises ConfigurationError, InstrumentFault."""
-    try:
-        checked = WorkerConfig.model_validate(config)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigurationError(f"worker configuration: {faults}") from error
+    checked = WorkerConfig.checked(config)
     opening = {"adapter": checked.adapter, "config": checked.config, "path": list(checked.path)}
     program = Program(
         name=f"worker of {checked.adapter}", python=checked.python, file=DEVICE, config=opening, start_s=checked.start_s

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from instruments.errors import ConfigurationError
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.models import Record
 from instruments.patterns import PatternGeometry
 
@@ -36,8 +36,10 @@ class RingConfig(Record):
         return self
 
 
-class MerlinConfig(Record):
+class MerlinConfig(AdapterConfig):
     """Without `column`, whoever sits at the microscope scans: nothing here moves, blanks or counts its beam."""
+
+    adapter_name = "merlin"
 
     host: str = "127.0.0.1"
     control_port: int = Field(default=6341, ge=1, le=65_535)
@@ -84,12 +86,3 @@ class MerlinConfig(Record):
             if empty:
                 raise ValueError(f"no pixel lies in {', '.join(empty)}; see mrad_per_px and the centre")
         return self
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> Self:
-        """The configuration. Raises ConfigurationError with every fault at once."""
-        try:
-            return cls(**config)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigurationError(f"merlin configuration: {faults}") from error

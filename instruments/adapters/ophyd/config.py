@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from instruments.adapters.adapter_config import AdapterConfig
 from instruments.capabilities import Detector, Mode
 from instruments.errors import ConfigurationError
 from instruments.models import Record
@@ -108,8 +109,10 @@ class ModeConfig(Record):
         return Mode(name=name, kind=self.kind, camera_length_mm=self.camera_length_mm, detectors=self.detectors)
 
 
-class OphydConfig(Record):
+class OphydConfig(AdapterConfig):
     """An ophyd or ophyd-async device tree as an instrument."""
+
+    adapter_name = "ophyd"
 
     devices: str = Field(pattern=r"^[\w.]+:\w+$", description="`module:function`; the function returns the tree's root")
     arguments: dict[str, Any] = Field(default_factory=dict, description="keywords of that function")
@@ -151,18 +154,6 @@ class OphydConfig(Record):
             if name not in self.axes:
                 raise ValueError(f"axes lacks {name}; give a signal, or fixed")
         return self
-
-    @classmethod
-    def checked(cls, config: dict[str, Any]) -> OphydConfig:
-        """From what a settings file holds. Raises ConfigurationError naming every wrong key."""
-        try:
-            return cls.model_validate(config)
-        except ValidationError as error:
-            faults = [
-                f"{'.'.join(map(str, fault['loc'])) or 'config'}: {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors()
-            ]
-            raise ConfigurationError(f"ophyd instrument: {'; '.join(faults)}") from error
 
     def paths(self) -> set[str]:
         """Every path of the tree that is used."""

@@ -54,8 +54,8 @@ def frame(**changes: Any) -> AcquireFrame:
         ({"axes": {**CONFIG["axes"], "y_nm": {"signal": "y", "fixed": 1}}}, "axes.y_nm: give either fixed, or signal"),
         ({"axes": {**CONFIG["axes"], "y_nm": {"signal": "y", "scale": 0}}}, "axes.y_nm: scale 0"),
         ({"modes": {"adf": {**MODE, "images": {"bf": "image"}}}}, "detectors adf and images bf"),
-        ({"devices": "tem"}, "devices: "),
-        ({"no_such_key": 1}, "no_such_key: "),
+        ({"devices": "tem"}, "devices = 'tem': "),
+        ({"no_such_key": 1}, "no_such_key = 1: "),
     ],
 )
 def test_a_wrong_configuration_names_its_key(changes: dict[str, Any], words: str) -> None:

@@ -9,13 +9,14 @@ from typing import Any, cast
 import pytest
 
 from instruments import Blank, CommandRefused, Events, InstrumentEvent
+from instruments.adapters import driver
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.worker import WorkerMicroscope
 from instruments.events import LIMIT_COUNT
 from instruments.workers import Worker
 from instruments.workers.microscope_device import MicroscopeDevice
 from tests.integration.bench_microscope import BenchMicroscope, exposure
-from tests.unit.instruments.test_driven import Idle, StubbornDriver
+from tests.unit.instruments.test_driven import StubbornDriver
 
 
 class Talkative(BenchMicroscope):
@@ -80,7 +81,7 @@ def test_an_adapter_that_tells_nothing_is_not_asked() -> None:
 
 
 def test_a_driven_microscope_passes_on_what_its_process_tells() -> None:
-    class Noisy(Idle):
+    class Noisy(driver.InThisProcess):
         events = Events()
 
     noisy = Noisy()
