@@ -21,7 +21,8 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     evaluated = _last(catalogue, row.id, "evaluated")
     observed = {event.payload["decision_id"]: event.payload for event in catalogue.events(row.id, kinds=("observed",))}
     latest = next(reversed(observed.values()), {})
-    stored = catalogue.frames(row.id)
+    decided = catalogue.decisions(row.id)
+    stored = catalogue.frames(row.id)  # after the decisions: a run that goes on may store another meanwhile
     frames = [
         {
             "id": frame.id, "decision_id": frame.decision_id, "path": frame.path, "sha256": frame.sha256,
@@ -37,7 +38,7 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
             "cost": entry.decision.cost, "frame_id": entry.frame_id,
             "score": observed.get(entry.id, {}).get("score", {}).get("value"),
         }
-        for entry in catalogue.decisions(row.id)
+        for entry in decided
     ]  # fmt: skip
     spent = spent_by(catalogue, row, closed)
     document: dict[str, Any] = {
@@ -70,10 +71,10 @@ def spent_by(catalogue: Catalogue, row: ExperimentRow, closed: Mapping[str, Any]
 
 
 def _spent_so_far(catalogue: Catalogue, experiment_id: str) -> dict[str, float]:
-    """What the stored frames have cost."""
+    """What the stored frames have cost; they are read before the commands, so that each has its own there."""
     ledger = DoseLedger()
-    commands = {intent.frame_id: intent.command for intent in catalogue.intents(experiment_id)}
     stored = catalogue.frames(experiment_id)
+    commands = {intent.frame_id: intent.command for intent in catalogue.intents(experiment_id)}
     for frame in stored:
         ledger.add_frame(commands[frame.id], frame.electrons)
     for event in catalogue.events(experiment_id, kinds=(EXTRA_DEBIT,)):

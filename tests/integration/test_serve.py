@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.client import Client
-from tests.integration.harness import RASTER, console, data_folder, stempilot, without_ids
+from tests.integration.harness import RASTER, data_folder, stempilot, without_ids
 from tests.integration.served import (
     FRAMES,
     SMALL,
@@ -233,12 +234,22 @@ def test_from_another_machine(served: Installation, tmp_path: Path, monkeypatch:
             assert list(file)
 
 
+@pytest.fixture
+def handlers_put_back() -> Iterator[None]:
+    """What a command that waits for Ctrl-C does when it comes is done no more once it has ended here."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers_put_back")
 def test_a_second_serve_and_a_port_in_use(served: Installation, tmp_path: Path) -> None:
-    console("serve", "--data", served.data).complains(6, str(served.pid("serve")))
+    stempilot("serve", "--data", served.data).complains(6, str(served.pid("serve")))
     port = str(json.loads((served.data / "run" / "serve.json").read_text())["port"])
-    console("serve", "--data", tmp_path / "other", "--port", port).complains(2, f"port {port}", "in use")
+    stempilot("serve", "--data", tmp_path / "other", "--port", port).complains(2, f"port {port}", "in use")
     assert not (tmp_path / "other" / "run" / "serve.json").exists()
-    console("worker", "--instrument", "left", "--data", served.data).complains(6, str(served.pid("worker-left")))
+    stempilot("worker", "--instrument", "left", "--data", served.data).complains(6, str(served.pid("worker-left")))
     stempilot("run", RASTER, "--data", served.data).complains(6, "being written")
 
 

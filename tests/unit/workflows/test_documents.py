@@ -92,6 +92,32 @@ def test_what_went_on_since_it_was_interrupted_costs_what_it_costs_now(catalogue
     assert experiment_document(catalogue, own)["electrons"] == 3 * stored
 
 
+def test_a_run_that_goes_on_while_it_is_read_is_no_error(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is taken and stored before each of the reads."""
+    own = created(catalogue, "running")
+    catalogue.set_status(own, "running", None)
+    journal, taken = Journal(catalogue, own), iter(range(100))
+
+    def goes_on(name: str) -> None:
+        read = getattr(catalogue, name)
+
+        def after_another(experiment_id: str) -> Any:
+            ordinal = next(taken)
+            intent, command = journal.intend(microscope.suggestion(ordinal), microscope.command)
+            journal.keep(intent, microscope.frame(command, ordinal))
+            return read(experiment_id)
+
+        monkeypatch.setattr(catalogue, name, after_another)
+
+    for name in ("decisions", "frames", "intents"):
+        goes_on(name)
+    document = experiment_document(catalogue, own)
+    listed = [frame["id"] for frame in document["frames"]]
+    assert len(listed) == 2
+    assert [entry["frame_id"] for entry in document["decisions"]] == listed[:1]
+    assert document["electrons"] > 0
+
+
 def test_an_experiment_that_has_nothing_yet(catalogue: Catalogue) -> None:
     experiment_id = created(catalogue, "young")
     document = experiment_document(catalogue, experiment_id)
