@@ -1,4 +1,4 @@
-"""Every cell of the notebooks runs in Jupyter, on a smaller budget; what they design is a plug-in the command finds."""
+"""Every cell of the notebooks runs in Jupyter, the longer one on less; what they design is a plug-in."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_notebooks_are_kept_as_text_without_outputs(path: Path) -> None:
 
 
 def test_first_experiment(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = executed(FIRST, data, monkeypatch, budget='{"electrons": 3e7, "instrument_time_s": 600},')
+    notebook = executed(FIRST, data, monkeypatch)
     text = said(notebook)
     assert "the same as recorded: True" in text
     assert "dose of a 1 nm2 cell after this frame" in text
