@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from instruments import InstrumentError
 from instruments.models import Record
@@ -88,7 +89,9 @@ def _stop(settings: Settings, name: str, by: str, reason: str) -> _Part:
     except InstrumentError as error:
         lock = Lock(reason=reason, by=by, at=datetime.now(UTC))
         resting = _at_rest(settings, name, lambda own: own.set_lock(lock))
-        return _Part(False, None, False, str(error)) if resting is None else replace(resting, is_locked=True)
+        if resting is None:
+            return _Part(False, None, False, str(error))
+        return _at_its_gateway(settings, name, replace(resting, is_locked=True), lambda line: _ask(line, reason, by))
     if is_empty and _is_simulation(settings, name):
         return _Part(True, True, report.is_locked, "nothing is loaded, and a simulation has no beam then")
     return _Part(True, report.beam_blanked, report.is_locked, report.message)
@@ -99,8 +102,33 @@ def _clear(settings: Settings, name: str, by: str) -> _Part:
         status = StopLine.of(endpoint_path(run_folder(settings.data_folder), name)).clear(by=by)
     except InstrumentError as error:
         resting = _at_rest(settings, name, lambda own: own.clear())
-        return _Part(False, None, True, str(error)) if resting is None else resting
+        if resting is None:
+            return _Part(False, None, True, str(error))
+        return _at_its_gateway(settings, name, resting, lambda line: _ask_to_clear(line, by))
     return _Part(True, status.beam_blanked, status.lock is not None, "cleared")
+
+
+def _ask(line: StopLine, reason: str, by: str) -> _Part:
+    report = line.emergency_stop(reason, by=by)
+    return _Part(True, report.beam_blanked, True, f"at its gateway: {report.message}")
+
+
+def _ask_to_clear(line: StopLine, by: str) -> _Part:
+    status = line.clear(by=by)
+    return _Part(True, status.beam_blanked, status.lock is not None, "cleared, at its gateway too")
+
+
+def _at_its_gateway(settings: Settings, name: str, here: _Part, ask: Callable[[StopLine], _Part]) -> _Part:
+    """The same at the far end of an instrument that nobody has open here: its beam may be on all the same."""
+    instrument = settings.instrument(name)
+    ticket = instrument.config.get("ticket")
+    if instrument.adapter != "gateway" or not isinstance(ticket, str):
+        return here
+    try:
+        there = ask(StopLine.of(Path(ticket).expanduser()))
+    except InstrumentError as error:
+        return _Part(False, None, here.is_locked, f"its gateway did not answer: {error}")
+    return replace(there, is_reached=here.is_reached, is_locked=there.is_locked or here.is_locked)
 
 
 def _at_rest(settings: Settings, name: str, change: Callable[[Ownership], None]) -> _Part | None:
