@@ -13,7 +13,7 @@ from datetime import datetime
 from instruments.actions import NOTHING_MOVED, ActionState, state_after
 from instruments.axes import axis_values
 from instruments.beam_knowledge import BeamKnowledge
-from instruments.book_entries import BookEntry, Region
+from instruments.book_entries import BookEntry, ExtraDebit, Region
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes
 from instruments.errors import InstrumentError
@@ -21,9 +21,10 @@ from instruments.events import EventKind, InstrumentEvent, Teller
 from instruments.exposure_checks import Charge
 from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch, Moment
-from instruments.microscope import Microscope
+from instruments.microscope import Microscope, Rebuildable
 from instruments.regions import half_extent_nm
 from instruments.state import MicroscopeState
+from instruments.units import electrons
 from instruments.whereabouts import Whereabouts
 
 
@@ -41,7 +42,9 @@ class ActionWatch:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         keep: Callable[[BookEntry], None],
+        debit: Callable[[ExtraDebit], None],
     ) -> None:
+        """`keep` is told of a lost link, `debit` of what a beam burnt that was seen on between two commands."""
         self.card: Capabilities = inner.capabilities()
         self.whereabouts = Whereabouts()
         self.link = LinkWatch(clock, now, self._last_region)
@@ -52,15 +55,18 @@ class ActionWatch:
         self.unanswered_s = 0.0
         self.last_dark: Moment | None = None
         self._issued: Moment | None = None
+        self._lit_since: Moment | None = None
         self._lit = _POINT
         self._inner, self._envelope, self._events, self._now, self._keep = inner, envelope, events, now, keep
+        self._debit = debit
 
     def look(self) -> MicroscopeState:
         """The state read back now; what it tells of a link or a current that changed is noted."""
         with self.watched():
             self.seen = self._inner.read_state()
         self.time_s = self.seen.time_s
-        self._note_dark(self.seen)
+        if self._issued is None:  # else it is what runs in another thread that lights it
+            self._note_light(self.seen, self.last_dark)
         self.beam.look(self.seen, self._now())
         return self.seen
 
@@ -77,13 +83,15 @@ class ActionWatch:
     def notice(self, error: InstrumentError, asked: Moment) -> None:
         """Keep what has to be debited if this says that the link is lost: since the call began that found it out.
 
-        Or, where a command runs in another thread, since that began.
+        Or, where a command runs in another thread, since that began; where the beam was seen on before, since then.
         """
-        if self.link.notice(error, self._inner, self._issued or asked):
+        if self.link.notice(error, self._inner, self._lit_since or self._issued or asked):
+            self._lit_since = None
             self._tell_loss(str(error))
 
     def notice_lit(self, last_dark: Moment) -> None:
         """The beam was read back as on though nothing is exposed: since it was last seen off, nobody watched it."""
+        self._lit_since = None
         self.link.notice_lit(last_dark)
         self._tell_loss("it is on though nothing is exposed")
 
@@ -125,7 +133,7 @@ class ActionWatch:
     def came_back(self, command: Command, state: MicroscopeState, charge: Charge | None = None) -> None:
         """What was read back when it was done: the beam may stand there as well."""
         self.seen = state
-        self._note_dark(state)
+        self._note_light(state, None)
         if isinstance(command, AcquireFrame):
             self.beam.exposed(command, state)
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
@@ -158,9 +166,21 @@ class ActionWatch:
             )
         )
 
-    def _note_dark(self, state: MicroscopeState) -> None:
-        if state.beam_blanked:
-            self.last_dark = self.link.moment()
+    def _note_light(self, state: MicroscopeState, since: Moment | None) -> None:
+        """Whether the beam is on while nothing is exposed, since then or from now on; what it burnt once it is off."""
+        now = self.link.moment()
+        if not state.beam_blanked:
+            self._lit_since = self._lit_since or since or now
+            return
+        since, self._lit_since, self.last_dark = self._lit_since, None, now
+        is_counted = self.card.has_beam and self.link.loss is None and not isinstance(self._inner, Rebuildable)
+        if since is None or not is_counted:
+            return
+        lit_s = max(now.clock_s - since.clock_s, (now.at - since.at).total_seconds())
+        burnt = electrons(max(self.link.current_pa, self.beam.most_pa(state, state.mode)), lit_s)
+        if burnt > 0:
+            reason = f"the beam was on though nothing was exposed, for {lit_s:.1f} s at most"
+            self._debit(ExtraDebit(reason=reason, region=self.region(), electrons=burnt))
 
     def _note_current(self, command: Command, values: Mapping[str, AxisValue], sent_at: datetime) -> None:
         """Whether the current is known any more."""

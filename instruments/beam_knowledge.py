@@ -190,7 +190,7 @@ class BeamKnowledge:
         uncertainty = state.column.current_uncertainty_fraction if state.column is not None else None
         measured_pa *= 1 + (uncertainty or 0.0)
         set_pa = self._stands_at_pa(state)
-        if set_pa is None:  # then it may be what flows in the frame, too
+        if not set_pa:  # nobody knows what it is set to, so it may be what flows in the frame, too
             return max(found, measured_pa / said_pa) if said_pa > 0 else found
         return max(found, self._excess_of(measured_pa, set_pa))
 

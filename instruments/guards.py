@@ -75,8 +75,9 @@ class GuardedMicroscope:
     def __post_init__(self) -> None:
         told = ToldOnce(self.events)
         self._watch = ActionWatch(
-            self.inner, lambda: self.envelope, told, self.clock, self.now, lambda entry: self.keep(entry)
-        )
+            self.inner, lambda: self.envelope, told, self.clock, self.now, lambda entry: self.keep(entry),
+            self._debit_besides,
+        )  # fmt: skip
         self._capabilities = self._watch.card
         if faults := unknown_limits(self.envelope, self._capabilities):
             raise ConfigurationError("; ".join(faults))

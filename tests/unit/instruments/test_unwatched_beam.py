@@ -29,7 +29,7 @@ from instruments import (
     SafetyEnvelope,
     ScanPattern,
 )
-from instruments.book_entries import BookEntry, LinkLoss
+from instruments.book_entries import BookEntry, ExtraDebit, LinkLoss
 from instruments.footprints import spot
 from instruments.limits import BeamSetting
 from instruments.units import electrons
@@ -173,6 +173,42 @@ def test_nothing_is_issued_under_a_beam_that_is_found_on_and_its_time_is_debited
         guarded.acquire(named("b"))
     guarded.acknowledge("anna")
     guarded.acquire(named("b"))
+
+
+def test_a_link_that_is_lost_under_a_beam_that_was_seen_on_was_lost_since_then() -> None:
+    bench = Late()
+    guarded = bench.guarded()
+    guarded.acquire(named("a"))
+    bench.blanked = False
+    guarded.read_state()
+    bench.now_s, bench.error = 300.0, LinkLost("gone")
+    with pytest.raises(LinkLost):
+        guarded.execute(Blank(action_id="end"))
+    bench.now_s = 400.0
+    guarded.reconnect()
+    guarded.read_state()
+    assert guarded.ledger.electrons == pytest.approx(FRAME + electrons(CURRENT_PA, 400.0))
+
+
+@pytest.mark.parametrize("ends", ["blank", "look"])
+def test_a_beam_that_was_seen_on_and_is_off_again_is_debited_though_nothing_was_asked(ends: str) -> None:
+    """By a procedure that left it on, then by a hand: until it was blanked, or read back as off after a stop."""
+    bench = Late()
+    guarded = bench.guarded()
+    guarded.acquire(named("a"))
+    bench.now_s, bench.blanked = 100.0, False
+    guarded.read_state()
+    bench.now_s = 600.0
+    if ends == "look":
+        guarded.stop()
+        guarded.read_state()
+    else:
+        guarded.execute(Blank(action_id="end"))
+    burnt = electrons(CURRENT_PA, 600.0)
+    assert guarded.ledger.electrons == pytest.approx(FRAME + burnt)
+    assert [entry.electrons for entry in bench.kept if isinstance(entry, ExtraDebit)] == pytest.approx([burnt])
+    guarded.acquire(named("b"))
+    assert guarded.ledger.electrons == pytest.approx(2 * FRAME + burnt)
 
 
 def test_a_beam_that_nobody_saw_off_yet_is_blanked_before_anything_moves() -> None:
