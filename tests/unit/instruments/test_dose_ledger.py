@@ -23,6 +23,7 @@ def scan(
     )  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(
     st.floats(-200, 200),
     st.floats(-200, 200),
@@ -78,7 +79,7 @@ def test_rows_are_y() -> None:
     assert window[2, 3] == pytest.approx(4.0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 80), st.floats(1, 80)), max_size=8))
 def test_electrons_are_conserved_across_blocks(rasters: list[tuple[float, float, float, float]]) -> None:
     ledger = DoseLedger()
@@ -88,7 +89,7 @@ def test_electrons_are_conserved_across_blocks(rasters: list[tuple[float, float,
     assert ledger.mean_map(-400, -400, 800, 800).sum() * 100 == pytest.approx(1e6 * len(rasters), rel=1e-9, abs=1e-6)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.floats(-20, 20), st.floats(-20, 20), st.floats(1, 30), st.floats(0, 90)), min_size=1, max_size=6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ def envelopes(draw: st.DrawFn) -> SafetyEnvelope:
     return SafetyEnvelope(**limits)
 
 
+@settings(max_examples=40)
 @given(envelopes(), envelopes())
 def test_the_narrowed_envelope_is_inside_both_or_there_is_an_error(
     facility: SafetyEnvelope, wanted: SafetyEnvelope

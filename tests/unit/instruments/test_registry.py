@@ -19,7 +19,7 @@ def test_built_in_names_are_listed() -> None:
 
 
 def test_the_simulated_microscope_opens() -> None:
-    microscope = open_instrument("simulated", structure=str(STRUCTURE))
+    microscope = open_instrument("simulated", structure=str(STRUCTURE), width_nm=60.0, height_nm=60.0, phonon_count=1)
     assert isinstance(microscope, Microscope)
     assert microscope.capabilities().name == "simulated"
 
