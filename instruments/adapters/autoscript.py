@@ -16,7 +16,7 @@ import numpy as np
 from instruments.adapters.autoscript_config import NM_PER_M, STAGE, AutoScriptConfig, Camera, capabilities_of
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
-from instruments.adapters.far_device import FarDevice, place_of
+from instruments.adapters.far_device import FarDevice
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
@@ -24,7 +24,6 @@ from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationE
 from instruments.optics import Optics
 from instruments.scans import ScanPattern, StagePosition
 from instruments.state import AxisReading, ColumnState, MicroscopeState
-from instruments.workers import Program
 
 DEVICE: Final = Path(__file__).parent / "devices" / "autoscript_device.py"
 _SAME_ENERGY: Final = 0.01
@@ -61,11 +60,7 @@ class AutoScriptDriver:
             "detectors": [one.name for one in config.detectors.values()],
             "names": config.names.model_dump(),
         }
-        place = place_of("autoscript", config.python, config.device_server)
-        self._device = FarDevice(
-            Program(name="autoscript", python=place, file=DEVICE, config=opening, start_s=config.start_s),
-            config.answer_s,
-        )
+        self._device = FarDevice(config.program(DEVICE, opening), config.answer_s)
         try:
             self._about: dict[str, Any] = self._device.read("describe")
             self._capabilities = capabilities_of(config, self._about)
@@ -175,7 +170,8 @@ class AutoScriptDriver:
         else:
             names = {name: one.name for name, one in self._config.detectors.items()}
             reply = self._scanned(command, list(names.values()), until_s, is_lit=is_lit)
-        self._check_beam(command, reply["beam_on_s"], is_lit=is_lit)
+        if is_lit:
+            check_beam_on(command, reply["beam_on_s"], self._config)
         counts = {
             name: _unsigned(name, reply["images"][there], (count, *scan.shape_px)) for name, there in names.items()
         }
@@ -198,15 +194,6 @@ class AutoScriptDriver:
     def close(self) -> None:
         """End the worker, which blanks."""
         self._device.close()
-
-    def _check_beam(self, command: AcquireFrame, beam_on_s: float, *, is_lit: bool) -> None:
-        if is_lit:
-            check_beam_on(
-                command,
-                beam_on_s,
-                overhead_s=self._config.beam_overhead_s,
-                least_fraction=self._config.least_duration_fraction,
-            )
 
     def _scanned(self, command: AcquireFrame, detectors: list[str], until_s: float, *, is_lit: bool) -> dict[str, Any]:
         scan = command.scan

@@ -7,14 +7,15 @@ take. Neighbour: `far_device`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from instruments.adapters.adapter_config import AdapterConfig
-from instruments.adapters.far_device import DeviceServer
+from instruments.adapters.far_device import DeviceServer, place_of
 from instruments.axes import KNOWN_AXES
 from instruments.capabilities import Axis
+from instruments.workers import Program
 
 StageAxis = Literal["x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg"]
 _TOLERANCES: Final[dict[str, float]] = {"x_nm": 50.0, "y_nm": 50.0, "z_nm": 100.0, "alpha_deg": 0.1, "beta_deg": 0.1}
@@ -43,6 +44,11 @@ class MakersConfig(AdapterConfig):
     settle_s: float = Field(default=1.0, ge=0, le=600, description="the slowest move over the whole range")
     answer_s: float = Field(default=5.0, gt=0, le=60)
     start_s: float = Field(default=60.0, gt=0, le=3600)
+
+    def program(self, device: Path, opening: dict[str, Any]) -> Program:
+        """What its worker runs, here or on the microscope's computer. Raises ConfigurationError for both or neither."""
+        name, place = self.adapter_name, place_of(self.adapter_name, self.python, self.device_server)
+        return Program(name=name, python=place, file=device, config=opening, start_s=self.start_s)
 
     def sign(self, axis: str) -> int:
         """Ours for the library's +, of the stage's axes."""

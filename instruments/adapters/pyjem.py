@@ -16,7 +16,7 @@ import numpy as np
 
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
-from instruments.adapters.far_device import FarDevice, place_of
+from instruments.adapters.far_device import FarDevice
 from instruments.adapters.pyjem_config import STAGE, Converters, PyJEMConfig, capabilities_of
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
@@ -25,7 +25,6 @@ from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationE
 from instruments.optics import Optics
 from instruments.scans import StagePosition
 from instruments.state import AxisReading, MicroscopeState
-from instruments.workers import Program
 
 DEVICE: Final = Path(__file__).parent / "devices" / "pyjem_device.py"
 _SAME_ENERGY: Final = 0.01
@@ -58,11 +57,7 @@ class PyJEMDriver:
             "detectors": {name: {"name": one.name, "number": one.number} for name, one in config.detectors.items()},
             "arrive_s": config.arrive_s,
         }
-        place = place_of("pyjem", config.python, config.device_server)
-        self._device = FarDevice(
-            Program(name="pyjem", python=place, file=DEVICE, config=opening, start_s=config.start_s),
-            config.answer_s,
-        )
+        self._device = FarDevice(config.program(DEVICE, opening), config.answer_s)
         try:
             self._check_energy(self._device.read("read")["voltage_v"])
         except BaseException:
@@ -165,7 +160,8 @@ class PyJEMDriver:
         scan, count, side_px = command.scan, command.subframe_count, command.scan.shape_px[0]
         left_s = until_s - time.monotonic()
         reply: dict[str, Any] = self._device.do("expose", left_s, name=mode.name, count=count, is_lit=is_lit)
-        self._check_beam(command, reply["beam_on_s"], is_lit=is_lit)
+        if is_lit:
+            check_beam_on(command, reply["beam_on_s"], self._config)
         counts = _decoded(reply["data"], self._config.detectors[mode.name].raw_type, (count, side_px, side_px))
         return Exposed(
             {mode.name: counts},
@@ -184,15 +180,6 @@ class PyJEMDriver:
     def close(self) -> None:
         """End the worker, which blanks."""
         self._device.close()
-
-    def _check_beam(self, command: AcquireFrame, beam_on_s: float, *, is_lit: bool) -> None:
-        if is_lit:
-            check_beam_on(
-                command,
-                beam_on_s,
-                overhead_s=self._config.beam_overhead_s,
-                least_fraction=self._config.least_duration_fraction,
-            )
 
     def _check_energy(self, voltage_v: float) -> None:
         if abs(voltage_v / self._config.beam_energy_ev - 1) > _SAME_ENERGY:

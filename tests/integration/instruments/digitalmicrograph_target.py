@@ -10,10 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from instruments import Microscope, registry
 from instruments.adapters.driven import DrivenMicroscope
-from instruments.conformance.target import Address
-from instruments.microscope import Closable
+from tests.integration.instruments.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = ROOT / "instruments" / "adapters" / "devices" / "digitalmicrograph_server.py"
@@ -22,8 +20,8 @@ SECRET = "not a secret: of these tests only 0123456789"
 LEASE_S = 0.3
 
 
-class DigitalMicrographTarget:
-    """A `Served` target of the conformance kit: one server process, and what its double was called."""
+class DigitalMicrographTarget(ServerProcess):
+    """One server process, and what its double was called."""
 
     name = "digitalmicrograph"
 
@@ -33,15 +31,12 @@ class DigitalMicrographTarget:
             Path(self._folder.name) / name for name in ("secret", "fault", "calls")
         )
         self.secret_file.write_text(f"{SECRET}\n")
-        self._process: subprocess.Popen[str] | None = None
-        self._port = 0
-        self.revive()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
+        super().__exit__(kind, error, trace)
         self._folder.cleanup()
 
     def fault(self, name: str = "") -> None:
@@ -68,28 +63,10 @@ class DigitalMicrographTarget:
             "settle_s": 0.1, "answer_s": 2.0, "readout_s": 1.0, **more,
         }  # fmt: skip
 
-    def addresses(self) -> tuple[Address, ...]:
-        return (("127.0.0.1", self._port),)
-
     def open(self, **more: Any) -> DrivenMicroscope:
-        opened = registry.open("digitalmicrograph", **self.config(**more))
+        opened = super().open(**more)
         assert isinstance(opened, DrivenMicroscope)
         return opened
-
-    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
-        return self.open(port=addresses[0][1])
-
-    def close(self, microscope: Microscope) -> None:
-        assert isinstance(microscope, Closable)
-        microscope.close()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
 
     def revive(self) -> None:
         self.kill()
@@ -103,7 +80,6 @@ class DigitalMicrographTarget:
         self._process = subprocess.Popen(
             [sys.executable, SERVER], stdout=subprocess.PIPE, text=True, env=os.environ | environment
         )
-        assert self._process.stdout is not None
-        words = self._process.stdout.readline().split()
+        words = self.said.readline().split()
         assert words[:3] == ["stempilot:", "listening", "at"]
         self._port = int(words[-1])

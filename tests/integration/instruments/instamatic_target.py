@@ -8,17 +8,15 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
-from instruments import Microscope, registry
-from instruments.conformance.target import Address
-from instruments.microscope import Closable
+from tests.integration.instruments.server_process import ServerProcess
+from tests.ports import unused_port
 
 ENVIRONMENT = Path(__file__).parents[3] / ".venv" / "instamatic"
-_START_S = 60.0
+_START_S = 300.0
 
 
 def installed() -> Path:
@@ -32,52 +30,25 @@ def installed() -> Path:
     return found[0]
 
 
-class InstamaticTarget:
-    """A `Served` target of the conformance kit: one server process, one adapter at a time on it."""
+class InstamaticTarget(ServerProcess):
+    """One server process, one adapter at a time on it."""
 
     name = "instamatic"
 
     def __init__(self, folder: Path, config: dict[str, Any], protocol: str = "json") -> None:
+        super().__init__()
         self._package = installed()
         self._folder = folder
         self._config = {"simulated": True, **config}
         self._protocol = protocol
-        self._port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
         self._set_up()
-        self.revive()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def addresses(self) -> tuple[Address, ...]:
-        return (("127.0.0.1", self._port),)
-
-    def open(self, **more: Any) -> Microscope:
-        return registry.open("instamatic", **{**self._config, "port": self._port, **more})
-
-    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
-        return self.open(port=addresses[0][1])
-
-    def close(self, microscope: Microscope) -> None:
-        assert isinstance(microscope, Closable)
-        microscope.close()
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def config(self, **more: Any) -> dict[str, Any]:
+        return {**self._config, "port": self._port, **more}
 
     def revive(self) -> None:
         self.kill()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = unused_port()
         settings = self._folder / "config" / "settings.yaml"
         settings.write_text(
             f"microscope: simulate\ncamera: simulate\ncalibration: simulate\ntem_server_host: 127.0.0.1\n"

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from instruments import (
-    AcquireFrame,
     AcquisitionFailed,
     CommandRefused,
     ConfigurationError,
     GuardedMicroscope,
     InstrumentError,
     InstrumentFault,
-    Optics,
-    ResultUnknown,
     SafetyEnvelope,
-    ScanPattern,
-    SetAxes,
-    StagePosition,
     Unsupported,
     registry,
 )
 from instruments.adapters.driven import DrivenMicroscope
-from instruments.conformance import AdapterTarget, Conditions
+from tests.integration.instruments import vendor_target
 from tests.integration.instruments.anywhere import check, run_anywhere
-from tests.integration.instruments.conformed import conformed, names
-from tests.integration.instruments.vendor_target import DOUBLES, VendorTarget, doubled
+from tests.integration.instruments.in_exposure import in_exposure
+from tests.integration.instruments.vendor_target import DOUBLES, VendorTarget, doubled, going
 
 CONFIG: dict[str, Any] = {
     "python": sys.executable, "path": [str(DOUBLES)], "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
@@ -42,7 +36,9 @@ CONFIG: dict[str, Any] = {
     "cameras": {"ceta": {"name": "BM-Ceta", "side_px": 64, "pixel_size_nm": 1.0}},
     "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "z_nm": (-1e9, 1e9), "alpha_deg": (-30, 30)},
 }  # fmt: skip
-OF_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
+
+
+frame = partial(vendor_target.frame, mode="stem")
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +55,10 @@ def microscope(target: VendorTarget) -> Iterator[DrivenMicroscope]:
     opened.close()
 
 
-def frame(
-    action_id: str, x_nm: float = 0.0, dwell_us: float = 5.0, count: int = 1, deadline_s: float = 60.0, **scan: Any
-) -> AcquireFrame:
-    fixed = {"field_of_view_nm": 64.0, "shape_px": (64, 64), "dwell_time_us": dwell_us}
-    return AcquireFrame(
-        action_id=action_id,
-        deadline_s=deadline_s,
-        stage=StagePosition(x_nm=x_nm),
-        optics=Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=31.5, probe_current_pa=50.0),
-        scan=ScanPattern(**{**fixed, **scan}),
-        mode="stem",
-        subframe_count=count,
-    )
-
-
-def going(**values: float | str) -> SetAxes:
-    return SetAxes(action_id=f"set {values}", values=values)
-
-
 def test_it_conforms(target: VendorTarget) -> None:
-    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0, stop_exposure_s=16.0)
-    report = conformed(AdapterTarget("autoscript", {**CONFIG, "dwell_time_us": (0.1, 200), "cameras": {}}), conditions)
-    assert names(report, "skipped") == OF_A_SERVER, report.table()
-    assert len(names(report, "passed")) == len(report.findings) - len(OF_A_SERVER), report.table()
-    assert "autoscript_tem_microscope_client" not in sys.modules
+    vendor_target.conforms_but_for_a_server(
+        "autoscript", {**CONFIG, "dwell_time_us": (0.1, 200), "cameras": {}}, "autoscript_tem_microscope_client"
+    )
 
 
 def test_metres_radians_and_signs_stay_on_the_other_side(target: VendorTarget, microscope: DrivenMicroscope) -> None:
@@ -190,12 +165,7 @@ def test_an_exposure_without_its_images_is_spent_and_dark_again(
 def test_a_client_that_hangs_is_killed_and_the_next_one_blanks(
     target: VendorTarget, microscope: DrivenMicroscope
 ) -> None:
-    guarded = GuardedMicroscope(microscope, SafetyEnvelope(max_dose_e_per_a2=1e12))
-    with target.doing_wrong("hangs"), pytest.raises(ResultUnknown, match="assume that the beam is on"):
-        guarded.acquire(frame("hung", deadline_s=2.5))
-    assert guarded.ledger.electrons > 0, "its dose stays in the ledger"
-    assert target.diary[-1] == "scan", "nobody has blanked yet"
-    assert microscope.outcome("hung") == "unknown"
+    vendor_target.killed_when_it_hangs(target, microscope, frame("hung", deadline_s=2.5))
     with target.doing_wrong("nobody there"), pytest.raises(InstrumentError, match="cannot connect"):
         microscope.reconnect()
     microscope.reconnect()
@@ -205,13 +175,10 @@ def test_a_client_that_hangs_is_killed_and_the_next_one_blanks(
 
 
 def test_a_stop_blanks_in_the_middle_of_a_scan(target: VendorTarget, microscope: DrivenMicroscope) -> None:
-    stopping = threading.Timer(0.3, microscope.stop)
-    stopping.start()
     begun_s = time.monotonic()
-    with pytest.raises(AcquisitionFailed, match="stopped"):
+    with in_exposure(microscope, "long", microscope.stop), pytest.raises(AcquisitionFailed, match="stopped"):
         microscope.acquire(frame("long", dwell_us=200.0, count=60))  # 49 s
     assert time.monotonic() - begun_s < 48
-    stopping.join()
     with pytest.raises(InstrumentFault, match="stopped"):
         microscope.execute(going(x_nm=1.0))
     microscope.release()
