@@ -93,6 +93,13 @@ class Candidate:
         is_prism = self.method in ("prism", "partitioned_prism")
         return self.method in ("multislice", "periodic") or (is_prism and self.interpolation == 1)
 
+    @property
+    def fineness(self) -> float:
+        """What errors fall with, in steps of the method's own; 0 where a few probes do not cost much less than all."""
+        if self.window_px is not None:
+            return float(self.window_px[0])
+        return 0.0 if self.is_exact or self.tolerance is not None else 1.0 / self.interpolation
+
 
 def check_method(method: str, interpolation: int, accuracy: float) -> None:
     """Refuse what this package does not know."""

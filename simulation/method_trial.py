@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, nan, sqrt
+from math import inf, nan
 
 from instruments.optics import Optics
 from simulation.backend import Backend
@@ -31,7 +31,8 @@ from simulation.sources import Sources
 from simulation.wave_grid import WaveGrid
 from simulation.windowed import smallest_side_nm
 
-_LARGEST_WINDOW_STEP = 2.0
+_FALLING = {"windowed": (2.0, 2.0), "prism": (4.0, 4.0), "partitioned_prism": (4.0, 1.0)}
+"""The power of its fineness by which a method's error falls at most, and how many times finer is at least tried."""
 _ADAPTING = frozenset({"windowed", "local_difference"})
 """Methods that come as near as asked for, if they can."""
 _HOPELESS = 1.5
@@ -107,20 +108,21 @@ class MethodTrial:
     def _first_good(self, exposure: Exposure) -> Measurement:
         """Of what is tried the first within the accuracy asked for, else the last.
 
-        Errors of windows seldom fall faster than the square of their side grows: sides that would have to are left out.
+        Errors seldom fall faster than a power of how fine a method is: what would have to be better still is left out.
         """
-        measured, smallest_px, accuracy = None, 0.0, self._wanted.accuracy
+        measured, accuracy = None, self._wanted.accuracy
+        finest_needed: dict[str, float] = {}
         tried = self.candidates(exposure.foci[0][0], exposure.probe_count, exposure.detectors)
         self._check_probes(tried, exposure)
         for candidate in tried:
-            window_px = candidate.window_px
-            if (window_px or candidate.method == "partitioned_prism") and candidate is not tried[-1]:
-                if window_px and window_px[0] < smallest_px:
+            method, fineness = candidate.method, candidate.fineness
+            if fineness and candidate is not tried[-1]:
+                if fineness < finest_needed.get(method, 0.0):
                     continue
                 ratio = self._estimate(candidate, exposure, {}, accuracy).ratio
-                if window_px:
-                    smallest_px = window_px[0] * min(sqrt(ratio / accuracy), _LARGEST_WINDOW_STEP)
-                if ratio > (1.0 if window_px else _HOPELESS) * accuracy:
+                power, largest_step = _FALLING[method]
+                finest_needed[method] = fineness * min((ratio / accuracy) ** (1 / power), largest_step)
+                if ratio > (1.0 if candidate.window_px else _HOPELESS) * accuracy:
                     continue
             measured = self._measured_by(candidate, exposure)
             if measured.error_estimate.ratio <= accuracy:
