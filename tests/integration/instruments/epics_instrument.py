@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from tests.ports import unused_port
+
 HERE = Path(__file__).parent
 
 
@@ -20,7 +22,7 @@ class SoftIoc:
         self._repeater = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._repeater.bind(("0.0.0.0", 0))  # so no library starts a repeater that outlives the test
         self._script = script
-        ca_port, pva_port = _free_port(), _free_port()
+        ca_port, pva_port = unused_port(), unused_port()
         self.environment = {
             "EPICS_CA_ADDR_LIST": "127.0.0.1",
             "EPICS_CA_AUTO_ADDR_LIST": "NO",
@@ -64,12 +66,6 @@ class SoftIoc:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self._repeater.close()
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def configuration(environment: dict[str, str], **changes: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +32,10 @@ from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.nion_card import CAMERA_OFFSET, SCAN_OFFSET
 from instruments.conformance import AdapterTarget, Conditions
 from orchestrator.catalogue import Catalogue
-from tests.integration.harness import console
+from tests.integration.harness import stempilot
 from tests.integration.instruments.anywhere import SPEC, check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
+from tests.integration.instruments.in_exposure import in_exposure
 from tests.integration.instruments.other_pythons import python_of
 from tests.integration.instruments.own_clock import assert_ours
 
@@ -139,13 +139,10 @@ def test_aberrations_are_polar_here_and_read_back(microscope: DrivenMicroscope) 
 
 
 def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> None:
-    stopping = threading.Timer(0.5, microscope.stop)
-    stopping.start()
     begun_s = time.monotonic()
-    with pytest.raises(AcquisitionFailed, match="stopped"):
+    with in_exposure(microscope, "long", microscope.stop), pytest.raises(AcquisitionFailed, match="stopped"):
         microscope.acquire(frame_of("long", dwell_us=1000.0, side_px=256))  # 66 s
     assert time.monotonic() - begun_s < 60
-    stopping.join()
     assert microscope.outcome("long") == "unknown"
     with pytest.raises(InstrumentFault, match="stopped"):
         microscope.acquire(frame_of("after"))
@@ -162,8 +159,8 @@ def test_a_scan_is_stopped_from_another_thread(microscope: DrivenMicroscope) -> 
 def test_a_killed_client_costs_one_frame_and_comes_back_blanked(microscope: DrivenMicroscope) -> None:
     pid = driver_of(microscope).worker.worker.pid
     assert pid is not None
-    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
-    with pytest.raises(ResultUnknown, match="assume that the beam is on"):
+    killing = in_exposure(microscope, "lost", lambda: os.kill(pid, signal.SIGKILL))
+    with killing, pytest.raises(ResultUnknown, match="assume that the beam is on"):
         microscope.acquire(frame_of("lost", dwell_us=1000.0, side_px=256))
     assert microscope.outcome("lost") == "unknown"
     state = microscope.read_state()
@@ -207,7 +204,7 @@ def test_a_camera_s_frames_are_stored_and_shown(tmp_path: Path) -> None:
     point = {"mode": "eels", "field_of_view_nm": 1, "pixel_size_nm": 1, "dwell_time_us": 50_000, "defocus_nm": 300}
     chosen = [word for name, value in point.items() for word in ("--set", f"instrument.fixed.{name}={value}")]
     options = ("--data", tmp_path, "--engine", "local", "--no-baselines", "--yes", "--json", "--set", "budget.frames=1")
-    outcome = console("run", SPEC, *options, *chosen)
+    outcome = stempilot("run", SPEC, *options, *chosen)
     (entry,) = outcome.expect(0).document["frames"]
     with Catalogue.open(tmp_path, read_only=True) as catalogue:
         frame = catalogue.load_frame(entry["id"])

@@ -106,9 +106,9 @@ def in_thread(call: Any) -> tuple[threading.Thread, list[object]]:
 def test_conforms(ioc: SoftIoc) -> None:
     # electrons are counted as long as the beam is seen to be on, which on a busy machine is longer than the scan
     conditions = Conditions(
-        shape_px=(32, 32), dwell_time_us=300, stop_exposure_s=4.0, stop_margin_s=1.0, client_call_count=5
+        shape_px=(32, 32), dwell_time_us=900, stop_exposure_s=30.0, stop_margin_s=10.0, client_call_count=5
     )
-    config = configuration(ioc.environment, blanker_settle_s=0.4)
+    config = configuration(ioc.environment, blanker_settle_s=1.5)
     target = OpenedTarget("ophyd", lambda: opened(config))
     report = conformed(target, conditions)
     assert names(report, "passed") >= {
@@ -175,9 +175,7 @@ def test_a_mute_server_is_said_in_time_and_its_late_replies_meet_nobody(tem: Oph
 def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(tem: OphydMicroscope, ioc: SoftIoc) -> None:
     long = image("killed", dwell_time_us=5000.0)
     thread, ended = in_thread(lambda: tem.acquire(long))
-    until_s = time.monotonic() + 60
-    while not tem.is_exposing and time.monotonic() < until_s:
-        time.sleep(0.01)
+    until(lambda: tem.is_exposing, "the exposure", every_s=0.01)
     ioc.kill()
     thread.join(60)
 
