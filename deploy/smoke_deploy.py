@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SPEC = ROOT / "tests" / "integration" / "specs" / "small_raster.yaml"
 NOT_OURS = ("pod", "postgres")
-DEADLINE_S = 180.0
+DEADLINE_S = 600.0
 
 
 class SmokeFault(Exception):
@@ -155,7 +155,7 @@ class Installation:
         return {name: status for name, status in statuses.items() if status not in allowed[name in ours]}
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """What `condition` gives once it is true. Raises SmokeFault when a process ends, or after three minutes."""
+        """What `condition` gives once it is true. Raises SmokeFault when a process ends, or after ten minutes."""
         end_s, trouble = time.monotonic() + DEADLINE_S, ""
         while time.monotonic() < end_s:
             try:

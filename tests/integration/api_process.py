@@ -19,7 +19,7 @@ import httpx
 from tests.integration.harness import CONSOLE, ROOT
 from tests.ports import unused_port
 
-DEADLINE_S = 180.0
+DEADLINE_S = 600.0
 
 
 @dataclass

@@ -104,10 +104,10 @@ def _migrate_prefect(template: Path) -> None:
         port = unused_port()
         server = start_beside(Path(home), port)
         try:
-            assert wait_until_healthy(api_url(port), 120, lambda: server.poll() is None) is None
+            assert wait_until_healthy(api_url(port), 600, lambda: server.poll() is None) is None
         finally:
             server.terminate()
-            server.wait(60)
+            server.wait()
             assert server.stdin is not None
             server.stdin.close()
         made = Path(home) / "prefect.db"

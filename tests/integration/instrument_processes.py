@@ -20,7 +20,7 @@ from tests import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURE = str(ROOT / "examples" / "structures" / "WSe2.extxyz")
-DEADLINE_S = 120.0
+DEADLINE_S = 600.0
 T = TypeVar("T")
 START = """
 import sys; from pathlib import Path; from orchestrator.settings import Settings

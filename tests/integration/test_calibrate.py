@@ -113,7 +113,7 @@ def test_killed_during_and_after_the_series(forward_model: Path, tmp_path: Path)
         child = warm_start.start(tmp_path / "said", *arguments, "--data", data)
         before, until = event_count(data), time.monotonic() + 300
         while child.is_alive() and event_count(data) < before + events and time.monotonic() < until:
-            time.sleep(0.002)
+            time.sleep(0.01)
         assert child.is_alive(), (tmp_path / "said").read_text()[-2000:]
         child.kill()
         child.join()

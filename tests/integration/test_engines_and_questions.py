@@ -44,6 +44,18 @@ class ByPrefect:
 def by_prefect(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -> ByPrefect:
     """A process of its own, no network but loopback: proxies lead nowhere, so anything else would fail and be said."""
     folder = tmp_path_factory.mktemp("prefect")
+    for attempt in ("once", "again", "for the last time"):  # where a server starts too slowly, a run goes on without it
+        run = _by_prefect(folder / attempt, forward_model)
+        with Catalogue.open(run.data, read_only=True) as catalogue:
+            own = catalogue.experiment("latest").id
+            changes = list(catalogue.events(own, kinds=("engine_changed",)))
+        if not any(" within " in change.payload["because"] for change in changes):
+            break
+    return run
+
+
+def _by_prefect(folder: Path, forward_model: Path) -> ByPrefect:
+    folder.mkdir()
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     offline = environment(**nowhere, NO_PROXY="127.0.0.1,localhost", no_proxy="127.0.0.1,localhost")
     data, trace = data_folder(folder, forward_model), folder / "trace"

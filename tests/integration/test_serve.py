@@ -87,6 +87,7 @@ def test_from_the_queue_to_the_report_as_by_run(served: Installation, undisturbe
 
 
 def test_prefect_shows_the_run_its_lines_and_how_far_it_is(served: Installation) -> None:
+    until(lambda: unreachable_because(served.prefect_url) is None, "Prefect's server")
     own = served.submit(*on("left"), "--set", "budget.frames=3")
     served.reaches(own, "completed")
     run = until(
