@@ -30,7 +30,7 @@ from orchestrator.catalogue.schema import metadata
 from tests.ports import unused_port
 
 VARIABLE = "STEMPILOT_TEST_POSTGRES_URL"
-START_S = 120.0
+START_S = 600.0
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-_DEADLINE_S = 120.0
+_DEADLINE_S = 600.0
 _COMMAND = (
     "SrTiO3", "--optics", "beam_energy_ev=200e3,semi_convergence_angle_mrad=25", "--method", "multislice",
     "--thickness-nm", "20", "--shape-px", "64,64",

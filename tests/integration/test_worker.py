@@ -26,7 +26,7 @@ from workflows.worker import Worker
 pytestmark = pytest.mark.slow
 SPEC = Path(__file__).resolve().parent / "specs" / "small_map.yaml"
 FRAMES = 4
-WAIT_S = 120.0
+WAIT_S = 600.0
 
 
 @dataclass
