@@ -16,6 +16,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from pydantic import AwareDatetime, Field
 
 from instruments.actions import ActionState
+from instruments.fan_out import FanOut
 from instruments.models import Record
 
 EventKind = Literal[
@@ -56,8 +57,7 @@ class Events:
     """Where events of one instrument are published; from any thread. One may pass on what another publishes."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._sinks: tuple[Sink, ...] = ()
+        self._sinks = FanOut[Sink]()
 
     def subscribe(self, limit_count: int = LIMIT_COUNT) -> Subscription:
         """A queue of every event from now on, the newest `limit_count` kept; close it when done."""
@@ -67,8 +67,7 @@ class Events:
 
     def attach(self, sink: Sink) -> None:
         """Give every event from now on to this one too."""
-        with self._guard:
-            self._sinks = (*self._sinks, sink)
+        self._sinks.add(sink)
 
     def publish(self, event: InstrumentEvent) -> None:
         """Tell every subscriber; does not wait for any of them."""
@@ -89,8 +88,7 @@ class Events:
 
     def forget(self, sink: Sink) -> None:
         """Tell this one nothing more."""
-        with self._guard:
-            self._sinks = tuple(other for other in self._sinks if other is not sink)
+        self._sinks.forget(sink)
 
 
 class ToldOnce:

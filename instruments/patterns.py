@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from instruments.errors import AcquisitionFailed
+from instruments.fan_out import FanOut
 from instruments.models import Record
 
 _CHUNK_COUNT: Final = 32  # patterns summed at once: they stay in the cache
@@ -127,14 +128,12 @@ class PatternFeed:
     """Blocks of whatever exposure runs, to any number of readers, none of whom can hold up the instrument."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._readers: tuple[PatternReader, ...] = ()
+        self._readers = FanOut[PatternReader]()
 
     def subscribe(self, limit_bytes: int = 1 << 30) -> PatternReader:
         """Blocks from now on; one who leaves more than this unread loses the rest, and is told."""
         reader = PatternReader(self, limit_bytes)
-        with self._guard:
-            self._readers = (*self._readers, reader)
+        self._readers.add(reader)
         return reader
 
     def publish(self, block: PatternBlock) -> None:
@@ -149,8 +148,7 @@ class PatternFeed:
 
     def forget(self, reader: PatternReader) -> None:
         """Give this one nothing more."""
-        with self._guard:
-            self._readers = tuple(other for other in self._readers if other is not reader)
+        self._readers.forget(reader)
 
 
 class PatternReader:
