@@ -116,7 +116,7 @@ class ActionWatch:
                 self.unknown[command.action_id] = command
             if not isinstance(error, NOTHING_MOVED):
                 self.whereabouts.may_have_moved(values, self.time_s + command.deadline_s)
-                self._note_current(command, values, asked.at)
+                self._note_current(command, values, asked.at, is_sure=False)
                 self._note_lit(command, values, charge, may_be_before=True)
             self.unanswered_s = max(self.link.clock() - asked.clock_s, 0.0)
             if isinstance(error, InstrumentError):
@@ -125,7 +125,7 @@ class ActionWatch:
         finally:
             self._issued = None
         self.whereabouts.moved(values, self._time_after_s())
-        self._note_current(command, values, asked.at)
+        self._note_current(command, values, asked.at, is_sure=True)
         self.tell_action(command, "done")
         if isinstance(command, Blank):
             self.tell("blanked", "the beam is blanked", command.action_id)
@@ -137,6 +137,19 @@ class ActionWatch:
         if isinstance(command, AcquireFrame):
             self.beam.exposed(command, state)
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
+
+    @property
+    def is_lit(self) -> bool:
+        """Whether the beam was last read back as on, nothing being exposed."""
+        return self._lit_since is not None
+
+    def debit_blanking(self) -> None:
+        """Book what a beam that is on burns until it is off once it is told to be: the blanker's settling."""
+        current_pa = max(self.link.current_pa, self.beam.most_pa(self.seen))
+        burnt = electrons(current_pa, self.card.blanker_settle_s)
+        if burnt > 0 and self.card.has_beam:
+            reason = "the beam was on while it was blanked"
+            self._debit(ExtraDebit(reason=reason, region=self.region(), electrons=burnt))
 
     def region(self) -> Region:
         """Where the beam may stand, and what it lights there at least."""
@@ -182,9 +195,11 @@ class ActionWatch:
             reason = f"the beam was on though nothing was exposed, for {lit_s:.1f} s at most"
             self._debit(ExtraDebit(reason=reason, region=self.region(), electrons=burnt))
 
-    def _note_current(self, command: Command, values: Mapping[str, AxisValue], sent_at: datetime) -> None:
+    def _note_current(
+        self, command: Command, values: Mapping[str, AxisValue], sent_at: datetime, *, is_sure: bool
+    ) -> None:
         """Whether the current is known any more."""
-        self.beam.sets(values, sent_at)
+        self.beam.sets(values, sent_at, is_sure=is_sure)
         if isinstance(command, SetAxes):
             self.beam.set_to(values, self._now())
         procedure = self.card.procedure(command.name) if isinstance(command, RunProcedure) else None

@@ -47,7 +47,8 @@ class BeamKnowledge:
         self._changed_at: datetime | None = None
         self._set_pa: float | None = None
         self._set_at: datetime | None = None
-        self._excess = self._told_excess = 1.0
+        self._measured_at_pa: float | None = None  # the setting at which a person measured
+        self._excess = 1.0
         self.changed_by: str | None = None
 
     @property
@@ -57,12 +58,12 @@ class BeamKnowledge:
     def changed(self, by: str, at: datetime) -> None:
         """From now on the current is not known, until it is read back or measured."""
         self.changed_by, self._changed_at, self._measured_pa = by, at, None
-        self._excess = self._told_excess = 1.0
+        self._excess = 1.0
 
     def measured(self, current_pa: float, state: MicroscopeState) -> None:
         """A person measured it, in this state: it holds until something changes it."""
         self._measured_pa, self.changed_by = current_pa, None
-        self._excess, self._told_excess = 1.0, self._excess_of(current_pa, self._stands_at_pa(state))
+        self._excess, self._measured_at_pa = 1.0, self._stands_at_pa(state)
 
     def exposed(self, command: AcquireFrame, state: MicroscopeState) -> None:
         """A frame tells what flowed in it: more than was commanded will flow in the next one, too."""
@@ -77,11 +78,11 @@ class BeamKnowledge:
         is_old = measured_at is not None and since is not None and measured_at < since
         return None if is_old or measured_pa is None or not isfinite(measured_pa) else measured_pa
 
-    def sets(self, values: Mapping[str, AxisValue], at: datetime) -> None:
+    def sets(self, values: Mapping[str, AxisValue], at: datetime, *, is_sure: bool) -> None:
         """A command that was sent then may set the current: what was measured before tells nothing of it."""
         wanted_pa = values.get(_CURRENT)
         if isinstance(wanted_pa, float | int) and wanted_pa != self._set_pa:
-            self._set_pa, self._set_at = wanted_pa, at
+            self._set_pa, self._set_at = wanted_pa if is_sure else None, at
 
     def look(self, state: MicroscopeState, at: datetime) -> None:
         """Notice what was changed from elsewhere, at the instrument's own panel for one."""
@@ -184,19 +185,17 @@ class BeamKnowledge:
 
     def _excess_now(self, state: MicroscopeState, said_pa: float) -> float:
         """How many times what is commanded (`said_pa`) flows, by any measurement that still holds."""
-        found, measured_pa = max(self._excess, self._told_excess), self.measured_in(state)
+        found, measured_pa = self._excess, self.measured_in(state)
+        if self._measured_pa is not None:
+            found = max(found, self._excess_of(self._measured_pa, self._measured_at_pa, said_pa))
         if measured_pa is None:
             return found
         uncertainty = state.column.current_uncertainty_fraction if state.column is not None else None
-        measured_pa *= 1 + (uncertainty or 0.0)
-        set_pa = self._stands_at_pa(state)
-        if not set_pa:  # nobody knows what it is set to, so it may be what flows in the frame, too
-            return max(found, measured_pa / said_pa) if said_pa > 0 else found
-        return max(found, self._excess_of(measured_pa, set_pa))
+        return max(found, self._excess_of(measured_pa * (1 + (uncertainty or 0.0)), self._stands_at_pa(state), said_pa))
 
-    def _excess_of(self, measured_pa: float, set_pa: float | None) -> float:
-        """Against what it was set to, uncertainty included; 1 where that is no more, or not known."""
-        said_pa = self._with_uncertainty(set_pa or 0.0)
+    def _excess_of(self, measured_pa: float, set_pa: float | None, otherwise_pa: float = 0.0) -> float:
+        """Against what it was set to, uncertainty included, or where nobody knows that against `otherwise_pa`."""
+        said_pa = self._with_uncertainty(set_pa) if set_pa else otherwise_pa
         return measured_pa / said_pa if measured_pa > said_pa * (1 + _ROUNDING) > 0 else 1.0
 
     def _stands_at_pa(self, state: MicroscopeState) -> float | None:

@@ -18,6 +18,7 @@ from instruments import (
     GuardedMicroscope,
     LookNeeded,
     MicroscopeState,
+    ResultUnknown,
     SafetyEnvelope,
 )
 from instruments.book_entries import BookEntry
@@ -154,6 +155,24 @@ def test_more_than_was_set_in_one_frame_is_expected_of_the_next() -> None:
     microscope.acquire(frame())
     with pytest.raises(CommandRefused, match="probe current as measured 150 pA"):
         microscope.acquire(frame())
+
+
+@pytest.mark.parametrize("told", ["by a person", "by the instrument"])
+def test_after_a_setting_without_an_answer_a_measurement_may_be_of_either(told: str) -> None:
+    """Nobody reads what it is set to: 150 pA flow, at 50 pA or at the 400 pA that were asked for."""
+    bench = settable(undetermined={"optics.probe_current_pa": "not read"})
+    microscope = bench.guarded()
+    microscope.execute(setting(probe_current_pa=CURRENT_PA))
+    bench.error = ResultUnknown("no answer")
+    with pytest.raises(ResultUnknown):
+        microscope.execute(setting(probe_current_pa=400.0))
+    if told == "by a person":
+        microscope.tell_current(3 * CURRENT_PA, "anna")
+    else:
+        bench.measures = 3.0
+    before = microscope.ledger.electrons
+    microscope.acquire(at(CURRENT_PA))
+    assert microscope.ledger.electrons - before == pytest.approx(150.0 * ONE_S)
 
 
 def test_a_person_tells_how_much_more_flows_than_is_set() -> None:
