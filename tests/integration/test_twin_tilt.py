@@ -22,6 +22,7 @@ from instruments.guards import GuardedMicroscope
 from instruments.limits import StageBox
 from instruments.registration import Displacement, displacement
 from simulation.microscope import SimulatedMicroscope
+from simulation.world.damage import Raster
 from tests.integration.twin_bench import STILL, at_once, frame, setting, survey, twin
 
 HEIGHT_NM = 25.0
@@ -31,7 +32,7 @@ PX_NM = 60.0 / 64
 def leaning(cache: Path, **changes: Any) -> SimulatedMicroscope:
     """A fitted twin that goes where it is sent, its specimen somewhere off the tilt axis."""
     settings: dict[str, Any] = {
-        "fittings": True, **STILL, "eucentric_error_nm": HEIGHT_NM, "clean_fraction": 0.5, "densities_per_nm2": {},
+        "fittings": True, **STILL, "eucentric_error_nm": HEIGHT_NM, "densities_per_nm2": {},
     }  # fmt: skip
     return twin(cache, **(settings | changes))
 
@@ -104,7 +105,7 @@ def test_a_field_is_foreshortened_and_leans_through_the_focus(image_cache: Path)
         2.0 * np.tan(radians(20)), abs=0.5
     )
     assert actions["side"]["displacement_nm"][1] == pytest.approx(2.0 / cos(radians(20)) - 2.0)
-    rasters = [raster for raster, _ in microscope.world.exposed if not isinstance(raster, tuple)]
+    rasters = [raster for raster, _ in microscope.world.exposed if isinstance(raster, Raster)]
     assert (rasters[0].width_nm, rasters[0].height_nm) == pytest.approx((8.0, 8.0 / cos(radians(20))))
 
 
@@ -147,6 +148,11 @@ def test_a_tilt_that_sticks_is_told_by_its_read_back(image_cache: Path) -> None:
     with pytest.raises(InstrumentFault, match="alpha_deg was sent to 12"):
         guarded.execute(setting("go", alpha_deg=12.0))
     assert guarded.read_state().stage.alpha_deg == 0.0
+    with guarded.events.subscribe() as told:
+        shot = guarded.acquire(frame("level", stage=StagePosition(alpha_deg=12.0)))
+        messages = {event.kind: event.message for event in told.take()}
+    assert shot.state.stage.alpha_deg == 0.0
+    assert "alpha_deg 0 instead of 12" in messages["taken_elsewhere"]
 
 
 @pytest.mark.parametrize(

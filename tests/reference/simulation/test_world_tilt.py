@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from instruments import AcquireFrame, Optics, ScanPattern, SetAxes, StagePosition
 from simulation import AnnularDetector, PointScan, simulate
 from simulation.microscope import SimulatedMicroscope, open_simulated
+from simulation.specimens import Specimen
 
 STRUCTURE = str(Path(__file__).resolve().parents[3] / "examples" / "structures" / "WSe2.extxyz")
 PERFECT = {
@@ -24,9 +26,14 @@ PERFECT = {
 SIDE_PX, FIELD_NM, SHIFT_NM, Z_NM = 4, 0.6, 6.0, 3.0
 
 
+def upright(microscope: SimulatedMicroscope) -> Specimen:
+    """One cell of it."""
+    return Specimen.of(cast("Any", microscope.world.atoms))
+
+
 def scene(microscope: SimulatedMicroscope, alpha_deg: float, beta_deg: float) -> tuple[Atoms, float]:
     """Atoms around the middle of the field, in a box whose middle that is, and the depth of the tilt axis in it."""
-    crystal, specimen = microscope.world.crystal, microscope._renderer._images.lattice.specimen
+    crystal, specimen = microscope.world.crystal, upright(microscope)
     cells = [(i, j) for i in range(6, 32) for j in range(-6, 6)]
     corners = np.array([
         (crystal.origin_x_nm + i * crystal.cell_width_nm, crystal.origin_y_nm + j * crystal.cell_height_nm, 0.0)
@@ -72,7 +79,7 @@ def test_a_scan_of_a_leaning_specimen_is_that_of_its_atoms(
     image = microscope.noiseless("lean", 0)["maadf"]
     atoms, axis_nm = scene(microscope, alpha_deg, beta_deg)
     # The twin's focus counts from the first atoms of an upright specimen at stage height 0, simulate's from the top.
-    half_nm = np.ptp(microscope._renderer._images.lattice.specimen.positions_angstrom[:, 2]) / 20
+    half_nm = np.ptp(upright(microscope).positions_angstrom[:, 2]) / 20
     from_top_nm = axis_nm - microscope.world.above_axis_nm - half_nm
     offsets = (np.arange(SIDE_PX) - (SIDE_PX - 1) / 2) * FIELD_NM / SIDE_PX
     points = [(1.2 + x, 1.2 + y) for y in offsets for x in offsets]
