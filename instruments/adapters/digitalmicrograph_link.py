@@ -25,7 +25,7 @@ from instruments.connections import Connection, Line, WrongReply
 from instruments.errors import InstrumentBusy, InstrumentFault, LinkLost
 from instruments.state import ClockOffset
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 _LARGEST_BYTES: Final = 1 << 20
 _LARGEST_ARRAY: Final = 1 << 31
 _KINDS: Final = "iuf"

@@ -28,7 +28,7 @@ PORT = int(os.environ.get("STEMPILOT_DM_PORT", "9431"))
 SECRET_FILE = os.environ.get("STEMPILOT_DM_SECRET", r"C:\stempilot\secret.txt")  # 32 characters or more, one line
 LEASE_S = float(os.environ.get("STEMPILOT_DM_LEASE_S", "10"))
 
-PROTOCOL = 1
+PROTOCOL = 2
 HANDSHAKE_S = 5.0
 LARGEST_REQUEST = 1 << 20
 DATA_BYTES = 4  # of a DigiScan pixel: unsigned integers

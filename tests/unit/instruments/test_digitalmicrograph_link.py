@@ -27,7 +27,7 @@ from instruments import (
 )
 from instruments.adapters.digitalmicrograph_config import DigitalMicrographConfig, ScanConfig, capabilities_of
 from instruments.adapters.digitalmicrograph_frames import Scanned
-from instruments.adapters.digitalmicrograph_link import DigitalMicrographLink, ServerError
+from instruments.adapters.digitalmicrograph_link import PROTOCOL, DigitalMicrographLink, ServerError
 from instruments.scans import ScanPattern
 
 SECRET = "of these tests only: 0123456789abcdef"
@@ -50,7 +50,7 @@ def message(client: socket.socket) -> dict[str, Any]:
 
 
 def greet(client: socket.socket) -> None:
-    client.sendall(framed({"protocol": 1, "nonce": "n"}))
+    client.sendall(framed({"protocol": PROTOCOL, "nonce": "n"}))
     hello = message(client)
     words = json.dumps(
         ["server", hello["line"], hello["session"], str(hello["takes_over"]), "n", hello["nonce"]]
@@ -153,7 +153,7 @@ def test_a_server_that_does_not_know_the_secret_is_told_nothing() -> None:
     heard: list[dict[str, Any]] = []
 
     def impostor(client: socket.socket) -> None:
-        client.sendall(framed({"protocol": 1, "nonce": "n"}))
+        client.sendall(framed({"protocol": PROTOCOL, "nonce": "n"}))
         hello = message(client)
         client.sendall(framed({"proof": hello["proof"]}) + framed({"ready": True}))  # our own proof given back
         heard.append(message(client))
@@ -161,9 +161,10 @@ def test_a_server_that_does_not_know_the_secret_is_told_nothing() -> None:
     with answering(right, greeting=impostor) as link, pytest.raises(LinkLost, match="does not know the secret"):
         link.ask("read")
     assert heard == []
+    older = framed({"protocol": PROTOCOL - 1, "nonce": "n"})
     with (
-        answering(right, greeting=lambda client: client.sendall(framed({"protocol": 2, "nonce": "n"}))) as link,
-        pytest.raises(LinkLost, match="speaks protocol 2"),
+        answering(right, greeting=lambda client: client.sendall(older)) as link,
+        pytest.raises(LinkLost, match=f"speaks protocol {PROTOCOL - 1}, not {PROTOCOL}; copy the new one there"),
     ):
         link.ask("read")
 
