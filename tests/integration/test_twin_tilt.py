@@ -109,6 +109,18 @@ def test_a_field_is_foreshortened_and_leans_through_the_focus(image_cache: Path)
     assert (rasters[0].width_nm, rasters[0].height_nm) == pytest.approx((8.0, 8.0 / cos(radians(20))))
 
 
+def test_where_hardly_anything_leans_hardly_anything_changes() -> None:
+    """The camera's upright and leaning images are made in two ways, which have to meet: focus, film and place."""
+    still = {**STILL, "eucentric_error_nm": 0.0, "rms_displacement_nm": 0.0, "focal_spread_nm": 0.0}
+    microscope = twin(fittings=True, **still, clean_fraction=0.0, contamination_nm=2.0)
+    images: list[np.ndarray] = []
+    for number, alpha_deg in enumerate((0.0, 1e-3)):
+        stage, optics = StagePosition(alpha_deg=alpha_deg), {"defocus_nm": 4.0}
+        microscope.acquire(at_once(f"at{number}", "tem", field_nm=2.0, side_px=32, stage=stage, optics=optics))
+        images.append(microscope.noiseless(f"at{number}", 0)["camera"])
+    np.testing.assert_allclose(images[1], images[0], atol=0.05 * float(images[0].std()))
+
+
 def test_a_tilt_series_keeps_clear_of_the_pole_piece(image_cache: Path) -> None:
     """Far from the middle the table allows little tilt; the stage goes to the middle first, then through the series."""
     rows = (
