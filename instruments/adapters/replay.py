@@ -2,8 +2,9 @@
 
 Field: recorded point (r, c) lies at ((c - (columns-1)/2), (r - (rows-1)/2)) * pixel, so the field is centred on (0, 0)
 and is reached by beam shift. Mode `survey` gives the recorded dark-field image (detector `haadf`, arbitrary unit,
-always the same), mode `eds` the counts of each line (detectors named by line). Neighbours: `replay_config`,
-`replay_card`, `replay_points` (what is refused), `replay_record`; other files are replayed by `replay_images`.
+always the same) for the dwell it was recorded with, mode `eds` the counts of each line (detectors named by line).
+Neighbours: `replay_config`, `replay_card`, `replay_points` (what is refused), `replay_record`; other files are replayed
+by `replay_images`.
 
 Part of the counts (half by default, drawn binomially) is held out for the evaluation (`truth`), so a full dwell yields
 half the recorded counts: the replay is an instrument of half the collection efficiency, and what it holds out is worth
@@ -29,7 +30,7 @@ from instruments.adapters.replay_points import DWELL_TOLERANCE, Block, RecordedP
 from instruments.adapters.replay_record import SplitRecord, split_record
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
-from instruments.errors import CommandRefused, InstrumentFault, Unsupported
+from instruments.errors import CommandRefused, ConfigurationError, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Microscope, Outcome
 from instruments.optics import Optics
@@ -38,6 +39,7 @@ from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
+_SURVEY_DWELL_US = 1.0  # assumed where neither file nor configuration says it
 _UNKNOWN = {
     "measured_current_pa": "a replay has no beam: the current is declared, not measured",
     "coherence": "the file does not say",
@@ -96,9 +98,12 @@ class ReplayMicroscope:
         self._exposures: dict[str, _Exposure] = {}
         self._commanded: set[str] = set()
         self._stopped = Event()
-        self._capabilities = card_of(config, maps)
+        survey_dwell_us = _survey_dwell_us(config, maps)
+        self._capabilities = card_of(config, maps, survey_dwell_us)
         full_dwell_us = config.full_dwell_time_us * config.bin_px**2
-        self._points = RecordedPoints(maps, self._capabilities, config.nominal_current_pa, full_dwell_us)
+        self._points = RecordedPoints(
+            maps, self._capabilities, config.nominal_current_pa, full_dwell_us, survey_dwell_us
+        )
 
     def capabilities(self) -> Capabilities:
         """Two modes, a beam shift that spans the recorded field, and what is odd about a replay."""
@@ -291,6 +296,20 @@ class ReplayMicroscope:
             "full_dwell_time_us": self._points.full_dwell_us,
             "exposed_before_us": float(exposure.used_before_us.max()),
         }
+
+
+def _survey_dwell_us(config: ReplayConfig, maps: SpectrumMaps) -> float:
+    """Of a point as it is given, binned. Raises ConfigurationError where file and configuration disagree."""
+    recorded_us, configured_us = maps.survey_dwell_time_us, config.survey_dwell_time_us
+    given_us = (_SURVEY_DWELL_US if configured_us is None else configured_us) * config.bin_px**2
+    if recorded_us is None:
+        return given_us
+    if configured_us is not None and abs(given_us / recorded_us - 1) > DWELL_TOLERANCE:
+        raise ConfigurationError(
+            f"survey_dwell_time_us is {configured_us:g} us, and {recorded_us / config.bin_px**2:g} us in "
+            f"{maps.file_name}; leave it out"
+        )
+    return recorded_us
 
 
 def _duration_s(command: AcquireFrame) -> float:

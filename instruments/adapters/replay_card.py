@@ -12,7 +12,7 @@ SURVEY, EDS = "survey", "eds"
 _NO_REFERENCES: Final = "the file does not say"
 
 
-def card_of(config: ReplayConfig, maps: SpectrumMaps) -> Capabilities:
+def card_of(config: ReplayConfig, maps: SpectrumMaps, survey_dwell_us: float) -> Capabilities:
     """Two modes, a beam shift that spans the recorded field, and what is odd about a replay."""
     rows, columns = maps.shape_px
     shifts = [
@@ -48,6 +48,6 @@ def card_of(config: ReplayConfig, maps: SpectrumMaps) -> Capabilities:
             "the current is declared, so electrons and doses are nominal",
             f"{config.measured_fraction:.0%} of the recorded counts are measured, the rest is held out",
             "a point's recorded exposure is used up by reading it",
-            "the survey image is as recorded, whatever dwell is asked for",
+            f"the survey image is as recorded, with {survey_dwell_us:g} us a point: no other dwell is given",
         ),
     )

@@ -13,7 +13,9 @@ class ReplayConfig(AdapterConfig):
     """A recorded spectrum image and how it is given back.
 
     `full_dwell_time_us` is the dwell of one recorded point: to ask for it is to get every count of the measured part.
-    `nominal_current_pa` is declared, the file does not hold it; electrons and doses of a replay follow from it.
+    `survey_dwell_time_us` is that of a point of the survey image, which is given for this dwell and no other; what the
+    file says must agree, and 1 us is assumed where nobody says it. `nominal_current_pa` is declared, the file does not
+    hold it; electrons and doses of a replay follow from it.
     """
 
     adapter_name = "replay"
@@ -21,6 +23,7 @@ class ReplayConfig(AdapterConfig):
     file: Path
     lines: tuple[str, ...] = Field(default=(), description="X-ray lines to read, such as Fe_Ka; empty: all of the file")
     full_dwell_time_us: float = Field(gt=0, le=1e9)
+    survey_dwell_time_us: float | None = Field(default=None, gt=0, le=1e9, description="None: the file's, else 1 us")
     nominal_current_pa: float = Field(gt=0, le=1e6)
     beam_energy_ev: float = Field(default=200e3, gt=0, le=5e6)
     bin_px: int = Field(default=1, ge=1, le=4096, description="recorded points summed a side when the file is opened")

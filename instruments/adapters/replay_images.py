@@ -69,7 +69,10 @@ def _complete(image: RecordedImage, config: ReplayImagesConfig) -> Raster:
     counted = image.counted
     if config.counted is not None:
         counted = frozenset(image.detectors) if config.counted else frozenset[str]()
-    return Raster(image=image, counted=counted, **known)
+    raster = Raster(image=image, counted=counted, **known)
+    if config.counted:
+        raster.refuse_impossible_counts()
+    return raster
 
 
 class ReplayedImages:

@@ -31,11 +31,19 @@ class Block:
 class RecordedPoints:
     """The points of one record, and the exposure that each of them has left."""
 
-    def __init__(self, maps: SpectrumMaps, capabilities: Capabilities, current_pa: float, full_dwell_us: float) -> None:
+    def __init__(
+        self,
+        maps: SpectrumMaps,
+        capabilities: Capabilities,
+        current_pa: float,
+        full_dwell_us: float,
+        survey_dwell_us: float,
+    ) -> None:
         self._maps = maps
         self._capabilities = capabilities
         self._current_pa = current_pa
         self.full_dwell_us = full_dwell_us
+        self.survey_dwell_us = survey_dwell_us
         self.used_us = np.zeros(maps.shape_px)
 
     def check(self, command: AcquireFrame) -> Block:
@@ -56,11 +64,21 @@ class RecordedPoints:
         block = self._block(command.scan)
         if command.mode == EDS:
             self._check_exposure(command, block)
-        elif command.subframe_count != 1:
+        else:
+            self._check_survey(command)
+        return block
+
+    def _check_survey(self, command: AcquireFrame) -> None:
+        if command.subframe_count != 1:
             raise CommandRefused(
                 f"subframe_count {command.subframe_count} of a survey: the image was recorded once; ask for 1 sub-frame"
             )
-        return block
+        asked_us, recorded_us = command.scan.dwell_time_us, self.survey_dwell_us
+        if abs(asked_us / recorded_us - 1) > DWELL_TOLERANCE:
+            raise CommandRefused(
+                f"dwell time {asked_us:g} us of a survey: the image was recorded with {recorded_us:g} us a point, and "
+                f"has neither dose nor noise of another dwell; ask for {recorded_us:g} us (survey_dwell_time_us)"
+            )
 
     def _check_exposure(self, command: AcquireFrame, block: Block) -> None:
         wanted_us, full_us = dwell_us(command), self.full_dwell_us

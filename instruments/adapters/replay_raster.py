@@ -8,15 +8,19 @@ read twice.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import cos, radians, sin
+from math import cos, radians, sin, sqrt
+from typing import Final
 
 import numpy as np
 
 from instruments.commands import AcquireFrame
 from instruments.errors import CommandRefused, ConfigurationError
 from instruments.readers.recorded_images import RecordedImage
+from instruments.units import electrons
 
-_TOLERANCE = 1e-9
+_TOLERANCE: Final = 1e-9
+_SURE: Final = 5.0  # standard deviations
+_MOST: Final = 0.99  # of the pixels: a spike in one of them is no proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,23 @@ class Raster:
         others = {name: values for name, values in self.image.detectors.items() if name not in self.counted}
         self.scales = {name: _scale(self.image.name, name, values) for name, values in others.items()}
         self.left_us = np.full(self.image.shape_px, self.dwell_time_us)
+
+    def refuse_impossible_counts(self) -> None:
+        """Raise ConfigurationError where more electrons are said to be counted than arrived, beyond their scatter."""
+        arrived = electrons(self.current_pa, self.dwell_time_us * 1e-6)
+        for name in sorted(self.counted):
+            values = self.image.detectors[name]
+            brightest = float(np.quantile(values, _MOST))
+            for words, found, scatter in (
+                ("on average", float(values.mean()), sqrt(arrived / values.size)),
+                (f"at the {1 - _MOST:.0%} brightest pixels", brightest, sqrt(arrived)),
+            ):
+                if found > arrived + _SURE * scatter:
+                    raise ConfigurationError(
+                        f"{self.image.name}: counted = true, but {name} has {found:,.1f} counts a pixel {words}, and "
+                        f"{arrived:,.1f} electrons arrived there in {self.dwell_time_us:g} us at {self.current_pa:g} "
+                        "pA; leave `counted` out, or correct dwell_time_us and current_pa"
+                    )
 
     def place(self, command: AcquireFrame, x_nm: float, y_nm: float) -> Place | None:
         """The pixels nearest to a raster around this point, None where it leaves the image."""

@@ -1,7 +1,8 @@
 """Maps of one measured spectrum image from an .npz file: a survey image and counts of X-ray lines, point by point.
 
 The file holds `survey` (rows, columns), `pixel_size_nm` and one `counts_<line>` (rows, columns) for each line, whole
-numbers all but the pixel size; other arrays are left alone. `adapters.replay` makes an instrument of it.
+numbers all but the pixel size, and maybe `survey_dwell_time_us`; other arrays are left alone. `adapters.replay` makes
+an instrument of it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ import numpy as np
 from instruments.errors import ConfigurationError
 
 _PREFIX = "counts_"
+_SURVEY_DWELL = "survey_dwell_time_us"
 _MAX_ARRAY_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpectrumMaps:
-    """Row 0 is the lowest y. `survey`: unsigned integers in the file's own unit; `counts`: X-rays per point, int64."""
+    """Row 0 is the lowest y. `survey`: unsigned integers in the file's own unit; `counts`: X-rays per point, int64.
+
+    `survey_dwell_time_us` is the survey's exposure of a point; None: the file does not say.
+    """
 
     survey: np.ndarray
     counts: dict[str, np.ndarray]
     pixel_size_nm: float
     file_name: str
     sha256: str
+    survey_dwell_time_us: float | None = None
 
     @property
     def shape_px(self) -> tuple[int, int]:
@@ -54,6 +60,7 @@ class SpectrumMaps:
             pixel_size_nm=self.pixel_size_nm * bin_px,
             file_name=self.file_name,
             sha256=self.sha256,
+            survey_dwell_time_us=None if self.survey_dwell_time_us is None else self.survey_dwell_time_us * bin_px**2,
         )
 
 
@@ -88,12 +95,14 @@ def read_spectrum_maps(path: Path | str, lines: Sequence[str] = ()) -> SpectrumM
             raise ConfigurationError(
                 f"{path.name}: counts_{line} has shape {values.shape}, survey {survey.shape}; they must be equal"
             )
+    dwell = arrays.get(_SURVEY_DWELL)
     return SpectrumMaps(
         survey=survey.astype(np.min_scalar_type(int(survey.max()))),
         counts=counts,
-        pixel_size_nm=_pixel_size_nm(path.name, arrays["pixel_size_nm"]),
+        pixel_size_nm=_one_number(path.name, "pixel_size_nm", arrays["pixel_size_nm"], "nm"),
         file_name=path.name,
         sha256=digest,
+        survey_dwell_time_us=None if dwell is None else _one_number(path.name, _SURVEY_DWELL, dwell, "us"),
     )
 
 
@@ -136,7 +145,7 @@ def _whole_numbers(file_name: str, name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _pixel_size_nm(file_name: str, value: np.ndarray) -> float:
+def _one_number(file_name: str, name: str, value: np.ndarray, unit: str) -> float:
     if value.size != 1 or value.dtype.kind not in "uif" or not np.isfinite(value).all() or value.item() <= 0:
-        raise ConfigurationError(f"{file_name}: pixel_size_nm is {value}; it must be one number above 0 nm")
+        raise ConfigurationError(f"{file_name}: {name} is {value}; it must be one number above 0 {unit}")
     return float(value.item())

@@ -75,7 +75,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = replay_files.write_record(tmp_path_factory.mktemp("record") / "record.npz", side_px=96)
-    return replay_files.config(path, file=str(path))
+    return replay_files.config(path, file=str(path), survey_dwell_time_us=4.0)  # the dwell that the kit asks for
 
 
 def test_an_adapter_in_a_python_with_pydantic_and_numpy_alone(record: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from instruments import (
     AcquireFrame,
     Blank,
     CommandRefused,
+    ConfigurationError,
     Forecasting,
     Frame,
     GuardedMicroscope,
@@ -93,12 +94,37 @@ def test_measured_fraction_sets_split_and_exposure_ratio(record: Path) -> None:
 
 
 def test_survey_is_the_recorded_image(record: Path, replay: ReplayMicroscope) -> None:
-    frame = replay.acquire(whole("survey", dwell_time_us=2.0, mode="survey"))
+    frame = replay.acquire(whole("survey", dwell_time_us=1.0, mode="survey"))
     assert np.array_equal(frame.counts["haadf"][0], read_spectrum_maps(record).survey)
     assert frame.counts["haadf"].dtype.kind == "u"
     assert replay.truth()["exposed_us"].max() == 0
     with pytest.raises(CommandRefused, match="1 sub-frame"):
-        replay.acquire(whole("again", dwell_time_us=2.0, mode="survey", subframe_count=2))
+        replay.acquire(whole("again", dwell_time_us=1.0, mode="survey", subframe_count=2))
+
+
+@pytest.mark.parametrize(("configured_us", "in_file_us", "bin_px"), [(3.0, None, 1), (None, 4.0, 1), (2.0, 2.0, 4)])
+def test_a_survey_has_the_dose_it_was_recorded_with_and_no_other(
+    tmp_path: Path, configured_us: float | None, in_file_us: float | None, bin_px: int
+) -> None:
+    said = {} if in_file_us is None else {"survey_dwell_time_us": in_file_us}
+    path = write_record(tmp_path / "record.npz", 16, **said)
+    replay = open_replay(**config(path, survey_dwell_time_us=configured_us, bin_px=bin_px))
+    recorded_us = (in_file_us or configured_us or 0.0) * bin_px**2
+    place = {"side_px": 16 // bin_px, "pixel_nm": PIXEL_NM * bin_px, "mode": "survey"}
+    for other_us in (recorded_us / 1000, recorded_us * 1.01, FULL_DWELL_US):
+        other = command("other", dwell_time_us=other_us, **place)
+        for ask in (replay.acquire, replay.forecast):
+            with pytest.raises(CommandRefused, match=f"recorded with {recorded_us:g} us a point"):
+                ask(other)
+    assert replay.truth()["electrons"] == 0
+    frame = replay.acquire(command("own", dwell_time_us=recorded_us, **place))
+    assert frame.electrons == pytest.approx(electrons(CURRENT_PA, 256 / bin_px**2 * recorded_us * 1e-6))
+
+
+def test_a_survey_dwell_is_said_once(tmp_path: Path) -> None:
+    path = write_record(tmp_path / "record.npz", 16, survey_dwell_time_us=4.0)
+    with pytest.raises(ConfigurationError, match=r"survey_dwell_time_us is 3 us, and 4 us in record.npz; leave it out"):
+        open_replay(**config(path, survey_dwell_time_us=3.0))
 
 
 def test_short_dwells_thin_and_add_up_to_the_whole(record: Path, replay: ReplayMicroscope) -> None:

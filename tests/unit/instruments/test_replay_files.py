@@ -46,6 +46,7 @@ def _spoiled(value: float) -> np.ndarray:
         ({"pixel_size_nm": 0.0}, r"above 0 nm"),
         ({"pixel_size_nm": np.nan}, r"above 0 nm"),
         ({"pixel_size_nm": np.ones(2)}, r"one number"),
+        ({"survey_dwell_time_us": 0.0}, r"survey_dwell_time_us is 0.0; it must be one number above 0 us"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, changed: dict[str, np.ndarray | float], says: str) -> None:

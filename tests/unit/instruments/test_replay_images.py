@@ -81,6 +81,24 @@ def test_counts_are_thinned_and_given_once(path: Path) -> None:
         replay.acquire(command("more", dwell_time_us=1.0))
 
 
+def test_more_counts_than_electrons_are_no_counts(tmp_path: Path) -> None:
+    few = {**CONFIG, "dwell_time_us": 0.1}
+    dark_but_for_a_tenth = np.zeros_like(IMAGE)
+    dark_but_for_a_tenth[:, : SIDE_PX // 10] = 60
+    for image, says in (
+        (
+            IMAGE,
+            r"counted = true, but recorded has 399\.\d counts a pixel on average, and 18\.7 electrons arrived there",
+        ),
+        (dark_but_for_a_tenth, r"60\.0 counts a pixel at the 1% brightest pixels, and 18\.7 electrons"),
+    ):
+        path = dm_file(tmp_path / "bright.dm4", image, (0.5, "nm"))
+        with pytest.raises(ConfigurationError, match=says):
+            opened(file=path, **few)
+        opened(file=path, **{**few, "counted": None})
+    opened(file=dm_file(tmp_path / "dark.dm4", IMAGE // 25, (0.5, "nm")), **few)
+
+
 def test_the_same_commands_give_the_same_frames(path: Path) -> None:
     commands = [command("a", dwell_time_us=30.0), command("b", x_nm=1.0, dwell_time_us=30.0)]
     one, other = opened(file=path, **CONFIG), opened(file=path, **CONFIG)
