@@ -38,6 +38,9 @@ class Tableau(Record):
     max_duration_s: float = Field(
         gt=0, le=3600, description="the beam is on for so long at most, and so much is booked"
     )
+    illuminated_nm: float | None = Field(
+        default=None, gt=0, le=1e6, description="diameter of the disc that it lights; None: a spot"
+    )
 
 
 class CeosConfig(AdapterConfig):
@@ -53,6 +56,7 @@ class CeosConfig(AdapterConfig):
     )
     tableaus: dict[str, Tableau] = Field(default_factory=dict, description="a procedure tableau_NAME for each")
     c1a1_max_duration_s: float = Field(default=20.0, gt=0, le=600)
+    c1a1_illuminated_nm: float | None = Field(default=None, gt=0, le=1e6, description="as of a tableau")
     correction_s: float = Field(default=60.0, gt=0, le=600, description="a correction takes so long at most")
     max_age_s: float = Field(default=300.0, gt=0, le=86_400, description="what was measured earlier corrects nothing")
     rotation_deg: float = Field(default=0.0, description="of the corrector's axes in the scan, from +x towards +y")
@@ -129,6 +133,11 @@ def capabilities_with(config: CeosConfig, microscope: Capabilities) -> Capabilit
 
 def procedures_of(config: CeosConfig, blanker_settle_s: float) -> tuple[Procedure, ...]:
     """Measurements: each has the beam on the specimen for so long at most, the blanker's own time included."""
-    tableaus = {f"tableau_{name}": one.max_duration_s for name, one in config.tableaus.items()}
-    durations_s = {C1A1: config.c1a1_max_duration_s, **tableaus}
-    return tuple(Procedure(name=name, duration_s=one_s + blanker_settle_s) for name, one_s in durations_s.items())
+    measurements = {C1A1: (config.c1a1_max_duration_s, config.c1a1_illuminated_nm)}
+    measurements |= {
+        f"tableau_{name}": (one.max_duration_s, one.illuminated_nm) for name, one in config.tableaus.items()
+    }
+    return tuple(
+        Procedure(name=name, duration_s=one_s + blanker_settle_s, illuminated_nm=lit_nm)
+        for name, (one_s, lit_nm) in measurements.items()
+    )

@@ -74,8 +74,8 @@ def config(column: SerialEMDouble, gateway: CeosDouble, **more: Any) -> dict[str
     }  # fmt: skip
     return {
         "port": gateway.port, "beside": {"adapter": "serialem", "config": beside}, "max_magnitude_nm": MAX_S,
-        "tableaus": {"fast": {"tab_type": "Fast", "angle_mrad": 18, "max_duration_s": 10}}, "c1a1_max_duration_s": 2.0,
-        **more,
+        "tableaus": {"fast": {"tab_type": "Fast", "angle_mrad": 18, "max_duration_s": 10, "illuminated_nm": 200.0}},
+        "c1a1_max_duration_s": 2.0, **more,
     }  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def test_it_is_listed_as_tried_against_documents_alone() -> None:
 def test_an_absolute_command_is_made_of_a_fresh_measurement(
     column: SerialEMDouble, gateway: CeosDouble, microscope: CorrectedMicroscope
 ) -> None:
+    lit_nm = {one.name: one.illuminated_nm for one in microscope.capabilities().procedures}
+    assert (lit_nm["tableau_fast"], lit_nm["measure_c1a1"]) == (200.0, None)
     assert "not measured yet" in microscope.read_state().undetermined["c12_nm"]
     with pytest.raises(CommandRefused, match="not measured yet"):
         microscope.execute(correcting(c12_nm=0.0))
