@@ -156,16 +156,16 @@ def test_only_what_the_adapter_can(microscope: RemoteMicroscope) -> None:
 def test_what_cannot_be_sent_moves_nothing(bench: RunningHost) -> None:
     with bench.connected() as instrument:
         with pytest.raises(CommandRefused, match="load cannot be sent: a set cannot cross"):
-            instrument.load("x", "bench", {"stop": {1, 2}}, next(_fences))
-        assert instrument.load("x", "bench", {}, next(_fences)).read_state().time_s == 0.0
+            instrument.load("unsent", "bench", {"stop": {1, 2}}, next(_fences))
+        assert instrument.load("unsent", "bench", {}, next(_fences)).read_state().time_s == 0.0
 
 
 def test_configuration_is_checked_there(bench: RunningHost) -> None:
     with bench.connected() as instrument:
         with pytest.raises(ConfigurationError, match="refuse = 7 is not known"):
-            instrument.load("x", "bench", {"refuse": 7}, next(_fences))
+            instrument.load("configured", "bench", {"refuse": 7}, next(_fences))
         with pytest.raises(ConfigurationError, match="is for adapter 'bench', not 'replay'"):
-            instrument.load("x", "replay", {}, next(_fences))
+            instrument.load("configured", "replay", {}, next(_fences))
 
 
 # --- who may
@@ -193,7 +193,7 @@ def test_the_newest_fence_owns_it(bench: RunningHost) -> None:
 def test_nobody_commands_without_loading(bench: RunningHost, microscope: RemoteMicroscope) -> None:
     ahead = microscope.fence + 1000
     with bench.connected() as instrument:
-        loaded = instrument.load("x", "bench", {}, next(_fences))
+        loaded = instrument.load("ahead", "bench", {}, next(_fences))
         with pytest.raises(CommandRefused, match=f"fence {ahead} has loaded nothing"):
             loaded._line.call("read_state", ahead, {}, patience_s=60)
 
@@ -324,12 +324,12 @@ def test_an_emergency_stop_holds_until_it_is_cleared(bench: RunningHost, microsc
         microscope.acquire(exposure("x"))
     with bench.connected() as instrument:
         with pytest.raises(InstrumentFault, match="stempilot estop bench --clear"):
-            instrument.load("x", "bench", {}, next(_fences))
+            instrument.load("locked", "bench", {}, next(_fences))
         assert bench.stop_line.clear(by="anna").lock is None
         assert bench.stop_line.clear(by="anna").lock is None
         with pytest.raises(InstrumentFault, match="claim it again"):
             microscope.acquire(exposure("x"))
-        assert instrument.load("x", "bench", {}, next(_fences)).acquire(exposure("x")).action_id == "x"
+        assert instrument.load("locked", "bench", {}, next(_fences)).acquire(exposure("x")).action_id == "x"
 
 
 # --- processes
