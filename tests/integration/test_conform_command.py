@@ -40,7 +40,7 @@ def replayed(tmp_path: Path) -> Path:
     config = {
         name: str(value) if isinstance(value, Path) else value for name, value in replay_files.config(record).items()
     }
-    conditions = {"field_of_view_nm": 640.0, "shape_px": [64, 64], "subframe_count": 1}
+    conditions = {"field_of_view_nm": 640.0, "shape_px": [64, 64], "subframe_count": 1, "dwell_time_us": 1.0}
     path = tmp_path / "conform.yaml"
     path.write_text(yaml.safe_dump({"config": config, "conditions": conditions}))
     return path
