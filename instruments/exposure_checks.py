@@ -142,7 +142,10 @@ def procedure_electrons(
     capabilities: Capabilities,
     envelope: SafetyEnvelope,
 ) -> float:
-    """What a procedure may burn where the beam may stand. Raises CommandRefused where that is too much."""
+    """What a procedure may burn where the beam may stand, in the time it declares, the blanker's settling in it.
+
+    Raises CommandRefused where that is too much.
+    """
     if not procedure.exposes or not capabilities.has_beam:
         return 0.0
     _check_can_stop(procedure.duration_s, capabilities, envelope)

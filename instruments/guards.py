@@ -83,6 +83,7 @@ class GuardedMicroscope:
             raise ConfigurationError("; ".join(faults))
         self._conditions = Conditions(self.inner, lambda: self.envelope, self.calibrations, self._watch, self.now)
         self._one_at_a_time = threading.RLock()
+        self._books = threading.RLock()  # a look, which waits for no command, may debit too
         if isinstance(self.inner, Eventful):
             self.inner.events.attach(told)
 
@@ -106,6 +107,8 @@ class GuardedMicroscope:
         """Blank and interrupt; never refused, and it waits for no other command."""
         with self._watch.watched():
             self.inner.stop()
+        if self._watch.is_lit:
+            self._watch.debit_blanking()
         self._watch.tell("stopped", "stopped, the beam is blanked")
 
     def close(self) -> None:
@@ -159,7 +162,7 @@ class GuardedMicroscope:
         with self._alone(command):
             match command:
                 case Blank():
-                    return self._carry_out(command)
+                    return self._blank(command)
                 case AcquireFrame():
                     raise CommandRefused("acquire_frame goes through acquire(), which returns its frame")
                 case Unblank():
@@ -188,7 +191,8 @@ class GuardedMicroscope:
             if self._conditions.may_be_lit(state):
                 raise InstrumentFault("the link is back, but the beam is not blanked: blank it at the instrument")
             self._watch.seen = state
-            debit = self._watch.link.back(self._watch.region(), self._watch.beam.read_back_pa(state))
+            current_pa, settle_s = self._watch.beam.read_back_pa(state), self._capabilities.blanker_settle_s
+            debit = self._watch.link.back(self._watch.region(), current_pa, settle_s)
             if debit is not None:
                 self._debit_besides(debit)
             burnt = debit.electrons if debit is not None else 0.0
@@ -272,6 +276,16 @@ class GuardedMicroscope:
         self._watch.came_back(command, state)
         return state
 
+    def _blank(self, command: Blank) -> MicroscopeState:
+        """The beam off. What it burns meanwhile is booked before; of one that nobody saw yet, when its place is known."""
+        is_unseen = self._watch.seen is None
+        if self._watch.is_lit:
+            self._watch.debit_blanking()
+        state = self._carry_out(command)
+        if is_unseen:
+            self._watch.debit_blanking()
+        return state
+
     def _set_axes(self, command: SetAxes) -> MicroscopeState:
         self._watch.link.refuse()
         self._conditions.check_setting(command)
@@ -310,16 +324,18 @@ class GuardedMicroscope:
         if self._watch.last_dark is not None:
             self._watch.notice_lit(self._watch.last_dark)
             self._watch.link.refuse()
-        if not self._carry_out(Blank(action_id=f"blank-{uuid4().hex}")).beam_blanked:
+        if not self._blank(Blank(action_id=f"blank-{uuid4().hex}")).beam_blanked:
             raise CommandRefused("the beam is on and does not blank: it would burn until the exposure; look why")
 
     # --- the books
 
     def _debit(self, command: AcquireFrame, charge: Charge, sign: float) -> None:
-        self.ledger.add_frame(command, sign * charge.electrons, sign * charge.settling_electrons, charge.cells)
+        with self._books:
+            self.ledger.add_frame(command, sign * charge.electrons, sign * charge.settling_electrons, charge.cells)
 
     def _debit_besides(self, debit: ExtraDebit) -> None:
-        debit.book(self.ledger)
+        with self._books:
+            debit.book(self.ledger)
         self.keep(debit)
 
     def _debit_silence(self, command: Command, booked_electrons: float) -> None:
@@ -361,7 +377,9 @@ class GuardedMicroscope:
         if electrons is None or charge.electrons <= 0:
             return
         excess = charge.electrons - electrons
-        self.ledger.add_frame(command, -excess, -excess * charge.settling_electrons / charge.electrons, charge.cells)
+        settling = excess * charge.settling_electrons / charge.electrons
+        with self._books:
+            self.ledger.add_frame(command, -excess, -settling, charge.cells)
 
     def _with_calibrations(self, frame: Frame) -> Frame:
         used = tuple(one.id for one in self.calibrations.in_use(self.now()))

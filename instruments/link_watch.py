@@ -75,17 +75,18 @@ class LinkWatch:
         self.loss = LinkLoss(lost_at=since.at, because=because, current_pa=self.current_pa, region=self.where())
         self.hold(f"{what} ({because}) and is back, the beam is blanked")
 
-    def back(self, region: Region, current_pa: float) -> ExtraDebit | None:
+    def back(self, region: Region, current_pa: float, settle_s: float) -> ExtraDebit | None:
         """The beam is confirmed off: what it may have done anywhere it may have been; None: it was not lost.
 
         `region` and `current_pa` are what is read back now: it had that current at least, and may have stood there too.
+        `settle_s` is how long the blanker takes, which may have only begun when it answered.
         """
         loss, self.loss = self.loss, None
         if loss is None:
             return None
         by_the_clock_s = self.clock() - self._lost_since_s  # it may stand still while a computer sleeps
         return loss.widened(region, current_pa).debit(
-            max(by_the_clock_s, (self.now() - loss.lost_at).total_seconds(), 0.0)
+            max(by_the_clock_s, (self.now() - loss.lost_at).total_seconds(), 0.0) + settle_s
         )
 
     def acknowledge(self) -> None:

@@ -68,7 +68,8 @@ class SimulatedMicroscope:
     _executed: dict[str, Command] = field(default_factory=dict[str, Command])
 
     def __post_init__(self) -> None:
-        self._is_exposing = False
+        self._is_exposing = self._is_darkened = False
+        self._changing = threading.Lock()
         self._card = card(self.config)
         self._situation = Situation.start(self.config, self.config.initial_mode)
         if self.config.fittings:
@@ -91,6 +92,7 @@ class SimulatedMicroscope:
         duration_s = self._card.blanker_settle_s + command.scan.duration_s(command.subframe_count)
         current_pa = self._current_pa(settled, settled.time_s + duration_s / 2)
         waiting_s = command.subframe_count * settled.fittings.waiting_s(command.scan)
+        waiting_s += 0.0 if self._situation.is_blanked else self._card.blanker_settle_s
         return electrons(current_pa, duration_s), settled.time_s + duration_s + waiting_s - self._situation.time_s
 
     def execute(self, command: Command) -> MicroscopeState:
@@ -102,7 +104,8 @@ class SimulatedMicroscope:
         if command.action_id not in self._executed:
             self._refuse(command)
             self._stopped.wait(self.config.faults.latency_s)
-            self._carry_out(command)
+            with self._changing:
+                self._carry_out(command)
         self._refuse_other(command)
         state = self.read_state()
         return state.with_readings(command.values, self._card) if isinstance(command, SetAxes) else state
@@ -116,7 +119,8 @@ class SimulatedMicroscope:
                 )
             self._refuse_frame(command)
             self._stopped.wait(self.config.faults.latency_s)
-            self._expose(command)
+            with self._changing:
+                self._expose(command)
             self._keep_the_beam_on(self._exposures[command.action_id])
         self._refuse_other(command)
         exposure = self._exposures[command.action_id]
@@ -151,12 +155,19 @@ class SimulatedMicroscope:
         return "delivered" if action_id in self._executed else "not_started"
 
     def stop(self) -> None:
-        """Blank until `release`; a frame in progress counts as exposed whole, nothing is exposed after it."""
+        """Blank until `release`; a frame in progress counts as exposed whole, nothing is exposed after it.
+
+        A lit beam burns where it stands until it is dark; a `Blank` after it finds it dark.
+        """
         self._stopped.set()
+        with self._changing:
+            self._situation = replace(self._darkened(), is_blanked=self._situation.is_blanked)
+            self._is_darkened = True
 
     def release(self) -> None:
         """Go on after `stop`, the beam blanked. A stop is no command: it has no ordinal, later draws do not change."""
-        self._situation = replace(self._situation, is_blanked=True)
+        with self._changing:
+            self._situation, self._is_darkened = replace(self._situation, is_blanked=True), False
         self._stopped.clear()
 
     def rebuild(self, commands: Sequence[Command]) -> None:
@@ -165,12 +176,8 @@ class SimulatedMicroscope:
             if command.action_id in self._executed:
                 continue
             try:
-                if isinstance(command, AcquireFrame):
-                    self._refuse_frame(command)
-                    self._expose(command)
-                else:
-                    self._refuse(command)
-                    self._carry_out(command)
+                with self._changing:
+                    self._do(command)
             except (CommandRefused, Unsupported):
                 continue
 
@@ -197,12 +204,19 @@ class SimulatedMicroscope:
             "actions": {action_id: self._action_truth(exposure) for action_id, exposure in self._exposures.items()},
         }
 
+    def _do(self, command: Command) -> None:
+        if isinstance(command, AcquireFrame):
+            self._refuse_frame(command)
+            self._expose(command)
+        else:
+            self._refuse(command)
+            self._carry_out(command)
+
     def _expose(self, command: AcquireFrame) -> None:
         """Everything a frame does to the world, without its image."""
         world, settle_s = self.world, self._card.blanker_settle_s
         before = self._situation
-        self._settle_while_unblanked(before)
-        situation = prepared(before, command, self.config, world.drift)
+        situation = prepared(self._darkened(), command, self.config, world.drift)
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal)
         births_before = len(world.columns.births)
         settling = electrons(self._current_pa(situation, situation.time_s), settle_s)
@@ -243,10 +257,21 @@ class SimulatedMicroscope:
             finally:
                 self._is_exposing = False
 
-    def _settle_while_unblanked(self, before: Situation) -> None:
-        """An unblanked parked beam is blanked first of all; while the blanker settles it still burns where it is."""
-        if not before.is_blanked:
-            self._burn(before, self._card.blanker_settle_s, 2, "blanking")
+    def _darkened(self) -> Situation:
+        """The beam off; a lit one still burns where it is while the blanker settles."""
+        now, settle_s = self._situation, self._card.blanker_settle_s
+        if not now.is_blanked and not self._is_darkened:
+            self._burn(now, settle_s, 2, "blanking")
+            now = replace(now, time_s=now.time_s + settle_s)
+        return replace(now, is_blanked=True)
+
+    def _lit(self, now: Situation) -> Situation:
+        """The beam on, which burns while the blanker settles; one that was on stays so."""
+        if not now.is_blanked:
+            return now
+        settle_s, self._is_darkened = self._card.blanker_settle_s, False
+        self._burn(now, settle_s, 3, "unblanking")
+        return replace(now, time_s=now.time_s + settle_s, is_blanked=False)
 
     def _fitted(self) -> Fittings:
         return Fittings.start(fitted_axes(self._card.modes), self.config.max_current_pa)
@@ -283,8 +308,10 @@ class SimulatedMicroscope:
         elif isinstance(command, RunProcedure):
             ended_s = now.time_s + FLASH.duration_s
             now = replace(now, time_s=ended_s, fittings=now.fittings.flashed(ended_s))
+        elif isinstance(command, Blank):
+            now = replace(self._darkened(), ordinal=now.ordinal)
         else:
-            now = replace(now, is_blanked=isinstance(command, Blank))
+            now = self._lit(now)
         self._executed[command.action_id] = command
         self._situation = now
 

@@ -123,13 +123,19 @@ class SimulatedConfig(Record):
 
     min_dwell_time_us: float = Field(default=0.5, gt=0, le=1e3)
     max_dwell_time_us: float = Field(default=20.0, gt=0, le=1e3)
-    blanker_settle_us: float = Field(default=2.0, ge=0, le=1e4, description="exposes the first pixel; assumption")
+    blanker_settle_us: float = Field(
+        default=2.0,
+        ge=0,
+        le=1e4,
+        description="burns where it begins or ends; of a frame on the first pixel; assumption",
+    )
     line_jitter_nm: float = Field(default=0.004, ge=0, le=0.1, description="rms per line at 1 us; assumption")
     afterglow_us: float = Field(default=0.2, ge=0, le=0.5, description="decay of the detectors' light; assumption")
     quantum_efficiency: float = Field(default=1.0, gt=0, le=1)
     fittings: bool = Field(
         default=False,
-        description="also detectors that move and amplify, screen, gun lens, line_sync, a holder with stimuli, a flash",
+        description="also height and tilts, detectors that move and amplify, screen, gun lens, line_sync, a holder with "
+        "stimuli, a flash, a parallel beam, which can be tilted",
     )
 
     faults: Faults = Field(default=NO_FAULTS, description="what is wrong with stage, detectors and line")
