@@ -91,7 +91,7 @@ def exposing(
     adapter: str,
     command: AcquireFrame,
     *,
-    lease_s: float = 2.0,
+    lease_s: float = 4.0,
     config: dict[str, Any] | None = None,
     is_mute: bool = False,
 ) -> Iterator[tuple[str, Started]]:
@@ -191,12 +191,12 @@ def test_an_emergency_stop_without_worker_watchdog_and_api(catalogue: Catalogue)
         assert lease_of(catalogue, "bench").is_locked
 
 
-def test_a_renewed_lease_is_left_alone(catalogue: Catalogue, watchdog: Started) -> None:
+def test_a_renewed_lease_is_left_alone_and_a_second_watchdog_refused(catalogue: Catalogue, watchdog: Started) -> None:
     command = exposure("long", "expose", beam_on_s=3000)
     data = catalogue.data_folder
     with (
         host_process(data, "bench", data / "plugins") as host,
-        exposing(catalogue, host, "bench", command, lease_s=5.0) as (own, _),
+        exposing(catalogue, host, "bench", command, lease_s=10.0) as (own, _),
     ):
         before = lease_of(catalogue, "bench").renewal_count
         until(lambda: lease_of(catalogue, "bench").renewal_count > before + 13, "more than one length of the lease")
@@ -204,6 +204,9 @@ def test_a_renewed_lease_is_left_alone(catalogue: Catalogue, watchdog: Started) 
         assert (status.exposing, status.beam_blanked) == ("long", False)
         assert told(catalogue, own) == []
         assert lease_of(catalogue, "bench").blanked_at is None
+    with started(WATCHDOG, data, said=data / "second.log") as second:
+        assert second.process.wait(120) != 0
+    assert f"process {watchdog.process.pid} is the watchdog" in second.text
     assert watchdog.process.poll() is None
 
 
@@ -231,10 +234,3 @@ def test_neither_a_mute_instrument_nor_a_busy_database_holds_it_up(catalogue: Ca
         assert f"kill process {mute.process.pid}" in events[0].payload["reason"]
         mute.kill()
     assert watchdog.process.poll() is None
-
-
-def test_one_watchdog_for_one_folder(catalogue: Catalogue, watchdog: Started) -> None:
-    data = catalogue.data_folder
-    with started(WATCHDOG, data, said=data / "second.log") as second:
-        assert second.process.wait(120) != 0
-    assert f"process {watchdog.process.pid} is the watchdog" in second.text

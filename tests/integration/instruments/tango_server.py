@@ -87,7 +87,7 @@ class Camera(Device):
         self._exposure_s, self._count = 0.1, 0
         self._image = np.zeros((SIDE_PX, SIDE_PX), np.uint16)
         self._stopping = threading.Event()
-        self._worker: threading.Thread | None = None
+        self._is_exposing = False
 
     @attribute(dtype=float, access=AttrWriteType.READ_WRITE, unit="s")
     def exposure(self) -> float:
@@ -106,14 +106,13 @@ class Camera(Device):
         return self._image
 
     def dev_state(self) -> DevState:
-        is_busy = self._worker is not None and self._worker.is_alive()
-        return DevState.RUNNING if is_busy else DevState.ON
+        return DevState.RUNNING if self._is_exposing else DevState.ON
 
     @command
     def Start(self) -> None:
         self._stopping.clear()
-        self._worker = threading.Thread(target=self._expose, daemon=True)
-        self._worker.start()
+        self._is_exposing = True
+        threading.Thread(target=self._expose, daemon=True).start()
 
     @command
     def Stop(self) -> None:
@@ -125,8 +124,9 @@ class Camera(Device):
         image += counts(self._exposure_s)
         while time.monotonic() < until_s:
             if self._stopping.wait(0.005):
+                self._is_exposing = False
                 return
-        self._image = image
+        self._image, self._is_exposing = image, False  # who sees the new count may begin the next
         self._count += 1
 
 
