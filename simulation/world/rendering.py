@@ -85,12 +85,12 @@ class Renderer:
 
     def _maker(self, tilt: Tilt) -> ImageMaker:
         """Of the lattice as it leans; a few are kept, for the matrices of each take a second or more."""
-        if tilt not in self._makers:
-            self._makers[tilt] = self._made(tilt)
+        maker = self._makers.get(tilt)
+        if maker is None:
+            maker = self._makers[tilt] = self._made(tilt)
             while len(self._makers) > _TILTS_KEPT:
                 self._makers.popitem(last=False)
-        self._makers.move_to_end(tilt)
-        return self._makers[tilt]
+        return maker
 
     def _made(self, tilt: Tilt) -> ImageMaker:
         crystal, images = self.world.crystal, self._images
@@ -210,13 +210,13 @@ class Renderer:
     def _expected_at_once(self, exposure: Exposure, subframe: int, mode: Mode) -> np.ndarray:
         """Computed in seconds, so the last few are kept."""
         key = (exposure.command.action_id, subframe)
-        if key not in self._at_once:
-            view = self._view(exposure, subframe)
-            fittings = exposure.situation.fittings
-            self._at_once[key] = self._parallel.expected(mode, exposure.command.scan, view, fittings)
+        expected = self._at_once.get(key)
+        if expected is None:
+            view, fittings = self._view(exposure, subframe), exposure.situation.fittings
+            expected = self._at_once[key] = self._parallel.expected(mode, exposure.command.scan, view, fittings)
             while len(self._at_once) > _AT_ONCE_KEPT:
                 self._at_once.popitem(last=False)
-        return self._at_once[key]
+        return expected
 
     @cached_property
     def _parallel(self) -> ParallelBeam:
