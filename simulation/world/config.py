@@ -134,8 +134,8 @@ class SimulatedConfig(Record):
     quantum_efficiency: float = Field(default=1.0, gt=0, le=1)
     fittings: bool = Field(
         default=False,
-        description="also height and tilts, detectors that move and amplify, screen, gun lens, line_sync, a holder with "
-        "stimuli, a flash, a parallel beam, which can be tilted",
+        description="also height and tilts, detectors that move and amplify, screen, gun lens, line_sync, a holder "
+        "with stimuli, a flash, a parallel beam, which can be tilted",
     )
 
     faults: Faults = Field(default=NO_FAULTS, description="what is wrong with stage, detectors and line")
