@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -30,15 +31,21 @@ class DoseLedger:
     regions beyond all cells, such as the way of a stage whose move was not answered.
 
     What the specimen got before, from others, is `earlier`: it counts wherever a bound is asked for, and in no sum.
+    The sum of electrons is kept exactly, so that a debit taken back leaves none of it.
     """
 
-    electrons: float = 0.0
     earlier: DoseLedger | None = None
     _mean: _Blocks = field(default_factory=_Blocks)
     _peak: _Blocks = field(default_factory=_Blocks)
     _wide_mean: _Blocks = field(default_factory=_Blocks)
     _wide_peak: _Blocks = field(default_factory=_Blocks)
     _far: list[tuple[Box, float]] = field(default_factory=list[tuple[Box, float]])
+    _electrons: Fraction = Fraction(0)
+
+    @property
+    def electrons(self) -> float:
+        """All electrons booked, but for those of `earlier`."""
+        return float(self._electrons)
 
     def peak_after(self, marks: Footprint, flux_e_per_a2: float) -> float:
         """The highest dose bound, e/A2, in the touched cells if this flux were added to what they got ever."""
@@ -56,7 +63,7 @@ class DoseLedger:
         """
         area_nm2 = float(marks.overlap_nm2.sum())
         flux = electrons / (area_nm2 * ANGSTROM2_PER_NM2)
-        self.electrons += electrons
+        self._electrons += Fraction(float(electrons))
         self._book(marks, flux, flux * bound_factor)
 
     def add_within(self, box: Box, electrons: float, least_nm2: float = CELL_NM**2, *, is_counted: bool = True) -> None:
@@ -66,7 +73,7 @@ class DoseLedger:
         Those that are not counted are in the sum of electrons already.
         """
         bound, marks = electrons / (least_nm2 * ANGSTROM2_PER_NM2), cells_of(box)
-        self.electrons += electrons if is_counted else 0.0
+        self._electrons += Fraction(float(electrons) if is_counted else 0.0)
         if marks is None:
             self._far.append((box, bound))
         else:

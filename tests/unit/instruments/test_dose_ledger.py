@@ -221,3 +221,16 @@ def test_what_a_specimen_got_before_counts_where_it_fell_and_in_no_sum() -> None
     assert (ledger.electrons, ledger.max_e_per_a2) == pytest.approx((300.0, 2.0))
     before.add_within(Box(x_min_nm=-1e6, x_max_nm=1e6, y_min_nm=-1e6, y_max_nm=1e6), 300.0)
     assert ledger.peak_after(spot(5.5, 0.5), 1.0) == pytest.approx(5.0)
+
+
+def test_a_debit_taken_back_leaves_no_electrons() -> None:
+    ledger, rng = DoseLedger(), np.random.default_rng(8)
+    for electrons, share in zip(rng.uniform(1e5, 1e9, 50), rng.uniform(0, 0.1, 50), strict=True):
+        command = AcquireFrame(
+            action_id="refused", deadline_s=60, mode="stem", scan=scan(20, 20),
+            optics=Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30, probe_current_pa=30),
+        )  # fmt: skip
+        ledger.add_frame(command, electrons, share * electrons)
+        assert ledger.electrons == pytest.approx(electrons)
+        ledger.add_frame(command, -electrons, -share * electrons)
+        assert ledger.electrons == 0
