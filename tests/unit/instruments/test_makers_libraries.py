@@ -99,9 +99,10 @@ def test_the_narrower_limits_are_the_card_s_whichever_way_the_stage_counts() -> 
 
 
 def test_a_beam_is_on_for_as_long_as_a_scan_takes() -> None:
-    check_beam_on(SCAN, 2.1, overhead_s=0.2, least_fraction=0.9)
+    config = PyJEMConfig.checked({**OF_PYJEM, "beam_overhead_s": 0.2, "least_duration_fraction": 0.9})
+    check_beam_on(SCAN, 2.1, config)
     with pytest.raises(InstrumentFault, match=r"2\.2 s were counted"):
-        check_beam_on(SCAN, 2.3, overhead_s=0.2, least_fraction=0.9)
+        check_beam_on(SCAN, 2.3, config)
     with pytest.raises(AcquisitionFailed, match=r"after 1\.7 s"):
-        check_beam_on(SCAN, 1.7, overhead_s=0.2, least_fraction=0.9)
-    check_beam_on(SCAN, 0.1, overhead_s=0.2, least_fraction=0.0)
+        check_beam_on(SCAN, 1.7, config)
+    check_beam_on(SCAN, 0.1, config.model_copy(update={"least_duration_fraction": 0.0}))
