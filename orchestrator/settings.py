@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -111,7 +111,7 @@ class Settings(Record):
             document["real_data_folder"] = environment[REAL_DATA_VARIABLE]
         if environment.get(PREFECT_VARIABLE) and isinstance(document.get("serve", {}), Mapping):
             document["serve"] = {**document.get("serve", {}), "prefect_url": environment[PREFECT_VARIABLE]}
-        return cls.checked(path, document)
+        return cls.checked(path, document)._with_tickets_in(path.absolute().parent)
 
     @classmethod
     def path_of(cls, data: Path | None, settings: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -147,10 +147,29 @@ class Settings(Record):
             )
         return self.instruments[name]
 
+    def _with_tickets_in(self, folder: Path) -> Self:
+        """The same, where tickets named by a relative path lie in this folder, wherever a process is started."""
+        instruments = {
+            name: one.model_copy(update={"config": _with_tickets_in(folder, one.config)})
+            for name, one in self.instruments.items()
+        }
+        return self.model_copy(update={"instruments": instruments})
+
     def _repr_html_(self) -> str:
         from orchestrator import showing
 
         return showing.settings_card(self)
+
+
+def _with_tickets_in(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with `ticket` as a whole path, also in its sections, such as `device_server`."""
+    whole = dict(config)
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            whole[key] = _with_tickets_in(folder, cast("Mapping[str, Any]", value))
+        elif key == "ticket" and isinstance(value, str):
+            whole[key] = str(folder / Path(value).expanduser())
+    return whole
 
 
 def _folder(data: Path | None, environment: Mapping[str, str]) -> Path:
@@ -160,7 +179,7 @@ def _folder(data: Path | None, environment: Mapping[str, str]) -> Path:
 def read_document(path: Path, *, must_exist: bool) -> dict[str, Any]:
     """The settings file as it is written; empty where there is none. Raises SpecError for one that cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin a file with a mark
     except FileNotFoundError as error:
         if must_exist:
             raise SpecError(f"{path}: no such file; --settings names a {FILE_NAME}") from error

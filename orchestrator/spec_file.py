@@ -70,7 +70,7 @@ def _suggestion(name: str, location: tuple[int | str, ...], schema: dict[str, An
 def load_mapping(path: Path) -> dict[str, Any]:
     """The YAML document as a mapping. Raises SpecError for a missing, unreadable or malformed file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark
     except FileNotFoundError as error:
         raise SpecError(f"{path}: no such file; `stempilot new` writes a commented spec to start from") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -165,7 +165,7 @@ def _unfit_because(settings: Settings, name: str, given: ConformanceFile) -> str
 
 def _read(path: Path) -> ConformanceFile:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read: {error}") from error

@@ -256,6 +256,9 @@ def refuse_procedure(command: RunProcedure, card: Capabilities, *, is_blanked: b
         raise CommandRefused("the beam is not blanked; blank it before the gun is flashed")
 
 
+_NUMBERS: Final = {"subframe_count": "number of sub-frames", "frame_px": "number of pixels of all sub-frames"}
+
+
 def _check(card: Capabilities, name: str, value: float) -> None:
     axis = card.axis(name)
     if axis is None and value != 0:
@@ -263,6 +266,10 @@ def _check(card: Capabilities, name: str, value: float) -> None:
     low, high = (axis.minimum, axis.maximum) if axis else (0.0, 0.0)
     quantity, _, unit = name.rpartition("_")
     if not low <= value <= high:
+        if name in _NUMBERS:
+            raise CommandRefused(
+                f"{_NUMBERS[name]} ({name}) {value:.10g} is outside {low:.10g} to {high:.10g}; stay inside"
+            )
         where = "stage " if axis and axis.frame == "stage" else ""
         raise CommandRefused(
             f"{where}{quantity.replace('_', ' ')} {value:g} {unit} is outside {low:g} to {high:g} {unit}; stay inside"

@@ -195,7 +195,7 @@ REFUSED = [
     ({"scan": {"shape_px": (0, 5)}}, "no pixels"),
     ({"scan": {"shape_px": (9000, 9000), "field_of_view_nm": 100.0}}, "frame"),
     ({"stage": StagePosition(x_nm=2e6)}, "stage x"),
-    ({"subframe_count": 257}, "subframe"),
+    ({"subframe_count": 257}, "number of sub-frames"),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import NotFound, SpecError
-from orchestrator.settings import InstrumentSettings, Settings
+from orchestrator.settings import FILE_NAME, InstrumentSettings, Settings
 
 TOML = """
 database_url = "postgresql://server/base"
@@ -88,6 +88,41 @@ def test_a_fault_is_named_with_its_path(tmp_path: Path, text: str, message: str)
         Settings.load(tmp_path, environment={})
     assert str(path) in str(error.value)
     assert error.value.exit_status == 2
+
+
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("lease_s = 7.0\n", encoding="utf-8-sig")
+    assert (tmp_path / FILE_NAME).read_bytes().startswith(b"\xef\xbb\xbf")
+    assert Settings.load(tmp_path, environment={}).lease_s == 7.0
+
+
+def test_tickets_lie_beside_the_file_wherever_a_process_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, site, elsewhere = (tmp_path / name for name in ("home", "site", "elsewhere"))
+    for folder in (home, site, elsewhere):
+        folder.mkdir()
+    (site / "lab.toml").write_text(
+        """[instruments.near]
+adapter = "gateway"
+config = { ticket = "tickets/near.ticket" }
+[instruments.mine]
+adapter = "gateway"
+config = { ticket = "~/mine.ticket" }
+[instruments.far]
+adapter = "pyjem"
+config = { device_server = { host = "127.0.0.1", port = 7110, ticket = "far.ticket" } }
+""",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("HOME", str(home))
+    for folder, named in ((elsewhere, site / "lab.toml"), (site, Path("lab.toml"))):
+        monkeypatch.chdir(folder)
+        configs = {name: one.config for name, one in Settings.load(tmp_path, named, {}).instruments.items()}
+        assert configs["near"] == {"ticket": str(site / "tickets" / "near.ticket")}
+        assert configs["mine"] == {"ticket": str(home / "mine.ticket")}
+        assert configs["far"]["device_server"]["ticket"] == str(site / "far.ticket")
+        assert configs["far"]["device_server"]["port"] == 7110
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_what_is_as_it_was_signed_is_taken(file: Path, keys: tuple[Path, Path]) 
     titan = load(file, keys[1]).instrument("titan")
     assert titan.safety.max_current_pa == 100
     assert [one.id for one in titan.calibrations] == ["c1"]
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(file, keys[1]).instrument("titan") == titan, "a mark at the beginning of the file changes nothing"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import yaml
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import ExperimentSpec
-from orchestrator.spec_file import apply_overrides, json_schema, parse_spec
+from orchestrator.spec_file import apply_overrides, json_schema, load_mapping, parse_spec
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,6 +86,13 @@ def test_files_that_are_no_specs(tmp_path: Path, text: str, words: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpecError, match=words):
         ExperimentSpec.from_yaml(path)
+
+
+def test_a_spec_of_a_windows_editor_is_read(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "native_defects.yaml"
+    marked = tmp_path / "marked.yaml"
+    marked.write_bytes(b"\xef\xbb\xbf" + example.read_bytes())
+    assert load_mapping(marked) == load_mapping(example)
 
 
 def test_missing_file_says_how_to_start(tmp_path: Path) -> None:
