@@ -123,6 +123,7 @@ class Spent:
     consecutive_refusals: int = 0
     unanswered: int = 0
     lost_since_frame: int = 0
+    last_refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +237,8 @@ def missed(experiment: Experiment, suggestion: Suggestion, status: Status, reaso
     """The observation of a suggestion that brought no frame."""
     experiment.spent.consecutive_refusals = experiment.spent.consecutive_refusals + 1 if status == "refused" else 0
     experiment.spent.lost_since_frame += status != "refused"
+    if status == "refused":
+        experiment.spent.last_refusal = reason
     experiment.listen(status, {"point": suggestion.point, "reason": reason})
     return Observation(
         suggestion_id=suggestion.id,
@@ -268,7 +271,8 @@ def ending_of(experiment: Experiment) -> Ending | None:
     if experiment.spent.consecutive_refusals >= experiment.spec.stop.max_consecutive_refusals:
         return Ending(
             "completed" if experiment.spent.frames else "failed",
-            f"{experiment.spent.consecutive_refusals} suggestions in a row were refused; nothing more fits the limits",
+            f"{experiment.spent.consecutive_refusals} suggestions in a row were refused, "
+            f"the last because: {experiment.spent.last_refusal}",
         )
     if stop := experiment.policy.should_stop():
         return Ending("failed" if isinstance(stop, GaveUp) else "completed", str(stop))

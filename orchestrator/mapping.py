@@ -33,9 +33,10 @@ def subframes_for(dwell_time_us: float, wanted: int, shortest_us: float) -> int:
     return max(1, min(wanted, int(dwell_time_us / shortest_us + 1e-9)))
 
 
-def _beam_shift_limit_nm(capabilities: Capabilities) -> float:
-    axis = capabilities.axis("beam_shift_x_nm")
-    return min(abs(axis.minimum), abs(axis.maximum)) if axis else 0.0
+def beam_shift_limit_nm(capabilities: Capabilities) -> float:
+    """How far the beam can be shifted in every direction; 0 where it cannot."""
+    axes = [capabilities.axis(name) for name in ("beam_shift_x_nm", "beam_shift_y_nm")]
+    return min(min(abs(axis.minimum), abs(axis.maximum)) if axis else 0.0 for axis in axes)
 
 
 def command_for(
@@ -62,7 +63,7 @@ def command_for(
             f"choose a larger pixel_size_nm than {values['pixel_size_nm']:g} nm or a smaller field"
         )
     count = subframes_for(values["dwell_time_us"], scan.subframe_count, scan.min_subframe_dwell_us)
-    stage = stage_for(values["x_nm"], values["y_nm"], _beam_shift_limit_nm(capabilities))
+    stage = stage_for(values["x_nm"], values["y_nm"], beam_shift_limit_nm(capabilities))
     mode = capabilities.mode(values["mode"])
     pattern = ScanPattern(
         field_of_view_nm=columns * values["pixel_size_nm"],

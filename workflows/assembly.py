@@ -29,6 +29,7 @@ from policies import Policy, SearchSpace
 from workflows.questions.calibrated import calibrated, with_calibration
 from workflows.questions.question import Question, Setting
 from workflows.questions.registry import build_question
+from workflows.reach import within_reach
 
 OpenInstrument = Callable[[str, Mapping[str, Any]], Microscope]
 """How a microscope is opened: adapter and configuration to an instrument, in this process or where it lives."""
@@ -50,6 +51,7 @@ class Parts:
     envelope: SafetyEnvelope
     question: Question
     calibrations: CalibrationRegistry = field(default_factory=CalibrationRegistry)
+    out_of_reach: tuple[str, ...] = ()
 
 
 def spec_of(catalogue: Catalogue, row: ExperimentRow) -> ExperimentSpec:
@@ -109,10 +111,7 @@ def prepare(
     open_instrument: OpenInstrument = open_here,
 ) -> Parts:
     """Open the instrument and build the question, exposing nothing. Raises SpecError, Refused or an InstrumentError."""
-    try:
-        space = SearchSpace.from_dict(spec.search_space)
-    except policies.PolicyError as error:
-        raise SpecError(f"search_space: {error}") from error
+    space_of(spec)  # a mistake in it is said before anything is opened
     config = instrument_config(spec, settings, seed, cache_folder)
     try:
         microscope = open_instrument(settings.adapter, config)
@@ -121,6 +120,8 @@ def prepare(
     envelope, card = envelope_of(spec, settings), microscope.capabilities()
     if faults := [*mode_faults(spec, card), *unknown_limits(envelope, card)]:
         raise SpecError("\n  ".join(faults))
+    reach = within_reach(spec, card)
+    spec, space = reach.spec, space_of(reach.spec)
     question = build_question(Setting(spec, space, microscope.capabilities(), cache_folder))
     question = with_calibration(question, spec, microscope.capabilities())
     return Parts(
@@ -131,7 +132,16 @@ def prepare(
         envelope,
         question,
         CalibrationRegistry(settings.calibrations),
+        reach.notes,
     )
+
+
+def space_of(spec: ExperimentSpec) -> SearchSpace:
+    """The search space of a spec. Raises SpecError naming what is wrong with it."""
+    try:
+        return SearchSpace.from_dict(spec.search_space)
+    except policies.PolicyError as error:
+        raise SpecError(f"search_space: {error}") from error
 
 
 def mode_faults(spec: ExperimentSpec, capabilities: Capabilities) -> list[str]:

@@ -18,7 +18,7 @@ from orchestrator import loop
 from orchestrator.answer_file import AnswerKeeper, answer_path
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import InstrumentLost, Interrupted, LeaseLost
-from orchestrator.events import CONTEXT_SET, SPECIMEN_DOSE
+from orchestrator.events import CONTEXT_SET, OUT_OF_REACH, SPECIMEN_DOSE
 from orchestrator.journal import Journal
 from orchestrator.loop import Control, Ending, Experiment
 from orchestrator.plain_json import plain
@@ -178,6 +178,7 @@ class Session:
         self.catalogue.begin(experiment_id, context_of(parts.spec))
         engine = self._engine(options)  # only now: an error above must not meet a server that is still starting
         run = self._run_of(experiment_id, parts, policy, engine, options)
+        self._note_out_of_reach(run)
         if opening.was_on:
             self._note_found_on(experiment_id, parts.spec.instrument.name)(True)
         self.say("preparing the specimen's forward model (kept in the data folder for the next time)")
@@ -246,6 +247,12 @@ class Session:
 
     def _note_found_on(self, experiment_id: str, instrument: str) -> Callable[[bool], None]:
         return lambda is_dark: note_found_on(self.catalogue, experiment_id, instrument, is_dark=is_dark)
+
+    def _note_out_of_reach(self, run: Run) -> None:
+        if notes := run.parts.out_of_reach:
+            run.journal.note(OUT_OF_REACH, {"notes": list(notes)})
+        for note in notes:
+            self.say(note)
 
     def _note_earlier(self, journal: Journal, parts: Parts, earlier: DoseLedger | None) -> None:
         specimen = parts.spec.specimen.id
