@@ -277,7 +277,7 @@ class GuardedMicroscope:
         return state
 
     def _blank(self, command: Blank) -> MicroscopeState:
-        """The beam off. What it burns meanwhile is booked before; of one that nobody saw yet, when its place is known."""
+        """The beam off. What it burns meanwhile is booked before; one that nobody saw yet, when its place is known."""
         is_unseen = self._watch.seen is None
         if self._watch.is_lit:
             self._watch.debit_blanking()

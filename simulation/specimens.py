@@ -20,6 +20,7 @@ _BELOW_EXIT_ANGSTROM = 1e-5
 _FACE_TOLERANCE_ANGSTROM = 1e-3
 _SAME_PLACE_ANGSTROM = 0.1
 _OCCUPANCY_TOLERANCE = 1e-3
+_FORMATS = "a CIF, an extended XYZ (.xyz, .extxyz), a VASP file (POSCAR, .vasp), or another that ase knows by its name"
 
 
 @runtime_checkable
@@ -93,7 +94,7 @@ class Specimen:
 
 @kinds_checked
 def read_structure(path: str | Path) -> Any:
-    """The structure of a CIF or extended XYZ file as `ase.Atoms` (the last frame of a trajectory).
+    """The structure of a CIF, extended XYZ or VASP file, or another that ase knows, as `ase.Atoms` (the last frame).
 
     Raises `InvalidSpecimen` if the file is missing, unreadable, empty, has no cell, or sites that are partly occupied.
     """
@@ -102,16 +103,15 @@ def read_structure(path: str | Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise InvalidSpecimen(f"structure file {path} does not exist; give a CIF or extended XYZ file")
+        raise InvalidSpecimen(f"structure file {path} does not exist; give {_FORMATS}")
     if path.stat().st_size == 0:
-        raise InvalidSpecimen(f"structure file {path} is empty; give a CIF or extended XYZ file")
+        raise InvalidSpecimen(f"structure file {path} is empty; give {_FORMATS}")
     file_format = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower())
     unreadable = (UnknownFileTypeError, OSError, ValueError, KeyError, IndexError, StopIteration, AssertionError)
     try:
         atoms = ase.io.read(path, format=file_format)
     except (*unreadable, RuntimeError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise InvalidSpecimen(f"structure file {path} cannot be read as CIF or extended XYZ ({reason})") from error
+        raise InvalidSpecimen(f"structure file {path} cannot be read{_because(error)}; give {_FORMATS}") from error
     if isinstance(atoms, list):
         atoms = atoms[-1]
     if len(atoms) == 0:
@@ -124,6 +124,13 @@ def read_structure(path: str | Path) -> Any:
         )
     _checked_atoms(atoms)
     return atoms
+
+
+def _because(error: Exception) -> str:
+    """What the reader says of the file; nothing where it only stumbled over it."""
+    is_of_the_file = isinstance(error, OSError | ValueError | RuntimeError)
+    said = " ".join(str(error).split()) if is_of_the_file else ""
+    return said and f" ({said})"
 
 
 def _check_occupancy(path: Path, atoms: Any) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from simulation.argument_kinds import check_fields, kinds_checked
 from simulation.builders.limits import atomic_number, checked, known, positive, within
@@ -16,6 +18,8 @@ from simulation.errors import InvalidParameter, InvalidSpecimen
 KINDS = ("vacancy", "double_vacancy", "column_vacancy", "substitution", "antisite", "adatom")
 _SAME_COLUMN_ANGSTROM = 0.3
 _MODE_COUNT = 64
+_LEAST_BOND_FRACTION = 0.8
+"""Of the sum of covalent radii: nearer to an adatom is no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,15 @@ class PointDefect:
     vacancy: the atom is missing. double_vacancy: so is its nearest neighbour (of `partner`, or of any species).
     column_vacancy: all atoms of the species in its column along the beam are missing. substitution: it is `becomes`.
     antisite: the same, and `becomes` must be a species of the structure. adatom: an atom `becomes` sits `height_nm`
-    before it, against the beam.
+    straight before it, against the beam: by default at the sum of their covalent radii, and, drawn at random, only
+    before atoms where it has that room. Nothing is relaxed.
     """
 
     kind: str
     species: str
     becomes: str | None = None
     partner: str | None = None
-    height_nm: float = 0.2
+    height_nm: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds and species, and a missing new species."""
@@ -41,11 +46,19 @@ class PointDefect:
         for symbol in (self.species, self.becomes, self.partner):
             if symbol is not None:
                 atomic_number(symbol)
-        positive("height_nm", self.height_nm, "nm")
+        if self.height_nm is not None:
+            positive("height_nm", self.height_nm, "nm")
         if self.kind in ("substitution", "antisite", "adatom") and self.becomes is None:
             raise InvalidParameter(f"a defect of kind {self.kind!r} needs `becomes`, the new species; give its symbol")
         if self.kind in ("substitution", "antisite") and self.becomes == self.species:
             raise InvalidParameter(f"{self.species} cannot become {self.species}; give another species")
+
+    @property
+    def adatom_height_nm(self) -> float:
+        """How far before its atom an adatom stands: as asked, else one bond by the covalent radii of ase."""
+        if self.height_nm is not None:
+            return self.height_nm
+        return sum(float(covalent_radii[atomic_number(str(one))]) for one in (self.species, self.becomes)) / 10
 
     @property
     def name(self) -> str:
@@ -167,12 +180,28 @@ class _Plan:
         if depth_nm is not None:
             z_nm = self._atoms.positions[:, 2] / 10.0
             right &= (z_nm >= depth_nm[0]) & (z_nm <= depth_nm[1])
+        if defect.kind == "adatom" and defect.height_nm is None:
+            right[right] = self._has_room(defect, np.flatnonzero(right))
         if not right.any():
             raise InvalidSpecimen(
                 f"no {defect.species} is left for {defect.name} in {self._atoms.get_chemical_formula()}; choose another"
                 " species, depth or density"
             )
         return np.flatnonzero(right)
+
+    def _has_room(self, defect: PointDefect, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether an adatom before each of these atoms would be nearer than a bond to none."""
+        numbers, lengths = self._atoms.numbers, self._atoms.cell.lengths() * (1, 1, 0)  # periodic across the beam
+        radii = covalent_radii[numbers] + covalent_radii[atomic_number(str(defect.becomes))]
+        places = np.array(self._atoms.positions)
+        places[:, :2] %= lengths[:2]
+        sites = places[indices] - (0, 0, 10 * defect.adatom_height_nm)
+        reach = _LEAST_BOND_FRACTION * float(radii.max())
+        trees = KDTree(sites, boxsize=lengths), KDTree(places, boxsize=lengths)
+        near = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
+        has_room = np.ones(len(indices), dtype=bool)
+        has_room[near["i"][near["v"] < _LEAST_BOND_FRACTION * radii[near["j"]]]] = False
+        return has_room
 
     def add_some(
         self, defect: PointDefect, candidates: NDArray[np.int64], weights: NDArray[np.float64], count: int,
@@ -200,7 +229,7 @@ class _Plan:
             added = (defect.becomes,)
         elif defect.kind == "adatom":
             removed, added = (), (str(defect.becomes),)
-            self._added.append((added[0], self._atoms.positions[index] - (0, 0, 10 * defect.height_nm)))
+            self._added.append((added[0], self._atoms.positions[index] - (0, 0, 10 * defect.adatom_height_nm)))
         else:
             self._kept[members] = False
         x, y, z = (float(value) / 10.0 for value in self._atoms.positions[index])

@@ -54,6 +54,8 @@ class FingerprintLibrary:
         Raises `UnreadableLibrary` for a newer format or a damaged file, `InvalidParameter` for other settings.
         """
         folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InvalidParameter(f"folder = {folder} is a file; a library is a folder: give one, or a new name")
         stored = read_header(folder)
         if stored is None:
             if settings is None:

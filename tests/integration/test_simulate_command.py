@@ -217,6 +217,9 @@ def test_optics_come_from_files_and_pairs(tmp_path: Path) -> None:
     optics = optics_of([str(path), "beam_energy_ev=60e3,aberrations.c12_nm=2"])
     assert optics.beam_energy_ev == 60e3
     assert (optics.aberrations.c30_nm, optics.aberrations.c12_nm) == (-500, 2)
+    assert optics_of([str(path), "c30_nm=-7"]).aberrations.c30_nm == -7
+    with pytest.raises(SpecError, match=r"aberrations\.c30_nm"):
+        optics_of([str(path), "c30_nm=much"])
     assert coherence_of(["source_size_nm=0.08"]).source_size_nm == 0.08
     path.write_text("- 3\n")
     assert optics_of(['{"beam_energy_ev": 2e5, "semi_convergence_angle_mrad": 20}']).beam_energy_ev == 2e5

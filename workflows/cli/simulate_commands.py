@@ -39,13 +39,15 @@ _WORDS = "KEY=VALUE,..."
 @explained
 def simulate(
     structure: Annotated[
-        str, typer.Argument(help="file that ase reads (CIF, XYZ, POSCAR, ...), or a name: SrTiO3, MoS2")
+        str, typer.Argument(help="file (CIF, extended XYZ, POSCAR, others of ase), or a name: SrTiO3, MoS2")
     ],
     out: Annotated[Path, typer.Option("--out", help="FILE.nxs, .h5 (and a PNG beside it), or FILE.png alone")],
     optics: Annotated[
         list[str] | None,
         typer.Option(
-            "--optics", metavar=f"FILE.yaml|{_WORDS}", help="beam_energy_ev, semi_convergence_angle_mrad, ..."
+            "--optics",
+            metavar=f"FILE.yaml|{_WORDS}",
+            help="beam_energy_ev, semi_convergence_angle_mrad, c30_nm, ...",
         ),
     ] = None,
     coherence: Annotated[

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from instruments import Coherence, Optics
+from instruments import Aberrations, Coherence, Optics
 from orchestrator.errors import SpecError
 from orchestrator.spec_file import fault_lines
 from simulation import AnnularDetector, SegmentedDetector, SimulationError
@@ -24,15 +24,19 @@ _LEAST_OPTICS = "--optics beam_energy_ev=200e3,semi_convergence_angle_mrad=25"
 
 
 def optics_of(texts: list[str]) -> Optics:
-    """From files and pairs, the later winning: `beam_energy_ev=200e3,aberrations.c30_nm=-500`."""
+    """From files and pairs, the later winning: `beam_energy_ev=200e3,c30_nm=-500`; `aberrations.c30_nm` is the same."""
     if not texts:
         raise SpecError(f"--optics is missing: give a YAML file or values, e.g. {_LEAST_OPTICS}")
-    return _validated(Optics, texts, "--optics")
+    values = _collected(texts, "--optics")
+    aberrations = {name: values.pop(name) for name in Aberrations.model_fields if name in values}
+    if aberrations:
+        _merge(values, {"aberrations": aberrations})
+    return _validated(Optics, values, "--optics")
 
 
 def coherence_of(texts: list[str]) -> Coherence:
     """Source size and focal spread, as for optics."""
-    return _validated(Coherence, texts, "--coherence")
+    return _validated(Coherence, _collected(texts, "--coherence"), "--coherence")
 
 
 def detectors_of(texts: list[str]) -> dict[str, AnnularDetector | SegmentedDetector]:
@@ -99,10 +103,14 @@ def numbers_of(text: str, option: str, count: int) -> list[float]:
     return found
 
 
-def _validated(model: type[M], texts: list[str], option: str) -> M:
+def _collected(texts: list[str], option: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for text in texts:
         _merge(values, _given(text, option))
+    return values
+
+
+def _validated(model: type[M], values: dict[str, Any], option: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -133,7 +141,7 @@ def _nested(groups: list[str], inner: dict[str, Any]) -> dict[str, Any]:
 
 def _from_file(path: Path, option: str) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{option} {path}: cannot be read ({error}); give a YAML file or KEY=VALUE pairs") from error
     return _mapping(text, f"{option} {path}")

@@ -67,6 +67,15 @@ def test_one_defect_changes_what_it_says_and_nothing_else(layer, defect, differe
     assert layer.symbols.count("S") == 2 * layer.symbols.count("Mo")  # the argument is not changed
 
 
+def test_an_adatom_drawn_at_random_is_a_bond_before_its_atom_and_near_no_other():
+    layer = monolayer("WSe2", width_nm=2.0, height_nm=2.0)
+    for symbol, bond_angstrom in (("O", 0.66 + 1.20), ("Au", 1.36 + 1.20)):
+        made = with_random_defects(layer, {PointDefect("adatom", "Se", symbol): 1.5}, seed=1)
+        assert made.sites
+        distances = made.atoms.get_all_distances(mic=True)[made.atoms.symbols == symbol]
+        np.testing.assert_allclose(np.sort(distances, axis=1)[:, 1], bond_angstrom, atol=0.01)
+
+
 def test_random_defects_are_as_many_as_listed_and_as_dense_as_asked(layer):
     densities = {PointDefect("vacancy", "S"): 0.5, PointDefect("substitution", "Mo", "W"): 0.3}
     area_nm2 = len(layer) / areal_density_per_nm2(layer)

@@ -13,12 +13,12 @@ from simulation.slices import slices_of
 from simulation.specimens import Specimen, orthogonal_cell, read_structure
 
 
-@pytest.mark.parametrize("suffix", ["cif", "extxyz", "xyz"])
-def test_structures_come_back_from_files(tmp_path, suffix):
+@pytest.mark.parametrize("name", ["wse2.cif", "wse2.extxyz", "wse2.xyz", "POSCAR", "wse2.vasp"])
+def test_structures_come_back_from_files(tmp_path, name):
     atoms = mx2("WSe2", kind="2H", a=3.28, thickness=3.34, vacuum=5)
     atoms.pbc = True
-    path = tmp_path / f"wse2.{suffix}"
-    ase.io.write(path, atoms, format="cif" if suffix == "cif" else "extxyz")
+    path = tmp_path / name
+    ase.io.write(path, atoms, format={".cif": "cif", "": "vasp", ".vasp": "vasp"}.get(path.suffix, "extxyz"))
     read = read_structure(path)
     assert sorted(read.symbols) == ["Se", "Se", "W"]
     np.testing.assert_allclose(read.cell.lengths(), atoms.cell.lengths(), atol=1e-4)
@@ -29,7 +29,7 @@ def test_structures_come_back_from_files(tmp_path, suffix):
     [
         ("gone.cif", None, "does not exist"),
         ("void.cif", "", "is empty"),
-        ("junk.cif", "this is no structure\n", "cannot be read"),
+        ("junk.cif", "this is no structure\n", "cannot be read; give a CIF, .*POSCAR"),
         ("junk.xyz", "three\nC 0 0 0\n", "cannot be read"),
         ("short.xyz", '2\nLattice="3 0 0 0 3 0 0 0 3"\nC 0 0 0\n', "cannot be read"),
         ("junk.dat", "?", "cannot be read"),
