@@ -9,7 +9,7 @@ from instruments.commands import AcquireFrame, AxisValue, Park, RunProcedure, Se
 from instruments.errors import CommandRefused, Unsupported
 from instruments.optics import Aberrations
 from instruments.scans import ScanPattern
-from simulation.world.at_once import CAMERA_LENGTH_MM, MAX_DWELL_US, modes_at_once, refuse_at_once
+from simulation.world.at_once import CAMERA_LENGTH_MM, LIT_NM, MAX_DWELL_US, modes_at_once, refuse_at_once
 from simulation.world.config import SimulatedConfig
 from simulation.world.fittings import FLASH, Fittings, fitted_axes, setting_refusal
 
@@ -179,11 +179,11 @@ def refuse_frame(command: AcquireFrame, card: Capabilities, config: SimulatedCon
         "rotation_deg",
     ):  # fmt: skip
         _check(card, name, getattr(scan, name))
+    if scan.illuminated_nm is not None and card.axis(LIT_NM) is not None:
+        _check(card, LIT_NM, scan.illuminated_nm)
     _check(card, "subframe_count", command.subframe_count)
     _check(card, "frame_px", rows * columns * command.subframe_count)
-    for name, value in command.optics.aberrations:
-        if name.startswith("c"):
-            _check(card, name, value)
+    _refuse_aberrations(command, card)
     if mode.is_at_once:
         refuse_at_once(command, mode, fittings)
         return
@@ -197,6 +197,13 @@ def refuse_frame(command: AcquireFrame, card: Capabilities, config: SimulatedCon
         raise CommandRefused(
             f"dwell time {scan.dwell_time_us:g} us of a scan is above {config.max_dwell_time_us:g} us; stay inside"
         )
+
+
+def _refuse_aberrations(command: AcquireFrame, card: Capabilities) -> None:
+    """Azimuths are free where they are no axes."""
+    for name, value in command.optics.aberrations:
+        if name.startswith("c") or card.axis(name) is not None:
+            _check(card, name, value)
 
 
 def _refuse_other_way(scan: ScanPattern, mode: Mode) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
-from instruments import Axis, CommandRefused, SafetyEnvelope, StagePosition, Unsupported
+from instruments import Axis, CommandRefused, SafetyEnvelope, Unsupported
 from instruments.axes import KNOWN_AXES
 from instruments.guards import GuardedMicroscope
 from instruments.registration import displacement
@@ -106,4 +106,5 @@ def test_a_camera_length_brings_its_mode_and_a_smaller_aperture_a_wider_probe(im
     assert contrasts[1] < 0.8 * contrasts[0]
     with pytest.raises(CommandRefused, match="semi convergence angle 12 mrad is outside 15"):
         microscope.acquire(frame("narrow", optics={"semi_convergence_angle_mrad": 12.0}))
-    assert microscope.read_state().stage == StagePosition()
+    with pytest.raises(CommandRefused, match="phi12 190 deg is outside -180 to 180"):
+        microscope.acquire(frame("turned", optics={"aberrations": {"c12_nm": 1.0, "phi12_deg": 190.0}}))
