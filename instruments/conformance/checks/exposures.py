@@ -75,8 +75,21 @@ def _counts(bench: Bench) -> Result:
     wrong = [one for one in measured if not one.is_within]
     if wrong:
         return failed(f"declared raw, but the counts do not scatter like electrons: {wrong[0]}", *measured)
-    scatter = "scatter as electrons do" if measured else "are not declared raw, or there were too few to judge"
+    if not measured and (dark := _too_dark(frame)):
+        raise CannotJudge(f"unsigned integers, but {dark}")
+    scatter = "scatter as electrons do" if measured else "are not declared raw, or of one sub-frame: nothing to compare"
     return passed(f"unsigned integers of {', '.join(frame.counts)}; they {scatter}", *measured)
+
+
+def _too_dark(frame: Frame) -> str:
+    """Why nothing is said of the counts: of every detector that is declared raw there are too few. Empty: there are."""
+    means = {one.name: float(frame.counts[one.name].mean()) for one in _detectors(frame) if one.raw_counts}
+    if not means or max(means.values()) >= _LEAST_COUNTS:
+        return ""
+    counts = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+    return (
+        f"too few to judge, at least {_LEAST_COUNTS:g} a pixel are needed: {counts}; take more dose, or another field"
+    )
 
 
 def _variance_over_mean(counts: np.ndarray, detector: Detector) -> float | None:
@@ -112,7 +125,11 @@ def _dwell(bench: Bench) -> Result:
     wrong = [one for one in measured if not one.is_within]
     if wrong:
         return failed(f"{LONGER} times the dwell was asked for: {'; '.join(map(str, wrong))}", *measured)
-    return passed(f"time and counts follow the dwell ({LONGER} times)", *measured)
+    if len(measured) > 1:
+        return passed(f"time and counts follow the dwell ({LONGER} times)", *measured)
+    if dark := _too_dark(short):
+        raise CannotJudge(f"the time follows the dwell ({LONGER} times), but the counts are {dark}")
+    return passed(f"time follows the dwell ({LONGER} times); counts that are not raw were not compared", *measured)
 
 
 def _beam_on(short: Frame, long: Frame) -> Measured:

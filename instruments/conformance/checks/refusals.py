@@ -20,6 +20,7 @@ from instruments.optics import Aberrations, Optics
 from instruments.scans import ScanPattern, StagePosition
 from instruments.state import MicroscopeState
 
+_NO_CHOICE = "no-such-choice"
 _ENOUGH = 2  # faults after which no more is tried: each may have moved or exposed something
 _UNDECLARED = (
     "x_nm",
@@ -136,6 +137,20 @@ def _attempts_beyond(bench: Bench) -> Iterator[Attempt]:
             words = f"{axis.name} {value:g} (limits {axis.minimum:g} to {axis.maximum:g})"
             for command in _ways(bench, axis.name, value):
                 yield Attempt(words, axis.name, value, command)
+        if (attempt := _never_settable(bench, axis)) is not None:
+            yield attempt
+
+
+def _never_settable(bench: Bench, axis: Axis) -> Attempt | None:
+    """A word that is none of the choices, or where an axis that can only be read stands, so that nothing would move."""
+    value: AxisValue | None = _NO_CHOICE
+    words = f"{axis.name} {value!r} (choices {', '.join(axis.choices)})"
+    if axis.read_only:
+        value = bench.read_state().axis_value(axis.name)
+        words = f"{axis.name} {value}, which can only be read"
+    if axis.interlocked or axis.name in FRAME_ONLY or value is None or not (axis.read_only or axis.choices):
+        return None
+    return Attempt(words, axis.name, value, SetAxes(action_id=bench.shots.action_id(), values={axis.name: value}))
 
 
 def _beyond(axis: Axis) -> list[float]:
@@ -227,7 +242,8 @@ def _small_step(bench: Bench) -> dict[str, AxisValue] | None:
 
 OUT_OF_RANGE = Check(
     name="out_of_range",
-    does="takes one frame, then asks for values just outside each limit: of frames, parking and axes",
+    does="takes one frame, then asks for values just outside each limit, of frames, parking and axes, for words that "
+    "are no choice, and to set what can only be read",
     cure="compare every value with the limits before anything is sent, and raise CommandRefused; never clamp",
     run=_out_of_range,
     shots=("still",),
