@@ -188,7 +188,7 @@ def test_every_device_is_in_the_help() -> None:
         (("SrTiO3", "--optics", OPTICS, "--repeat", "2,2"), "is not 3 numbers"),
         (("SrTiO3", "--optics", OPTICS, "--repeat", "999,999,999"), "above 2000000; repeat it less"),
         (("SrTiO3", "--optics", OPTICS, "--shape-px", "1,1"), "give 2 or more a side"),
-        (("SrTiO3", "--optics", OPTICS, "--phonons", "2"), "needs both --phonons"),
+        (("SrTiO3", "--optics", OPTICS, "--phonons", "2"), "needs --rms-displacement-nm"),
         (("SrTiO3", "--optics", OPTICS, "--dwell-time-us", "2"), "at 0 pA gives no electrons"),
         (("SrTiO3", "--optics", OPTICS, "--dose-e-per-px", "2", "--dose-e-per-a2", "2"), "give one of them"),
         (("SrTiO3", "--optics", OPTICS, "--dose-e-per-a2", "-5"), "--dose-e-per-a2 -5: give more than 0, up to"),

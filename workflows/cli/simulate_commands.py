@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import SpecError
-from simulation import FrozenPhonons, SimulationError, reporting
+from simulation import DebyeWaller, FrozenPhonons, SimulationError, reporting
 from simulation.backend import DEVICES
 from simulation.errors import ProbeOutgrowsCell, SourceUnresolved
 from simulation.method_choice import METHODS
@@ -93,6 +93,9 @@ def simulate(
     rms_displacement_nm: Annotated[
         str | None, typer.Option("--rms-displacement-nm", metavar="NM|EL=NM,...", help="per axis")
     ] = None,
+    debye_waller: Annotated[
+        bool, typer.Option("--debye-waller", help="instead of --phonons: the potential smeared, no diffuse background")
+    ] = False,
     method: Annotated[str, typer.Option("--method", help=", ".join(METHODS))] = "auto",
     accuracy: Annotated[float, typer.Option("--accuracy", help="rms error over the image's spread, for auto")] = 0.01,
     interpolation: Annotated[int, typer.Option("--interpolation", help="of PRISM")] = 1,
@@ -137,7 +140,7 @@ def simulate(
         dose_e_per_px=dose_e_per_px,
         dose_e_per_a2=dose_e_per_a2,
         dwell_time_us=dwell_time_us,
-        phonons=_phonons(phonons, rms_displacement_nm),
+        phonons=_phonons(phonons, rms_displacement_nm, is_smeared=debye_waller),
         seed=seed,
         settings={
             "method": method, "accuracy": accuracy, "interpolation": interpolation, "sampling_nm": sampling_nm,
@@ -178,13 +181,16 @@ def _pair(text: str | None) -> tuple[float, float] | None:
     return x_nm, y_nm
 
 
-def _phonons(count: int, displacements: str | None) -> FrozenPhonons | None:
-    if count == 0 and displacements is None:
+def _phonons(count: int, displacements: str | None, *, is_smeared: bool) -> FrozenPhonons | DebyeWaller | None:
+    if count == 0 and displacements is None and not is_smeared:
         return None
-    if count < 1 or displacements is None:
-        raise SpecError("thermal vibration needs both --phonons COUNT and --rms-displacement-nm (per axis)")
+    if displacements is None or is_smeared is (count > 0):
+        raise SpecError(
+            "thermal vibration needs --rms-displacement-nm (per axis) and one of --phonons COUNT and --debye-waller"
+        )
     try:
-        return FrozenPhonons(count, displacements_of(displacements))
+        sigmas_nm = displacements_of(displacements)
+        return DebyeWaller(sigmas_nm) if is_smeared else FrozenPhonons(count, sigmas_nm)
     except SimulationError as error:
         raise SpecError(str(error)) from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from instruments import Coherence, Optics
 from instruments.units import electrons as electrons_in
 from orchestrator.errors import SpecError
-from simulation import AnnularDetector, FrozenPhonons, GridScan, SegmentedDetector, Simulator
+from simulation import AnnularDetector, DebyeWaller, FrozenPhonons, GridScan, SegmentedDetector, Simulator
 from simulation.counting import DetectorChain, raw_counts
 from simulation.images import Image, Images
 from workflows.image_simulation.structures import Built
@@ -40,7 +40,7 @@ class Request:
     dose_e_per_px: float | None = None
     dose_e_per_a2: float | None = None
     dwell_time_us: float | None = None
-    phonons: FrozenPhonons | None = None
+    phonons: FrozenPhonons | DebyeWaller | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Handed on to `simulation.Simulator`."""

@@ -194,6 +194,9 @@ def path_with(folder, content):
 def test_settings_and_candidates_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(UnreadableLibrary, match="no library"):
         FingerprintLibrary.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidParameter, match="file is a file; a library is a folder"):
+        FingerprintLibrary.open(tmp_path / "file")
     with pytest.raises(ValueError, match="images, a pattern or a spectrum"):
         LibrarySettings(optics=OPTICS)
     with pytest.raises(InvalidParameter, match="thickness -1"):
