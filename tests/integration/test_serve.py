@@ -246,11 +246,12 @@ def handlers_put_back() -> Iterator[None]:
 
 @pytest.mark.usefixtures("handlers_put_back")
 def test_a_second_serve_and_a_port_in_use(served: Installation, tmp_path: Path) -> None:
-    stempilot("serve", "--data", served.data).complains(6, str(served.pid("serve")))
+    serve, worker = (str(served.pid(role)) for role in ("serve", "worker-left"))  # they are there before others try
+    stempilot("serve", "--data", served.data).complains(6, serve)
     port = str(json.loads((served.data / "run" / "serve.json").read_text())["port"])
     stempilot("serve", "--data", tmp_path / "other", "--port", port).complains(2, f"port {port}", "in use")
     assert not (tmp_path / "other" / "run" / "serve.json").exists()
-    stempilot("worker", "--instrument", "left", "--data", served.data).complains(6, str(served.pid("worker-left")))
+    stempilot("worker", "--instrument", "left", "--data", served.data).complains(6, worker)
     stempilot("run", RASTER, "--data", served.data).complains(6, "being written")
 
 
