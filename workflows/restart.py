@@ -57,6 +57,7 @@ def rebuild_microscope(experiment: Experiment, steps: list[Past]) -> None:
     inner = experiment.microscope.inner
     if isinstance(inner, Rebuildable):
         inner.rebuild([step.intent.command for step in exposed])
+        experiment.microscope.read_state()  # as the guard of the run had seen it: dark between frames
     else:  # its clock counts from when it was opened, which may have been before or after these frames
         taken = [step.frame for step in exposed if step.frame is not None]
         experiment.microscope.count_time_from(sum(frame.ended_s - frame.started_s for frame in taken))

@@ -216,7 +216,8 @@ class ExperimentQueue:
             self._cancel_overdue()
         with self._database.writing() as connection:
             lease = leasing.locked_lease(connection, instrument)
-            if lease.is_locked or self._is_held(lease):
+            now = self._catalogue.now()  # whoever had the lock may have had it for a while
+            if lease.is_locked or self._is_held(lease, now):
                 leasing.change_lease(connection, instrument, asked_at=now, asked_by=holder)
                 return None
             entry = leasing.next_entry(connection, instrument, now, lock=True)
@@ -347,12 +348,12 @@ class ExperimentQueue:
         lease = leasing.read_lease(connection, instrument)
         if lease is None or lease.asked_at is None or abs((now - lease.asked_at).total_seconds()) >= ASKED_AGAIN_S:
             return True
-        if lease.is_locked or self._is_held(lease):
+        if lease.is_locked or self._is_held(lease, now):
             return False
         return lease.holder is not None or leasing.next_entry(connection, instrument, now, lock=False) is not None
 
-    def _is_held(self, lease: InstrumentLease) -> bool:
-        lapsed = self._watch.has_lapsed(lease, self._catalogue.now(), self._catalogue.elapsed_s())
+    def _is_held(self, lease: InstrumentLease, now: datetime) -> bool:
+        lapsed = self._watch.has_lapsed(lease, now, self._catalogue.elapsed_s())
         return lease.holder is not None and not lapsed
 
     def _told(self, connection: Connection, experiment_id: str) -> QueueEntry:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
@@ -58,6 +57,8 @@ class PointDefect:
         """How far before its atom an adatom stands: as asked, else one bond by the covalent radii of ase."""
         if self.height_nm is not None:
             return self.height_nm
+        from ase.data import covalent_radii
+
         return sum(float(covalent_radii[atomic_number(str(one))]) for one in (self.species, self.becomes)) / 10
 
     @property
@@ -191,6 +192,8 @@ class _Plan:
 
     def _has_room(self, defect: PointDefect, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether an adatom before each of these atoms would be nearer than a bond to none."""
+        from ase.data import covalent_radii
+
         numbers, lengths = self._atoms.numbers, self._atoms.cell.lengths() * (1, 1, 0)  # periodic across the beam
         radii = covalent_radii[numbers] + covalent_radii[atomic_number(str(defect.becomes))]
         places = np.array(self._atoms.positions)

@@ -42,7 +42,8 @@ def installed(folder: Path) -> dict[str, str]:
         for name, value in points.items()
     ]
     (words / "entry_points.txt").write_text("\n".join(lines))
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**inherited, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
 def run_in(folder: Path, environment: dict[str, str]) -> str:

@@ -105,11 +105,12 @@ def test_axes_in_house_units(target: DigitalMicrographTarget, microscope: Driven
     with pytest.raises(Unsupported):
         microscope.execute(going(z_nm=1.0))
     assert target.calls()[before:] == []
+    shifted_x_nm = microscope.read_state().beam_shift_x_nm  # as the test before left it
     state = microscope.execute(going(x_nm=100.0, alpha_deg=5.0, defocus_nm=50.0, beam_shift_y_nm=10.0))
     assert "SetStagePositions 9" in target.calls(), "x and alpha, nothing else"
     assert (state.stage.x_nm, state.stage.alpha_deg) == (pytest.approx(100.0), 5.0)
     assert state.optics.defocus_nm == pytest.approx(50.0)
-    assert (state.beam_shift_x_nm, state.beam_shift_y_nm) == (pytest.approx(0.0), pytest.approx(10.0))
+    assert (state.beam_shift_x_nm, state.beam_shift_y_nm) == (pytest.approx(shifted_x_nm), pytest.approx(10.0))
     assert all(state.axes[name].is_reached for name in ("x_nm", "alpha_deg", "defocus_nm", "beam_shift_y_nm"))
     moves = target.calls().count("SetStagePositions 9")
     microscope.execute(going(x_nm=100.0, alpha_deg=5.0))
