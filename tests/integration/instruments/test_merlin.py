@@ -206,18 +206,21 @@ def test_a_second_client_is_told(target: MerlinTarget, microscope: MerlinMicrosc
 
 def test_a_stop_ends_the_wait_at_once(target: MerlinTarget) -> None:
     never = _open(target, {"trigger": "rising", "first_frame_s": 50.0, "answer_s": 20.0})  # nobody triggers
+    stopping = threading.Timer(0.8, never.stop)
     try:
         assert isinstance(never, Releasable)
-        threading.Timer(0.8, never.stop).start()
+        stopping.start()
         begun_s = time.monotonic()
         with pytest.raises(InstrumentFault, match="stopped"):
             never.acquire(frame_of("waits"))
         assert time.monotonic() - begun_s < 40.0, "it did not wait for its first frame"
+        stopping.join()
         with pytest.raises(InstrumentFault, match="stopped"):
             never.acquire(frame_of("after"))
         never.release()
         assert never.outcome("after") == "not_started"
     finally:
+        stopping.cancel()
         target.close(never)
 
 
