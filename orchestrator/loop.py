@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from instruments import (
     AcquireFrame,
@@ -20,6 +20,7 @@ from instruments import (
     CommandRefused,
     Frame,
     GuardedMicroscope,
+    InstrumentBusy,
     ResultUnknown,
     Unsupported,
 )
@@ -32,6 +33,8 @@ from policies import Cost, GaveUp, Observation, Policy, Status, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 Adjustment = Callable[[Suggestion, AcquireFrame], AcquireFrame]
+
+_ASK_AGAIN_S: Final = 0.5
 
 
 def _utc_now() -> datetime:
@@ -184,13 +187,26 @@ def attempt(
 ) -> Observation:
     """Expose once and see what came of it; a refusal, a loss or a silence is an observation too.
 
-    `expose` is how the frame is had; the microscope's `acquire` if it is not given.
+    `expose` is how the frame is had; the microscope's `acquire` if it is not given. While the instrument is busy, with
+    which nothing moved, it is asked again until the command's deadline or a person's wish.
     """
     try:
-        frame = experiment.record.keep(intent, (expose or experiment.microscope.acquire)(command))
-    except (CommandRefused, Unsupported, AcquisitionFailed, ResultUnknown) as error:
+        exposed = _when_free(experiment, command, expose or experiment.microscope.acquire)
+        frame = experiment.record.keep(intent, exposed)
+    except (CommandRefused, InstrumentBusy, Unsupported, AcquisitionFailed, ResultUnknown) as error:
         return without_frame(experiment, suggestion, intent, error)
     return look(experiment, suggestion, intent, frame)
+
+
+def _when_free(experiment: Experiment, command: AcquireFrame, expose: Callable[[AcquireFrame], Frame]) -> Frame:
+    until_s = experiment.clock() + command.deadline_s
+    while True:
+        try:
+            return expose(command)
+        except InstrumentBusy:
+            if experiment.control.reason() is not None or experiment.clock() >= until_s:
+                raise
+            experiment.control.interrupt.wait(_ASK_AGAIN_S)
 
 
 def look(experiment: Experiment, suggestion: Suggestion, intent: Any, frame: Frame) -> Observation:
@@ -226,7 +242,7 @@ def account(experiment: Experiment, suggestion: Suggestion, facts: FrameFacts, s
 
 def without_frame(experiment: Experiment, suggestion: Suggestion, intent: Any, error: Exception) -> Observation:
     """Record an exposure that brought no frame; what may have been spent stays in the ledger."""
-    refused = isinstance(error, CommandRefused | Unsupported)
+    refused = isinstance(error, CommandRefused | InstrumentBusy | Unsupported)
     status: Status = "refused" if refused else ("unknown" if isinstance(error, ResultUnknown) else "failed")
     experiment.record.mark(intent, status, str(error))
     experiment.spent.unanswered += status == "unknown"

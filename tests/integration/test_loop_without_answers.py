@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from instruments import AcquireFrame, AcquisitionFailed, CommandRefused, Frame, Microscope, ResultUnknown
+from instruments import (
+    AcquireFrame,
+    AcquisitionFailed,
+    CommandRefused,
+    Frame,
+    InstrumentBusy,
+    Microscope,
+    ResultUnknown,
+)
 from orchestrator import loop
 from orchestrator.catalogue import Catalogue
 from orchestrator.journal import Journal
@@ -96,6 +105,34 @@ def test_one_lost_frame_and_one_refusal_do_not_end_it(tmp_path: Path, catalogue:
     assert reasons == ["the detector fell asleep", "not there", "silence"]
     frames = sum(frame.electrons for frame in catalogue.frames(journal.experiment_id))
     assert experiment.microscope.ledger.electrons > frames  # what may have been spent counts
+
+
+def test_a_busy_instrument_is_asked_again(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Busy means that nothing moved: the same command, under the same id, is debited once."""
+    spec = spec_of(tmp_path, max_consecutive_refusals=2)
+    journal = journal_of(catalogue, spec)
+    experiment = experiment_of(spec, journal, lambda asked: InstrumentBusy("it exposes") if 3 <= asked <= 5 else None)
+    assert loop.run(experiment) == Ending("completed", "budget spent: 8 of 8 frames")
+    assert statuses(catalogue, journal) == ["done"] * 8
+    frames = sum(frame.electrons for frame in catalogue.frames(journal.experiment_id))
+    assert experiment.microscope.ledger.electrons == pytest.approx(frames)
+
+
+def test_one_that_stays_busy_is_given_up_at_the_deadline_or_when_a_person_wants(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    spec = spec_of(tmp_path, max_consecutive_refusals=2)
+    journal = journal_of(catalogue, spec)
+    stubborn = experiment_of(spec, journal, lambda asked: InstrumentBusy("it exposes") if asked > 2 else None)
+    ticks = iter(range(0, 100_000, 400))
+    stubborn.clock = lambda: float(next(ticks))
+    ending = loop.run(stubborn)
+    assert ending == Ending("completed", "2 suggestions in a row were refused, the last because: it exposes")
+    assert statuses(catalogue, journal) == ["done", "done", "refused", "refused"]
+    wanted = experiment_of(spec, journal_of(catalogue, spec), lambda asked: InstrumentBusy("it exposes"))
+    threading.Timer(0.2, wanted.control.pause.set).start()
+    assert loop.run(wanted).status == "paused"
+    assert wanted.microscope.ledger.electrons == 0
 
 
 def test_nothing_but_refusals_end_it(tmp_path: Path, catalogue: Catalogue) -> None:

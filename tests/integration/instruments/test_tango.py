@@ -125,15 +125,16 @@ def server() -> Iterator[Server]:
 def microscope(server: Server) -> Iterator[DrivenMicroscope]:
     opened = registry.open("tango", **server.config())
     assert isinstance(opened, DrivenMicroscope)
-    camera = tango().DeviceProxy(server.device("camera"))
-    until(
-        lambda: str(camera.state()) != "RUNNING",
-        "the end of an exposure that another test left behind",
-        waits_out=tango().DevFailed,
-    )
+    wait_for_the_camera(server)
     yield opened
     opened.stop()
     opened.close()
+
+
+def wait_for_the_camera(server: Server) -> None:
+    """An exposure that another test stopped ends a little later."""
+    camera = tango().DeviceProxy(server.device("camera"))
+    until(lambda: str(camera.state()) != "RUNNING", "the end of an exposure", waits_out=tango().DevFailed)
 
 
 def frame(action_id: str, x_nm: float = 0.0, y_nm: float = 0.0, exposure_s: float = 0.02, **more: Any) -> AcquireFrame:
@@ -168,6 +169,7 @@ def test_it_conforms() -> None:
 
 def test_a_worker_takes_all_of_it_away(server: Server) -> None:
     """In process, pytango keeps its connection to a server for two minutes after the last proxy went."""
+    wait_for_the_camera(server)
     config = {"python": Path(sys.executable), "adapter": "tango", "config": server.config()}
     with Bench(AdapterTarget("tango", config, "worker"), Conditions(patience_s=60)) as bench:
         report = run(bench, [check_named("teardown")])
@@ -292,6 +294,11 @@ def test_what_is_configured_wrongly_is_named(server: Server) -> None:
 
 
 def test_the_experiment_that_runs_anywhere(server: Server) -> None:
+    """Somebody else's exposure is waited for."""
+    wait_for_the_camera(server)
+    camera = tango().DeviceProxy(server.device("camera"))
+    camera.exposure = 2.0
+    camera.Start()
     answer = run_anywhere("tango", server.config())
     check(answer)
     assert answer.brightness["counts_per_px"] > 0
