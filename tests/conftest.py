@@ -51,8 +51,8 @@ _LONGEST = (
 )  # fmt: skip
 
 
-# Of these rooms a test may fail once in CI, for what it waits for are other processes on a machine that others use; each
-# is listed as RERUN, and has to be looked into (docs/decisions/0061-second-attempts.md).
+# Of these rooms a test may fail once in CI, for what it waits for are other processes on a machine that others use; it is
+# listed as RERUN, and has to be looked into (docs/decisions/0061-second-attempts.md).
 _OF_PROCESSES = ("integration", "browser", "faults")
 _SECOND_ATTEMPTS = 3
 
@@ -81,7 +81,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """More second attempts than chance explains are a failure, however they ended."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    again = {report.nodeid for report in reporter.stats.get("rerun", ())} if reporter else set()
+    if reporter is None:  # a process of pytest-xdist
+        return
+    again = {report.nodeid for report in reporter.stats.get("rerun", ())}
     if len(again) > _SECOND_ATTEMPTS and session.exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"{len(again)} tests passed only when tried again; {_SECOND_ATTEMPTS} may", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
