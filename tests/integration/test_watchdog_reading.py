@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from workflows.lease_reader import LeaseReader
 from workflows.roles import run_folder
 from workflows.watchdog import Watchdog
 
-FOREVER_S = 600.0
+FOREVER_S = LEASE_S = 600.0
 
 
 class Silent(ExperimentQueue):
@@ -40,7 +41,10 @@ class Silent(ExperimentQueue):
 
 
 class Scene:
-    """An instrument in the middle of an exposure; the lease of 1 s that nobody renews is known to a watchdog."""
+    """An instrument in the middle of an exposure; the lease that nobody renews is known to a watchdog.
+
+    It lapses when the test says so: `an_hour_passes`.
+    """
 
     def __init__(self, folder: Path, on_exit: ExitStack, url: str | None = None) -> None:
         self.catalogue = on_exit.enter_context(Catalogue.open(folder, url=url, shared=True))
@@ -53,7 +57,7 @@ class Scene:
         on_exit.callback(self.queue.spoken.set)
         spec: dict[str, Any] = {"name": "x", "instrument": {"name": "bench"}}
         self.own = self.queue.submit(name="x", spec=spec, seed=0, options={}).id
-        claim = self.queue.claim("bench", "a worker", 1.0)
+        claim = self.queue.claim("bench", "a worker", LEASE_S)
         assert claim is not None
         instrument = connect(endpoint)
         microscope = instrument.load(self.own, "bench", {}, claim.fence)
@@ -67,6 +71,12 @@ class Scene:
         on_exit.callback(exposing.join)
         on_exit.callback(self.stop_line.blank, "the test is over")
         until(lambda: self.stop_line.status().exposing, "the exposure")
+
+    def an_hour_passes(self) -> None:
+        """By all clocks that the catalogue has."""
+        now, elapsed_s = self.catalogue.now, self.catalogue.elapsed_s
+        self.catalogue.now = lambda: now() + timedelta(hours=1)
+        self.catalogue.elapsed_s = lambda: elapsed_s() + 3600
 
     def is_dark(self) -> bool:
         self.watchdog.look()
@@ -87,6 +97,7 @@ def on_exit() -> Iterator[ExitStack]:
 def test_it_blanks_although_the_database_is_silent(tmp_path: Path, on_exit: ExitStack, how: str) -> None:
     scene = Scene(tmp_path, on_exit)
     scene.queue.how = how
+    scene.an_hour_passes()
     until(scene.is_dark, "the beam to be off")
     assert scene.watchdog.trouble is not None
     assert "going by the leases it told last" in scene.watchdog.trouble
@@ -101,6 +112,7 @@ def test_it_blanks_although_a_table_is_locked(tmp_path: Path, on_exit: ExitStack
     scene = Scene(tmp_path, on_exit, postgresql_database)
     with scene.catalogue.database.writing() as connection:
         connection.execute(sqlalchemy.text("LOCK TABLE instrument_lease IN ACCESS EXCLUSIVE MODE"))
+        scene.an_hour_passes()
         until(scene.is_dark, "the beam to be off")
         assert "has not told the leases for" in (scene.watchdog.trouble or "")
     until(lambda: scene.told() == ["beam_blanked"], "the journal to know")

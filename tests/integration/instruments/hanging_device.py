@@ -25,9 +25,12 @@ class HangingDevice:
         self._write("hangs")
         ctypes.PyDLL(None).sleep(600)
 
-    def wait(self, duration_s: float) -> str:
+    def wait(self, duration_s: float, end: str = "") -> str:
+        """At most so long; until there is a file `end`, where one is named."""
         self._write("waits")
-        time.sleep(duration_s)
+        until_s = time.monotonic() + duration_s
+        while time.monotonic() < until_s and not (end and Path(end).exists()):
+            time.sleep(0.01)
         return "waited"
 
     def unsendable(self) -> Any:

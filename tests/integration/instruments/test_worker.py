@@ -171,7 +171,8 @@ def test_a_call_that_hangs_in_c_is_killed_and_the_next_one_finds_a_new_worker_st
     assert first is not None
     assert not psutil.pid_exists(first)
     assert worker.call("echo", {"value": 1}, deadline_s=WITHIN_S) == 1
-    assert diary.read_text().split() == ["opened", "hangs", "opened", "stopped"]
+    said = [word for word in diary.read_text().split() if word != "hangs"]  # killed before it could say so, or after
+    assert said == ["opened", "opened", "stopped"]
     with pytest.raises(LinkLost):
         worker.call("wait", {"duration_s": 60.0}, deadline_s=0.2)
 
@@ -194,11 +195,10 @@ def test_a_stop_that_hangs_too_is_done_by_a_new_worker(worker: Worker, diary: Pa
     assert diary.read_text().split() == ["opened", "hangs", "opened", "stopped"]
 
 
-def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path) -> None:
+def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path, tmp_path: Path) -> None:
     results: list[Any] = []
-    caller = threading.Thread(
-        target=lambda: results.append(worker.call("wait", {"duration_s": 1.0}, deadline_s=WITHIN_S))
-    )
+    waiting = {"duration_s": WITHIN_S, "end": str(tmp_path / "end")}
+    caller = threading.Thread(target=lambda: results.append(worker.call("wait", waiting, deadline_s=2 * WITHIN_S)))
     caller.start()
     wait_for(lambda: diary.exists() and "waits" in diary.read_text())
     with pytest.raises(InstrumentBusy, match="nothing moved"):
@@ -206,11 +206,14 @@ def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path) -> None:
     worker.stop()
     assert "stopped" in diary.read_text()
     assert not results, "the call still runs"
+    (tmp_path / "end").touch()
     caller.join(WITHIN_S)
     assert results == ["waited"]
 
 
-def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(worker: Worker, diary: Path) -> None:
+def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(
+    worker: Worker, diary: Path, tmp_path: Path
+) -> None:
     class Interrupted(Exception):
         """As Ctrl-C does, in the midst of a call."""
 
@@ -226,9 +229,10 @@ def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(worker: Worker
     interrupting.start()
     try:
         with pytest.raises(Interrupted):
-            worker.call("wait", {"duration_s": 1.0}, deadline_s=WITHIN_S)
+            worker.call("wait", {"duration_s": WITHIN_S, "end": str(tmp_path / "end")}, deadline_s=2 * WITHIN_S)
     finally:
         interrupting.join()
+        (tmp_path / "end").touch()
         signal.signal(signal.SIGUSR1, before)
     assert worker.call("echo", {"value": 7}, deadline_s=WITHIN_S) == 7
     assert worker.start_count == 1
