@@ -51,8 +51,8 @@ _LONGEST = (
 )  # fmt: skip
 
 
-# Of these rooms a test may fail once in CI, for what it waits for are other processes on a machine that others use; it is
-# listed as RERUN, and has to be looked into (docs/decisions/0061-second-attempts.md).
+# In CI a test of these rooms may fail once, for it waits for other processes on a busy machine. It is listed
+# as RERUN, and somebody has to look into it (docs/decisions/0061-second-attempts.md).
 _OF_PROCESSES = ("integration", "browser", "faults")
 _SECOND_ATTEMPTS = 3
 
