@@ -36,10 +36,12 @@ from instruments.remote.client import (
 )
 from instruments.remote.endpoint import Endpoint
 from instruments.remote.lifeline import Lifeline
+from instruments.remote.status import InstrumentStatus
 from instruments.retries import is_idempotent
 from instruments.state import MicroscopeState
 
 ADAPTER: Final = "gateway"
+CLOCK_AGE_S: Final = 60.0  # after which the clock there is read again, before an exposure
 T = TypeVar("T")
 
 
@@ -113,6 +115,8 @@ class GatewayMicroscope:
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """Expose once, or be given a frame again that was exposed; clocks are against this computer's."""
+        if time.monotonic() - self._clock_read_s >= CLOCK_AGE_S:
+            self._read_clock()  # before the beam: a frame is not lost for it
         self._sent.add(command.action_id)
         frame = self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
         return replace(frame, state=self._with_clocks(frame.state))
@@ -152,7 +156,7 @@ class GatewayMicroscope:
         self._line.close()
 
     def _with_clocks(self, state: MicroscopeState) -> MicroscopeState:
-        """Offsets that were measured at the gateway, and its own beside them, as when it was connected to."""
+        """Offsets that were measured at the gateway, and its own beside them, no older than `CLOCK_AGE_S`."""
         column = state.column
         there = {} if column is None else seen_through(column.clocks, self._clock)
         return with_clocks(state, {**there, f"gateway of {self._endpoint.name}": self._clock})
@@ -181,12 +185,23 @@ class GatewayMicroscope:
                 raise LinkLost(f"{error}; assume that the beam is on") from error
             raise
 
+    def _status(self) -> InstrumentStatus:
+        """What the gateway says of itself on its stop line, its clock included. Raises InstrumentFault."""
+        asked_s = time.time()
+        status = StopLine(self._endpoint, min(STOP_ANSWER_S, self._patience_s or STOP_ANSWER_S)).status()
+        self._clock, self._clock_read_s = offset_of(status.at.timestamp(), asked_s, time.time()), time.monotonic()
+        return status
+
+    def _read_clock(self) -> None:
+        try:
+            self._status()
+        except InstrumentFault as error:
+            raise LinkLost(f"nothing was exposed, for the gateway's stop line does not answer: {error}") from error
+
     def _connected(self) -> tuple[CommandLine, RemoteMicroscope]:
         endpoint = self._endpoint
         try:
-            asked_s = time.time()
-            status = StopLine(endpoint, min(STOP_ANSWER_S, self._patience_s or STOP_ANSWER_S)).status()
-            self._clock = offset_of(status.at.timestamp(), asked_s, time.time())
+            status = self._status()
             if status.has_owner and status.session_id != self._session_id:
                 raise InstrumentBusy(f"instrument {endpoint.name!r} has another owner; wait until it is given back")
             line = dial_command_line(endpoint, timeout_s=min(CONNECT_S, self._patience_s or CONNECT_S))

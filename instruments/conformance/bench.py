@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from secrets import token_hex
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from instruments.actions import NOTHING_MOVED
 from instruments.axes import axis_values
@@ -19,7 +19,7 @@ from instruments.commands import AcquireFrame, AxisValue, Blank, Command
 from instruments.conformance.conditions import Conditions
 from instruments.conformance.frames import SHOTS, Shot, Shots
 from instruments.conformance.holdings import Holdings
-from instruments.conformance.owner import Hung, OwnerThread, awaited
+from instruments.conformance.owner import Hung, OwnerThread, attempted, awaited
 from instruments.conformance.target import Target
 from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import check_bounds, check_permissions, check_pole_piece, check_steps
@@ -68,6 +68,7 @@ class Bench:
         self._shots: Shots | None = None
         self._frames: dict[Shot, Frame] = {}
         self._refused: dict[Shot, InstrumentError] = {}
+        self._measured: dict[tuple[str, ...], Future[Any]] = {}
 
     # --- opening and closing
 
@@ -264,6 +265,13 @@ class Bench:
             self._frames.pop(shot)
             self._take(shot)
         return self.frame(shot)
+
+    def once(self, frames: tuple[Frame, ...], measure: Callable[[], T]) -> T:
+        """What is measured on these frames, or was before; what it raised is raised again."""
+        key = tuple(frame.action_id for frame in frames)
+        if key not in self._measured:
+            self._measured[key] = attempted(measure)
+        return self._measured[key].result()
 
     def why_none(self, shot: Shot) -> InstrumentError | None:
         """The error that came instead of this shot; None if it was taken."""

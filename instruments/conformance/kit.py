@@ -14,6 +14,7 @@ from instruments.conformance.checks.motion import BEAM_SHIFT, CALIBRATION, STAGE
 from instruments.conformance.checks.refusals import OUT_OF_RANGE, UNKNOWN_CONTROL
 from instruments.conformance.checks.stopping import BLANK, STOP_LATENCY
 from instruments.conformance.checks.teardown import TEARDOWN
+from instruments.conformance.checks.tilts import STAGE_TILT
 from instruments.conformance.checks.transport import (
     CALL_AFTER_TIMEOUT,
     CONCURRENT_CLIENTS,
@@ -27,8 +28,8 @@ from instruments.errors import ConfigurationError
 
 CHECKS: Final[tuple[Check, ...]] = (
     FRAME, OUT_OF_RANGE, UNKNOWN_CONTROL, COUNTS, READ_BACK, METADATA, KNOWN_ACTION, DWELL, BEAM_SHIFT, STAGE,
-    CALIBRATION, BLANK, STOP_LATENCY, CONCURRENT_CLIENTS, MUTE_SERVER, CALL_AFTER_TIMEOUT, LOST_ANSWER, SERVER_KILLED,
-    TEARDOWN,
+    STAGE_TILT, CALIBRATION, BLANK, STOP_LATENCY, CONCURRENT_CLIENTS, MUTE_SERVER, CALL_AFTER_TIMEOUT, LOST_ANSWER,
+    SERVER_KILLED, TEARDOWN,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from instruments.conformance.broken import FAULTS, Fault
 from instruments.conformance.broken.altered import Altered, Ways
 from instruments.conformance.broken.clients import several
 from instruments.conformance.broken.faults import LEAKS_MAY_END
+from instruments.conformance.broken.tilts import TILT_FAULTS, tilting_wrong
 from instruments.conformance.kit import check_named
 from simulation.microscope import SimulatedMicroscope, open_simulated
 from tests.integration.instruments.conformed import keep
@@ -44,9 +45,10 @@ def test_the_simulated_microscope_conforms(twin: Microscope) -> None:
     keep(report, "simulated, in process")
     verdicts = {finding.check: finding.verdict for finding in report.findings}
     assert list(verdicts) == [check.name for check in CHECKS]
-    assert {name for name, verdict in verdicts.items() if verdict == "skipped"} == NEED_A_SERVER, report.table()
+    not_there = NEED_A_SERVER | {"stage_tilt"}
+    assert {name for name, verdict in verdicts.items() if verdict == "skipped"} == not_there, report.table()
     assert not report.has_failed, report.table()
-    assert {verdicts[name] for name in verdicts if name not in NEED_A_SERVER} == {"passed"}, report.table()
+    assert {verdicts[name] for name in verdicts if name not in not_there} == {"passed"}, report.table()
     assert report.finding("blank").found == "every detector is dark while the beam is blanked"
     assert 0 < report.electrons < 1e11
     assert 0 < report.max_dose_e_per_a2 < 1e5
@@ -65,6 +67,40 @@ def test_the_kit_names_each_fault_and_only_that(fault: Fault, twin: Microscope) 
     for check in fault.caught_by:
         assert fault.says in report.finding(check).found, report.table()
         assert report.finding(check).cure
+
+
+@pytest.fixture(scope="module")
+def leaning_world(image_cache: Path) -> SimulatedMicroscope:
+    return open_simulated(**steady_config(image_cache) | {"fittings": True})
+
+
+@pytest.fixture
+def leaning(leaning_world: SimulatedMicroscope) -> Microscope:
+    leaning_world.release()
+    return leaning_world
+
+
+def test_a_stage_that_tilts_as_it_is_told_passes(leaning: Microscope) -> None:
+    finding = tried("leaning", lambda: leaning, only="stage_tilt").findings[0]
+    assert finding.verdict == "passed", finding
+    assert [str(one) for one in finding.measured] == ["alpha_deg 2 deg", "beta_deg 2 deg"]
+
+
+@pytest.mark.parametrize("fault", TILT_FAULTS)
+def test_the_kit_says_how_a_stage_tilts_wrong(fault: str, leaning: Microscope) -> None:
+    leaning.execute(SetAxes(action_id=f"level-{fault}", values={"alpha_deg": 0.0, "beta_deg": 0.0}))
+    finding = tried(fault, lambda: tilting_wrong(fault)(leaning), only="stage_tilt").findings[0]
+    assert finding.verdict == "failed", finding
+    assert TILT_FAULTS[fault][1] in finding.found, finding
+
+
+def test_noise_is_not_called_a_wrong_move(twin: Microscope) -> None:
+    """Half a count a pixel: whatever two images of it seem to tell is chance."""
+    dim = UNHURRIED.model_copy(update={"probe_current_pa": 10.0, "dwell_time_us": 0.5})
+    with Bench(OpenedTarget("dim", lambda: twin), dim) as bench:
+        report = run(bench, [check_named(name) for name in ("beam_shift_motion", "stage_motion")])
+    assert not report.has_failed, report.table()
+    assert "skipped" in {finding.verdict for finding in report.findings}, report.table()
 
 
 def test_axes_that_are_set_alone_are_tried_as_those_of_a_frame(

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "plugin_instrument"
 NOT_TRIED = {
     "beam_shift_motion",
+    "stage_tilt",
     "calibration",
     "concurrent_clients",
     "mute_server",

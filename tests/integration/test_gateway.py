@@ -16,15 +16,18 @@ from instruments import (
     Blank,
     CommandRefused,
     ConfigurationError,
+    Frame,
     GuardedMicroscope,
     InstrumentBusy,
     InstrumentFault,
     LinkLost,
     SafetyEnvelope,
 )
+from instruments.adapters import gateway as adapter
 from instruments.adapters.gateway import GatewayMicroscope
 from instruments.remote import Endpoint, StopLine
 from instruments.remote.encrypted import make_certificate
+from instruments.state import ClockOffset
 from tests.integration.bench_microscope import exposure, installed_bench
 from tests.integration.instrument_processes import Started, started, until
 from tests.integration.instruments.own_clock import assert_ours
@@ -96,7 +99,12 @@ def a_killed_client_is_blanked_for(ticket: Path, folder: Path) -> None:
     assert line.status().beam_blanked is True
 
 
-def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
+def clock_of(frame: Frame) -> ClockOffset:
+    assert frame.state.column is not None
+    return frame.state.column.clocks["gateway of bench"]
+
+
+def test_an_instrument_behind_a_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed_bench(tmp_path / "plugins")
     (tmp_path / "stempilot.toml").write_text(SETTINGS)
     ports, copy = [unused_port(), unused_port()], tmp_path / "copied.ticket"
@@ -110,6 +118,10 @@ def test_an_instrument_behind_a_gateway(tmp_path: Path) -> None:
             frame = microscope.acquire(exposure("a"))
             of_a = until(lambda: told.next(1.0), "an event from the gateway")
         assert_ours(frame, "gateway of bench", 30.0)
+        monkeypatch.setattr(adapter, "CLOCK_AGE_S", 0.0)
+        again = microscope.acquire(exposure("a"))
+        monkeypatch.undo()
+        assert clock_of(again).measured_at > clock_of(frame).measured_at, "an old reading is renewed"
         assert (of_a.kind, of_a.action_id) == ("action", "a")
         assert frame.total("haadf").shape == (2, 5)
         assert microscope.outcome("a") == "delivered"

@@ -125,7 +125,8 @@ def commanded_otherwise(change: Callable[[AcquireFrame], AcquireFrame]) -> Ways:
 
     def acquire(microscope: Microscope, command: AcquireFrame) -> Frame:
         _refuse_beyond(microscope.capabilities(), command)
-        frame = microscope.acquire(change(command))
+        done = change(command)
+        frame = microscope.acquire(done)
         state = frame.state.model_copy(
             update={
                 "stage": command.stage,
@@ -134,7 +135,9 @@ def commanded_otherwise(change: Callable[[AcquireFrame], AcquireFrame]) -> Ways:
                 "beam_shift_y_nm": command.scan.beam_shift_y_nm,
             }
         )
-        return replace(frame, requested=command, state=state, pixel_size_nm=command.scan.pixel_size_nm)
+        dose = frame.dose_e_per_a2 * done.scan.area_nm2 / command.scan.area_nm2
+        pixel_nm = command.scan.pixel_size_nm
+        return replace(frame, requested=command, state=state, pixel_size_nm=pixel_nm, dose_e_per_a2=dose)
 
     return Ways(acquire=acquire)
 

@@ -208,6 +208,22 @@ def _forgetting() -> Ways:
     return Ways(outcome=lambda microscope, action_id: "not_started")
 
 
+def _understated() -> Ways:
+    """A sixth of the electrons is not told of, nor their dose."""
+    return delivered_otherwise(
+        lambda frame: replace(frame, electrons=frame.electrons * 5 / 6, dose_e_per_a2=frame.dose_e_per_a2 * 5 / 6)
+    )
+
+
+def _thinned() -> Ways:
+    return delivered_otherwise(lambda frame: replace(frame, dose_e_per_a2=frame.dose_e_per_a2 * 5 / 6))
+
+
+def _unknowing() -> Ways:
+    """Every call is an exposure of its own, and of none is it known what became of it."""
+    return replace(_repeating(), outcome=lambda microscope, action_id: "unknown")
+
+
 # --- stopping, blanking, closing
 
 
@@ -254,6 +270,9 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _broken("missing_metadata", "no current, no dose, no context", "metadata", "measured_current_pa", _silent_metadata),
     _broken("dwell_ignored", "never longer than 5 us", "dwell", "the dwell", _scan_with(_short_dwell)),
     _broken("repeated_exposure", "a known action is exposed again", "known_action", "exposed again", _repeating),
+    _broken("unknowing", "exposes again, knows of nothing", "known_action", "outcome is 'unknown'", _unknowing),
+    _broken("understated_dose", "a sixth of the electrons untold", "metadata", "electrons over the most", _understated),
+    _broken("thinned_dose", "a sixth of the dose untold", "metadata", "dose times area", _thinned),
     _broken("forgetful", "no action was ever started", "known_action", "not_started", _forgetting),
     _broken("stop_waits", "stop waits for the exposure's end", "stop_latency", "stop", _not_stopping),
     _broken("blank_stays_lit", "a blanked beam lights the detectors", "blank", "blanked, yet", _not_darkening),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import atan2, degrees
+from math import atan2, degrees, hypot
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from instruments.registration import Displacement, displacement
 
 _BLUR_PX = 1.5  # standard deviation
 _NOTHING = 0.2  # of a move: less than that is standing still
+_CLEAR = 13.0  # deviations by which two images of one place agree: so clear, a move within them must be seen too
+_APART_PX = 1.0  # which two measurements of one move may lie apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +58,29 @@ class Motion:
 
 
 def motion(bench: Bench, still: Shot, x: Shot, y: Shot) -> Motion:
-    """Measured by registration. Raises CannotJudge, ElsewhereError."""
-    here = bench.frame(still)
+    """Measured by registration, once for each three frames. Raises CannotJudge, ElsewhereError."""
+    frames = tuple(bench.frame(shot) for shot in (still, x, y))
+    return bench.once(frames, lambda: _motion(bench, *frames))
+
+
+def _motion(bench: Bench, here: Frame, x: Frame, y: Frame) -> Motion:
     move_nm, pixel_nm = bench.shots.move_nm, here.pixel_size_nm
-    columns, peaks = list[tuple[float, float]](), list[float]()
-    for shot in (x, y):
-        there = bench.frame(shot)
-        found = _registered(here, there)
-        columns.append((-found.x_px * pixel_nm / move_nm, -found.y_px * pixel_nm / move_nm))
-        peaks.append(found.peak)
     tolerance = max(bench.conditions.motion_tolerance_fraction, 0.5 * pixel_nm / move_nm)
-    return Motion(np.array(columns).T, min(peaks), tolerance)
+    detector, agreement = _clearest(here)
+    found = [_registered(here, there, detector, agreement) for there in (x, y)]
+    matrix = np.array([(-one.x_px, -one.y_px) for one in found]).T * pixel_nm / move_nm
+    seen = Motion(matrix, min(one.peak for one in found), tolerance)
+    if not seen.is_right and agreement is not None:
+        _refuse_noise(here, (x, y), detector, tolerance * move_nm / pixel_nm)
+    return seen
 
 
 class ElsewhereError(Exception):
     """The image after a move shows another place altogether."""
 
 
-def _registered(here: Frame, there: Frame) -> Displacement:
-    """By the detector that sees most. Raises CannotJudge where none sees enough, ElsewhereError where nothing fits."""
+def _clearest(here: Frame) -> tuple[str, float | None]:
+    """The detector that sees most, and how well two images of one place agree there. Raises CannotJudge for none."""
     peaks = {name: _seen(here, name) for name in here.counts}
     best = max(peaks, key=lambda name: peaks[name] or 0.0)
     if peaks[best] == 0.0:
@@ -82,27 +88,61 @@ def _registered(here: Frame, there: Frame) -> Displacement:
             "two sub-frames of one place have too little in common to see a move by; choose another place, a longer "
             "dwell or a larger field"
         )
+    return best, peaks[best]
+
+
+def _registered(here: Frame, there: Frame, detector: str, agreement: float | None) -> Displacement:
+    """How far the content went. Raises CannotJudge where that cannot be seen, ElsewhereError where nothing fits."""
     try:
-        return displacement(_smooth(here.total(best)), _smooth(there.total(best)))
+        return displacement(_smooth(here.total(detector)), _smooth(there.total(detector)))
     except AcquisitionFailed as error:
-        if peaks[best] is None:
+        if agreement is None:
             raise CannotJudge(f"{error} (with two sub-frames it could be told from a wrong move)") from error
+        if agreement < _CLEAR:
+            raise CannotJudge(
+                f"two images of one place agree by {agreement:.0f} deviations, at least {_CLEAR:g} are needed to tell "
+                f"another place from noise ({error})"
+            ) from error
         raise ElsewhereError(
-            f"after the move {best} shows another place: two images of one place agree by {peaks[best]:.0f} "
+            f"after the move {detector} shows another place: two images of one place agree by {agreement:.0f} "
             f"deviations, those before and after have nothing in common ({error})"
         ) from error
 
 
+def _refuse_noise(here: Frame, moved: tuple[Frame, ...], detector: str, allowed_px: float) -> None:
+    """Raise CannotJudge where the two halves of the sub-frames do not tell the same move: what is wrong is noise."""
+    for there in moved:
+        try:
+            one, other = (
+                displacement(_smooth(first), _smooth(second))
+                for first, second in zip(_halves(here, detector), _halves(there, detector), strict=True)
+            )
+        except AcquisitionFailed as error:
+            raise CannotJudge(f"the images are too noisy to judge a move by: {error}") from error
+        apart_px = hypot(one.x_px - other.x_px, one.y_px - other.y_px)
+        if apart_px > max(allowed_px, _APART_PX):
+            raise CannotJudge(
+                f"the images are too noisy to judge a move by: two halves of their sub-frames tell of moves "
+                f"{apart_px:.1f} px apart; choose a longer dwell, more current, or another place"
+            )
+
+
 def _seen(frame: Frame, detector: str) -> float | None:
     """How clearly the two halves of the sub-frames agree, in deviations; 0: they do not, None: there is but one."""
-    counts = frame.counts[detector]
-    half = len(counts) // 2
-    if half == 0:
+    if len(frame.counts[detector]) < 2:
         return None
+    one, other = _halves(frame, detector)
     try:
-        return displacement(_smooth(counts[:half].sum(axis=0)), _smooth(counts[half:].sum(axis=0))).peak
+        return displacement(_smooth(one), _smooth(other)).peak
     except AcquisitionFailed:
         return 0.0
+
+
+def _halves(frame: Frame, detector: str) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of the first and of the other sub-frames."""
+    counts = frame.counts[detector]
+    half = len(counts) // 2
+    return counts[:half].sum(axis=0), counts[half:].sum(axis=0)
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:

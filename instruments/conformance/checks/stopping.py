@@ -140,8 +140,9 @@ def _blank(bench: Bench) -> Result:
         return failed("after a frame the beam is not blanked")
     dark = _dark_frame(bench)
     if dark is None:
-        return passed(
-            "the state says blanked, after blank and after a frame (without dark frames nobody sees whether it is dark)"
+        raise CannotJudge(
+            "the state says blanked, after blank and after a frame; whether the detectors are dark then nobody sees: "
+            "it takes no dark frames (`acquire_dark`)"
         )
     measured = tuple(_darkness(frame, dark))
     wrong = [one for one in measured if not one.is_within]
