@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from math import hypot
 
 from instruments.actions import NOTHING_MOVED, ActionState, state_after
 from instruments.axes import axis_values
@@ -19,6 +20,7 @@ from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, 
 from instruments.errors import InstrumentError
 from instruments.events import EventKind, InstrumentEvent, Teller
 from instruments.exposure_checks import Charge
+from instruments.illumination import Lean
 from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch, Moment
 from instruments.microscope import Microscope, Rebuildable
@@ -154,7 +156,11 @@ class ActionWatch:
     def region(self) -> Region:
         """Where the beam may stand, and what it lights there at least."""
         lit = self._lit
-        return Region.of(self.whereabouts.box(self.seen, self.card).grown(lit.x_nm, lit.y_nm), lit.least_nm2)
+        lowest, highest, shift_nm = self.whereabouts.steepest(self.seen, self.card)
+        height_nm = max(self.beam.height_nm(stage) for stage in (lowest, highest))
+        astray_nm = Lean.of(lowest, height_nm).astray_nm(hypot(lit.x_nm, lit.y_nm), shift_nm)
+        box = self.whereabouts.box(self.seen, self.card)
+        return Region.of(box.grown(lit.x_nm + astray_nm, lit.y_nm + astray_nm), lit.least_nm2)
 
     def unwatched(self, under_way: AcquireFrame | None) -> tuple[Region, float]:
         """Where a beam that nobody watched may stand, and its current at most: as read back now and as was asked."""

@@ -23,9 +23,11 @@ from instruments.capabilities import Axis, Capabilities, Procedure
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.envelope_checks import within
 from instruments.errors import CommandRefused
-from instruments.exposure_checks import Charge, worst_charge
-from instruments.footprints import MAX_SIDE_NM, Lit
+from instruments.exposure_checks import Charge, check_tilted, worst_charge
+from instruments.footprints import MAX_SIDE_NM
+from instruments.illumination import Lit, height_above_nm
 from instruments.limits import SafetyEnvelope
+from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
 
 LIT_AXIS: Final = "illuminated_nm"
@@ -108,15 +110,23 @@ class BeamKnowledge:
         """What it costs at most with the beam as it is now. Raises CommandRefused where that is not known."""
         if not self._card.has_beam:
             return worst_charge(command, self._card)
-        lit = self._lit(command, state)
-        return worst_charge(command, self._card, self._booked_pa(command, state), lit)
+        lit, height_nm = self._lit(command, state), self.height_nm(command.stage)
+        check_tilted(command, height_nm)
+        return worst_charge(command, self._card, self._booked_pa(command, state), lit, height_nm)
 
     def charge_unseen(self, command: AcquireFrame) -> Charge:
         """The same where nobody can be asked any more: the facility's worst at any setting."""
         narrowest = narrowest_nm_anywhere(self._envelope.beam, command.mode)
         lit = Lit.between(command.scan, [] if narrowest is None else [narrowest])
         most_pa = max(self._with_uncertainty(command.optics.probe_current_pa), self._highest_pa_of_table())
-        return worst_charge(command, self._card, most_pa, lit)
+        return worst_charge(command, self._card, most_pa, lit, self.height_nm(command.stage))
+
+    def height_nm(self, stage: StagePosition) -> float:
+        """How far the specimen may lie from the tilt axis, by the facility, else by the instrument, else by custom."""
+        axis = self._envelope.tilt_axis
+        if axis is None:
+            return height_above_nm(stage, 0.0, self._card.height_error_nm)
+        return height_above_nm(stage, axis.z_nm, axis.error_nm)
 
     def read_back_pa(self, state: MicroscopeState) -> float:
         """The highest current that the instrument tells of, its uncertainty included; 0 without a beam."""

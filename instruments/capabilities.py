@@ -135,6 +135,9 @@ class Capabilities(Record):
     blanker_settle_s: float = Field(default=0.0, ge=0, description="beam on the first pixel before the scan starts")
     flyback_exposes: bool = Field(default=True, description="the beam is on while it flies back")
     current_uncertainty_fraction: float = Field(default=0.0, ge=0, description="commanded against true current")
+    height_error_nm: float | None = Field(
+        default=None, ge=0, description="at stage height 0 a specimen is no further from the tilt axis; None: unknown"
+    )
     quirks: tuple[str, ...] = ()
     procedures: tuple[Procedure, ...] = ()
     reports_limits: bool = Field(default=True, description="False: limits are the adapter's, the instrument has none")

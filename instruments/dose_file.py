@@ -66,7 +66,8 @@ class KeptLedger(DoseLedger):
         """Spread `electrons` over the footprint, as `DoseLedger.add`; written first."""
         place = [marks.first_column, marks.first_row, marks.cell_nm, *marks.overlap_nm2.shape]
         cells = zlib.compress(np.ascontiguousarray(marks.overlap_nm2, np.float64).tobytes(), 1)
-        self._keep(electrons, ["add", electrons, bound_factor, place], cells)
+        least = [] if marks.least_nm2 is None else [marks.least_nm2]
+        self._keep(electrons, ["add", electrons, bound_factor, place, *least], cells)
         super().add(marks, electrons, bound_factor)
 
     def add_within(self, box: Box, electrons: float, least_nm2: float = CELL_NM**2, *, is_counted: bool = True) -> None:
@@ -95,9 +96,9 @@ class KeptLedger(DoseLedger):
             whole_bytes = end
             head, _, cells = body.partition(b"\n")
             match json.loads(head):
-                case ["add", electrons, bound_factor, [column, row, cell_nm, *shape]]:
+                case ["add", electrons, bound_factor, [column, row, cell_nm, *shape], *least]:
                     overlap_nm2 = np.frombuffer(zlib.decompress(cells), np.float64).reshape(shape)
-                    super().add(Footprint(column, row, overlap_nm2, cell_nm), electrons, bound_factor)
+                    super().add(Footprint(column, row, overlap_nm2, cell_nm, *least), electrons, bound_factor)
                 case ["add_within", electrons, least_nm2, box, is_counted]:
                     super().add_within(Box(**box), electrons, least_nm2, is_counted=is_counted)
                 case other:

@@ -13,16 +13,8 @@ from instruments.commands import AcquireFrame
 from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import LONGEST_DEADLINE_S, within
 from instruments.errors import CommandRefused
-from instruments.footprints import (
-    MAX_PLACE_NM,
-    MAX_SIDE_NM,
-    MIN_SIDE_NM,
-    Exposed,
-    Lit,
-    exposed,
-    first_pixel_nm,
-    spot,
-)
+from instruments.footprints import MAX_PLACE_NM, MAX_SIDE_NM, MIN_SIDE_NM
+from instruments.illumination import Exposed, Lit, exposed, reach_on_tilted_nm, waits_on
 from instruments.limits import SafetyEnvelope
 from instruments.regions import cells_of
 from instruments.units import ANGSTROM2_PER_NM2, electrons
@@ -33,7 +25,8 @@ class Charge:
     """Electrons a frame puts on the specimen: all of them, and those on the first pixel while the blanker settles.
 
     Counted with `current_pa`, which is `factor` times what the command says; `lit` bounds where an exposure at once
-    falls, None: as commanded. `cells` are those of the frame, once they were looked up by `placed`.
+    falls, None: as commanded; the specimen lies no further than `height_nm` from the tilt axis. `cells` are those of
+    the frame, once they were looked up by `placed`.
     """
 
     electrons: float
@@ -41,15 +34,22 @@ class Charge:
     current_pa: float = 0.0
     factor: float = 1.0
     lit: Lit | None = None
+    height_nm: float | None = None
     cells: Exposed | None = None
 
     def placed(self, command: AcquireFrame) -> Charge:
         """With the cells of the command whose charge it is, where it costs anything."""
-        return replace(self, cells=exposed(command.stage, command.scan, self.lit)) if self.electrons else self
+        if not self.electrons:
+            return self
+        return replace(self, cells=exposed(command.stage, command.scan, self.lit, self.height_nm))
 
 
 def worst_charge(
-    command: AcquireFrame, capabilities: Capabilities, current_pa: float | None = None, lit: Lit | None = None
+    command: AcquireFrame,
+    capabilities: Capabilities,
+    current_pa: float | None = None,
+    lit: Lit | None = None,
+    height_nm: float | None = None,
 ) -> Charge:
     """The most electrons `command` can put on the specimen: flyback, settling and current uncertainty included.
 
@@ -64,7 +64,7 @@ def worst_charge(
     on_s = command.scan.duration_s(count) if capabilities.flyback_exposes else command.scan.beam_on_s(count)
     settling = electrons(current_pa, capabilities.blanker_settle_s)
     on_first_pixel = 0.0 if command.scan.at_once else settling
-    return Charge(electrons(current_pa, on_s) + settling, on_first_pixel, current_pa, factor, lit)
+    return Charge(electrons(current_pa, on_s) + settling, on_first_pixel, current_pa, factor, lit, height_nm)
 
 
 def check_exposure(command: AcquireFrame, capabilities: Capabilities, envelope: SafetyEnvelope) -> None:
@@ -125,13 +125,21 @@ def check_dose(command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelo
     if envelope.max_dose_e_per_a2 is None or charge.cells is None:
         return
     marks, factor = charge.cells
-    flux = (charge.electrons - charge.settling_electrons) / (float(marks.overlap_nm2.sum()) * ANGSTROM2_PER_NM2)
+    flux = (charge.electrons - charge.settling_electrons) / (marks.area_nm2 * ANGSTROM2_PER_NM2)
     flux *= factor
     peak = ledger.peak_after(marks, flux)
     settling = charge.settling_electrons / ANGSTROM2_PER_NM2
     if settling:
-        peak = max(peak, ledger.peak_after(spot(*first_pixel_nm(command.stage, command.scan)), flux + settling))
+        peak = max(peak, ledger.peak_after(waits_on(command.stage, command.scan, marks), flux + settling))
     within("dose of a 1 nm2 cell after this frame", peak, None, envelope.max_dose_e_per_a2, "e/A2")
+
+
+def check_tilted(command: AcquireFrame, height_nm: float) -> None:
+    """Raise CommandRefused where a specimen so far off the tilt axis may be lit beyond the ledger's cells."""
+    if command.stage.alpha_deg or command.stage.beta_deg:
+        reach_nm = 2 * max(reach_on_tilted_nm(command.stage, command.scan, height_nm))
+        name = f"what may be lit of a tilted specimen up to {height_nm:.6g} nm off the tilt axis"
+        within(name, reach_nm, None, MAX_SIDE_NM, "nm")
 
 
 def procedure_electrons(

@@ -14,6 +14,7 @@ from instruments.errors import ConfigurationError
 from instruments.models import Record
 
 R = TypeVar("R", bound=Record)
+V = TypeVar("V")
 
 
 class AxisLimit(Record):
@@ -80,6 +81,13 @@ class BeamSetting(Record):
         return self
 
 
+class TiltAxis(Record):
+    """Where the specimen lies in the tilt axis: of a tilted one, what lies off it is met elsewhere."""
+
+    z_nm: float = Field(default=0.0, description="stage height at which tilting does not shift")
+    error_nm: float = Field(ge=0, description="the specimen is no further off the axis there")
+
+
 class SafetyEnvelope(Record):
     """Limits outside adapters and policies; None means: this facility sets no such limit.
 
@@ -123,6 +131,9 @@ class SafetyEnvelope(Record):
     beam: tuple[BeamSetting, ...] | None = Field(
         default=None, description="what the beam can be at each setting; used where the instrument cannot tell"
     )
+    tilt_axis: TiltAxis | None = Field(
+        default=None, description="where a tilted specimen may be lit; None: as the instrument tells, else 1000 nm off"
+    )
     unknown_illumination: Literal["refuse", "assume"] | None = Field(
         default=None,
         description="an exposure at once of which nobody knows how wide it is lit; None: refuse where dose is limited",
@@ -150,7 +161,8 @@ class SafetyEnvelope(Record):
         limits["pole_piece"] = _narrowed_boxes(self.pole_piece, other.pole_piece)
         for name in ("permissions", "procedures"):
             limits[name] = _fewer(f"safety.{name}", getattr(self, name), getattr(other, name))
-        limits["beam"] = self._beam_beside(other)
+        limits["beam"] = _facilitys("safety.beam: what the beam can be", self.beam, other.beam)
+        limits["tilt_axis"] = _facilitys("safety.tilt_axis: where it lies", self.tilt_axis, other.tilt_axis)
         limits["unknown_illumination"] = self._illumination_beside(other)
         ours, theirs = self.required_calibrations, other.required_calibrations
         limits["required_calibrations"] = tuple(sorted({*(ours or ()), *(theirs or ())})) or None
@@ -160,11 +172,6 @@ class SafetyEnvelope(Record):
             )
         limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
         return _left("safety", SafetyEnvelope, limits)
-
-    def _beam_beside(self, other: SafetyEnvelope) -> tuple[BeamSetting, ...] | None:
-        if other.beam is not None and other.beam != self.beam:
-            raise ConfigurationError("safety.beam: what the beam can be is the facility's to say; leave it out")
-        return self.beam
 
     def _illumination_beside(self, other: SafetyEnvelope) -> Literal["refuse", "assume"] | None:
         if other.unknown_illumination == "assume" and self.unknown_illumination != "assume":
@@ -207,6 +214,12 @@ def _left(name: str, kind: type[R], limits: dict[str, Any]) -> R:
     except ValidationError as error:
         because = "; ".join(str(fault["msg"]) for fault in error.errors())
         raise ConfigurationError(f"{name}: facility and experiment together allow nothing: {because}") from error
+
+
+def _facilitys(what: str, ours: V, theirs: V) -> V:
+    if theirs is not None and theirs != ours:
+        raise ConfigurationError(f"{what} is the facility's to say; leave it out")
+    return ours
 
 
 def _narrowed_axes(

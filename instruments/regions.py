@@ -47,12 +47,12 @@ class Box:
         )  # fmt: skip
 
 
-def cells_of(box: Box) -> Footprint | None:
+def cells_of(box: Box, fine_side_nm: float = FINE_SIDE_NM) -> Footprint | None:
     """Every cell the box touches, whole: of 1 nm, or of 64 nm for a wide one; None: it is beyond the ledger's cells."""
     longest_nm = max(box.x_max_nm - box.x_min_nm, box.y_max_nm - box.y_min_nm)
     if longest_nm > MAX_SIDE_NM:
         return None
-    cell_nm = CELL_NM if longest_nm <= FINE_SIDE_NM else WIDE_CELL_NM
+    cell_nm = CELL_NM if longest_nm <= fine_side_nm else WIDE_CELL_NM
     column, row = floor(box.x_min_nm / cell_nm), floor(box.y_min_nm / cell_nm)
     columns, rows = floor(box.x_max_nm / cell_nm) - column + 1, floor(box.y_max_nm / cell_nm) - row + 1
     return Footprint(column, row, np.full((rows, columns), cell_nm**2), cell_nm)

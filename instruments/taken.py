@@ -13,16 +13,17 @@ from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame
 from instruments.events import EventKind
 from instruments.exposure_checks import Charge
-from instruments.footprints import Lit, exposed
 from instruments.frames import Frame
-from instruments.regions import Box, half_extent_nm
-from instruments.scans import ScanPattern
+from instruments.illumination import Lit, exposed, height_above_nm, reach_on_tilted_nm
+from instruments.regions import Box
+from instruments.scans import ScanPattern, StagePosition
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 from instruments.whereabouts import displaced, taken_at
 
 _ROUNDING: Final = 1e-6
 _TURNED_DEG: Final = 0.01
 _PLACES: Final = frozenset(("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm"))
+_LEANING: Final = frozenset(("z_nm", "alpha_deg", "beta_deg"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Taken:
 
     `electrons`: what to correct the books to, None: leave the worst case. `off`: axis -> (asked for, found). `lit`: how
     it was lit where that was thinner than booked. `scan`: the raster that came, where it is another than was asked for.
+    `height_nm`: how far from the tilt axis the specimen was booked to lie at most.
     """
 
     command: AcquireFrame
@@ -39,6 +41,7 @@ class Taken:
     off: Mapping[str, tuple[float, float]]
     lit: Lit | None
     scan: ScanPattern | None
+    height_nm: float | None
     findings: tuple[tuple[EventKind, str], ...]
 
     @classmethod
@@ -59,13 +62,28 @@ class Taken:
             off=off,
             lit=lit,
             scan=scan,
+            height_nm=charge.height_nm,
             findings=tuple(_findings(command.scan, off, lit, scan, charge, measured_pa)),
         )
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether other cells were lit than those booked, and it is known which."""
-        return bool(_PLACES & self.off.keys()) and all(isfinite(found) for _, found in self.off.values())
+        is_known = all(isfinite(found) for _, found in self.off.values())
+        return is_known and (bool(_PLACES & self.off.keys()) or self._leans_further())
+
+    def _leans_further(self) -> bool:
+        """Whether the specimen was tilted more, or further off the axis, than the books reach."""
+        if not _LEANING & self.off.keys():
+            return False
+        found, asked = taken_at(self.command, self.off), self.command
+        return self._reach_nm(found.stage, asked.scan)[0] > self._reach_nm(asked.stage, asked.scan)[0]
+
+    def _reach_nm(self, stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
+        """How far from its middle a frame may have lit, with the specimen as far off the tilt axis as it stood."""
+        asked = self.command.stage
+        height_nm = height_above_nm(asked) if self.height_nm is None else self.height_nm
+        return reach_on_tilted_nm(stage, scan, height_nm + abs(stage.z_nm - asked.z_nm))
 
     def debit_elsewhere(self, charge: Charge) -> ExtraDebit | None:
         """What to book besides: where it was taken, as thin as it was lit; None where it was taken as commanded."""
@@ -76,11 +94,12 @@ class Taken:
         if self.scan is not None:
             really = really.model_copy(update={"scan": _as_wide_as(self.scan, asked)})
         lit, scan = self.lit or charge.lit, really.scan
-        marks, factor = exposed(really.stage, scan, lit)
-        least_nm2 = float(marks.overlap_nm2.sum()) / factor
+        marks, factor = exposed(really.stage, scan, lit, self.height_nm)
+        least_nm2 = marks.area_nm2 / factor
         amount = charge.electrons if self.electrons is None else self.electrons
-        widest_nm = (lit.widest_nm if lit is not None else scan.illuminated_nm) or 0.0
-        reach_nm, asked_nm = half_extent_nm(scan, widest_nm), half_extent_nm(asked)
+        widest_nm = lit.widest_nm if lit is not None else scan.illuminated_nm
+        reach_nm = self._reach_nm(really.stage, scan.model_copy(update={"illuminated_nm": widest_nm}))
+        asked_nm = self._reach_nm(really.stage, asked.model_copy(update={"illuminated_nm": None}))
         if not self.is_elsewhere and self.lit is None and reach_nm[0] <= asked_nm[0] and reach_nm[1] <= asked_nm[1]:
             amount *= 1 - least_nm2 / _least_nm2(self.command, charge)  # what is denser than was booked there
         here = Box.at(really.stage.x_nm + scan.beam_shift_x_nm, really.stage.y_nm + scan.beam_shift_y_nm)
@@ -96,8 +115,8 @@ class Taken:
 
 def _least_nm2(command: AcquireFrame, charge: Charge) -> float:
     """The area that a frame was booked on, where its bound is highest."""
-    marks, factor = charge.cells or exposed(command.stage, command.scan, charge.lit)
-    return float(marks.overlap_nm2.sum()) / factor
+    marks, factor = charge.cells or exposed(command.stage, command.scan, charge.lit, charge.height_nm)
+    return marks.area_nm2 / factor
 
 
 def _as_wide_as(found: ScanPattern, asked: ScanPattern) -> ScanPattern:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import hypot, isfinite
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.regions import Box
+from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
 
 
@@ -50,6 +51,18 @@ class Whereabouts:
             x_min_nm=sum(low for low, _ in x), x_max_nm=sum(high for _, high in x),
             y_min_nm=sum(low for low, _ in y), y_max_nm=sum(high for _, high in y),
         )  # fmt: skip
+
+    def steepest(self, seen: MicroscopeState | None, card: Capabilities) -> tuple[StagePosition, StagePosition, float]:
+        """The most tilted that the stage may stand, at its lowest and its highest, and the longest beam shift."""
+        alpha_deg, beta_deg, shift_x_nm, shift_y_nm = (
+            max(map(abs, self._reach(name, seen, card)))
+            for name in ("alpha_deg", "beta_deg", "beam_shift_x_nm", "beam_shift_y_nm")
+        )
+        lowest, highest = (
+            StagePosition.model_construct(z_nm=z_nm, alpha_deg=alpha_deg, beta_deg=beta_deg)
+            for z_nm in self._reach("z_nm", seen, card)
+        )
+        return lowest, highest, hypot(shift_x_nm, shift_y_nm)
 
     def _reach(self, name: str, seen: MicroscopeState | None, card: Capabilities) -> tuple[float, float]:
         places = list(self._sent.get(name, ()))

@@ -113,6 +113,7 @@ def card(config: SimulatedConfig) -> Capabilities:
         blanker_settle_s=config.blanker_settle_us * 1e-6,
         flyback_exposes=True,
         current_uncertainty_fraction=READING_STDS * config.current_reading_fraction,
+        height_error_nm=config.eucentric_error_nm,
         quirks=(
             *_stage_quirks(config),
             "emission decays between flashes; the current read back follows it",

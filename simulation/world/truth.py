@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from instruments.dose_ledger import DoseLedger
-from instruments.footprints import footprint
-from instruments.scans import ScanPattern, StagePosition
+from instruments.footprints import Footprint, disc, rectangle
 from simulation.world.cross_sections import hidden_factor
 from simulation.world.damage import Birth, LitDisc, Raster
 from simulation.world.specimen import World
@@ -48,17 +47,13 @@ def dose_truth(world: World) -> dict[str, Any]:
     ledger = DoseLedger()
     for where, electrons in world.exposed:
         if isinstance(where, Raster):
-            _add_raster(ledger, where, electrons)
-        elif isinstance(where, LitDisc) and not where.tilt.is_upright:
+            ledger.add(_of_raster(where), electrons)
+        elif isinstance(where, LitDisc) and where.tilt.is_upright:
+            ledger.add(disc(where.x_nm, where.y_nm, where.diameter_nm), electrons)
+        elif isinstance(where, LitDisc):
             strips = where.rasters(electrons)
             for strip in strips:
-                _add_raster(ledger, strip, electrons * strip.width_nm * strip.height_nm / _area_nm2(strips))
-        elif isinstance(where, LitDisc):
-            lit_nm = where.diameter_nm
-            scan = ScanPattern(
-                field_of_view_nm=lit_nm, shape_px=(1, 1), dwell_time_us=1.0, at_once=True, illuminated_nm=lit_nm
-            )
-            ledger.add(footprint(StagePosition(x_nm=where.x_nm, y_nm=where.y_nm), scan), electrons)
+                ledger.add(_of_raster(strip), electrons * strip.width_nm * strip.height_nm / _area_nm2(strips))
         else:
             ledger.add_point(*where, electrons)
     config = world.config
@@ -73,13 +68,8 @@ def dose_truth(world: World) -> dict[str, Any]:
     }
 
 
-def _add_raster(ledger: DoseLedger, raster: Raster, electrons: float) -> None:
-    scan = ScanPattern(
-        field_of_view_nm=raster.width_nm, shape_px=(1, 1), dwell_time_us=1.0, rotation_deg=raster.rotation_deg
-    )
-    rows = max(1, round(1000 * raster.height_nm / raster.width_nm))
-    scan = scan.model_copy(update={"shape_px": (rows, 1000)})
-    ledger.add(footprint(StagePosition(x_nm=raster.x_nm, y_nm=raster.y_nm), scan), electrons)
+def _of_raster(raster: Raster) -> Footprint:
+    return rectangle(raster.x_nm, raster.y_nm, raster.width_nm, raster.height_nm, raster.rotation_deg)
 
 
 def _area_nm2(rasters: Sequence[Raster]) -> float:

@@ -31,7 +31,8 @@ from instruments import (
 )
 from instruments.axes import changes_current
 from instruments.book_entries import BookEntry, ExtraDebit, LinkLoss
-from instruments.footprints import Lit, exposed, spot
+from instruments.footprints import spot
+from instruments.illumination import Lit, exposed
 from instruments.limits import BeamSetting, StageBox
 from instruments.state import AxisReading, ColumnState
 from instruments.units import electrons

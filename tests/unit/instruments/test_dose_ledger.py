@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instruments import AcquireFrame, DoseLedger, Optics, ScanPattern, StagePosition
-from instruments.footprints import concentration, first_pixel_nm, footprint, spot
+from instruments.footprints import concentration, disc, first_pixel_nm, footprint, rectangle, spot
 from instruments.regions import Box
 
 
@@ -41,6 +41,40 @@ def test_overlap_is_the_area_and_no_cell_holds_more_than_itself(
         assert marks.overlap_nm2.sum() == pytest.approx(pattern.area_nm2, rel=1e-9)
     if rotation_deg == 0:
         assert marks.overlap_nm2.max() <= 1 + 1e-9
+
+
+@settings(max_examples=40)
+@given(st.floats(-9, 9), st.floats(-9, 9), st.floats(0.1, 30), st.floats(0.1, 30), st.floats(-400, 400))
+def test_two_halves_touch_what_the_whole_does(
+    x_nm: float, y_nm: float, width_nm: float, height_nm: float, rotation_deg: float
+) -> None:
+    """Cell by cell, to rounding: what lies inside is whole, what lies on the border has its share."""
+    turn = np.radians(rotation_deg)
+    whole, *halves = (
+        DoseLedger(),
+        *(
+            rectangle(x_nm + side * np.cos(turn), y_nm + side * np.sin(turn), width_nm / 2, height_nm, rotation_deg)
+            for side in (-width_nm / 4, width_nm / 4)
+        ),
+    )
+    whole.add(rectangle(x_nm, y_nm, width_nm, height_nm, rotation_deg), 100 * width_nm * height_nm)
+    for half in halves:
+        whole.add(half, -50 * width_nm * height_nm)
+    np.testing.assert_allclose(whole.mean_map(-40, -40, 80, 80), 0, atol=1e-7)
+    assert max(half.overlap_nm2.max() for half in halves) <= 1
+
+
+def test_a_disc_has_in_each_cell_what_points_say() -> None:
+    for radius_nm, x_nm, y_nm in ((0.3, 0.1, 0.9), (2.0, 0.0, 0.0), (3.7, -1.4, 0.3)):
+        marks = disc(x_nm, y_nm, 2 * radius_nm)
+        rows, columns = marks.overlap_nm2.shape
+        steps = (np.arange(40) + 0.5) / 40
+        x = (marks.first_column + np.arange(columns))[:, None] + steps - x_nm
+        y = (marks.first_row + np.arange(rows))[:, None] + steps - y_nm
+        inside = np.hypot(x.ravel()[None, :], y.ravel()[:, None]) < radius_nm
+        points = inside.reshape(rows, 40, columns, 40).mean(axis=(1, 3))
+        np.testing.assert_allclose(marks.overlap_nm2, points, atol=0.02)
+        assert marks.overlap_nm2.sum() == pytest.approx(np.pi * radius_nm**2, rel=1e-8)
 
 
 @given(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.02, 0.4), st.floats(0, 360))
@@ -125,10 +159,17 @@ def test_a_correction_takes_back_what_was_debited() -> None:
         action_id="a", deadline_s=1, mode="m", optics=Optics(beam_energy_ev=6e4, semi_convergence_angle_mrad=30),
         scan=scan(10, 10, 20.0),
     )  # fmt: skip
-    ledger.add_frame(frame, 1e6, 500.0)
-    ledger.add_frame(frame, -1e6, -500.0)
-    assert ledger.electrons == pytest.approx(0, abs=1e-6)
-    assert np.abs(ledger.mean_map(-10, -10, 20, 20)).max() < 1e-9
+    other = frame.model_copy(update={"scan": scan(7, 3, 77.0, 1.5, 2.5), "stage": StagePosition(alpha_deg=9.0)})
+    way = Box(x_min_nm=-1e6, x_max_nm=1e6, y_min_nm=0.0, y_max_nm=0.0)
+    for sign in (1, -1):  # taken back in the order they came in, not the other way round
+        ledger.add_frame(frame, sign * 1.1e6, sign * 500.0)
+        ledger.add_frame(other, sign * 0.7e6, sign * 3.0)
+        ledger.add_within(way, sign * 0.3)
+        ledger.add_point(1.0, 2.0, sign * 1e11)
+    assert ledger.electrons == 0
+    assert ledger.max_e_per_a2 == 0
+    assert not ledger.mean_map(-250, -250, 500, 500).any()
+    assert ledger.window_nm() is None
 
 
 def test_first_pixel_is_the_corner_of_the_turned_raster() -> None:
