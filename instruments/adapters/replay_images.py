@@ -33,6 +33,7 @@ from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 KEPT_COUNT: Final = 32  # frames that are given again
+_SIDE: Final = "pixel_size_nm (the side of the square that was lit)"
 _UNKNOWN: Final = {
     "measured_current_pa": "a replay has no beam",
     "coherence": "the file does not say",
@@ -53,8 +54,10 @@ def open_images(config: ReplayImagesConfig) -> ReplayedImages:
 
 
 def _chosen(images: tuple[RecordedImage, ...], ending: str) -> tuple[RecordedImage, ...]:
-    """The image whose name ends so; the only one where nothing is said."""
+    """The image whose name ends so; the only one where nothing is said, spectra beside it left out."""
     found = [image for image in images if image.name.endswith(ending)]
+    if not ending and len(found) > 1:
+        found = [image for image in found if not image.has_spectra] or found
     if len(found) != 1:
         names = ", ".join(image.name for image in images)
         raise ConfigurationError(f"`image` {ending!r} fits {len(found)} of {names}; name one of them")
@@ -65,7 +68,9 @@ def _complete(image: RecordedImage, config: ReplayImagesConfig) -> Raster:
     values = {name: getattr(image, name) for name in ("pixel_size_nm", "dwell_time_us", "current_pa")}
     known = {name: value if value is not None else getattr(config, name) for name, value in values.items()}
     if missing := [name for name, value in known.items() if value is None]:
-        raise ConfigurationError(f"{image.name} does not say {', '.join(missing)}; find out, and configure it")
+        words = [_SIDE if name == "pixel_size_nm" and image.shape_px == (1, 1) else name for name in missing]
+        hint = f" ({image.hint})" if image.hint else ""
+        raise ConfigurationError(f"{image.name} does not say {', '.join(words)}; find out, and configure it{hint}")
     counted = image.counted
     if config.counted is not None:
         counted = frozenset(image.detectors) if config.counted else frozenset[str]()
@@ -211,6 +216,7 @@ class ReplayedImages:
         mode = self._capabilities.mode(command.mode)
         assert mode is not None, "checked before it was exposed"
         spent = electrons(raster.current_pa, command.scan.duration_s(command.subframe_count))
+        energies_ev = raster.image.energies_ev
         return Frame(
             action_id=command.action_id,
             requested=command,
@@ -231,6 +237,7 @@ class ReplayedImages:
                 "placing": self._config.placing,
                 "recorded_dwell_time_us": raster.dwell_time_us,
                 "recorded_at_nm": list(raster.image.centre_nm),
+                **({"energies_ev": dict(zip(("first", "step"), energies_ev, strict=True))} if energies_ev else {}),
                 "values_zero_and_step": {name: list(scale) for name, scale in raster.scales.items()},
             },
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from instruments.adapters.replay_images_config import ReplayImagesConfig
 from instruments.adapters.replay_raster import Raster
 from instruments.axes import AxisFrame
-from instruments.capabilities import Axis, Capabilities, Detector, Mode
+from instruments.capabilities import Axis, Capabilities, Mode
 from instruments.errors import ConfigurationError
 
 _WHY_NOT = "the record does not hold them"
@@ -19,7 +19,7 @@ def card_of(config: ReplayImagesConfig, rasters: tuple[Raster, ...]) -> Capabili
         name="replay",
         simulated=any(one.image.simulated for one in rasters),
         axes=tuple(_axes(config, rasters)),
-        modes=tuple(_modes(rasters)),
+        modes=tuple(_modes(config, rasters)),
         stop_latency_s=0.0,
         quirks=tuple(_quirks(config, rasters)),
     )
@@ -58,28 +58,57 @@ def _between(name: str, values: list[float], frame: AxisFrame = "optics") -> Axi
     return Axis(name=name, minimum=min(values), maximum=max(values), frame=frame)
 
 
-def _modes(rasters: tuple[Raster, ...]) -> Iterator[Mode]:
+def _modes(config: ReplayImagesConfig, rasters: tuple[Raster, ...]) -> Iterator[Mode]:
     for name in dict.fromkeys(one.image.mode for one in rasters):
         alike = [one for one in rasters if one.image.mode == name]
-        kinds = {(tuple(one.image.detectors), one.counted, one.image.kind) for one in alike}
+        kinds = {(_shapes(one), one.counted, one.image.kind) for one in alike}
         if len(kinds) > 1:
             raise ConfigurationError(f"frames of mode {name!r} differ in detectors or in what these count")
-        detectors, counted, kind = kinds.pop()
+        shapes, counted, kind = kinds.pop()
         yield Mode.model_validate(
             {
                 "name": name,
                 "kind": kind,
                 "detectors": [
-                    Detector(
-                        name=one,
-                        raw_counts=one in counted,
-                        gain_counts_per_electron=1.0 if one in counted and kind != "eds" else None,
-                        without_references=_WHY_NOT,
-                    )
-                    for one in detectors
+                    {
+                        "name": one,
+                        "raw_counts": one in counted,
+                        "without_references": _WHY_NOT,
+                        "shape_px": shape_px,
+                        **(_counted(kind) if one in counted else _scaled(config, one, alike)),
+                    }
+                    for one, shape_px in shapes
                 ],
             }
         )
+
+
+def _counted(kind: str) -> dict[str, float]:
+    """Of quanta that were counted one by one: electrons, unless they are X-rays."""
+    return {} if kind == "eds" else {"gain_counts_per_electron": 1.0}
+
+
+def _scaled(config: ReplayImagesConfig, detector: str, alike: list[Raster]) -> dict[str, float]:
+    """What zero and one electron are among the unsigned integers that are given; nothing where nobody says it."""
+    gain = config.gain_counts_per_electron
+    if gain is None:
+        return {}
+    scales = {one.scales[detector] for one in alike}
+    if len(scales) > 1:
+        raise ConfigurationError(
+            f"gain_counts_per_electron {gain:g}: the recorded images of {detector} are brought to integers each in its "
+            "own way; leave it out, and take zero and step from each frame's context"
+        )
+    zero, step = scales.pop()
+    return {"gain_counts_per_electron": gain / step, "offset_counts": -zero / step}
+
+
+def _shapes(raster: Raster) -> tuple[tuple[str, tuple[int, int] | None], ...]:
+    """The detectors, and (1, channels) of those that see a spectrum at each point."""
+    return tuple(
+        (name, (values.shape[2], values.shape[3]) if values.ndim > 2 else None)
+        for name, values in raster.image.detectors.items()
+    )
 
 
 def _quirks(config: ReplayImagesConfig, rasters: tuple[Raster, ...]) -> Iterator[str]:
@@ -90,6 +119,6 @@ def _quirks(config: ReplayImagesConfig, rasters: tuple[Raster, ...]) -> Iterator
     if any(one.image.detectors.keys() - one.counted for one in rasters):
         yield "values that are no counts of electrons are given as recorded, at the recorded dwell alone"
     if any(scale != (0.0, 1.0) for one in rasters for scale in one.scales.values()):
-        yield "values that are no whole numbers above 0 are brought to 16 bits; each frame's context says how"
+        yield "values that are no whole numbers above 0 are brought to 16 bits (spectra: 32); each context says how"
     if any(one.image.current_pa is None or one.image.dwell_time_us is None for one in rasters):
         yield "current or dwell time are declared, so doses are nominal"

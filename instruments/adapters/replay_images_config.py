@@ -30,6 +30,9 @@ class ReplayImagesConfig(AdapterConfig):
     dwell_time_us: float | None = Field(default=None, gt=0, le=1e9, description="exposure of a pixel, all passes")
     current_pa: float | None = Field(default=None, gt=0, le=1e6)
     beam_energy_ev: float | None = Field(default=None, gt=0, le=5e6)
+    gain_counts_per_electron: float | None = Field(
+        default=None, gt=0, description="of values that are no counts: how much of it one electron is"
+    )
     counted: bool | None = Field(default=None, description="whether a value is a number of electrons or X-rays")
     settle_s: float = Field(default=0.05, ge=0, le=1e3, description="after each move")
     seed: int = Field(default=0, ge=0)

@@ -19,6 +19,8 @@ from instruments.readers.recorded_images import RecordedImage
 from instruments.units import electrons
 
 _TOLERANCE: Final = 1e-9
+_LEVELS: Final = 2**16 - 1
+_LEVELS_OF_SPECTRA: Final = 2**32 - 1  # a zero-loss peak stands a million times over its tail
 _SURE: Final = 5.0  # standard deviations
 _MOST: Final = 0.99  # of the pixels: a spike in one of them is no proof
 
@@ -59,7 +61,7 @@ class Raster:
         """Raise ConfigurationError where more electrons are said to be counted than arrived, beyond their scatter."""
         arrived = electrons(self.current_pa, self.dwell_time_us * 1e-6)
         for name in sorted(self.counted):
-            values = self.image.detectors[name]
+            values = _by_point(self.image.detectors[name])
             brightest = float(np.quantile(values, _MOST))
             for words, found, scatter in (
                 ("on average", float(values.mean()), sqrt(arrived / values.size)),
@@ -125,7 +127,8 @@ class Raster:
             share[share > 1 - _TOLERANCE] = 1.0
             for name, values in self.image.detectors.items():
                 if name in self.counted:
-                    taken = rng.binomial(self.left[name][part], share)
+                    of_each = share.reshape(share.shape + (1,) * (values.ndim - 2))
+                    taken = rng.binomial(self.left[name][part], of_each)
                     self.left[name][part] -= taken
                     frames[name].append(taken.astype(np.uint32))
                 else:
@@ -135,14 +138,20 @@ class Raster:
         return {name: np.stack(taken) for name, taken in frames.items()}
 
 
+def _by_point(values: np.ndarray) -> np.ndarray:
+    """All that was counted at each point, over all channels of a spectrum."""
+    return values.sum(axis=tuple(range(2, values.ndim)), dtype=np.float64)
+
+
 def _scale(image: str, detector: str, values: np.ndarray) -> tuple[float, float]:
-    """Zero and step that bring these values to unsigned integers: (0, 1) where they are such, else over 16 bits."""
+    """Zero and step that bring these values to unsigned integers: (0, 1) where they are such, else 16 or 32 bits."""
     if not np.isfinite(values).all():
         raise ConfigurationError(f"{image}: {detector} holds values that are no finite numbers; repair the file")
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind in "ui" and low >= 0 and high < 2**32:
         return 0.0, 1.0
-    return low, (high - low) / 65_535 or 1.0
+    levels = _LEVELS if values.ndim == 2 else _LEVELS_OF_SPECTRA
+    return low, (high - low) / levels or 1.0
 
 
 def _scaled(values: np.ndarray, zero: float, step: float) -> np.ndarray:
@@ -152,9 +161,10 @@ def _scaled(values: np.ndarray, zero: float, step: float) -> np.ndarray:
 def _quanta(image: str, detector: str, values: np.ndarray) -> np.ndarray:
     wrong = ~np.isfinite(values) | (values < 0) | (values > 2**32 - 1) | (values != np.rint(values))
     if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+        row, column, *channel = np.argwhere(wrong)[0]
+        at = f"row {row}, column {column}" + (f", channel {channel[-1]}" if channel else "")
         raise ConfigurationError(
-            f"{image}: {detector} is {values[row, column]} at row {row}, column {column}: no number of electrons; "
+            f"{image}: {detector} is {values[row, column, *channel]} at {at}: no number of electrons; "
             "leave `counted` out, and only the recorded dwell is replayed"
         )
     return values.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Images of DigitalMicrograph files, versions 3 and 4, as far as their tags are publicly described.
+"""Images and spectra of DigitalMicrograph files, versions 3 and 4, as far as their tags are publicly described.
 
 A file is a tree of tags: groups, and values with a description of their type. Its header and lengths are big-endian,
 values mostly little-endian. Neighbour: `recorded_images`.
@@ -16,6 +16,7 @@ import numpy as np
 
 from instruments.errors import ConfigurationError
 from instruments.readers.recorded_images import RecordedImage, square_pixel_nm
+from instruments.readers.spectra import as_points, ev_per
 
 _GROUP, _VALUE = 20, 21
 _STRUCT, _STRING, _ARRAY = 15, 18, 20
@@ -25,6 +26,7 @@ _NUMBERS: Final = {
 _IMAGES: Final = {1: "i2", 2: "f4", 6: "u1", 7: "i4", 9: "i1", 10: "u2", 11: "u4", 12: "f8", 39: "i8", 40: "u8"}
 _DEPTH, _TAGS = 64, 1_000_000  # of a file that is in order, by far
 _PICOAMPERE_PER_NANOAMPERE = 1000.0
+_US_PER_S: Final = 1e6
 Tree = Mapping[str, Any]
 
 
@@ -86,7 +88,7 @@ class _Tags:
 
 
 def read_digital_micrograph(path: Path) -> tuple[RecordedImage, ...]:
-    """Its images of real numbers, the thumbnail left out. Raises ConfigurationError for what is no such file."""
+    """Its images and spectra of real numbers, no thumbnail. Raises ConfigurationError for what is no such file."""
     try:
         tree = _tree(memoryview(path.read_bytes()))
     except (ValueError, KeyError, IndexError, struct.error, OSError) as error:
@@ -107,14 +109,17 @@ def _tree(data: memoryview) -> dict[str, Any]:
 def _image(name: str, tree: Tree) -> RecordedImage | None:
     data: Tree = tree.get("ImageData", {})
     kind, sides, raw = _IMAGES.get(data.get("DataType", 0)), list(data.get("Dimensions", {}).values()), data.get("Data")
-    if kind is None or raw is None or len([side for side in sides if side > 1]) != 2:
+    if kind is None or raw is None:
+        return None
+    if (energies_ev := _energies_ev(data)) is not None:
+        return _spectra(name, tree, np.frombuffer(raw.tobytes(), raw.dtype.str[0] + kind), energies_ev)
+    if len([side for side in sides if side > 1]) != 2:
         return None
     columns, rows = [side for side in sides if side > 1]
     values = np.frombuffer(raw.tobytes(), raw.dtype.str[0] + kind)
     if values.size != rows * columns:
         raise ConfigurationError(f"{name}: {values.size} values for {rows} x {columns} px")
-    axes = list(data.get("Calibrations", {}).get("Dimension", {}).values())[:2]
-    scales = [(float(axis.get("Scale", 0.0)), _text(axis.get("Units", ""))) for axis in axes]
+    scales = _scales(data)[:2]
     tags: Tree = tree.get("ImageTags", {})
     microscope: Tree = tags.get("Microscope Info", {})
     return RecordedImage(
@@ -124,6 +129,48 @@ def _image(name: str, tree: Tree) -> RecordedImage | None:
         dwell_time_us=_number(tags.get("DigiScan", {}), "Sample Time"),
         current_pa=_probe_pa(microscope),
         beam_energy_ev=_number(microscope, "Voltage"),
+    )
+
+
+def _axes(data: Tree) -> list[Tree]:
+    return list(data.get("Calibrations", {}).get("Dimension", {}).values())
+
+
+def _scales(data: Tree) -> list[tuple[float, str]]:
+    return [(float(axis.get("Scale", 0.0)), _text(axis.get("Units", ""))) for axis in _axes(data)]
+
+
+def _energies_ev(data: Tree) -> tuple[float, float] | None:
+    """(first, step) of an energy axis, which comes last of one or three; None where it has none."""
+    axes = _axes(data)
+    factor = ev_per(_text(axes[-1].get("Units", ""))) if len(axes) in (1, 3) else None
+    if factor is None:
+        return None
+    step_ev = float(axes[-1].get("Scale", 0.0)) * factor
+    return -float(axes[-1].get("Origin", 0.0)) * step_ev, step_ev
+
+
+def _spectra(name: str, tree: Tree, values: np.ndarray, energies_ev: tuple[float, float]) -> RecordedImage:
+    """A spectrum, or a spectrum image, whose values are written energy by energy."""
+    data: Tree = tree["ImageData"]
+    sides, scales, tags = list(data["Dimensions"].values()), _scales(data), tree.get("ImageTags", {})
+    if values.size != np.prod(sides):
+        raise ConfigurationError(f"{name}: {values.size} values for {' x '.join(map(str, sides))}")
+    values = np.moveaxis(values.reshape(sides[::-1]), 0, -1)
+    microscope, eels = tags.get("Microscope Info", {}), tags.get("EELS", {})
+    if len(sides) == 3:
+        dwell_s = _number(tags.get("SI", {}).get("Acquisition", {}), "Pixel time (s)")
+    else:
+        dwell_s = _number(eels.get("Acquisition", {}), "Integration time (s)")
+    return RecordedImage(
+        name=name,
+        detectors={"spectrum": as_points(values)},
+        kind="eds" if "EDS" in tags and not eels else "eels",
+        pixel_size_nm=square_pixel_nm(name, (scales[1], scales[0])) if len(sides) == 3 else None,
+        dwell_time_us=None if dwell_s is None else dwell_s * _US_PER_S,
+        current_pa=_probe_pa(microscope),
+        beam_energy_ev=_number(microscope, "Voltage"),
+        energies_ev=energies_ev,
     )
 
 

@@ -25,6 +25,8 @@ SUFFIXES: Final = (".dm3", ".dm4", ".emd", ".hspy")
 class RecordedImage:
     """Detectors read together over one raster, (rows, columns) each, row 0 the lowest y; None: the file does not say.
 
+    Spectra are (rows, columns, 1, channels); channel n has the energy first + n x step of `energies_ev`.
+
     The middle of the raster lay at `centre_nm` of the specimen. `dwell_time_us` is the exposure of a pixel in all
     passes together. Values of the detectors in `counted` are numbers of quanta (electrons, X-rays); what others mean
     nobody knows.
@@ -44,12 +46,19 @@ class RecordedImage:
     tilt_deg: tuple[float, float] = (0.0, 0.0)
     counted: frozenset[str] = frozenset()
     simulated: bool = False
+    energies_ev: tuple[float, float] | None = None
+    hint: str = ""  # what the file says besides that may help with what it does not say
 
     @property
     def shape_px(self) -> tuple[int, int]:
         """(rows, columns)."""
-        rows, columns = next(iter(self.detectors.values())).shape
+        rows, columns = next(iter(self.detectors.values())).shape[:2]
         return rows, columns
+
+    @property
+    def has_spectra(self) -> bool:
+        """Whether each point has a spectrum."""
+        return any(values.ndim > 2 for values in self.detectors.values())
 
 
 def nm_per(unit: str) -> float | None:
@@ -74,7 +83,7 @@ def square_pixel_nm(name: str, sides: tuple[tuple[float, str], tuple[float, str]
 
 
 def read_images(path: Path) -> tuple[RecordedImage, ...]:
-    """Every two-dimensional image of a .dm3, .dm4, .emd or .hspy file. Raises ConfigurationError."""
+    """Every image, spectrum and spectrum image of a .dm3, .dm4, .emd or .hspy file. Raises ConfigurationError."""
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}; give the recorded image as `file`")
     match path.suffix.lower():
@@ -89,5 +98,8 @@ def read_images(path: Path) -> tuple[RecordedImage, ...]:
         case other:
             raise ConfigurationError(f"{path.name}: {other or 'no suffix'} is not one of {', '.join(SUFFIXES)}, .npz")
     if not images:
-        raise ConfigurationError(f"{path.name} holds no image of two dimensions; spectra and stacks are not replayed")
+        raise ConfigurationError(
+            f"{path.name} holds neither image nor spectrum that can be replayed: no stacks, diffraction patterns "
+            "or streams of X-ray events; save what it shows as an image or a spectrum image in .hspy or .dm4"
+        )
     return images

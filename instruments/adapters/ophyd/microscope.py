@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 from instruments.adapters.ophyd.card import card_of, frame_values
@@ -51,7 +52,7 @@ def open_ophyd(**config: Any) -> OphydMicroscope:
 
 
 class OphydMicroscope:
-    """Microscope, Releasable, Linked and Closable over ophyd or ophyd-async devices."""
+    """Microscope, Releasable, Linked, TakesDarkFrames and Closable over ophyd or ophyd-async devices."""
 
     def __init__(self, config: OphydConfig) -> None:
         self._config = config
@@ -137,10 +138,7 @@ class OphydMicroscope:
             )
         started_s = self._clock_s()
         try:
-            values = frame_values(command, self._config, self._card, self._facts)
-            self._refuse_after_stop()
-            self._stop_devices.start()  # nothing is exposed that cannot be stopped
-            self._arrange(command, values)
+            self._prepare(command)
         except InstrumentError:
             self._outcomes[command.action_id] = "not_started"
             raise
@@ -151,6 +149,13 @@ class OphydMicroscope:
         self._outcomes[command.action_id] = "delivered"
         self._forget_old()
         return frame
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """The same detectors for the same time, the blanker never opened; kept by nobody. Raises Unsupported."""
+        blanker, started_s = self._blanker(), self._clock_s()
+        self._prepare(command)
+        frame = self._frame(command, started_s, self._exposed(command, blanker.blanked))
+        return replace(frame, electrons=0.0, dose_e_per_a2=0.0)
 
     @property
     def is_exposing(self) -> bool:
@@ -253,6 +258,13 @@ class OphydMicroscope:
 
     # --- exposing
 
+    def _prepare(self, command: AcquireFrame) -> None:
+        """All that comes before the beam. Raises what refuses the frame, and what a move may."""
+        values = frame_values(command, self._config, self._card, self._facts)
+        self._refuse_after_stop()
+        self._stop_devices.start()  # nothing is exposed that cannot be stopped
+        self._arrange(command, values)
+
     def _arrange(self, command: AcquireFrame, values: dict[str, AxisValue]) -> None:
         """Blank, then bring to its value every axis that does not stand there since it was last sent there."""
         if self._config.blanker is not None:
@@ -265,11 +277,12 @@ class OphydMicroscope:
     def _stands(self, name: str, value: AxisValue, read: dict[str, AxisValue]) -> bool:
         return self._wanted.get(name) == value and is_reached(self._card, name, value, read.get(name))
 
-    def _exposed(self, command: AcquireFrame) -> dict[str, Any]:
+    def _exposed(self, command: AcquireFrame, blanked: DeviceValue | None = None) -> dict[str, Any]:
+        """What the devices say of an exposure; with the blanker at `blanked` instead of open, of a dark one."""
         mode = self._config.modes[command.mode]
         blanker = self._config.blanker
         dark = [[blanker.signal, blanker.blanked]] if blanker else []
-        lit = [[blanker.signal, blanker.unblanked]] if blanker else []
+        lit = [[blanker.signal, blanker.unblanked if blanked is None else blanked]] if blanker else []
         with self._gate:
             self._refuse_after_stop()
             self._is_exposing = True

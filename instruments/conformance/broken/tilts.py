@@ -32,7 +32,7 @@ def _changed(name: str, value: AxisValue, change: Change) -> AxisValue:
 
 
 def _crossed() -> Ways:
-    other: Final = dict(zip(_TILTS, reversed(_TILTS), strict=True))
+    other: dict[str, str] = dict(zip(_TILTS, reversed(_TILTS), strict=True))
 
     def execute(microscope: Microscope, command: Command) -> MicroscopeState:
         if isinstance(command, SetAxes):

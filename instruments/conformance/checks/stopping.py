@@ -17,6 +17,7 @@ from instruments.frames import Frame
 from instruments.microscope import TakesDarkFrames
 
 _DARK = 0.05  # of the lit image's mean
+_LEAST_COUNTS = 100.0  # of a whole image with the beam on: fewer are darkness themselves
 _LOOK_S = 0.01
 _UNDER_WAY_S = 0.3  # of the exposure before it is stopped
 
@@ -145,6 +146,8 @@ def _blank(bench: Bench) -> Result:
             "it takes no dark frames (`acquire_dark`)"
         )
     measured = tuple(_darkness(frame, dark))
+    if not measured:
+        raise CannotJudge("the state says blanked; no detector sees anything with the beam on, so none can be darker")
     wrong = [one for one in measured if not one.is_within]
     if wrong:
         return failed(f"blanked, yet {'; '.join(map(str, wrong))} of the lit image", *measured)
@@ -169,9 +172,9 @@ def _darkness(lit: Frame, dark: Frame) -> list[Measured]:
         if detector.name not in lit.counts:
             continue
         means = [float(np.mean(frame.counts[detector.name])) - detector.offset_counts for frame in (lit, dark)]
-        measured.append(
-            Measured(name=f"{detector.name} blanked over lit", value=means[1] / max(means[0], 1e-12), high=_DARK)
-        )
+        if means[0] * lit.counts[detector.name].size < _LEAST_COUNTS:
+            continue
+        measured.append(Measured(name=f"{detector.name} blanked over lit", value=means[1] / means[0], high=_DARK))
     return measured
 
 

@@ -59,10 +59,9 @@ def _place(axis: Axis | None, state: MicroscopeState) -> float | None:
     """Where a tilt stands that can be moved; None for others."""
     if axis is None or axis.read_only or axis.interlocked or axis.minimum >= axis.maximum:
         return None
-    place = state.axis_value(axis.name)
+    place = _number(state, axis.name)
     is_known = not any(key.rpartition(".")[2] == axis.name for key in state.undetermined)
-    is_inside = isinstance(place, float | int) and axis.minimum <= place <= axis.maximum
-    return float(place) if is_known and is_inside else None
+    return place if is_known and axis.minimum <= place <= axis.maximum else None
 
 
 def _tilted(bench: Bench, axis: Axis, place: float, places: dict[str, float], measured: list[Measured]) -> list[str]:

@@ -17,14 +17,32 @@ Calibrated = tuple[float, str]
 
 def dm_file(path: Path, image: np.ndarray, pixel: Calibrated, tags: dict[str, Any] | None = None) -> Path:
     """A DigitalMicrograph file, version 3 or 4 by its suffix, with a thumbnail before the image."""
+    return _dm_written(path, _dm_image(image, pixel, tags or {}))
+
+
+def _dm_written(path: Path, image: dict[str, Any]) -> Path:
     version = 4 if path.suffix == ".dm4" else 3
     thumbnail = _dm_image(np.zeros((2, 2), "u4"), (1.0, ""), {})
     thumbnail["ImageData"]["DataType"] = np.uint32(23)
-    tree = {"ImageList": [thumbnail, _dm_image(image, pixel, tags or {})]}
+    tree = {"ImageList": [thumbnail, image]}
     body = _dm_group(tree, version)
     size = struct.pack(">Q" if version == 4 else ">I", len(body))
     path.write_bytes(struct.pack(">I", version) + size + struct.pack(">I", 1) + body)
     return path
+
+
+def dm_spectra(
+    path: Path, values: np.ndarray, energy: tuple[float, float, str], pixel: Calibrated, tags: dict[str, Any]
+) -> Path:
+    """A spectrum (channels,) or a spectrum image (rows, columns, channels); energy: (origin, scale, unit)."""
+    image = _dm_image(values[..., 0].reshape(-1, 1), pixel, tags)
+    origin, scale, unit = energy
+    last = {"Origin": np.float32(origin), "Scale": np.float32(scale), "Units": unit}
+    data = image["ImageData"]
+    data["Calibrations"]["Dimension"] = [*data["Calibrations"]["Dimension"][: values.ndim - 1], last]
+    data["Data"] = np.moveaxis(values, -1, 0).ravel()
+    data["Dimensions"] = [np.uint32(side) for side in (*reversed(values.shape[:-1]), values.shape[-1])]
+    return _dm_written(path, image)
 
 
 def _dm_image(image: np.ndarray, pixel: Calibrated, tags: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +93,31 @@ def velox_file(path: Path, frames: np.ndarray, said: dict[str, Any]) -> Path:
         group["Data"] = frames
         text = json.dumps(said).encode()
         group["Metadata"] = np.frombuffer(text.ljust(len(text) + 40, b"\0"), "u1")[:, None]
+    return path
+
+
+def velox_spectra_file(path: Path, spectra: dict[str, np.ndarray], said: dict[str, Any]) -> Path:
+    """A Velox file of one spectrum by each detector, and what its JSON says besides."""
+    with h5py.File(path, "w") as file:
+        for index, (detector, values) in enumerate(spectra.items()):
+            group = file.create_group(f"Data/Spectrum/{index}")
+            group["Data"] = values[:, None]
+            text = json.dumps(said | {"BinaryResult": {"Detector": detector}}).encode()
+            group["Metadata"] = np.frombuffer(text + b"\0", "u1")[:, None]
+    return path
+
+
+def hyperspy_spectra_file(path: Path, values: np.ndarray, detector: dict[str, Any], beam: dict[str, Any]) -> Path:
+    """A HyperSpy spectrum image (rows, columns, channels) of 0.5 nm points and 0.1 keV channels from -0.2 keV."""
+    axes = [{"scale": 0.5, "units": "nm"}, {"scale": 0.5, "units": "nm"}]
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Experiments/map")
+        group["data"] = values
+        for index, axis in enumerate([*axes, {"scale": 0.1, "offset": -0.2, "units": "keV"}]):
+            group.create_group(f"axis-{index}").attrs.update(axis)
+        group.create_group("metadata/Acquisition_instrument/TEM").attrs.update(beam)
+        for name, words in detector.items():
+            group.create_group(f"metadata/Acquisition_instrument/TEM/Detector/{name}").attrs.update(words)
     return path
 
 
