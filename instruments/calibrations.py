@@ -5,7 +5,7 @@ The facility writes its calibrations beside its limits; a state names those in u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal, Self
 
@@ -63,6 +63,10 @@ class CalibrationRegistry:
 
     def __len__(self) -> int:
         return len(self._calibrations)
+
+    def __iter__(self) -> Iterator[Calibration]:
+        """Each of them, as it was entered."""
+        return iter(self._calibrations)
 
     def in_use(self, now: datetime) -> tuple[Calibration, ...]:
         """The newest calibration of each quantity that was measured before `now`, by name of the quantity."""

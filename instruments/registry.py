@@ -46,5 +46,10 @@ def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name
             f"entry point of {GROUP!r} it is"
         )
     module_name, _, function_name = known[name].partition(":")
-    opener = cast("Callable[..., Microscope]", getattr(import_module(module_name), function_name))
+    try:
+        opener = cast("Callable[..., Microscope]", getattr(import_module(module_name), function_name))
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"adapter {name!r} ({known[name]}) cannot be loaded: {error}; install its package again, with what it needs"
+        ) from error
     return opener(**config)

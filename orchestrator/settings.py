@@ -111,7 +111,7 @@ class Settings(Record):
             document["real_data_folder"] = environment[REAL_DATA_VARIABLE]
         if environment.get(PREFECT_VARIABLE) and isinstance(document.get("serve", {}), Mapping):
             document["serve"] = {**document.get("serve", {}), "prefect_url": environment[PREFECT_VARIABLE]}
-        return cls.checked(path, document)._with_tickets_in(path.absolute().parent)
+        return cls.checked(path, document)._with_files_in(path.absolute().parent)
 
     @classmethod
     def path_of(cls, data: Path | None, settings: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -147,10 +147,10 @@ class Settings(Record):
             )
         return self.instruments[name]
 
-    def _with_tickets_in(self, folder: Path) -> Self:
-        """The same, where tickets named by a relative path lie in this folder, wherever a process is started."""
+    def _with_files_in(self, folder: Path) -> Self:
+        """The same, where files named by a relative path lie in this folder, wherever a process is started."""
         instruments = {
-            name: one.model_copy(update={"config": _with_tickets_in(folder, one.config)})
+            name: one.model_copy(update={"config": _with_files_in(folder, one.config, one.adapter)})
             for name, one in self.instruments.items()
         }
         return self.model_copy(update={"instruments": instruments})
@@ -161,14 +161,19 @@ class Settings(Record):
         return showing.settings_card(self)
 
 
-def _with_tickets_in(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with `ticket` as a whole path, also in its sections, such as `device_server`."""
+def _with_files_in(folder: Path, config: Mapping[str, Any], adapter: str) -> dict[str, Any]:
+    """A configuration with `ticket` as a whole path, also in its sections, such as `device_server`.
+
+    So is the record of a replay, where it lies there.
+    """
     whole = dict(config)
     for key, value in config.items():
         if isinstance(value, Mapping):
-            whole[key] = _with_tickets_in(folder, cast("Mapping[str, Any]", value))
-        elif key == "ticket" and isinstance(value, str):
-            whole[key] = str(folder / Path(value).expanduser())
+            whole[key] = _with_files_in(folder, cast("Mapping[str, Any]", value), adapter)
+        elif isinstance(value, str):
+            named = folder / Path(value).expanduser()
+            if key == "ticket" or (adapter == "replay" and key in ("file", "folder") and named.exists()):
+                whole[key] = str(named)
     return whole
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from instruments.models import Record
 from orchestrator.errors import NotFound, Refused, SpecError
@@ -125,8 +125,9 @@ def read_signature(settings_path: Path) -> Signature | None:
         return Signature.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise Refused(f"{path} is no signature: {error}; remove it, and have {settings_path} signed again") from error
+    except (OSError, ValueError) as error:  # no text, or no signature
+        because = str(error) if isinstance(error, OSError) else "not as `stempilot safety sign` wrote it"
+        raise Refused(f"{path} is no signature: {because}; remove it, and have {settings_path} signed again") from error
 
 
 def check_signature(settings_path: Path, document: Mapping[str, Any], key_path: Path) -> Signature | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Never
 
-from instruments import AcquireFrame, Capabilities, Command, InstrumentFault, Microscope
+from instruments import AcquireFrame, Calibration, Capabilities, Command, InstrumentFault, Microscope
 from instruments.microscope import CountsDose, Outcome
 from instruments.state import MicroscopeState
 from orchestrator.catalogue import Catalogue
@@ -49,11 +49,18 @@ class DescribedInstrument:
         raise InstrumentFault(f"{name} may not be {what} here: its experiment is only looked back at")
 
 
-def note_instrument(catalogue: Catalogue, experiment_id: str, capabilities: Capabilities) -> None:
-    """Write down what the instrument says of itself, unless the journal says so already."""
-    document = plain(capabilities)
+def note_instrument(
+    catalogue: Catalogue, experiment_id: str, capabilities: Capabilities, calibrations: Iterable[Calibration] = ()
+) -> None:
+    """Write down what the instrument says of itself, and its calibrations, unless the journal says so already.
+
+    A frame names the calibrations in use by their ids; standard, date, uncertainty and expiry are found here.
+    """
+    document: dict[str, Any] = {"capabilities": plain(capabilities)}
+    if known := [plain(calibration) for calibration in calibrations]:
+        document["calibrations"] = known
     if _last_description(catalogue, experiment_id) != document:
-        catalogue.append(experiment_id, INSTRUMENT_DESCRIBED, {"capabilities": document})
+        catalogue.append(experiment_id, INSTRUMENT_DESCRIBED, document)
 
 
 def note_specimen(catalogue: Catalogue, experiment_id: str, microscope: Microscope) -> None:
@@ -70,11 +77,11 @@ def looking_back(catalogue: Catalogue, experiment_id: str) -> OpenInstrument:
 
     def open_described(adapter: str, config: Mapping[str, Any]) -> Microscope:
         del adapter, config
-        return DescribedInstrument(Capabilities.model_validate(document))
+        return DescribedInstrument(Capabilities.model_validate(document["capabilities"]))
 
     return open_described
 
 
 def _last_description(catalogue: Catalogue, experiment_id: str) -> dict[str, Any] | None:
     found = list(catalogue.events(experiment_id, kinds=(INSTRUMENT_DESCRIBED,)))
-    return found[-1].payload["capabilities"] if found else None
+    return dict(found[-1].payload) if found else None

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from pydantic import ValidationError
-
 from instruments import CalibrationRegistry, ConfigurationError, DoseLedger, GuardedMicroscope, Microscope
 from instruments.dose_file import KeptLedger, SpecimenDose, dose_path
 from instruments.remote import Endpoint, InstrumentHost, Listening, open_by_name
@@ -91,7 +89,7 @@ def secret_of(ticket: Path) -> str:
         return Endpoint.model_validate_json(ticket.read_text(encoding="utf-8")).secret
     except FileNotFoundError:
         return secrets.token_hex(32)
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # no text, or not ours
         raise SpecError(f"{ticket} is no ticket: {error}; remove it, and copies of it are void") from error
 
 

@@ -228,7 +228,7 @@ class Session:
         options: RunOptions,
     ) -> Run:
         journal = Journal(self.catalogue, experiment_id)
-        note_instrument(self.catalogue, experiment_id, parts.microscope.capabilities())
+        note_instrument(self.catalogue, experiment_id, parts.microscope.capabilities(), parts.calibrations)
         note_specimen(self.catalogue, experiment_id, parts.microscope)
         curve = Curve.over(parts.question, parts.spec.budget)
         answers = AnswerKeeper(answer_path(self.catalogue.data_folder, experiment_id), parts.question.objective)

@@ -53,15 +53,16 @@ class BlueskyMicroscope:
         self._guard = threading.Lock()
         self._owner = ThreadPoolExecutor(1, thread_name_prefix=f"bluesky {name}")
         self.documents = Documents(name, self._capabilities, guarded.envelope)
+        self._axes: dict[str, MovableAxis] = {}
         self.frames = FrameDetector(self)
 
     def axis(self, name: str) -> MovableAxis:
-        """The device that moves this axis of the instrument. Raises Unsupported."""
+        """The device that moves this axis of the instrument, one and the same whenever asked. Raises Unsupported."""
         axis = self._capabilities.axis(name)
         if axis is None:
             known = ", ".join(one.name for one in self._capabilities.axes)
             raise Unsupported(f"instrument {self._capabilities.name!r} has no axis {name!r}; it has {known}")
-        return MovableAxis(self, axis)
+        return self._axes.setdefault(name, MovableAxis(self, axis))
 
     def flyer(self, points: Sequence[Mapping[str, float]]) -> FrameFlyer:
         """A device that takes one frame at each of these points (axis name -> value) without the plan between them."""

@@ -13,6 +13,13 @@ class FutureStatus:
     def __init__(self, future: Future[Any]) -> None:
         self._future = future
 
+    def __repr__(self) -> str:
+        """What became of it: Bluesky writes this into the stop document of a plan that failed."""
+        if not self._future.done():
+            return "<not done yet>"
+        error = self._future.exception()
+        return "<done>" if error is None else f"<{type(error).__name__}: {error}>"
+
     def add_callback(self, callback: Callable[[FutureStatus], None]) -> None:
         """Called when it is done, at once if it is."""
         self._future.add_done_callback(lambda _: callback(self))

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from pydantic import ValidationError
-
 from instruments.adapters.clocks import offset_of, seen_through, with_clocks
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Command
@@ -58,7 +56,7 @@ def open_gateway(
     path = Path(ticket).expanduser()
     try:
         endpoint = Endpoint.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # no text, or not ours
         raise ConfigurationError(f"ticket {path} cannot be used: {error}; copy it from the gateway again") from error
     return GatewayMicroscope(endpoint, session or uuid4().hex, patience_s)
 

@@ -38,7 +38,7 @@ def http_exchange(
             response.begin()
             content = response.read()
         except (HTTPException, ValueError) as error:
-            raise WrongReply(f"no HTTP reply: {error}") from error
+            raise WrongReply(f"no HTTP reply: {str(error)!r:.80}") from error
         line.is_last = response.will_close
         reply = HttpReply(response.status, response.headers, content)
         response.close()

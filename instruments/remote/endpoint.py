@@ -9,7 +9,7 @@ from pathlib import Path
 from ssl import SSLContext
 from urllib.parse import quote
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from instruments.errors import InstrumentFault
 from instruments.models import Record
@@ -96,7 +96,7 @@ def read_endpoint(path: Path) -> Endpoint:
         endpoint = Endpoint.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InstrumentFault(not_running(name, f"there is no {path}")) from error
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # no text, or not ours
         raise InstrumentFault(not_running(name, f"{path} cannot be read: {error}")) from error
     if not _is_alive(endpoint.pid):
         raise InstrumentFault(not_running(endpoint.name, f"process {endpoint.pid}, which wrote {path}, is dead"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from instruments.errors import CommandRefused, InstrumentFault
 from instruments.models import Record
@@ -150,7 +150,7 @@ def _read(path: Path) -> OwnershipRecord:
         return OwnershipRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return OwnershipRecord()
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:  # no text, or not ours
         raise InstrumentFault(
             f"{path} cannot be read, so nobody knows whether an emergency stop is pending: {error}; look at the "
             "instrument, then remove the file"

@@ -78,6 +78,9 @@ def check(data: DataOption = None, settings: SettingsOption = None) -> None:
             "this computer has no facility key, so no settings are checked; put facility.pub to /etc/stempilot"
         )
     signature = check_signature(path, read_document(path, must_exist=settings is not None), key)
+    if signature is None and not path.exists():
+        print(f"there is no {path}, so nothing to sign; for settings elsewhere give --settings")
+        return
     if signature is None:
         print(f"{path} configures no instrument: nothing to sign")
         return

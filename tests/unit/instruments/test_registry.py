@@ -37,8 +37,13 @@ def test_a_stranger_is_found_through_its_entry_point_but_cannot_take_a_built_in_
     points = [
         EntryPoint("stranger", "stranger_adapter:open_it", registry.GROUP),
         EntryPoint("simulated", "stranger_adapter:open_it", registry.GROUP),
+        EntryPoint("renamed", "stranger_adapter:open_that", registry.GROUP),
+        EntryPoint("removed", "no_stranger_adapter:open_it", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
     assert known_adapters()["simulated"] == "simulation.microscope:open_simulated"
     assert open_instrument("stranger", port=3) == {"port": 3}
+    for name in ("renamed", "removed"):
+        with pytest.raises(ConfigurationError, match=rf"adapter '{name}' \(.*\) cannot be loaded: .*stranger_adapter"):
+            open_instrument(name)
     sys.modules.pop("stranger_adapter", None)

@@ -96,7 +96,7 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
     assert Settings.load(tmp_path, environment={}).lease_s == 7.0
 
 
-def test_tickets_lie_beside_the_file_wherever_a_process_is_started(
+def test_tickets_and_records_lie_beside_the_file_wherever_a_process_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, site, elsewhere = (tmp_path / name for name in ("home", "site", "elsewhere"))
@@ -112,9 +112,16 @@ config = { ticket = "~/mine.ticket" }
 [instruments.far]
 adapter = "pyjem"
 config = { device_server = { host = "127.0.0.1", port = 7110, ticket = "far.ticket" } }
+[instruments.there]
+adapter = "replay"
+config = { file = "map.dm4" }
+[instruments.where]
+adapter = "replay"
+config = { file = "elsewhere.dm4" }
 """,
         encoding="utf-8",
     )
+    (site / "map.dm4").touch()
     monkeypatch.setenv("HOME", str(home))
     for folder, named in ((elsewhere, site / "lab.toml"), (site, Path("lab.toml"))):
         monkeypatch.chdir(folder)
@@ -123,6 +130,8 @@ config = { device_server = { host = "127.0.0.1", port = 7110, ticket = "far.tick
         assert configs["mine"] == {"ticket": str(home / "mine.ticket")}
         assert configs["far"]["device_server"]["ticket"] == str(site / "far.ticket")
         assert configs["far"]["device_server"]["port"] == 7110
+        assert configs["there"] == {"file": str(site / "map.dm4")}
+        assert configs["where"] == {"file": "elsewhere.dm4"}, "not there: as it was written"
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:

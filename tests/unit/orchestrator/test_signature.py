@@ -114,6 +114,9 @@ def test_an_unsigned_file_another_key_and_a_forged_name_are_refused(
     path.write_text(json.dumps(document | {"signed_by": "the director"}), encoding="utf-8")
     with pytest.raises(Refused, match="not as the facility signed"):
         load(file, keys[1])
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(Refused, match="is no signature"):
+        load(file, keys[1])
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(Refused, match="is no signature"):
         load(file, keys[1])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from instruments import ConfigurationError, SafetyEnvelope
+from instruments import Calibration, CalibrationRegistry, ConfigurationError, SafetyEnvelope
 from instruments.dose_file import SpecimenDose
 from instruments.remote import Listening
 from orchestrator.catalogue import Catalogue
-from orchestrator.events import SPECIMEN_DOSE
+from orchestrator.events import INSTRUMENT_DESCRIBED, SPECIMEN_DOSE
 from orchestrator.settings import InstrumentSettings
 from tests.integration.bench_microscope import BenchMicroscope
-from workflows.described import note_specimen
+from workflows.described import looking_back, note_instrument, note_specimen
 from workflows.gateway import Gateway, Specimen, encrypted, within_limits
 
 
@@ -65,3 +65,22 @@ def test_a_run_notes_what_the_specimen_got_before(catalogue_folder: Path) -> Non
         note_specimen(catalogue, own, Counting("works"))
         [event] = catalogue.events(own, kinds=(SPECIMEN_DOSE,))
     assert event.payload == {"specimen": "a", "electrons": 7.0, "dose_max_e_per_a2": 0.5}
+
+
+def test_a_run_notes_what_its_calibrations_say_once(catalogue_folder: Path) -> None:
+    """A frame has their ids alone; standard, date, uncertainty and expiry have to be found somewhere."""
+    known = CalibrationRegistry([
+        Calibration.model_validate({
+            "id": "grating-7", "quantity": "pixel_size_nm", "values": {"scale": 1.01}, "uncertainties": {"scale": 0.01},
+            "standard": "gold", "measured_at": "2026-01-01T00:00:00Z", "expires_at": "2026-06-01T00:00:00Z",
+        })
+    ])  # fmt: skip
+    bench = BenchMicroscope("works")
+    with Catalogue.open(catalogue_folder) as catalogue:
+        own = catalogue.create_experiment(name="a", spec={}, seed=1, engine="local", options={})
+        for _ in range(2):
+            note_instrument(catalogue, own, bench.capabilities(), known)
+        [event] = catalogue.events(own, kinds=(INSTRUMENT_DESCRIBED,))
+        assert looking_back(catalogue, own)("bench", {}).capabilities() == bench.capabilities()
+    [kept] = event.payload["calibrations"]
+    assert Calibration.model_validate(kept) == next(iter(known))
