@@ -10,6 +10,7 @@ from instruments import DoseLedger
 from instruments.book_entries import ExtraDebit
 from orchestrator.catalogue import Catalogue, ExperimentRow
 from orchestrator.events import EXTRA_DEBIT
+from workflows.left_running import left_running
 
 _TRUTH_KEYS = ("recall", "false_discovery_rate", "electrons", "instrument_time_s")
 
@@ -17,6 +18,7 @@ _TRUTH_KEYS = ("recall", "false_discovery_rate", "electrons", "instrument_time_s
 def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, Any]:
     """The whole of one experiment, JSON-able."""
     row = catalogue.experiment(experiment_id)
+    note = left_running(catalogue, [row]).get(row.id)
     closed = _last(catalogue, row.id, "closed")
     evaluated = _last(catalogue, row.id, "evaluated")
     observed = {event.payload["decision_id"]: event.payload for event in catalogue.events(row.id, kinds=("observed",))}
@@ -42,7 +44,8 @@ def experiment_document(catalogue: Catalogue, experiment_id: str) -> dict[str, A
     ]  # fmt: skip
     spent = spent_by(catalogue, row, closed)
     document: dict[str, Any] = {
-        "id": row.id, "name": row.name, "status": row.status, "reason": row.reason, "spec": row.spec, "seed": row.seed,
+        "id": row.id, "name": row.name, "status": row.status, "reason": row.reason, "note": note,
+        "spec": row.spec, "seed": row.seed,
         "engine": row.engine, "created_at": row.created_at.isoformat(),
         "electrons": spent.get("electrons", 0.0), "dose_max_e_per_a2": spent.get("dose_max_e_per_a2", 0.0),
         "instrument_time_s": spent.get("instrument_time_s", 0.0), "wall_time_s": closed.get("wall_time_s"),
@@ -96,13 +99,15 @@ def _last(catalogue: Catalogue, experiment_id: str, kind: str) -> dict[str, Any]
 
 def listing(catalogue: Catalogue, *, include_children: bool) -> list[dict[str, Any]]:
     """Every experiment, newest first."""
-    return [_line(row) for row in catalogue.experiments(include_children=include_children)]
+    rows = catalogue.experiments(include_children=include_children)
+    notes = left_running(catalogue, rows)
+    return [_line(row, notes.get(row.id)) for row in rows]
 
 
-def _line(row: ExperimentRow) -> dict[str, Any]:
+def _line(row: ExperimentRow, note: str | None) -> dict[str, Any]:
     return {
         "id": row.id, "status": row.status, "name": row.name, "created_at": row.created_at.isoformat(),
-        "reason": row.reason, "seed": row.seed, "parent_id": row.parent_id,
+        "reason": row.reason, "seed": row.seed, "parent_id": row.parent_id, "note": note,
     }  # fmt: skip
 
 
@@ -110,7 +115,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
     """The answer in a few lines: what was found, what it cost, how the baselines did."""
     lines = [
         f"{document['name']}  [{document['id']}]",
-        f"{document['status']}: {document['reason']}",
+        f"{document['status']}: {document.get('note') or document['reason']}",
         (
             f"spent {document['electrons']:.3g} electrons, "
             f"at most {document['dose_max_e_per_a2']:.0f} e/A2 in any 1 nm2, "

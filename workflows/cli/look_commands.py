@@ -55,8 +55,13 @@ def list_(
         return
     table = Table("id", "status", "name", "created")
     for row in rows:
-        table.add_row(row["id"], row["status"], row["name"], row["created_at"])
-    Console().print(table)
+        status = f"{row['status']} no more" if row["note"] else row["status"]
+        table.add_row(row["id"], status, row["name"], row["created_at"])
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if row["note"]:
+            console.print(f"{row['id']}: {row['note']}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

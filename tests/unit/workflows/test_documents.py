@@ -13,6 +13,7 @@ from orchestrator.journal import Journal
 from orchestrator.plain_json import plain
 from tests.unit.orchestrator import microscope_frames as microscope
 from workflows.documents import experiment_document, headline, listing
+from workflows.roles import RoleLock
 
 DOCUMENT: dict[str, Any] = {
     "id": "01ab", "name": "A census", "status": "completed", "reason": "budget spent: 3 of 3 frames",
@@ -159,3 +160,21 @@ def test_listing_is_newest_first_and_hides_children(catalogue: Catalogue) -> Non
     child = created(catalogue, "child", parent_id=old)
     assert [line["id"] for line in listing(catalogue, include_children=False)] == [new, old]
     assert [line["id"] for line in listing(catalogue, include_children=True)] == [child, new, old]
+
+
+def test_a_run_whose_process_is_gone_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    with Catalogue.open(tmp_path) as catalogue:
+        own = catalogue.create_experiment(
+            name="killed", spec={"instrument": {"name": "titan"}}, seed=1, engine="local", options={}
+        )
+        catalogue.set_status(own, "running", None)
+        [beside] = listing(catalogue, include_children=False)
+        with RoleLock(tmp_path, "instrument-titan"):
+            [living] = listing(catalogue, include_children=False)
+    with Catalogue.open(tmp_path, read_only=True) as catalogue:
+        [killed] = listing(catalogue, include_children=False)
+        shown = headline(experiment_document(catalogue, own))
+    assert (living["status"], living["note"]) == ("running", None)
+    for line in (beside, killed):
+        assert (line["status"], line["note"]) == ("running", f"its process is gone; stempilot resume {own}")
+    assert f"running: its process is gone; stempilot resume {own}" in shown
