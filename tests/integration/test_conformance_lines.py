@@ -13,7 +13,7 @@ from instruments.conformance.broken.lines import BROKEN_LINES, CarelessLine
 from instruments.conformance.hosted import HostedTarget
 from instruments.conformance.kit import check_named
 from instruments.remote import Endpoint
-from tests.integration.instruments.conformed import conformed
+from tests.integration.instruments.conformed import conformed, names
 from tests.integration.steady_twin import UNHURRIED, failed, steady_config
 
 TRANSPORT = ("mute_server", "call_after_timeout", "lost_answer", "server_killed")
@@ -27,7 +27,8 @@ def hosted(image_cache: Path) -> Iterator[HostedTarget]:
 
 def test_the_twin_in_its_own_process_conforms_when_lines_break(hosted: HostedTarget) -> None:
     report = conformed(hosted, UNHURRIED, "simulated, in an instrument's process")
-    assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
+    assert not names(report, "declared quirk"), report.table()
+    assert names(report, "skipped") == {"stage_tilt", "blank"}, "no tilts, and no dark frames out of a process"
 
 
 @pytest.mark.parametrize("name", BROKEN_LINES)
