@@ -53,6 +53,7 @@ class KeptLedger(DoseLedger):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._torn_at: int | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
@@ -79,15 +80,30 @@ class KeptLedger(DoseLedger):
         """A debit that cannot be kept is not made; for a correction that cannot, the file counts too much."""
         body = json.dumps(entry).encode() + b"\n" + cells
         try:
-            with self._path.open("ab", buffering=0) as file:
-                file.write(_HEAD.pack(len(body), zlib.crc32(body)) + body)
-                os.fsync(file.fileno())
+            self._append(_HEAD.pack(len(body), zlib.crc32(body)) + body)
         except OSError as error:
             if electrons > 0:
                 raise InstrumentFault(
                     f"{self._path}: the dose cannot be kept, so nothing is exposed: {error}; see to the disk"
                 ) from error
             log.warning("%s: a correction cannot be kept, the file counts more than was exposed: %s", self._path, error)
+
+    def _append(self, entry: bytes) -> None:
+        """All of it or nothing: a disk that fills up takes a part, and what is written after that could not be read."""
+        with self._path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if self._torn_at is not None and self._torn_at < end:
+                end = file.truncate(self._torn_at)
+            self._torn_at = end
+            try:
+                left = memoryview(entry)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+            self._torn_at = None
 
     def _restore(self, content: bytes) -> int:
         """Make every entry of a file again, writing nothing; how many bytes of it are whole."""

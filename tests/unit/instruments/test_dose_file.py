@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +98,30 @@ def test_a_debit_that_cannot_be_kept_is_not_made_and_a_correction_is(tmp_path: P
     assert ledger.electrons == 8e5
     with pytest.raises(InstrumentFault, match="cannot be read"):
         KeptLedger(path)
+
+
+@contextmanager
+def disk_full_beyond(size_bytes: int) -> Iterator[None]:
+    """No file of this process can grow further: the part of a write that still fits is taken, without an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_an_entry_lets_nothing_through_and_damages_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.dose"
+    ledger = KeptLedger(path)
+    ledger.add_frame(frame(0.0), 1e6)
+    whole_bytes = path.stat().st_size
+    with disk_full_beyond(whole_bytes + 20):
+        with pytest.raises(InstrumentFault, match="nothing is exposed"):
+            ledger.add_frame(frame(0.0), 4e6)
+        ledger.add_frame(frame(0.0), -2e5)  # a correction is not worth a fault
+    assert path.stat().st_size == whole_bytes
+    ledger.add_frame(frame(0.0), 3e6)
+    assert (ledger.electrons, KeptLedger(path).electrons) == (3.8e6, 4e6)
