@@ -5,7 +5,8 @@
 Whoever knows the ticket's secret dials two lines, one for calls, one for stops. For each such session a child process
 runs the device (`server`); bytes pass through here. When a line breaks, the child is told to leave; one that does not
 is killed, and a new one opens the device once more, which blanks. Standard library alone, in words that Python 3.8
-understands; the child needs NumPy. Neighbours: `handshake`; `process` is the other end.
+understands; the child needs NumPy. Nothing is encrypted, and it has never run under Windows. Neighbours:
+`handshake`; `process` is the other end.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ CHILD_S = 60.0  # for a child to dial back: its Python and NumPy have to load
 LEAVE_S = 10.0  # for a child to stop its device and go; it takes half of that at most unless it hangs
 LOOK_S = 0.1
 PIECE_BYTES = 1 << 18
+_ABOUT = (
+    "Serves one device to another machine. Both ends prove that they know the ticket's secret; nothing is encrypted: "
+    "lead the port through a tunnel. Made for Windows too, and never tried there."
+)
 
 
 def main() -> None:
@@ -53,7 +58,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Serves one device to another machine.")
+    parser = argparse.ArgumentParser(description=_ABOUT)
     parser.add_argument("device", type=Path, help="the device's file")
     parser.add_argument("--host", default=LOOPBACK, help="an address of this computer; by default for itself alone")
     parser.add_argument("--port", type=int, default=7110)
