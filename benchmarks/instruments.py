@@ -1,6 +1,6 @@
 """What commanding an instrument through stempilot costs over the bare client, in process and through other processes.
 
-    python -P benchmarks/instruments.py [--only ROW] [--out FILE.json]
+    python -P benchmarks/instruments.py [--only ROW] [--out FILE.json] [--page docs/conformance.md]
 
 Each row is one adapter and one way to reach it (`instrument_rows` adds more). Calls of ours and of the bare client are
 made in turns, so that both meet the same load; wall times in ms. The table and the goals take the smallest of each,
@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.instrument_page import put  # noqa: E402
 from benchmarks.instrument_rows import ROWS as FIRST_ROWS  # noqa: E402
 from benchmarks.instrument_rows import Row  # noqa: E402
 from benchmarks.instrument_rows_doubles import DOUBLE_ROWS  # noqa: E402
@@ -174,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(ROWS), help="this row; may be repeated")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--page", type=Path, help="page of the documentation to write the table into, of all rows")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     rows: dict[str, dict[str, Any]] = {}
@@ -196,6 +198,8 @@ def main() -> None:
         if arguments.only and arguments.out.exists():
             document["rows"] = json.loads(arguments.out.read_text())["rows"] | rows
         arguments.out.write_text(json.dumps(document, indent=2) + "\n")
+    if arguments.page is not None:
+        put(document, arguments.page)
 
 
 if __name__ == "__main__":
