@@ -30,7 +30,7 @@ from instruments.limits import AxisLimit, SafetyEnvelope, StageBox
 from instruments.microscope import Forecasting, HiddenTruth, Linked, Microscope, Outcome, Rebuildable, Releasable
 from instruments.optics import Aberrations, Coherence, Optics
 from instruments.registry import known_adapters, open  # noqa: A004  the public name is fixed
-from instruments.retries import is_idempotent, moved_by
+from instruments.retries import is_idempotent, moved_by, when_free
 from instruments.scans import ScanPattern, StagePosition
 from instruments.state import AxisReading, ClockOffset, ColumnState, MicroscopeState
 from instruments.transforms import FrameTransform
@@ -97,4 +97,5 @@ __all__ = [
     "known_adapters",
     "moved_by",
     "open",
+    "when_free",
 ]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from instruments import (
     AcquireFrame,
@@ -23,6 +23,7 @@ from instruments import (
     InstrumentBusy,
     ResultUnknown,
     Unsupported,
+    when_free,
 )
 from orchestrator.errors import FeatureError
 from orchestrator.features.feature_set import Feature, FeatureSet
@@ -33,8 +34,6 @@ from policies import Cost, GaveUp, Observation, Policy, Status, Suggestion
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 Adjustment = Callable[[Suggestion, AcquireFrame], AcquireFrame]
-
-_ASK_AGAIN_S: Final = 0.5
 
 
 def _utc_now() -> datetime:
@@ -199,14 +198,14 @@ def attempt(
 
 
 def _when_free(experiment: Experiment, command: AcquireFrame, expose: Callable[[AcquireFrame], Frame]) -> Frame:
-    until_s = experiment.clock() + command.deadline_s
-    while True:
-        try:
-            return expose(command)
-        except InstrumentBusy:
-            if experiment.control.reason() is not None or experiment.clock() >= until_s:
-                raise
-            experiment.control.interrupt.wait(_ASK_AGAIN_S)
+    control = experiment.control
+    return when_free(
+        lambda: expose(command),
+        command.deadline_s,
+        clock=experiment.clock,
+        wait=control.interrupt.wait,
+        is_wanted=lambda: control.reason() is None,
+    )
 
 
 def look(experiment: Experiment, suggestion: Suggestion, intent: Any, frame: Frame) -> Observation:

@@ -201,7 +201,7 @@ def check_first_frame(experiment: Experiment) -> None:
         raise Refused(f"the policy has nothing to suggest within the budget: {experiment.policy.should_stop()}")
     command = command_for(suggestions[0].point, experiment.spec, experiment.capabilities, "check")
     try:
-        experiment.microscope.check(command)
+        instruments.when_free(lambda: experiment.microscope.check(command), command.deadline_s)
     except instruments.CommandRefused as error:
         earlier, known = experiment.microscope.ledger.earlier, ""
         if earlier is not None and earlier.electrons > 0:

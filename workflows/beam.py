@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope
+from instruments import Blank, GuardedMicroscope, InstrumentError, InstrumentFault, Microscope, when_free
 from instruments.remote.daemon_executor import DaemonExecutor
 from orchestrator.errors import OrchestratorError, StorageError
 from orchestrator.events import BEAM_NOT_BLANKED, STATUS_CHANGED
@@ -19,6 +19,7 @@ from orchestrator.journal import Journal
 from orchestrator.loop import Ending
 from workflows.assembly import OpenInstrument
 
+BUSY_S: Final = 60.0  # an exposure of somebody else that has not ended when the instrument is loaded
 STOP_S: Final = 25.0  # longer than an instrument elsewhere takes to say that its own stop does not come back
 
 
@@ -37,7 +38,7 @@ class DarkOpening:
     def __call__(self, adapter: str, config: Mapping[str, Any]) -> Microscope:
         """The microscope, its beam blanked. Raises InstrumentFault where it cannot be."""
         microscope = self.open_instrument(adapter, config)
-        if not microscope.read_state().beam_blanked:
+        if not when_free(microscope.read_state, BUSY_S).beam_blanked:
             self.was_on = True
             self.say("the beam was on when the instrument was loaded; it is blanked first")
             try:
@@ -53,7 +54,8 @@ def _make_dark(microscope: Microscope) -> None:
     """Blank under an id that no command had before; stop what does not obey."""
     name = microscope.capabilities().name
     try:
-        if microscope.execute(Blank(action_id=f"blank-at-load-{uuid4().hex}")).beam_blanked:
+        blank = Blank(action_id=f"blank-at-load-{uuid4().hex}")
+        if when_free(lambda: microscope.execute(blank), BUSY_S).beam_blanked:
             return
         because = "it says that its beam is on after the command to blank it"
     except InstrumentError as error:

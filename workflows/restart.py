@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from instruments import AcquireFrame, Frame, Microscope, Rebuildable
+from instruments import AcquireFrame, Frame, Microscope, Outcome, Rebuildable, when_free
 from instruments.remote import RemoteMicroscope
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.journal import Journal, Past
@@ -93,15 +93,20 @@ def _finish_in_flight(experiment: Experiment, step: Past) -> Observation:
         experiment.record.mark(step.intent, "unknown", reason)
         experiment.spent.unanswered += 1
         return missed(experiment, step.suggestion, "unknown", reason)
-    is_delivered = experiment.microscope.outcome(step.intent.action_id) == "delivered"
+    is_delivered = _outcome(experiment, step) == "delivered"
     expose = _handed_over(experiment) if is_delivered else experiment.microscope.acquire
     return attempt(experiment, step.suggestion, step.intent, step.intent.command, expose)
 
 
 def _is_lost(experiment: Experiment, step: Past) -> bool:
     """Whether the instrument cannot tell what became of this intent."""
-    outcome = experiment.microscope.outcome(step.intent.action_id)
+    outcome = _outcome(experiment, step)
     return outcome == "unknown" or (outcome == "not_started" and not _remembers(experiment.microscope.inner))
+
+
+def _outcome(experiment: Experiment, step: Past) -> Outcome:
+    """What became of it; an instrument that is busy is waited for as long as the exposure might take."""
+    return when_free(lambda: experiment.microscope.outcome(step.intent.action_id), step.intent.command.deadline_s)
 
 
 def _remembers(microscope: Microscope) -> bool:
