@@ -109,7 +109,7 @@ def spot(x_nm: float, y_nm: float) -> Footprint:
 
 
 def first_pixel_nm(stage: StagePosition, scan: ScanPattern) -> tuple[float, float]:
-    """Where the beam waits while the blanker settles: the first pixel of the raster, (x, y)."""
+    """Where the beam waits while the blanker settles: the middle of the first pixel of the raster, (x, y)."""
     c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
-    dx, dy = -scan.field_of_view_nm / 2, -scan.height_nm / 2
+    dx, dy = (scan.pixel_size_nm - scan.field_of_view_nm) / 2, (scan.pixel_size_nm - scan.height_nm) / 2
     return stage.x_nm + scan.beam_shift_x_nm + c * dx - s * dy, stage.y_nm + scan.beam_shift_y_nm + s * dx + c * dy

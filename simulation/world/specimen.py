@@ -141,7 +141,7 @@ class World:
         """The electrons that fall on the first pixel while the blanker settles."""
         scan = command.scan
         c, s = cos(radians(scan.rotation_deg)), sin(radians(scan.rotation_deg))
-        u, v = -scan.field_of_view_nm / 2, -scan.height_nm / 2
+        u, v = (scan.pixel_size_nm - scan.field_of_view_nm) / 2, (scan.pixel_size_nm - scan.height_nm) / 2
         x_nm, y_nm = self.true_point_nm(situation, time_s, c * u - s * v, s * u + c * v)
         self.expose_point(x_nm, y_nm, electrons, time_s, command.action_id, rng)
 

@@ -172,9 +172,11 @@ def test_a_correction_takes_back_what_was_debited() -> None:
     assert ledger.window_nm() is None
 
 
-def test_first_pixel_is_the_corner_of_the_turned_raster() -> None:
+def test_the_beam_waits_in_the_middle_of_the_first_pixel_of_the_turned_raster() -> None:
     x_nm, y_nm = first_pixel_nm(StagePosition(x_nm=1, y_nm=2), scan(20, 10, 90.0, 100.0, 50.0))
-    assert (x_nm, y_nm) == pytest.approx((101 + 5, 52 - 10))
+    assert (x_nm, y_nm) == pytest.approx((101 + 5 - 0.01, 52 - 10 + 0.01))  # pixels of 0.02 nm
+    alone = ScanPattern(field_of_view_nm=10.0, shape_px=(1, 1), dwell_time_us=1.0, rotation_deg=30.0)
+    assert first_pixel_nm(StagePosition(x_nm=1, y_nm=2), alone) == pytest.approx((1, 2))
 
 
 # --- fields wider than the fine grid
