@@ -95,12 +95,11 @@ def test_the_kit_says_how_a_stage_tilts_wrong(fault: str, leaning: Microscope) -
 
 
 def test_noise_is_not_called_a_wrong_move(twin: Microscope) -> None:
-    """Half a count a pixel: whatever two images of it seem to tell is chance."""
+    """A count a pixel: whatever two images of it seem to tell is chance."""
     dim = UNHURRIED.model_copy(update={"probe_current_pa": 10.0, "dwell_time_us": 0.5})
     with Bench(OpenedTarget("dim", lambda: twin), dim) as bench:
         report = run(bench, [check_named(name) for name in ("beam_shift_motion", "stage_motion")])
     assert not report.has_failed, report.table()
-    assert "skipped" in {finding.verdict for finding in report.findings}, report.table()
 
 
 def test_axes_that_are_set_alone_are_tried_as_those_of_a_frame(
