@@ -20,16 +20,16 @@ from workflows.beam_debts import UnderWay, book_debts
 _ENDED: Final = ("refused", "failed", "unknown")
 
 
-def restore(experiment: Experiment, journal: Journal) -> int:
+def restore(experiment: Experiment, journal: Journal, *, asks_about_beam: bool = False) -> int:
     """Take every journalled decision in; finish the one in flight. Returns how many decisions there were.
 
     A simulated microscope is rebuilt from its commands and delivers an exposed but not stored frame again. A real one
     is asked for the outcome; where it cannot tell, as one that was opened anew cannot, the frame is `unknown` and its
-    dose counts as spent.
+    dose counts as spent. Raises BeamUnwatched where nobody watched its beam for long and a person can be asked.
     """
     steps = list(journal.past())
     rebuild_microscope(experiment, steps)
-    book_debts(experiment, journal, under_way=_under_way(experiment, steps))
+    book_debts(experiment, journal, under_way=_under_way(experiment, steps), asks_about_beam=asks_about_beam)
     for step in steps:
         experiment.policy.ingest([_taken_again(experiment, journal, step)])
     return len(steps)

@@ -36,7 +36,7 @@ from workflows.assembly import (
     spec_of,
 )
 from workflows.beam import Beam, DarkOpening
-from workflows.beam_debts import DebtsKept, note_found_on
+from workflows.beam_debts import BeamUnwatched, DebtsKept, SeenOff, note_found_on, note_seen_off
 from workflows.described import note_instrument, note_specimen
 from workflows.embedded import EmbeddedInstrument
 from workflows.evaluation.baselines import BaselinesStopped, end_processes
@@ -127,13 +127,19 @@ class Session:
             parts, policy = self._checked(spec, options, opening)
             return self._begin(row.id, parts, policy, options, opening)
 
-    def resume(self, experiment_id: str) -> str:
-        """Go on with an interrupted or crashed experiment with the decisions it would have made; its id."""
+    def resume(self, experiment_id: str, *, seen_off: SeenOff | None = None, asks_about_beam: bool = False) -> str:
+        """Go on with an interrupted or crashed experiment with the decisions it would have made; its id.
+
+        `seen_off` is what a person saw of a beam that nobody watched. With `asks_about_beam` a long debit for that is
+        refused (BeamUnwatched) instead of written down.
+        """
         one_thread()
         row = self.catalogue.experiment(experiment_id)
         spec, options = spec_of(self.catalogue, row), RunOptions.of(row)
         engine = self._engine(options, start=False)
         with self._owning(spec.instrument.name) as opening:
+            if seen_off is not None:
+                note_seen_off(Journal(self.catalogue, row.id), seen_off, self.catalogue.now())
             opening.note = self._note_found_on(row.id, spec.instrument.name)
             parts, policy = self._parts(spec, options, opening)
             report = self.catalogue.recover(row.id)
@@ -142,7 +148,7 @@ class Session:
             run = self._run_of(row.id, parts, policy, engine, options)
             self._set_status(row.id, "running", None)
             with self._resumable(run, "while it was put back to where it stood"):
-                restored = restore(run.experiment, run.journal)
+                restored = restore(run.experiment, run.journal, asks_about_beam=asks_about_beam)
             self.say(f"resumed {row.id}: {restored} decisions taken from the journal")
             if engine is not None:
                 engine.start()
@@ -208,6 +214,11 @@ class Session:
             run.beam.raise_if_on()
             if stopped is not None:
                 raise Interrupted(stopped.reason) from error
+            raise
+        except BeamUnwatched as error:
+            run.beam.stop()
+            self._end(run, Ending("interrupted", str(error)))
+            run.beam.raise_if_on()
             raise
         except (LeaseLost, InstrumentLost):
             raise  # the instrument is somebody else's now, or gone

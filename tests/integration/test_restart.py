@@ -36,7 +36,15 @@ from orchestrator.settings import InstrumentSettings
 from orchestrator.spec import ExperimentSpec
 from tests.unit.instruments.replay_files import write_record
 from workflows.assembly import join, make_policy, prepare
-from workflows.beam_debts import DebtsKept, UnderWay, book_debts, note_found_on
+from workflows.beam_debts import (
+    BeamUnwatched,
+    DebtsKept,
+    SeenOff,
+    UnderWay,
+    book_debts,
+    note_found_on,
+    note_seen_off,
+)
 from workflows.restart import restore
 from workflows.roles import run_folder
 
@@ -235,13 +243,15 @@ class Cut(Real):
         return super().acquire(command)
 
 
-def resumed_after(spec: ExperimentSpec, catalogue: Catalogue, own: str, later_s: float) -> Experiment:
+def resumed_after(
+    spec: ExperimentSpec, catalogue: Catalogue, own: str, later_s: float, *, asks_about_beam: bool = False
+) -> Experiment:
     """The experiment taken up by another process, so much later, on an instrument whose beam is off by then."""
     journal = Journal(catalogue, own)
     experiment = experiment_on(Real(opened(spec)), spec, journal)
     experiment.now = lambda: datetime.now(UTC) + timedelta(seconds=later_s)
     experiment.microscope.keep = DebtsKept(journal, pytest.fail)
-    restore(experiment, journal)
+    restore(experiment, journal, asks_about_beam=asks_about_beam)
     return experiment
 
 
@@ -279,6 +289,22 @@ def test_a_person_who_has_looked_ends_the_debit(spec: ExperimentSpec, catalogue:
     lock.clear()
     again = resumed_after(spec, catalogue, own, 7200.0)
     assert booked <= again.microscope.ledger.electrons < booked + 700.0 * per_s
+
+
+def test_a_long_debit_is_asked_about_first_and_a_person_may_have_seen_the_beam_off(
+    spec: ExperimentSpec, catalogue: Catalogue
+) -> None:
+    own, booked, per_s = link_lost(spec, catalogue)
+    with pytest.raises(BeamUnwatched, match=f"stempilot resume {own} --off-since .* --debit-all"):
+        resumed_after(spec, catalogue, own, 36_000.0, asks_about_beam=True)
+    assert debits(catalogue, own) == [], "nothing is written down for good"
+    journal, tomorrow = Journal(catalogue, own), datetime.now(UTC) + timedelta(hours=10)
+    for wrong in (datetime.now(UTC) - timedelta(hours=1), tomorrow + timedelta(hours=1)):
+        with pytest.raises(SpecError, match="--off-since"):
+            note_seen_off(journal, SeenOff(wrong, "A. Smith"), tomorrow)
+    note_seen_off(journal, SeenOff(datetime.now(UTC) + timedelta(seconds=300.0), "A. Smith"), tomorrow)
+    again = resumed_after(spec, catalogue, own, 36_000.0, asks_about_beam=True)
+    assert again.microscope.ledger.electrons - booked == pytest.approx(300.0 * per_s, rel=0.3)
 
 
 def debits(catalogue: Catalogue, own: str) -> list[float]:

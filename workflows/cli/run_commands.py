@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import NotFound, Refused, SpecError
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
 from orchestrator.spec import ExperimentSpec
 from workflows.assembly import spec_of
+from workflows.beam_debts import SeenOff
 from workflows.cli.app import app
 from workflows.cli.fail import EXIT_OF_STATUS, explained
 from workflows.cli.live import View, view_for
@@ -98,14 +99,24 @@ def resume(
     settings: SettingsOption = None,
     reason: ReasonOption = None,
     server: ServerOption = None,
+    off_since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="somebody saw the beam off: since then nothing is debited; with --by"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="who saw it")] = None,
+    debit_all: Annotated[
+        bool, typer.Option("--debit-all", help="nobody saw the beam off: debit all the time that nobody watched it")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with an interrupted, paused or crashed experiment; every option of it is remembered.
 
     One that came through the queue goes back there, for a worker; one of `stempilot run` goes on here.
     """
-    opened = settings_of(data, settings)
+    opened, seen_off = settings_of(data, settings), SeenOff.told(off_since, by)
     if is_remote(server) or _was_queued(opened, experiment):
+        if seen_off is not None or debit_all:
+            raise SpecError("--off-since and --debit-all are for what `stempilot run` began, not for the queue")
         tell_entry(desk_of(server, data, settings).act("resume", experiment, reason), as_json=as_json)
         return
     with writing(opened) as catalogue:
@@ -117,7 +128,9 @@ def resume(
             opened = settings_of(opened.data_folder, Path(remembered))
         view = view_for(spec_of(catalogue, row), Console(stderr=as_json), as_json=as_json)
         with view:
-            experiment_id = Session(catalogue, opened, view, view.say).resume(row.id)
+            asks = seen_off is None and not debit_all
+            session = Session(catalogue, opened, view, view.say)
+            experiment_id = session.resume(row.id, seen_off=seen_off, asks_about_beam=asks)
     conclude(opened, experiment_id, view, as_json=as_json)
 
 

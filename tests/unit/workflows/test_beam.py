@@ -1,12 +1,17 @@
-"""An instrument that is opened: dark before anything else, and waited for while somebody else's exposure ends."""
+"""The beam of an instrument that is opened, and what a person says of one that nobody watched."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
 
 from instruments import Blank, Command, InstrumentBusy, MicroscopeState
+from orchestrator.errors import SpecError
 from tests.unit.instruments.envelope_bench import Bench
 from workflows.beam import DarkOpening
+from workflows.beam_debts import SeenOff
 
 
 @dataclass
@@ -34,3 +39,13 @@ def test_a_busy_instrument_is_waited_for_and_then_made_dark() -> None:
     assert shared.blanked
     assert opening.was_on
     assert said == ["the beam was on when the instrument was loaded; it is blanked first"]
+
+
+def test_what_a_person_saw_is_a_time_and_a_name() -> None:
+    assert SeenOff.told(None, None) is None
+    assert SeenOff.told("2026-01-31T18:30:00+01:00", "A. Smith") == SeenOff(
+        datetime(2026, 1, 31, 17, 30, tzinfo=UTC), "A. Smith"
+    )
+    for off_since, by in ((None, "A. Smith"), ("2026-01-31 18:30", None), ("yesterday", "A. Smith")):
+        with pytest.raises(SpecError, match="--off-since"):
+            SeenOff.told(off_since, by)
