@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+import scipy
 
 _WINDOW_NM = 0.6
 _EVERY_NM = 0.25
@@ -32,7 +32,7 @@ class Bending:
         """From an image (rows, columns) of a lattice; `g_per_nm` (k, 2) are reciprocal vectors that are seen well."""
         places = grid_nm(image.shape, pixel_size_nm)
         scale_nm = float(np.abs(places).max())
-        flat = image - gaussian_filter(image, _WINDOW_NM / pixel_size_nm)
+        flat = image - scipy.ndimage.gaussian_filter(image, _WINDOW_NM / pixel_size_nm)
         every = max(1, round(_EVERY_NM / pixel_size_nm))
         sampled = places[every:-every:every, every:-every:every].reshape(-1, 2)
         slopes = _slopes(sampled, scale_nm)
@@ -57,7 +57,7 @@ class Bending:
         """The image as an undistorted scan would have it; nearest values beyond its edges."""
         places = self.bent(grid_nm(image.shape, pixel_size_nm)) / pixel_size_nm
         rows, columns = (places[..., 1] + (image.shape[0] - 1) / 2, places[..., 0] + (image.shape[1] - 1) / 2)
-        return map_coordinates(image, [rows, columns], order=1, mode="nearest")
+        return scipy.ndimage.map_coordinates(image, [rows, columns], order=1, mode="nearest")
 
 
 def grid_nm(shape_px: tuple[int, ...], pixel_size_nm: float) -> np.ndarray:
@@ -75,7 +75,8 @@ def _step(
     right: list[np.ndarray] = []
     for g in g_per_nm:
         wave = flat * np.exp(-2j * np.pi * (moved_nm @ g))
-        smooth = gaussian_filter(wave.real, sigma_px) + 1j * gaussian_filter(wave.imag, sigma_px)
+        real, imaginary = (scipy.ndimage.gaussian_filter(part, sigma_px) for part in (wave.real, wave.imag))
+        smooth = real + 1j * imaginary
         down, across = np.gradient(smooth, pixel_size_nm)
         inner = (slice(every, -every, every),) * 2
         power = (np.abs(smooth) ** 2)[inner].ravel()

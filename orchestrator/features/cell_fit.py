@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy
 
 from orchestrator.features.lattice import Picture, bragg_sums
 from orchestrator.features.lattice_model import FourierTerms, PrimitiveCell
@@ -246,7 +246,7 @@ class CellFitter:
         first = np.array([*start.shift, start.blur_nm / _BLUR_UNIT_NM + 0.3])
         simplex = first + np.array([[0, 0, 0], [0.02, 0, 0], [0, 0.02, 0], [0, 0, 0.5]])
         options = {"initial_simplex": simplex, "xatol": 2e-4, "fatol": 1e-3, "maxfev": 200}
-        found = minimize(loss, first, method="Nelder-Mead", options=options)
+        found = scipy.optimize.minimize(loss, first, method="Nelder-Mead", options=options)
         shift, blur_nm = found.x[:2], abs(_BLUR_UNIT_NM * float(found.x[2]))
         predicted = self._blurred(predicted, blur_nm)
         measured = data.values * np.exp(2j * np.pi * (indices @ shift))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import convolve, gaussian_filter
+import scipy
 
 _HAZE = np.geomspace(1.12, 7.0, 36) - 1  # added signal over the clean level; steps of about 5 %
 _LEVEL_STD = 0.04  # how well dose and current are believed
@@ -41,10 +41,10 @@ def clean_cells(counts: np.ndarray, expected: np.ndarray) -> CleanCells:
     level, level_std, weights, clean_share = _level(*_pooled(counts, expected))
     evidence = _evidence(counts, expected, level, weights)
     bias = np.log(clean_share / (1 - clean_share))
-    pooled = gaussian_filter(evidence, 1.0, mode="nearest") * 4.0
+    pooled = scipy.ndimage.gaussian_filter(evidence, 1.0, mode="nearest") * 4.0
     probability = _logistic(bias + pooled)
     for _ in range(_ROUNDS):
-        agreement = convolve(2 * probability - 1, _NEIGHBOURS, mode="nearest")
+        agreement = scipy.ndimage.convolve(2 * probability - 1, _NEIGHBOURS, mode="nearest")
         probability = _logistic(bias + evidence + _COUPLING * agreement)
     return CleanCells(probability, level, level_std)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter
+import scipy
 
 SCALE_RANGE_FRACTION = 0.04
 _SHEAR_RANGE_FRACTION = 0.12
@@ -103,7 +103,7 @@ def find_periodicity(
     turn, scale = (grid.ravel() for grid in np.meshgrid(turns, scales))
     cosine, sine = np.cos(turn) / scale, np.sin(turn) / scale
     score = np.zeros(len(turn))
-    spread = maximum_filter(power, 3, mode="wrap") if turn_deg else power
+    spread = scipy.ndimage.maximum_filter(power, 3, mode="wrap") if turn_deg else power
     for (q_x, q_y), weight in zip(q_per_nm, weights, strict=True):
         score += weight * _look_up(spread, step_per_nm, cosine * q_x - sine * q_y, sine * q_x + cosine * q_y)
     best = int(np.argmax(score))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from instruments.optics import Coherence, Optics
 from orchestrator.features.cell_fit import (
@@ -282,8 +282,8 @@ class Laying:
             host = tile_sums(self._image(view, fit, of_detector), tile_px).astype(float)
             weight = np.ones_like(counts) if cells is None else cells.probability
             window = 4 * np.pi * _BRIGHTNESS_TILES**2
-            above = gaussian_filter(weight * (counts - host), _BRIGHTNESS_TILES, mode="constant") * window
-            below = gaussian_filter(weight * host, _BRIGHTNESS_TILES, mode="constant") * window
+            above = scipy.ndimage.gaussian_filter(weight * (counts - host), _BRIGHTNESS_TILES, mode="constant") * window
+            below = scipy.ndimage.gaussian_filter(weight * host, _BRIGHTNESS_TILES, mode="constant") * window
             found.append(1 + above / (below + 1 / _BRIGHTNESS_STD**2))
         return np.clip(np.array(found), 0.5, 2.0)
 

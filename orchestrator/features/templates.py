@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+import scipy
 
 from orchestrator.features.lattice_model import ModelDifference
 
@@ -102,7 +102,7 @@ def change_patches(
     """(K, P) fraction of the beam that a species adds about its site, turned into the scan's axes and blurred."""
     values = np.asarray(difference.values, dtype=float)
     if blur_nm > 0.05 * difference.step_nm:
-        values = gaussian_filter(values, blur_nm / difference.step_nm, mode="constant")
+        values = scipy.ndimage.gaussian_filter(values, blur_nm / difference.step_nm, mode="constant")
     axis = grid.axis_nm.ravel()
     x, y = axis[None, :], axis[:, None]
     u = scan_to_crystal[0, 0] * x + scan_to_crystal[0, 1] * y
@@ -110,7 +110,7 @@ def change_patches(
     centre = values.shape[0] // 2
     # Steps of 0.01 nm on a 0.06 nm feature: linear interpolation is good to 0.5 %.
     places = np.stack([v / difference.step_nm + centre, u / difference.step_nm + centre])
-    return _by_offset(map_coordinates(values, places, order=1, mode="constant"), grid)
+    return _by_offset(scipy.ndimage.map_coordinates(values, places, order=1, mode="constant"), grid)
 
 
 def _by_offset(fine: np.ndarray, grid: PatchGrid) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaincinv
+import scipy
 
 KERNEL_NM = 30.0
 _PRIOR_AREA_NM2 = 400.0
@@ -81,7 +81,8 @@ def _interval(count: float, dispersion: float, extra_variance: float, shift: flo
     variance = max(count * dispersion + extra_variance, 0.5)
     shape = (mean + 0.5) ** 2 / (variance + 0.5)
     scale = (variance + 0.5) / (mean + 0.5)
-    return float(gammaincinv(shape, 0.025)) * scale, float(gammaincinv(shape, 0.975)) * scale
+    low, high = (float(scipy.special.gammaincinv(shape, probability)) * scale for probability in (0.025, 0.975))
+    return low, high
 
 
 def _local_density(blocks: BlockCounts, mean_per_nm2: float) -> np.ndarray:

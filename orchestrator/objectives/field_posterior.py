@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 from orchestrator.objectives.poisson_process import LogRatePosterior, fit_log_rate
 from orchestrator.objectives.survey_kernel import KernelChoice, MapPositions, Separations
@@ -190,8 +190,8 @@ def _averaged(
 def _capped_moment(log_mean: np.ndarray, log_variance: np.ndarray, log_cap: float, order: int) -> np.ndarray:
     """E(min(exp f, cap)^order) of a normal f: the lognormal's partial moment, and the cap for what lies beyond it."""
     spread = np.sqrt(np.maximum(log_variance, 1e-12))
-    below = ndtr((log_cap - log_mean - order * log_variance) / spread)
-    beyond = ndtr((log_mean - log_cap) / spread)
+    below = scipy.special.ndtr((log_cap - log_mean - order * log_variance) / spread)
+    beyond = scipy.special.ndtr((log_mean - log_cap) / spread)
     return np.exp(order * log_mean + order**2 * log_variance / 2) * below + np.exp(order * log_cap) * beyond
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import xlogy
+import scipy
 
 _LEAST_EXPECTED = 1e-12
 
@@ -17,6 +17,7 @@ def held_out_deviance(rate_map: np.ndarray, heldout_counts: np.ndarray, exposure
     _check(rate_map, heldout_counts, exposure_ratio)
     counts = heldout_counts.astype(float)
     expected = np.maximum(rate_map * exposure_ratio, _LEAST_EXPECTED)
+    xlogy = scipy.special.xlogy
     return float(2 * np.mean(xlogy(counts, counts) - xlogy(counts, expected) - counts + expected))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+import scipy
 
 _MAX_STEPS = 100
 _MAX_HALVINGS = 30
@@ -34,7 +34,9 @@ class LogRatePosterior:
     def predict(self, cross_covariance: np.ndarray, prior_variance: float) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of f at m positions, from K between the n observed and the m positions, (n, m)."""
         mean = self.mean + cross_covariance.T @ self.weights
-        explained = solve_triangular(self.factor, self.root_curvature[:, None] * cross_covariance, lower=True)
+        explained = scipy.linalg.solve_triangular(
+            self.factor, self.root_curvature[:, None] * cross_covariance, lower=True
+        )
         return mean, np.maximum(prior_variance - np.einsum("nm,nm->m", explained, explained), 0.0)
 
     def left_out(self) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +45,7 @@ class LogRatePosterior:
         The Gaussian that Laplace's approximation puts in a count's place is taken out again (ibid., section 5.4.2):
         with R = (K + W^-1)^-1 the variance is 1 / R_ii - 1 / W_ii, and weights = R (target - mean).
         """
-        inverse = cho_solve((self.factor, True), np.diag(self.root_curvature))
+        inverse = scipy.linalg.cho_solve((self.factor, True), np.diag(self.root_curvature))
         with_noise = 1 / (self.root_curvature * np.diag(inverse))
         noise = 1 / self.root_curvature**2
         return self.mode + self.weights * (noise - with_noise), np.maximum(with_noise - noise, 0.0)
@@ -65,7 +67,7 @@ def fit_log_rate(
         expected = exposures * np.exp(np.minimum(log_rate, _MAX_LOG_RATE))
         root, factor = _factor(expected, covariance)
         target = expected * (log_rate - mean) + counts - expected
-        newton = target - root * cho_solve((factor, True), root * (covariance @ target))
+        newton = target - root * scipy.linalg.cho_solve((factor, True), root * (covariance @ target))
         step, before = newton - weights, height
         for _ in range(_MAX_HALVINGS):
             height = _height(counts, exposures, covariance @ (weights + step), weights + step, mean)
@@ -88,7 +90,7 @@ def _factor(expected: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, n
     root = np.sqrt(expected)
     matrix = root[:, None] * covariance * root[None, :]
     matrix[np.diag_indices_from(matrix)] += 1.0
-    return root, cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return root, scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
 
 
 def _height(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import logsumexp
+import scipy
 
 from orchestrator.features.feature_set import FeatureSet
 
@@ -151,7 +151,7 @@ class SiteEvidence:
         risk = np.log(_ATOMS_AT_RISK * cross_section_a2 * np.maximum(doses, 1e-6))
         # Born at a moment spread evenly over piece k: the piece's own evidence counts from there on.
         weight = risk + later + _log_mean_exp_to(own)
-        self._beam[history.row] = logsumexp(weight)
+        self._beam[history.row] = scipy.special.logsumexp(weight)
         self._birth[history.row] = history.pieces[int(np.argmax(weight))][:2]
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from scipy.spatial.distance import cdist
-from scipy.special import ndtri
+import scipy
 
 _SMOOTHINGS_PX = (0.5, 1.5)
 
@@ -53,14 +51,14 @@ class Separations:
     @cached_property
     def places(self) -> np.ndarray:
         """(n, m), fractions of the field."""
-        return cdist(self.first.places, self.second.places)
+        return scipy.spatial.distance.cdist(self.first.places, self.second.places)
 
     @cached_property
     def features(self) -> np.ndarray:
         """(n, m), in standard deviations."""
         if self.first.features is None or self.second.features is None:
             raise ValueError("there is no survey image: choose a kernel with position_weight 1")
-        return cdist(self.first.features, self.second.features)
+        return scipy.spatial.distance.cdist(self.first.features, self.second.features)
 
     def covariance(self, choice: KernelChoice) -> np.ndarray:
         """K of `choice`, (n, m)."""
@@ -89,9 +87,9 @@ def map_positions(shape_px: tuple[int, int], survey: np.ndarray | None) -> MapPo
     places = np.stack([columns.ravel(), rows.ravel()], axis=1) / max(shape_px)
     if survey is None:
         return MapPositions(places, None)
-    images = [gaussian_filter(survey.astype(float), smoothing) for smoothing in _SMOOTHINGS_PX]
+    images = [scipy.ndimage.gaussian_filter(survey.astype(float), smoothing) for smoothing in _SMOOTHINGS_PX]
     ranks = np.stack([_ranks(image.ravel()) for image in images], axis=1)
-    return MapPositions(places, ndtri((ranks - 0.5) / len(ranks)))
+    return MapPositions(places, scipy.special.ndtri((ranks - 0.5) / len(ranks)))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

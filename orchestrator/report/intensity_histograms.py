@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 from orchestrator.features.feature_set import FeatureSet
 from orchestrator.report.census_view import CensusView, species_style
@@ -135,7 +135,7 @@ def _called(view: CensusView, frame: ReportFrame, features: FeatureSet) -> np.nd
         return called
     drift_x, drift_y = view.drift_of(frame)
     positions = np.stack([arrays["site_x_nm"] - drift_x, arrays["site_y_nm"] - drift_y], axis=1)
-    distance, which = cKDTree(np.stack([view.x_nm, view.y_nm], axis=1)).query(positions)
+    distance, which = scipy.spatial.cKDTree(np.stack([view.x_nm, view.y_nm], axis=1)).query(positions)
     near = distance < _SAME_SITE_NM
     doubtful = view.native | view.beam_made | view.undetermined
     called[near] = np.where(

@@ -7,9 +7,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import map_coordinates
-from scipy.spatial import cKDTree
-from scipy.special import ndtri
+import scipy
 
 from orchestrator.report.limits import Limit
 from orchestrator.report.measured_image import Measured, MeasuredImage
@@ -69,7 +67,7 @@ class _Kind:
     @property
     def dim_below(self) -> float:
         """Darker than all but one column would be if the spread were Gaussian."""
-        return 1.0 + self.spread * float(ndtri(1.0 / max(len(self.brightness), 2)))
+        return 1.0 + self.spread * float(scipy.special.ndtri(1.0 / max(len(self.brightness), 2)))
 
 
 def _kinds(image: MeasuredImage) -> list[_Kind]:
@@ -204,7 +202,7 @@ def _draw_mean(axes: Axes, image: MeasuredImage, kinds: list[_Kind]) -> None:
     centre = (np.array(image.image.shape) - 1) / 2
     rows = (y_nm[:, None, None] + axis[:, None]) / image.pixel_size_nm + centre[0] + 0 * axis
     columns = (x_nm[:, None, None] + axis) / image.pixel_size_nm + centre[1] + 0 * axis[:, None]
-    values = map_coordinates(image.image, [rows, columns], order=1, mode="constant", cval=np.nan)
+    values = scipy.ndimage.map_coordinates(image.image, [rows, columns], order=1, mode="constant", cval=np.nan)
     axes.imshow(np.nanmean(values, axis=0), extent=(-reach, reach, -reach, reach), cmap="gray")
     basis = arrays["lattice_basis_nm"]
     steps = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2) @ basis.T
@@ -231,7 +229,7 @@ def _draw_mean(axes: Axes, image: MeasuredImage, kinds: list[_Kind]) -> None:
 
 def _offset(first: np.ndarray, other: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Where columns (m, 2) lie about the nearest of others (n, 2), modulo the lattice: (x, y) in nm."""
-    away = other[cKDTree(other).query(first)[1]] - first
+    away = other[scipy.spatial.cKDTree(other).query(first)[1]] - first
     phase = np.exp(2j * np.pi * np.linalg.solve(basis, away.T)).mean(axis=1)
     return basis @ (np.angle(phase) / (2 * np.pi))
 

@@ -75,7 +75,7 @@ def test_a_run_begins_without_what_few_runs_need() -> None:
     """Each of these takes between some tenths of a second and two seconds in every process."""
     loaded = set(imported("workflows.session")["loaded"])
     assert "sqlalchemy" in loaded
-    assert not loaded & {"torch", "xarray", "pandas", "prefect", "fastapi", "matplotlib"}
+    assert not loaded & {"torch", "xarray", "pandas", "prefect", "fastapi", "matplotlib", "simulation", "ase"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 from instruments import DoseLedger
 
@@ -82,7 +82,7 @@ def _match(
 ) -> tuple[np.ndarray, np.ndarray]:
     if not len(position) or not len(native):
         return np.zeros(len(position), dtype=bool), np.zeros(len(position), dtype=int)
-    distance, which = cKDTree(native).query(position)
+    distance, which = scipy.spatial.cKDTree(native).query(position)
     which = np.minimum(which, len(native) - 1)
     return (distance <= MATCH_NM) & (native_species[which] == called), which
 
@@ -90,7 +90,7 @@ def _match(
 def _near(position: np.ndarray, others: np.ndarray) -> np.ndarray:
     if not len(position) or not len(others):
         return np.zeros(len(position), dtype=bool)
-    return np.asarray(cKDTree(others).query(position)[0] <= MATCH_NM)
+    return np.asarray(scipy.spatial.cKDTree(others).query(position)[0] <= MATCH_NM)
 
 
 def _beam_made(calls: Mapping[str, np.ndarray], truth: Mapping[str, Any], shift: np.ndarray) -> dict[str, Any]:

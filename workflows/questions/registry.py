@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from orchestrator.errors import SpecError
 from workflows.questions.brightness import build_brightness
-from workflows.questions.census import build_census
 from workflows.questions.element_map import build_element_map
 from workflows.questions.focus import build_focus
 from workflows.questions.question import Question, QuestionBuilder, Setting
 
+
+def _census(setting: Setting) -> Question:
+    from workflows.questions.census import build_census  # loads the simulator, which few processes need
+
+    return build_census(setting)
+
+
 QUESTIONS: dict[str, QuestionBuilder] = {
     "brightness": build_brightness,
-    "defect_census": build_census,
+    "defect_census": _census,
     "element_map": build_element_map,
     "focus": build_focus,
 }
