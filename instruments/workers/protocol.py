@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -23,6 +24,7 @@ HEADER = struct.Struct("<IQ?")  # bytes of JSON, bytes of arrays, whether these 
 SHARED_FROM_BYTES = 1 << 16
 ALIGNED_BYTES = 64
 JSON_LIMIT_BYTES = 64 << 20
+LOOK_S = 1.0
 _KINDS = "biufc"
 
 
@@ -119,13 +121,7 @@ def _header(line: socket.socket, until_s: float | None) -> tuple[bytes, int | No
     """The header, and the handle of shared memory that came with its first byte."""
     if not _is_local(line):
         return bytes(_exactly(line, HEADER.size, until_s)), None
-    _wait_until(line, until_s)
-    try:
-        head, rights, _, _ = line.recvmsg(HEADER.size, socket.CMSG_SPACE(4))
-    except socket.timeout as error:  # noqa: UP041  another class before Python 3.10
-        raise Silent("silent") from error
-    except OSError as error:
-        raise Broken(str(error)) from error
+    head, rights, _, _ = _heard(line, until_s, lambda: line.recvmsg(HEADER.size, socket.CMSG_SPACE(4)))
     if not head:
         raise Broken("it hung up")
     handles = array.array("i")
@@ -154,18 +150,26 @@ def _exactly(line: socket.socket, size_bytes: int, until_s: float | None) -> byt
     found = bytearray(size_bytes)
     view = memoryview(found)
     while view:
-        _wait_until(line, until_s)
-        try:
-            count = line.recv_into(view)
-        except socket.timeout as error:  # noqa: UP041
-            raise Silent("silent in the middle of a message") from error
-        except OSError as error:
-            raise Broken(str(error)) from error
+        count = _heard(line, until_s, lambda: line.recv_into(view), " in the middle of a message")  # noqa: B023
         if count == 0:
             raise Broken("it hung up in the middle of a message")
         view = view[count:]
     return found
 
 
-def _wait_until(line: socket.socket, until_s: float | None) -> None:
-    line.settimeout(None if until_s is None else max(until_s - time.monotonic(), 1e-3))
+def _heard(line: socket.socket, until_s: float | None, read: Callable[[], Any], where: str = "") -> Any:
+    """What `read` gives once something came. Raises Silent, Broken.
+
+    It looks every second whether the line is still there: who begins to wait in the moment in which another thread
+    closes it would wait at whatever was opened under its number since, up to the deadline.
+    """
+    while True:
+        left_s = None if until_s is None else until_s - time.monotonic()
+        try:
+            line.settimeout(None if left_s is None else min(max(left_s, 1e-3), LOOK_S))
+            return read()
+        except socket.timeout as error:  # noqa: UP041  another class before Python 3.10
+            if left_s is None or left_s <= LOOK_S:
+                raise Silent(f"silent{where}") from error
+        except OSError as error:
+            raise Broken(str(error)) from error

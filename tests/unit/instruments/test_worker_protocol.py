@@ -113,3 +113,25 @@ def test_memory_that_was_announced_and_did_not_come(pair: Pair) -> None:
     here.sendall(HEADER.pack(1 << 30, 0, False))
     with pytest.raises(Broken, match="announced"):
         receive(there, soon())
+
+
+def test_a_line_that_another_thread_closes_is_noticed_long_before_the_deadline(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing wakes who waits at it: the system keeps it open for as long as somebody does."""
+    monkeypatch.setattr("instruments.workers.protocol.LOOK_S", 0.02)
+    here, there = pair
+    ended: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            receive(here, time.monotonic() + 600)
+        except (Broken, Silent) as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    here.close()
+    waiting.join(120)
+    assert [type(error) for error in ended] == [Broken]
+    assert there.fileno() != -1
