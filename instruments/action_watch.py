@@ -17,7 +17,7 @@ from instruments.beam_knowledge import BeamKnowledge
 from instruments.book_entries import BookEntry, ExtraDebit, Region
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes
-from instruments.errors import InstrumentError
+from instruments.errors import AcquisitionFailed, InstrumentError
 from instruments.events import EventKind, InstrumentEvent, Teller
 from instruments.exposure_checks import Charge
 from instruments.illumination import Lean
@@ -58,6 +58,8 @@ class ActionWatch:
         self.last_dark: Moment | None = None
         self._issued: Moment | None = None
         self._lit_since: Moment | None = None
+        self._doubted_since: Moment | None = None  # an exposure ended in a fault, and the beam was not read since
+        self._put_out: Moment | None = None
         self._lit = _POINT
         self._inner, self._envelope, self._events, self._now, self._keep = inner, envelope, events, now, keep
         self._debit = debit
@@ -66,6 +68,7 @@ class ActionWatch:
         """The state read back now; what it tells of a link or a current that changed is noted."""
         with self.watched():
             self.seen = self._inner.read_state()
+        self._doubted_since = None
         self.time_s = self.seen.time_s
         if self._issued is None:  # else it is what runs in another thread that lights it
             self._note_light(self.seen, self.last_dark)
@@ -121,6 +124,10 @@ class ActionWatch:
                 self._note_current(command, values, asked.at, is_sure=False)
                 self._note_lit(command, values, charge, may_be_before=True)
             self.unanswered_s = max(self.link.clock() - asked.clock_s, 0.0)
+            was_put_out = self._put_out is not None and self._put_out.clock_s >= asked.clock_s
+            may_be_lit = isinstance(command, AcquireFrame | RunProcedure) and not was_put_out
+            if may_be_lit and not isinstance(error, (*NOTHING_MOVED, AcquisitionFailed)):
+                self._doubted_since = self.link.moment()
             if isinstance(error, InstrumentError):
                 self.notice(error, asked)
             raise
@@ -152,6 +159,22 @@ class ActionWatch:
         if burnt > 0 and self.card.has_beam:
             reason = "the beam was on while it was blanked"
             self._debit(ExtraDebit(reason=reason, region=self.region(), electrons=burnt))
+
+    def debit_doubt(self) -> None:
+        """The beam is off, told so and not asked whether it was before: it may have been on since the last fault."""
+        since, self._doubted_since, self._put_out = self._doubted_since, None, self.link.moment()
+        if since is None or not self._counts_light():
+            return
+        unread_s = _between(since, self._put_out)
+        current_pa = max(self.link.current_pa, self.beam.most_pa(self.seen))
+        burnt = electrons(current_pa, unread_s + self.card.blanker_settle_s)
+        if burnt > 0:
+            reason = f"nobody knows whether the beam was on after a fault, {unread_s:.1f} s before it was blanked"
+            self._debit(ExtraDebit(reason=reason, region=self.region(), electrons=burnt))
+
+    def _counts_light(self) -> bool:
+        """Whether light between two commands has to be booked here: a lost link is, when it is back."""
+        return self.card.has_beam and self.link.loss is None and not isinstance(self._inner, Rebuildable)
 
     def region(self) -> Region:
         """Where the beam may stand, and what it lights there at least."""
@@ -192,10 +215,9 @@ class ActionWatch:
             self._lit_since = self._lit_since or since or now
             return
         since, self._lit_since, self.last_dark = self._lit_since, None, now
-        is_counted = self.card.has_beam and self.link.loss is None and not isinstance(self._inner, Rebuildable)
-        if since is None or not is_counted:
+        if since is None or not self._counts_light():
             return
-        lit_s = max(now.clock_s - since.clock_s, (now.at - since.at).total_seconds())
+        lit_s = _between(since, now)
         burnt = electrons(max(self.link.current_pa, self.beam.most_pa(state, state.mode)), lit_s)
         if burnt > 0:
             reason = f"the beam was on though nothing was exposed, for {lit_s:.1f} s at most"
@@ -249,6 +271,11 @@ class ActionWatch:
         limits = (self._envelope().axes or {}).values()
         has_rates = any(limit.max_rate_per_s is not None for limit in limits)
         return self.look().time_s if has_rates else self.time_s
+
+
+def _between(since: Moment, now: Moment) -> float:
+    """Seconds by whichever clock says more: one may stand still while a computer sleeps."""
+    return max(now.clock_s - since.clock_s, (now.at - since.at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class GuardedMicroscope:
             self.inner.stop()
         if self._watch.is_lit:
             self._watch.debit_blanking()
+        self._watch.debit_doubt()
         self._watch.tell("stopped", "stopped, the beam is blanked")
 
     def close(self) -> None:
@@ -284,6 +285,7 @@ class GuardedMicroscope:
         state = self._carry_out(command)
         if is_unseen:
             self._watch.debit_blanking()
+        self._watch.debit_doubt()
         return state
 
     def _set_axes(self, command: SetAxes) -> MicroscopeState:

@@ -96,6 +96,39 @@ def test_an_exposure_without_an_answer_counts_until_it_was_given_up(error: Instr
     assert fresh.electrons == pytest.approx(electrons(CURRENT_PA, 60.0) - FRAME)
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_beam_that_nobody_read_after_a_fault_counts_until_it_is_blanked(is_stopped: bool) -> None:
+    bench = Late(takes_s=60.0, error=InstrumentFault("it hung"))
+    guarded = bench.guarded()
+    with pytest.raises(InstrumentFault):
+        guarded.acquire(named("a"))
+    bench.now_s += 40.0
+    for _ in range(2):  # once
+        if is_stopped:
+            guarded.stop()
+        else:
+            guarded.execute(Blank(action_id="dark"))
+        assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 100.0))
+        bench.now_s += 40.0
+
+
+def test_a_beam_that_was_stopped_or_read_dark_after_a_fault_is_in_no_doubt() -> None:
+    class Stopped(Late):
+        def acquire(self, command: AcquireFrame) -> Frame:
+            guarded.stop()
+            return super().acquire(command)
+
+    for bench in (Stopped(error=InstrumentFault("stopped")), Late(error=InstrumentFault("it hung"))):
+        guarded = bench.guarded()
+        with pytest.raises(InstrumentFault):
+            guarded.acquire(named("a"))
+        if not isinstance(bench, Stopped):
+            guarded.read_state()
+        bench.now_s += 3600.0
+        guarded.execute(Blank(action_id="dark"))
+        assert guarded.ledger.electrons == pytest.approx(FRAME)
+
+
 @pytest.mark.parametrize(("error", "takes_s"), [(AcquisitionFailed("dropped"), 60.0), (ResultUnknown("?"), 5e-5)])
 def test_what_is_known_to_have_ended_counts_as_it_was_booked(error: InstrumentError, takes_s: float) -> None:
     bench = Late(takes_s=takes_s, error=error)
