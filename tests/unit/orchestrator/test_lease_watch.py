@@ -76,10 +76,10 @@ def test_each_renewal_is_watched_anew() -> None:
     assert not watch.has_lapsed(lease(time, 0, fence=2), time.now(), time.elapsed_s)
 
 
-def test_two_workers_and_a_clock_set_by_an_hour(tmp_path: Path) -> None:
+def test_two_workers_and_a_clock_set_by_an_hour(catalogue_folder: Path) -> None:
     """Nobody takes a living worker's instrument over; a dead one's is taken over after the lease, under a new fence."""
     time = Time()
-    with Catalogue.open(tmp_path, now=time.now, elapsed_s=lambda: time.elapsed_s) as catalogue:
+    with Catalogue.open(catalogue_folder, now=time.now, elapsed_s=lambda: time.elapsed_s) as catalogue:
         worker, other, watchdog = ExperimentQueue(catalogue), ExperimentQueue(catalogue), ExperimentQueue(catalogue)
         for name in ("first", "second"):
             worker.submit(name=name, spec={"instrument": {"name": "haadf"}}, seed=1, options={})
@@ -107,9 +107,9 @@ def test_two_workers_and_a_clock_set_by_an_hour(tmp_path: Path) -> None:
             worker.renew(claim)
 
 
-def test_who_has_only_just_begun_to_look_may_be_fooled_and_the_fence_settles_it(tmp_path: Path) -> None:
+def test_who_has_only_just_begun_to_look_may_be_fooled_and_the_fence_settles_it(catalogue_folder: Path) -> None:
     time = Time()
-    with Catalogue.open(tmp_path, now=time.now, elapsed_s=lambda: time.elapsed_s) as catalogue:
+    with Catalogue.open(catalogue_folder, now=time.now, elapsed_s=lambda: time.elapsed_s) as catalogue:
         worker = ExperimentQueue(catalogue)
         own = worker.submit(name="n", spec={"instrument": {"name": "haadf"}}, seed=1, options={}).id
         claim = worker.claim("haadf", "w1")

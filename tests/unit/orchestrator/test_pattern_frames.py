@@ -41,10 +41,10 @@ def pattern_frame(shape_px: tuple[int, int] = (3, 4), action_id: str = "a1") -> 
 @pytest.mark.parametrize("in_memory_bytes", [1 << 20, 0], ids=["in memory", "straight to disk"])
 @pytest.mark.parametrize("shape_px", [(3, 4), (1, 1)])
 def test_patterns_are_read_back_to_the_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape_px: tuple[int, int], in_memory_bytes: int
+    catalogue_folder: Path, monkeypatch: pytest.MonkeyPatch, shape_px: tuple[int, int], in_memory_bytes: int
 ) -> None:
     monkeypatch.setattr(catalogue_module, "IN_MEMORY_BYTES", in_memory_bytes)
-    with Catalogue.open(tmp_path, now=lambda: NOW) as catalogue:
+    with Catalogue.open(catalogue_folder, now=lambda: NOW) as catalogue:
         own = catalogue.create_experiment(name="4D", spec={}, seed=1, engine="direct", options={})
         decision = Decision.of(microscope.suggestion(1), own, 1)
         intent = catalogue.intend(own, decision, microscope.command("a1", shape_px=shape_px, subframe_count=2))
@@ -56,7 +56,7 @@ def test_patterns_are_read_back_to_the_bit(
             assert again.counts[name].dtype == counts.dtype
             np.testing.assert_array_equal(again.counts[name], counts)
         assert (again.mode, again.requested, again.state) == (frame.mode, frame.requested, frame.state)
-        path = tmp_path / stored.path
+        path = catalogue_folder / stored.path
         assert stored.size_bytes == path.stat().st_size
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     with h5py.File(path) as file:
@@ -70,31 +70,31 @@ def test_patterns_are_read_back_to_the_bit(
         assert patterns["detector_i"].attrs["units"] == "pixel"
 
 
-def test_a_crash_after_the_file_loses_no_patterns(tmp_path: Path) -> None:
-    with Catalogue.open(tmp_path, now=lambda: NOW) as catalogue:
+def test_a_crash_after_the_file_loses_no_patterns(catalogue_folder: Path) -> None:
+    with Catalogue.open(catalogue_folder, now=lambda: NOW) as catalogue:
         own = catalogue.create_experiment(name="4D", spec={}, seed=1, engine="direct", options={})
         decision = Decision.of(microscope.suggestion(1), own, 1)
         command = microscope.command("a1", shape_px=(3, 4), subframe_count=2)
         intent = catalogue.intend(own, decision, command)
         frame = replace(pattern_frame((3, 4), intent.action_id), requested=intent.command)
         temporary, checksum = catalogue_module._written(
-            tmp_path / intent.path, frame, catalogue._frame_record(intent, NOW)
+            catalogue_folder / intent.path, frame, catalogue._frame_record(intent, NOW)
         )
-        temporary.replace(tmp_path / intent.path)
+        temporary.replace(catalogue_folder / intent.path)
         (adopted,) = catalogue.recover(own).adopted
         assert adopted.sha256 == checksum.sha256
         np.testing.assert_array_equal(catalogue.load_frame(adopted.id).counts["camera"], frame.counts["camera"])
 
 
-def test_too_little_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_leaves_nothing(catalogue_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue_module, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(catalogue_module, "_FILE_OVERHEAD_BYTES", 10**18)
-    with Catalogue.open(tmp_path, now=lambda: NOW) as catalogue:
+    with Catalogue.open(catalogue_folder, now=lambda: NOW) as catalogue:
         own = catalogue.create_experiment(name="4D", spec={}, seed=1, engine="direct", options={})
         intent = catalogue.intend(own, Decision.of(microscope.suggestion(1), own, 1), microscope.command("a1"))
         with pytest.raises(DiskFull, match="bytes are needed"):
             catalogue.keep(intent, pattern_frame(action_id=intent.action_id))
-        assert not list((tmp_path / intent.path).parent.iterdir())
+        assert not list((catalogue_folder / intent.path).parent.iterdir())
 
 
 def test_sums_say_what_they_are_over() -> None:

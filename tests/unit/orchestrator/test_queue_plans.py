@@ -32,9 +32,9 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
         event.remove(Engine, "before_cursor_execute", note)
 
 
-def test_no_query_scans_or_sorts(tmp_path: Path) -> None:
+def test_no_query_scans_or_sorts(catalogue_folder: Path) -> None:
     clock = Clock()
-    with Catalogue.open(tmp_path, now=clock) as catalogue:
+    with Catalogue.open(catalogue_folder, now=clock) as catalogue:
         queue = ExperimentQueue(catalogue)
         own = [submit(queue, str(number), priority=number % 3).id for number in range(9)]
         with statements() as seen:

@@ -18,9 +18,9 @@ from workflows.desk import RemoteDesk
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def service(catalogue_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service without tokens, which every client of a desk reaches."""
-    service = serve(tmp_path / "data", check=accept)
+    service = serve(catalogue_folder, check=accept)
 
     def answer(request: httpx.Request) -> httpx.Response:
         said = service.client().request(

@@ -131,8 +131,8 @@ def test_a_token_has_scopes_a_name_and_an_end(guarded: Service, change: dict[str
     assert word in answer.text
 
 
-def test_the_first_token_is_made_once_and_the_pepper_is_for_one_user(tmp_path: Path) -> None:
-    with Catalogue.open(tmp_path, shared=True) as catalogue:
+def test_the_first_token_is_made_once_and_the_pepper_is_for_one_user(catalogue_folder: Path) -> None:
+    with Catalogue.open(catalogue_folder, shared=True) as catalogue:
         tokens = Tokens.open(catalogue)
         first = tokens.first()
         assert first is not None
@@ -146,9 +146,9 @@ def test_the_first_token_is_made_once_and_the_pepper_is_for_one_user(tmp_path: P
         assert identity.may("instruments:control")
         tokens.revoke(first.id)
         assert tokens.first() is not None
-    assert stat.S_IMODE((tmp_path / "token-pepper").stat().st_mode) == 0o600
-    (tmp_path / "token-pepper").write_bytes(b"other pepper, of thirty-two bytes and more")
-    with Catalogue.open(tmp_path, shared=True) as catalogue:
+    assert stat.S_IMODE((catalogue_folder / "token-pepper").stat().st_mode) == 0o600
+    (catalogue_folder / "token-pepper").write_bytes(b"other pepper, of thirty-two bytes and more")
+    with Catalogue.open(catalogue_folder, shared=True) as catalogue:
         assert Tokens.open(catalogue).identify(first.secret) is None
 
 

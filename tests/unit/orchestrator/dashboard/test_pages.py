@@ -18,8 +18,8 @@ HTML = {"Accept": "text/html"}
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    made = serve(tmp_path / "data", check=accept)
+def service(catalogue_folder: Path) -> Iterator[Service]:
+    made = serve(catalogue_folder, check=accept)
     yield made
     made.catalogue.close()
 
@@ -270,8 +270,8 @@ def test_a_thousand_experiments_in_pages(service: Service, browser: TestClient) 
 
 class TestWithTokens:
     @pytest.fixture
-    def guarded(self, tmp_path: Path) -> Iterator[Service]:
-        made = serve(tmp_path / "guarded", with_tokens=True, check=accept)
+    def guarded(self, catalogue_folder: Path) -> Iterator[Service]:
+        made = serve(catalogue_folder, with_tokens=True, check=accept)
         yield made
         made.catalogue.close()
 
