@@ -8,27 +8,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import pi
 from typing import Any
 
 import numpy as np
 
 from instruments.arrangement import Arrangement
-from instruments.capabilities import Capabilities, Mode
+from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes
 from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError, InstrumentFault, Unsupported
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.state import ColumnState, MicroscopeState
-from instruments.units import ANGSTROM2_PER_NM2, electrons
+from instruments.state import MicroscopeState
+from instruments.units import electrons
 from simulation.world.clock import Situation, prepared, rearranged
-from simulation.world.column import column_state
 from simulation.world.config import SimulatedConfig, parse_config
-from simulation.world.context import frame_context
 from simulation.world.fittings import FLASH, Fittings, fitted_axes
 from simulation.world.instrument_card import (
     CAMERA_LENGTH,
-    READING_STDS,
     card,
     mode_of_length,
     refuse_frame,
@@ -37,6 +33,7 @@ from simulation.world.instrument_card import (
     refuse_setting,
 )
 from simulation.world.randomness import Purpose, generator
+from simulation.world.readings import Readings
 from simulation.world.rendering import Exposure, Renderer
 from simulation.world.specimen import World
 from simulation.world.truth import birth_truth, dose_truth, native_truth, world_truth
@@ -76,6 +73,7 @@ class SimulatedMicroscope:
             self._situation = replace(self._situation, fittings=self._fitted())
         self._stopped = threading.Event()
         self._renderer = Renderer(self.world, self._card)
+        self._readings = Readings(self.config, self.world, self._card)
 
     def capabilities(self) -> Capabilities:
         """Modes `maadf` (MAADF, BF) and `haadf` (HAADF, ABF), axes with their limits and settle times."""
@@ -83,14 +81,16 @@ class SimulatedMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now; does not advance the clock."""
-        return self._state(self._situation, self._reading_factor(self._situation.ordinal))
+        now = self._situation
+        is_blanked = (now.is_blanked and not self._is_exposing) or self._stopped.is_set()
+        return self._readings.state(now, self._readings.factor(now.ordinal), is_blanked=is_blanked)
 
     def forecast(self, command: AcquireFrame) -> tuple[float, float]:
         """(electrons, seconds) `command` would take now, moves and settling included; nothing moves."""
         self._refuse_frame(command)
         settled = prepared(self._situation, command, self.config, self.world.drift)
         duration_s = self._card.blanker_settle_s + command.scan.duration_s(command.subframe_count)
-        current_pa = self._current_pa(settled, settled.time_s + duration_s / 2)
+        current_pa = self._readings.current_pa(settled, settled.time_s + duration_s / 2)
         waiting_s = command.subframe_count * settled.fittings.waiting_s(command.scan)
         waiting_s += 0.0 if self._situation.is_blanked else self._card.blanker_settle_s
         return electrons(current_pa, duration_s), settled.time_s + duration_s + waiting_s - self._situation.time_s
@@ -126,29 +126,13 @@ class SimulatedMicroscope:
         exposure = self._exposures[command.action_id]
         if self.config.faults.loses(self.config.seed, exposure.situation.ordinal):
             raise AcquisitionFailed(f"frame {command.action_id} was exposed and got lost; its dose is spent, go on")
-        return self._render(exposure)
+        counts = self._renderer.counts(exposure, self._readings.mode(command.mode))
+        return self._readings.frame(exposure, counts)
 
     def acquire_dark(self, command: AcquireFrame) -> Frame:
         """What the detectors give without a beam: their offset, for they have no dark counts. No time passes."""
         self._refuse_frame(command)
-        mode, state = self._mode(command.mode), self.read_state()
-        dark = np.zeros((command.subframe_count, *command.scan.shape_px), np.uint32 if mode.is_at_once else np.uint16)
-        fittings = self._situation.fittings
-        return Frame(
-            action_id=command.action_id,
-            requested=command,
-            state=state,
-            mode=self._mode_now(mode, self._situation),
-            counts={detector.name: fittings.counted(detector.name, dark) for detector in mode.detectors},
-            pixel_size_nm=command.scan.pixel_size_nm,
-            dose_e_per_a2=0.0,
-            electrons=0.0,
-            started_s=state.time_s,
-            ended_s=state.time_s,
-            instrument="simulated",
-            simulated=True,
-            context=frame_context(self.config, command, mode, 0.0, fittings),
-        )
+        return self._readings.dark_frame(command, self._situation, self.read_state())
 
     def outcome(self, action_id: str) -> Outcome:
         """Delivered, if it was carried out; the twin always knows."""
@@ -219,7 +203,7 @@ class SimulatedMicroscope:
         situation = prepared(self._darkened(), command, self.config, world.drift)
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal)
         births_before = len(world.columns.births)
-        settling = electrons(self._current_pa(situation, situation.time_s), settle_s)
+        settling = electrons(self._readings.current_pa(situation, situation.time_s), settle_s)
         if command.scan.at_once:
             world.expose_subframe(situation, command, settling, situation.time_s, situation.time_s, 0, rng)
         else:
@@ -230,7 +214,7 @@ class SimulatedMicroscope:
         for subframe in range(command.subframe_count):
             start_s = situation.time_s + settle_s + subframe * subframe_s
             middle_s, end_s = start_s + subframe_s / 2, start_s + subframe_s
-            true_electrons.append(electrons(self._current_pa(situation, middle_s), lit_s))
+            true_electrons.append(electrons(self._readings.current_pa(situation, middle_s), lit_s))
             world.expose_subframe(situation, command, true_electrons[-1], middle_s, end_s, subframe + 1, rng)
         ended_s = situation.time_s + settle_s + command.subframe_count * subframe_s
         self._exposures[command.action_id] = Exposure(
@@ -242,7 +226,7 @@ class SimulatedMicroscope:
             births_after_count=len(world.columns.births),
             true_electrons=tuple(true_electrons),
             settling_electrons=settling,
-            reading_factor=self._reading_factor(situation.ordinal),
+            reading_factor=self._readings.factor(situation.ordinal),
         )
         self._executed[command.action_id] = command
         self._situation = replace(situation, time_s=ended_s)
@@ -333,7 +317,7 @@ class SimulatedMicroscope:
     def _burn(self, situation: Situation, duration_s: float, key: int, action_id: str) -> None:
         time_s = situation.time_s
         middle_s = time_s + duration_s / 2
-        amount = electrons(self._current_pa(situation, middle_s), duration_s)
+        amount = electrons(self._readings.current_pa(situation, middle_s), duration_s)
         rng = generator(self.config.seed, Purpose.DAMAGE, situation.ordinal, key)
         x_nm, y_nm = self.world.true_point_nm(situation, middle_s)
         self.world.expose_point(x_nm, y_nm, amount, time_s + duration_s, action_id, rng)
@@ -342,81 +326,10 @@ class SimulatedMicroscope:
         if self._executed[command.action_id] != command:
             raise CommandRefused(f"action id {command.action_id!r} was used for another command; give each its own")
 
-    def _current_pa(self, situation: Situation, time_s: float) -> float:
-        return situation.current_pa * self._emission_fraction(situation, time_s)
-
-    def _emission_fraction(self, situation: Situation, time_s: float) -> float:
-        return self.world.beam.emission_fraction(time_s - situation.fittings.flashed_s)
-
-    def _reading_factor(self, ordinal: int) -> float:
-        rng = generator(self.config.seed, Purpose.CURRENT_READING, ordinal)
-        error = np.clip(rng.standard_normal(), -READING_STDS, READING_STDS)
-        return 1 + self.config.current_reading_fraction * float(error)
-
-    def _state(self, situation: Situation, reading_factor: float) -> MicroscopeState:
-        mode = self._mode(situation.mode)
-        return MicroscopeState(
-            time_s=situation.time_s,
-            stage=situation.stage,
-            beam_shift_x_nm=situation.beam_shift_nm[0],
-            beam_shift_y_nm=situation.beam_shift_nm[1],
-            optics=situation.optics.model_copy(update={"camera_length_mm": mode.camera_length_mm}),
-            coherence=self.world.coherence(situation),
-            measured_current_pa=self._current_pa(situation, situation.time_s) * reading_factor,
-            mode=situation.mode,
-            beam_blanked=(situation.is_blanked and not self._is_exposing) or self._stopped.is_set(),
-            axes=situation.fittings.readings(),
-            column=self._column(situation) if self.config.fittings else None,
-        )
-
-    def _column(self, situation: Situation) -> ColumnState:
-        emission_fraction = self._emission_fraction(situation, situation.time_s)
-        return column_state(self.config, situation.fittings, situation.time_s, emission_fraction)
-
-    def _mode_now(self, mode: Mode, situation: Situation) -> Mode:
-        return situation.fittings.mode(mode) if self.config.fittings else mode
-
-    def _mode(self, name: str) -> Mode:
-        mode = self._card.mode(name)
-        if mode is None:
-            raise CommandRefused(f"mode {name!r} is not one of this instrument's")
-        return mode
-
-    def _render(self, exposure: Exposure) -> Frame:
-        command = exposure.command
-        mode = self._mode(command.mode)
-        measured_pa = sum(exposure.true_electrons) / electrons(1.0, command.scan.duration_s(command.subframe_count))
-        measured_pa *= exposure.reading_factor
-        raster_electrons = sum(exposure.true_electrons) * exposure.reading_factor
-        counts = self._renderer.counts(exposure, mode)
-        return Frame(
-            action_id=command.action_id,
-            requested=command,
-            state=self._state(replace(exposure.situation, time_s=exposure.ended_s), exposure.reading_factor).model_copy(
-                update={"measured_current_pa": measured_pa, "beam_blanked": True}
-            ),
-            mode=self._mode_now(mode, exposure.situation),
-            counts=counts,
-            pixel_size_nm=command.scan.pixel_size_nm,
-            dose_e_per_a2=raster_electrons / (self._exposed_nm2(exposure) * ANGSTROM2_PER_NM2),
-            electrons=raster_electrons + exposure.settling_electrons * exposure.reading_factor,
-            started_s=exposure.started_s,
-            ended_s=exposure.ended_s,
-            instrument="simulated",
-            simulated=True,
-            context=frame_context(self.config, command, mode, measured_pa, exposure.situation.fittings),
-        )
-
-    def _exposed_nm2(self, exposure: Exposure) -> float:
-        """The scanned area, or the lit disc of an exposure at once."""
-        if exposure.command.scan.at_once:
-            return pi / 4 * exposure.situation.fittings.lit_nm() ** 2
-        return exposure.command.scan.area_nm2
-
     def noiseless(self, action_id: str, subframe: int) -> dict[str, np.ndarray]:
         """Expected images of an exposed sub-frame by detector, fraction of the beam: hidden, for checks."""
         exposure = self._exposures[action_id]
-        return self._renderer.noiseless(exposure, subframe, self._mode(exposure.command.mode))
+        return self._renderer.noiseless(exposure, subframe, self._readings.mode(exposure.command.mode))
 
     def exposure(self, action_id: str) -> Exposure:
         """What is kept of an exposed action; part of the hidden truth."""
