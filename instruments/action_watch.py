@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import hypot
 
+from pydantic import ValidationError
+
 from instruments.actions import NOTHING_MOVED, ActionState, state_after
 from instruments.axes import axis_values
 from instruments.beam_knowledge import BeamKnowledge
@@ -25,7 +27,7 @@ from instruments.limits import SafetyEnvelope
 from instruments.link_watch import LinkWatch, Moment
 from instruments.microscope import Microscope, Rebuildable
 from instruments.regions import half_extent_nm
-from instruments.state import MicroscopeState
+from instruments.state import MicroscopeState, unsound
 from instruments.units import electrons
 from instruments.whereabouts import Whereabouts
 
@@ -84,6 +86,8 @@ class ActionWatch:
         except InstrumentError as error:
             self.notice(error, asked)
             raise
+        except ValidationError as error:
+            raise unsound(error) from error
 
     def notice(self, error: InstrumentError, asked: Moment) -> None:
         """Keep what has to be debited if this says that the link is lost: since the call began that found it out.
@@ -130,6 +134,8 @@ class ActionWatch:
                 self._doubted_since = self.link.moment()
             if isinstance(error, InstrumentError):
                 self.notice(error, asked)
+            if isinstance(error, ValidationError):
+                raise unsound(error) from error
             raise
         finally:
             self._issued = None

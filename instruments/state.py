@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError
 
 from instruments.capabilities import Capabilities
 from instruments.commands import AxisValue
+from instruments.errors import InstrumentFault
 from instruments.models import Record
 from instruments.optics import Aberrations, Coherence, Optics
 from instruments.scans import StagePosition
@@ -118,3 +119,9 @@ class MicroscopeState(Record):
             values |= {name: None if group in unknown else value for name, value in numbers if name != "aberrations"}
         values |= {name: None for name in values if name in unknown}
         return values | {name: reading.read_back for name, reading in self.axes.items()}
+
+
+def unsound(error: ValidationError) -> InstrumentFault:
+    """The fault of an instrument that reads back what is no state, such as a stage at no finite number."""
+    faults = (f"{'.'.join(map(str, one['loc']))} {one['input']!r:.40}" for one in error.errors())
+    return InstrumentFault(f"what was read back is no state: {', '.join(faults)}; look at the instrument")

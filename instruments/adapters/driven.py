@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from pydantic import ValidationError
+
 from instruments.actions import NOTHING_MOVED
 from instruments.adapters.clocks import with_clocks
 from instruments.adapters.driver import Driver, Exposed
@@ -28,7 +30,7 @@ from instruments.errors import (
 from instruments.events import Eventful, Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.state import MicroscopeState
+from instruments.state import MicroscopeState, unsound
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 KEPT_COUNT: Final = 8  # frames that are given again; of older ones the outcome is unknown
@@ -60,8 +62,11 @@ class DrivenMicroscope:
         return self._capabilities
 
     def read_state(self) -> MicroscopeState:
-        """Read back now."""
-        state = self._seen = self._driver.read_state(self._now_s(), READ_S)
+        """Read back now. Raises InstrumentFault for numbers that are none."""
+        try:
+            state = self._seen = self._driver.read_state(self._now_s(), READ_S)
+        except ValidationError as error:
+            raise unsound(error) from error
         if self._mode is None:
             return state
         known = {name: why for name, why in state.undetermined.items() if name != "mode"}

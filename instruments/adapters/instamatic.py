@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from threading import Event, Lock
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from instruments.adapters.clocks import CLOCKS, NOT_TOLD
 from instruments.adapters.instamatic_axes import AxisTable, Call, capabilities_of
 from instruments.adapters.instamatic_config import InstamaticConfig
@@ -24,7 +26,7 @@ from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.optics import Optics
 from instruments.scans import StagePosition
-from instruments.state import AxisReading, MicroscopeState
+from instruments.state import AxisReading, MicroscopeState, unsound
 
 _LOOK_S: Final = 0.05
 _STANDS_S: Final = 1.0  # without moving: it will not move any more
@@ -79,7 +81,11 @@ class InstamaticMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now: a request for each kind of thing."""
-        return self._state(self._table.read(self._link))
+        values = self._table.read(self._link)
+        try:
+            return self._state(values)
+        except ValidationError as error:
+            raise unsound(error) from error
 
     def _state(self, values: Mapping[str, AxisValue]) -> MicroscopeState:
         """With the axes as they were just read."""

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -107,16 +108,16 @@ def numbers(count: int) -> Callable[[Any], tuple[float, ...]]:
     """Replies of so many numbers."""
 
     def of(value: Any) -> tuple[float, ...]:
-        if not isinstance(value, list) or len(value) != count or isinstance(value[0], bool):
+        if not isinstance(value, list) or len(value) != count:
             raise TypeError(f"{value!r} is no list of {count} numbers")
-        return tuple(float(one) for one in value)
+        return tuple(number(one) for one in value)
 
     return of
 
 
 def number(value: Any) -> float:
     """A reply of one number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise TypeError(f"{value!r} is no number")
     return float(value)
 

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from instruments.adapters.ophyd.card import card_of, frame_values
 from instruments.adapters.ophyd.config import BlankerConfig, DeviceValue, OphydConfig
 from instruments.adapters.ophyd.line import DeviceLine
@@ -39,7 +41,7 @@ from instruments.errors import (
 )
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.state import MicroscopeState
+from instruments.state import MicroscopeState, unsound
 
 ROWS, COLUMNS = "$rows", "$columns"  # axes of a frame's shape
 _KEPT_FRAMES: Final = 4
@@ -86,15 +88,14 @@ class OphydMicroscope:
         return self._card
 
     def read_state(self) -> MicroscopeState:
-        """Every axis read from its device now."""
-        return state_of(
-            self._read(self._config.axes, self._extra_paths()),
-            self._config,
-            self._card,
-            wanted=self._wanted,
-            mode=self._mode,
-            time_s=self._clock_s(),
-        )
+        """Every axis read from its device now. Raises InstrumentFault for numbers that are none."""
+        read = self._read(self._config.axes, self._extra_paths())
+        try:
+            return state_of(
+                read, self._config, self._card, wanted=self._wanted, mode=self._mode, time_s=self._clock_s()
+            )
+        except ValidationError as error:
+            raise unsound(error) from error
 
     def execute(self, command: Command) -> MicroscopeState:
         """Park, blank, unblank, set axes; read back."""

@@ -135,3 +135,17 @@ def test_an_exposure_that_is_refused_on_the_way_keeps_its_debit_and_is_not_made_
     with pytest.raises(AcquisitionFailed, match="not exposed again"):
         microscope.acquire(frame())
     assert driver.exposed_count == 1
+
+
+def test_a_stage_at_no_number_is_a_fault_of_the_instrument_behind_a_guard_too() -> None:
+    driver = StubbornDriver(places={"x_nm": float("nan"), "y_nm": 0.0})
+    with pytest.raises(InstrumentFault, match="what was read back is no state: x_nm nan; look at the instrument"):
+        DrivenMicroscope(driver).read_state()
+
+    class Undriven(DrivenMicroscope):
+        def read_state(self) -> MicroscopeState:
+            return driver.read_state(0.0, 1.0)
+
+    with pytest.raises(InstrumentFault, match="what was read back is no state: x_nm nan"):
+        GuardedMicroscope(Undriven(driver), SafetyEnvelope()).acquire(frame())
+    assert driver.exposed_count == 0

@@ -85,6 +85,9 @@ def test_a_reply_in_pieces_with_lists_in_it_is_read_to_its_end() -> None:
         (number, None),
         (numbers(2), [1]),
         (numbers(2), 4),
+        (number, float("nan")),
+        (numbers(2), [1.0, float("inf")]),
+        (numbers(2), [1.0, "2"]),
     ],
 )
 def test_a_reply_of_another_kind_is_not_taken(kind: Callable[[Any], Any], value: Any) -> None:
