@@ -17,7 +17,7 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from array_api_compat import is_array_api_obj
+from array_api_compat import array_namespace, is_array_api_obj
 from numpy.typing import ArrayLike
 
 from instruments.optics import Coherence, Optics
@@ -141,9 +141,16 @@ def _structure(name: str, value: Any) -> Any:
 
 
 def _array(name: str, value: Any) -> Any:
+    """An array of numbers with a point: whole ones, such as raw counts, would round angles and weights."""
+    from xarray import DataArray
+
+    if isinstance(value, DataArray):
+        value = value.values
     if not is_array_api_obj(value) or len(getattr(value, "shape", ())) < 2:
         raise InvalidParameter(f"{name} = {short(value)} must be an array of numpy, torch or CuPy, two axes at least")
-    return value
+    array: Any = value
+    xp = array_namespace(array)
+    return xp.astype(array, xp.float32) if xp.isdtype(array.dtype, ("integral", "bool")) else array
 
 
 def _direction(name: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import exp, expm1, factorial, inf, log, log1p, pi
 
 from simulation.argument_kinds import kinds_checked
-from simulation.electron import REST_ENERGY_EV
+from simulation.electron import REST_ENERGY_EV, check_beam_energy
 from simulation.errors import InvalidParameter
 from simulation.world.cross_sections import thermal_displacement_barn
 
@@ -150,6 +150,7 @@ def contamination_nm(
 
 
 def _squared_speed(beam_energy_ev: float) -> float:
+    check_beam_energy(beam_energy_ev)
     return 1 - (1 + beam_energy_ev / REST_ENERGY_EV) ** -2
 
 

@@ -91,6 +91,7 @@ def raw_counts(
     spread of gain, n electrons give n * gain with variance n * (gain * spread)^2, drawn as a gamma distribution.
     A negative image reads as 0; a negative sum of offset and noise is stored as 0.
     """
+    image = np.asarray(image)
     if not 0 <= electrons_e_per_px < inf:
         raise InvalidParameter(f"electrons_e_per_px = {electrons_e_per_px} must be 0 or more, and finite")
     if not np.isfinite(image).all():

@@ -11,7 +11,7 @@ _PLANCK_J_S = 6.62607015e-34
 _LIGHT_M_PER_S = 299_792_458.0
 _CHARGE_C = 1.602176634e-19
 _ELECTRON_MASS_KG = 9.1093837139e-31
-_LARGEST_ENERGY_EV = 1e7
+_SMALLEST_ENERGY_EV, _LARGEST_ENERGY_EV = 1e3, 1e7
 
 REST_ENERGY_EV = _ELECTRON_MASS_KG * _LIGHT_M_PER_S**2 / _CHARGE_C
 """Rest energy of the electron."""
@@ -26,7 +26,7 @@ def wavelength_angstrom(beam_energy_ev: float) -> float:
     >>> round(wavelength_angstrom(200e3), 6)
     0.025079
     """
-    _check_energy(beam_energy_ev)
+    check_beam_energy(beam_energy_ev)
     planck_light_ev_angstrom = _PLANCK_J_S * _LIGHT_M_PER_S / _CHARGE_C * 1e10
     return planck_light_ev_angstrom / sqrt(beam_energy_ev * (2 * REST_ENERGY_EV + beam_energy_ev))
 
@@ -41,8 +41,13 @@ def interaction_parameter(beam_energy_ev: float) -> float:
     return (1 + beam_energy_ev / REST_ENERGY_EV) * wavelength / POTENTIAL_PER_SCATTERING_FACTOR
 
 
-def _check_energy(beam_energy_ev: float) -> None:
+def check_beam_energy(beam_energy_ev: float) -> None:
+    """Refuse energies of no microscope: below 1000 eV a number is meant in keV."""
     if not 0 < as_float(beam_energy_ev) < float("inf"):
-        raise InvalidParameter(f"beam energy {beam_energy_ev} eV must be a positive number of eV")
+        raise InvalidParameter(f"beam_energy_ev = {beam_energy_ev} must be a positive number of eV")
     if beam_energy_ev > _LARGEST_ENERGY_EV:
-        raise InvalidParameter(f"beam energy {beam_energy_ev:g} eV is above {_LARGEST_ENERGY_EV:g} eV; give it in eV")
+        raise InvalidParameter(f"beam_energy_ev = {beam_energy_ev:g} is above {_LARGEST_ENERGY_EV:g} eV; give it in eV")
+    if beam_energy_ev < _SMALLEST_ENERGY_EV:
+        raise InvalidParameter(
+            f"beam_energy_ev = {beam_energy_ev:g} is below {_SMALLEST_ENERGY_EV:g} eV; give it in eV: 200e3 for 200 kV"
+        )

@@ -86,6 +86,14 @@ class PointScan:
         points.setflags(write=False)
         self.points_nm = points
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a list of the same points in the same order."""
+        return isinstance(other, PointScan) and np.array_equal(self.points_nm, other.points_nm)
+
+    def __hash__(self) -> int:
+        """Equal for equal points."""
+        return hash((self.points_nm.shape, (self.points_nm + 0.0).tobytes()))
+
     def __repr__(self) -> str:
         """Short: the number of points."""
         return f"PointScan({len(self.points_nm)} points)"

@@ -64,6 +64,7 @@ class Specimen:
             )
         cell = _orthogonal_lengths(atoms)
         numbers, positions = _checked_atoms(atoms)
+        _check_occupancy("atoms have", atoms)
         z = positions[:, 2]
         z = np.where((z < 0) & (z > -_FACE_TOLERANCE_ANGSTROM), 0.0, z)  # rounding, which would wrap it to the exit
         positions = np.column_stack([positions[:, :2], z])
@@ -116,7 +117,7 @@ def read_structure(path: str | Path) -> Any:
         atoms = atoms[-1]
     if len(atoms) == 0:
         raise InvalidSpecimen(f"structure file {path} holds no atoms")
-    _check_occupancy(path, atoms)
+    _check_occupancy(f"structure file {path} has", atoms)
     if abs(atoms.cell.volume) < 1e-6:
         raise InvalidSpecimen(
             f"structure file {path} has no three-dimensional cell; write Lattice=... (extended XYZ) or a CIF cell,"
@@ -133,14 +134,21 @@ def _because(error: Exception) -> str:
     return said and f" ({said})"
 
 
-def _check_occupancy(path: Path, atoms: Any) -> None:
+def _check_occupancy(holder: str, atoms: Any) -> None:
     """ase takes the element with most of a site for the whole site."""
-    for shares in atoms.info.get("occupancy", {}).values():
+    import ase
+
+    if not isinstance(atoms, ase.Atoms):
+        return
+    kinds = {str(kind) for kind in atoms.arrays.get("spacegroup_kinds", np.empty(0)).tolist()}
+    for kind, shares in atoms.info.get("occupancy", {}).items():
+        if kinds and str(kind) not in kinds:
+            continue
         if len(shares) != 1 or abs(sum(shares.values()) - 1) > _OCCUPANCY_TOLERANCE:
             site = " + ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
             raise InvalidSpecimen(
-                f"structure file {path} has a site that is partly occupied ({site}); atoms are simulated whole: choose"
-                " which are there, in a supercell if need be, and write them with occupancy 1"
+                f"{holder} a site that is partly occupied ({site}); atoms are simulated whole: choose which are there,"
+                " in a supercell if need be, and give them occupancy 1 (in Python, delete atoms.info['occupancy'])"
             )
 
 

@@ -22,6 +22,7 @@ OXIDATION_STATE = "oxidation_state"
 _WAVE_COUNT = 12
 _SAME_CELL_ANGSTROM = 1e-3
 _SEAM_ANGSTROM = 1.6
+_MOST_NUCLEI = 1e5
 
 
 class Evolving(Protocol):
@@ -36,7 +37,7 @@ class ReactionFront:
     """`before` becomes `after` behind a rough front that moves along +x; both structures have the same cell.
 
     Where the structures meet, atoms of `after` nearer than 0.16 nm to one of `before` are left out. The front is
-    where x = start + speed * t + roughness * g(y), g a periodic Gaussian field of unit variance.
+    where x = start + speed * t + roughness * g(y), g a periodic Gaussian field of mean 0 along y and unit variance.
     """
 
     before: Any
@@ -106,7 +107,13 @@ class NucleationAndGrowth:
         """(n, 3) of x and y in nm and the time of appearance in s, by time, up to the duration."""
         width, height = np.asarray(self.before.cell.lengths())[:2] / 10
         rng = np.random.default_rng([self.seed, 11])
-        count = rng.poisson(self.nuclei_per_nm2_s * width * height * self.duration_s)
+        expected = self.nuclei_per_nm2_s * width * height * self.duration_s
+        if expected > _MOST_NUCLEI:
+            raise InvalidParameter(
+                f"nuclei_per_nm2_s = {self.nuclei_per_nm2_s:g} makes {expected:.3g} nuclei in {self.duration_s:g} s,"
+                f" more than {_MOST_NUCLEI:g}; give a lower rate, or a shorter duration_s"
+            )
+        count = rng.poisson(expected)
         drawn = rng.random((count, 3)) * (width, height, self.duration_s)
         return drawn[np.argsort(drawn[:, 2])]
 
@@ -232,9 +239,13 @@ def _two_free(tree: Any, place: NDArray[np.float64], free: NDArray[np.bool_]) ->
 
 
 def _periodic_field(at_nm: NDArray[np.float64], period_nm: float, length_nm: float, seed: int) -> NDArray[np.float64]:
-    """A Gaussian field of unit variance along a line of that period; correlation exp(-d^2 / (2 length^2))."""
+    """A Gaussian field of mean 0 and unit variance along a line of that period; correlation exp(-d^2 / (2 length^2)).
+
+    In a period shorter than some ten lengths it varies faster: the longest wave is the period.
+    """
     rng = np.random.default_rng([seed, 10])
     waves = np.round(rng.normal(0.0, period_nm / (2 * np.pi * length_nm), _WAVE_COUNT))
+    waves = np.where(waves == 0, 1.0, waves)  # no constant: the front as a whole is where it is said to be
     phases = 2 * np.pi * at_nm[:, None] / period_nm * waves
     amplitudes = rng.standard_normal((2, _WAVE_COUNT)) / np.sqrt(_WAVE_COUNT)
     return np.cos(phases) @ amplitudes[0] + np.sin(phases) @ amplitudes[1]

@@ -66,14 +66,14 @@ class LibrarySettings(Record):
     """One set of optics and detectors; the axes of the library are structure, thickness, tilt and defocus.
 
     `tilts_mrad` lean the specimen from its zone axis by (x, y), as `specimen_tilt_mrad` of `simulate` does;
-    `defoci_nm` replaces that of `optics`. `phonon_count` 0 is a static lattice; else every element needs its rms
-    displacement per axis.
+    `defoci_nm` replaces that of `optics`, which is taken where none are given. `phonon_count` 0 is a static lattice;
+    else every element needs its rms displacement per axis.
     """
 
     optics: Optics
     coherence: Coherence = Coherence()
     tilts_mrad: tuple[tuple[float, float], ...] = ((0.0, 0.0),)
-    defoci_nm: tuple[float, ...] = (0.0,)
+    defoci_nm: tuple[float, ...] = ()
     images: ImageFingerprint | None = None
     pattern: PatternFingerprint | None = None
     spectrum: SpectrumFingerprint | None = None
@@ -90,6 +90,8 @@ class LibrarySettings(Record):
     def _not_empty(self) -> Self:
         if self.images is None and self.pattern is None and self.spectrum is None:
             raise ValueError("a fingerprint needs images, a pattern or a spectrum")
+        if "defoci_nm" not in self.model_fields_set:
+            object.__setattr__(self, "defoci_nm", (self.optics.defocus_nm,))
         if not self.tilts_mrad or not self.defoci_nm:
             raise ValueError("tilts_mrad and defoci_nm need at least one value each")
         return self

@@ -159,9 +159,10 @@ def read_entry(path: Path) -> Entry:
         raise UnreadableLibrary(f"{path} is damaged ({error}); delete it, build() makes it again") from error
 
 
-def _check_version(description: Mapping[str, Any], path: Path) -> None:
-    if description.get("format") != FORMAT:
-        raise ValueError(f"it says format {description.get('format')!r}, not {FORMAT!r}")
+def _check_version(description: Any, path: Path) -> None:
+    said = description.get("format") if isinstance(description, Mapping) else description
+    if said != FORMAT:
+        raise ValueError(f"it says format {said!r}, not {FORMAT!r}")
     if description["format_version"] > FORMAT_VERSION:
         raise UnreadableLibrary(
             f"{path} has format version {description['format_version']}, newer than {FORMAT_VERSION}, the newest that"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
+
+_MOST_OF_A_BEAM = 1.5
 
 Array = Any
 """An array of numpy, torch or CuPy: what array-api-compat takes."""
@@ -44,6 +47,17 @@ def check_axes(patterns: Array, y_mrad: ArrayLike, x_mrad: ArrayLike) -> None:
     """Refuse angles whose number is not that of the detector's pixels."""
     axis_like(patterns, y_mrad, -2)
     axis_like(patterns, x_mrad, -1)
+
+
+def check_fractions(name: str, values: Array) -> None:
+    """Refuse counts where fractions of the beam are wanted: the answer would be that many times too large."""
+    xp = array_namespace(values)
+    mean = float(xp.sum(values, dtype=xp.float64)) / max(1, prod(values.shape[:-2]))
+    if mean > _MOST_OF_A_BEAM:
+        raise InvalidParameter(
+            f"{name} add up to {mean:.4g} at a probe position, and the whole beam is 1: give fractions of the beam"
+            " (counts divided by the electrons on a pixel)"
+        )
 
 
 def axis_like(patterns: Array, angles_mrad: ArrayLike, axis: int) -> Array:

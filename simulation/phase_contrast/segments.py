@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from simulation.argument_kinds import kinds_checked
 from simulation.detectors import SegmentedDetector
 from simulation.errors import InvalidParameter
-from simulation.phase_contrast.fields import Array, VectorField
+from simulation.phase_contrast.fields import Array, VectorField, check_fractions
 
 
 @kinds_checked
@@ -29,6 +29,7 @@ def disc_shift_from_segments(
             f"the edge of the disc, {angle:g} mrad, lies outside the detector, {detector.inner_mrad:g} to"
             f" {detector.outer_mrad:g} mrad: no segment sees a shift"
         )
+    check_fractions("signals", signals)
     start, stop = _azimuths(detector)
     width = (detector.outer_mrad - detector.inner_mrad) / detector.ring_count
     ring = min(int((angle - detector.inner_mrad) / width), detector.ring_count - 1)

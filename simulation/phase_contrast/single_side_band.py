@@ -14,7 +14,7 @@ from simulation.aberrations import chi
 from simulation.argument_kinds import kinds_checked
 from simulation.electron import wavelength_angstrom
 from simulation.errors import InvalidParameter
-from simulation.phase_contrast.fields import Array, check_axes
+from simulation.phase_contrast.fields import Array, check_axes, check_fractions
 from simulation.probe import APERTURES
 
 _CHUNK = 2**22
@@ -56,6 +56,7 @@ def single_side_band(
     for angles in (np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64)):
         if len(angles) > 1 and not np.allclose(np.diff(angles), angles[1] - angles[0], rtol=1e-3):
             raise InvalidParameter("the angles of the detector's pixels must have equal steps")
+    check_fractions("patterns", patterns)
     plane = _Plane(optics, np.asarray(y_mrad, np.float64), np.asarray(x_mrad, np.float64), aperture)
     rows, columns = patterns.shape[0], patterns.shape[1]
     spectrum = xp.fft.fftn(patterns, axes=(0, 1)) / (rows * columns)

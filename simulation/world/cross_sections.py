@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 
 from simulation.argument_kinds import kinds_checked
-from simulation.electron import REST_ENERGY_EV
+from simulation.electron import REST_ENERGY_EV, check_beam_energy
 from simulation.errors import InvalidParameter
 from simulation.world.config import SimulatedConfig
 from simulation.world.randomness import Purpose, generator
@@ -35,8 +35,7 @@ def max_transfer_ev(symbol: str, beam_energy_ev: float, velocity_m_per_s: float 
     [1.77, 2.4, 3.05]
     """
     mass_ev = _mass_ev(symbol)
-    if not 0 < beam_energy_ev < inf:
-        raise InvalidParameter(f"beam_energy_ev = {beam_energy_ev} must be positive and finite")
+    check_beam_energy(beam_energy_ev)
     momentum_ev = sqrt(beam_energy_ev * (beam_energy_ev + 2 * REST_ENERGY_EV))
     return (2 * momentum_ev + mass_ev * velocity_m_per_s / _LIGHT_M_PER_S) ** 2 / (2 * mass_ev)
 

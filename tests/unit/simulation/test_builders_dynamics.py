@@ -39,6 +39,16 @@ def test_a_front_moves_at_its_speed(selenisation):
     assert front.atoms_at(1000.0).symbols.count("S") == 0
 
 
+def test_a_rough_front_is_on_the_whole_where_it_is_said_to_be(selenisation):
+    """In a cell no wider than the front's own length too; the roughness is an rms over the front."""
+    before, after = selenisation
+    line = np.column_stack([np.zeros(64), np.linspace(0, before.cell.lengths()[1], 64, endpoint=False), np.zeros(64)])
+    fronts = [ReactionFront(before, after, 0.5, start_nm=1.0, roughness_nm=0.4, seed=seed) for seed in range(60)]
+    ahead_nm = -1.0 - 0.5 * np.array([front.arrival_s(line) for front in fronts])
+    assert np.abs(ahead_nm.mean(axis=1)).max() < 1e-9
+    assert np.sqrt(np.mean(ahead_nm**2)) == pytest.approx(0.4, rel=0.15)
+
+
 def test_where_structures_differ_the_seam_is_clean():
     unit = zone_axis("Au", (0, 0, 1), thickness_nm=1.2, width_nm=3.0, height_nm=3.0)
     width, height, depth = unit.cell.lengths() / 10

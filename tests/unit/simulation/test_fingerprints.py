@@ -174,9 +174,10 @@ def test_damaged_newer_and_foreign_libraries_are_refused(tmp_path):
     header.write_text(text.replace('"format_version": 1', '"format_version": 2'))
     with pytest.raises(UnreadableLibrary, match="newer than 1"):
         FingerprintLibrary.open(tmp_path)
-    header.write_text(text[:100])
-    with pytest.raises(UnreadableLibrary, match="cannot be read"):
-        FingerprintLibrary.open(tmp_path)
+    for torn in (text[:100], "[]", "7"):
+        header.write_text(torn)
+        with pytest.raises(UnreadableLibrary, match="cannot be read"):
+            FingerprintLibrary.open(tmp_path)
     header.write_text(text)
     assert len(FingerprintLibrary.open(tmp_path).entries) == 1
     with pytest.raises(InvalidParameter, match=r"other settings \(sampling_nm\)"):
@@ -189,6 +190,12 @@ def path_with(folder, content):
     path = folder / "copy.npz"
     path.write_bytes(content)
     return path
+
+
+def test_without_defoci_the_focus_is_that_of_the_optics():
+    optics = OPTICS.model_copy(update={"defocus_nm": 8.0})
+    assert LibrarySettings(optics=optics, pattern=FLAT).defoci_nm == (8.0,)
+    assert LibrarySettings(optics=optics, pattern=FLAT, defoci_nm=(0.0, 5.0)).defoci_nm == (0.0, 5.0)
 
 
 def test_settings_and_candidates_that_cannot_be_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from xarray import DataArray
 
 from instruments.optics import Aberrations, Optics
 from simulation import (
@@ -110,6 +111,23 @@ def test_torch_answers_in_torch_and_the_same(strong):
         np.testing.assert_allclose(maps[1].numpy(), maps[0], atol=1e-10)
     bands = [single_side_band(each, y_mrad, x_mrad, (0.1, 0.1), OPTICS) for each in (own, other)]
     np.testing.assert_allclose(bands[1].numpy(), bands[0], atol=1e-10)
+
+
+def test_raw_counts_are_as_good_as_fractions(strong):
+    """Whole numbers of any width, of numpy, torch and xarray; angles are not rounded to them."""
+    _, patterns, y_mrad, x_mrad = strong
+    counts = np.rint(patterns / patterns[0, 0].sum() * 5e5).astype(np.uint16)
+    wanted = centre_of_mass(counts.astype(float), y_mrad, x_mrad)
+    named = DataArray(counts, dims=("y", "x", "detector_y", "detector_x"))
+    for given in (counts, counts.astype(np.int64), torch.asarray(counts.astype(np.int32)), named):
+        found = centre_of_mass(given, y_mrad, x_mrad)
+        np.testing.assert_allclose(np.asarray(found.x_mrad), wanted.x_mrad, atol=1e-4)
+    own, exact = (virtual_image(each, y_mrad, x_mrad, AnnularDetector(0, 40)) for each in (counts, 1.0 * counts))
+    np.testing.assert_allclose(own, exact, rtol=1e-5)
+    quarters = virtual_image(counts, y_mrad, x_mrad, SegmentedDetector(0, 60)).astype(np.uint32)
+    exact = centre_of_mass_from_segments(quarters.astype(float), SegmentedDetector(0, 60))
+    found = centre_of_mass_from_segments(quarters, SegmentedDetector(0, 60))
+    np.testing.assert_allclose(found.y_mrad, exact.y_mrad, atol=1e-4)
 
 
 def test_a_pattern_without_electrons_has_no_centre():

@@ -1,5 +1,7 @@
 """What cannot be is refused with a message, in signals, counting, damage, detectors and builders alike."""
 
+import pickle
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -19,10 +21,10 @@ from simulation import (
     simulate,
 )
 from simulation import beam_damage as damage
-from simulation.builders import Landscape, LandscapeConfig, amorphous_film, zone_axis
+from simulation.builders import Landscape, LandscapeConfig, NucleationAndGrowth, amorphous_film, zone_axis
 from simulation.counting import DetectorChain, dose_e_per_a2, raw_counts
 from simulation.fingerprints import Candidate, FingerprintLibrary
-from simulation.phase_contrast import integrate, single_side_band, virtual_image
+from simulation.phase_contrast import disc_shift_from_segments, integrate, single_side_band, virtual_image
 from simulation.ronchigram import amorphous_phase, ronchigram
 from simulation.scattering_factors import electron_scattering_factor
 from simulation.specimens import read_structure
@@ -56,6 +58,13 @@ FILM = {"width_nm": 1, "height_nm": 1, "thickness_nm": 1}
 
 
 CAMERA = {"4d": PixelatedDetector()}
+SLOW, RING = OPTICS.model_copy(update={"beam_energy_ev": 200.0}), {"adf": AnnularDetector(30, 60)}
+
+
+def _half_occupied():
+    atoms = ALUMINIUM.copy()
+    atoms.info["occupancy"] = {"0": {"Sr": 0.5, "La": 0.5}}
+    return atoms
 
 
 FEW = GridScan(0, 0, 0.4, 0.4, (2, 2))
@@ -217,7 +226,21 @@ REFUSED = {
         lambda: ronchigram(OPTICS.model_copy(update={"aberrations": {"c30_nm": 1}}), np.zeros((64, 64)), 0.05),
         "optics = .* make a new Optics",
     ),
-    "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam energy 1e\+30 eV is above 1e\+07 eV"),
+    "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam_energy_ev = 1e\+30 is above 1e\+07 eV"),
+    "a beam in kilovolts": (lambda: thermal_displacement_barn("S", 80, 6.9), "80 is below 1000 eV; give it in eV"),
+    "an image in kilovolts": (lambda: simulate(ALUMINIUM, SLOW, FEW, RING), "200 is below 1000 eV"),
+    "a dose in kilovolts": (lambda: damage.dose_at_another_energy_e_per_a2(10, 80, 200), "200 is below 1000 eV"),
+    "counts for fractions": (
+        lambda: single_side_band(PATTERNS.astype(np.uint16), AXIS, AXIS, (0.1, 0.1), OPTICS),
+        "patterns add up to 25 at a probe position.*fractions of the beam",
+    ),
+    "counts of segments for fractions": (
+        lambda: disc_shift_from_segments(np.full((3, 1, 4), 50), SegmentedDetector(0, 30), 20), "signals add up to 200",
+    ),
+    "sites half occupied": (lambda: simulate(_half_occupied(), OPTICS, None, None), r"atoms have .*Sr 0.5 \+ La 0.5"),
+    "a forest of nuclei": (
+        lambda: NucleationAndGrowth(ALUMINIUM, ALUMINIUM, 1e9, 1, 10).nuclei(), "nuclei in 10 s, more than 100000",
+    ),
 }  # fmt: skip
 
 
@@ -274,6 +297,9 @@ def test_numbers_of_numpy_are_numbers():
     assert GridScan(np.array(0.5), 0, np.int64(1), 1, np.array([4, 4])) == GridScan(0.5, 0, 1, 1, (4, 4))
     assert SegmentedDetector(0, 10, segment_count=np.int64(8)).segment_count == 8
     assert FrozenPhonons(np.int64(2), np.array(0.05)) == FrozenPhonons(2, 0.05)
+    points = PointScan(np.array([[1, 2], [0, 3]]))
+    assert {points, pickle.loads(pickle.dumps(points))} == {PointScan([(1.0, 2.0), (-0.0, 3.0)])}
+    assert points != PointScan([(0, 3), (1, 2)])
 
 
 @pytest.mark.parametrize("detectors", [AnnularDetector(30, 60), [AnnularDetector(30, 60)], "haadf", None, 3.0])

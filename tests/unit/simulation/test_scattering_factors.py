@@ -91,7 +91,7 @@ def test_the_electron_at_200_and_60_kv():
     assert wavelength_angstrom(60e3) == pytest.approx(0.04866060479040298, abs=1e-9)
     assert interaction_parameter(200e3) == pytest.approx(0.0007288401085927866, rel=1e-8)
     assert interaction_parameter(60e3) == pytest.approx(0.0011356905381324882, rel=1e-8)
-    with pytest.raises(InvalidParameter, match="-1 eV"):
+    with pytest.raises(InvalidParameter, match="beam_energy_ev = -1 must"):
         wavelength_angstrom(-1)
 
 
