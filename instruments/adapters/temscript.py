@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -58,7 +59,7 @@ def open_temscript(**config: Any) -> TemscriptMicroscope:
 
 
 class TemscriptMicroscope:
-    """Microscope, Releasable, Linked and Closable over HTTP; all calls from one thread, `stop` from any."""
+    """Microscope, Releasable, Linked, TakesDarkFrames and Closable over HTTP: called by one thread, stopped by any."""
 
     def __init__(
         self,
@@ -150,16 +151,7 @@ class TemscriptMicroscope:
         if self._outcomes.get(command.action_id) == "unknown":
             raise CommandRefused(f"action {command.action_id} was begun before, and its frame is not here; choose anew")
         self._outcomes[command.action_id] = "not_started"
-        self._beam.refuse_after_stop()
-        shot = self._shot(command)
-        until_s, started_s = time.monotonic() + command.deadline_s, self._column.now_s()
-        if not self._column.read(until_s).beam_blanked:
-            self._beam.blank()
-        self._column.arrange(command, shot, {**places(command), **shot.axes}, until_s)
-        counts, beam_on_s = self._beam.exposed(
-            command.subframe_count, shot, lambda: self._mark_begun(command.action_id)
-        )
-        frame = self._frame(command, shot, counts, beam_on_s, started_s)
+        frame, shot, beam_on_s = self._taken(command, lambda: self._mark_begun(command.action_id))
         self._keep(frame)
         planned_s = command.subframe_count * shot.exposure_s + self._config.beam_overhead_s
         if beam_on_s > planned_s:
@@ -168,6 +160,22 @@ class TemscriptMicroscope:
                 f"beam_overhead_s in the configuration; the frame of {command.action_id} is kept"
             )
         return frame
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """The same detectors for the same time, the beam blanked throughout; kept by nobody."""
+        frame, _, _ = self._taken(command, None)
+        return replace(frame, electrons=0.0, dose_e_per_a2=0.0)
+
+    def _taken(self, command: AcquireFrame, begun: Callable[[], None] | None) -> tuple[Frame, Shot, float]:
+        """The frame where it was asked for, what it took, and for how long the beam was on."""
+        self._beam.refuse_after_stop()
+        shot = self._shot(command)
+        until_s, started_s = time.monotonic() + command.deadline_s, self._column.now_s()
+        if not self._column.read(until_s).beam_blanked:
+            self._beam.blank()
+        self._column.arrange(command, shot, {**places(command), **shot.axes}, until_s)
+        counts, beam_on_s = self._beam.exposed(command.subframe_count, shot, begun)
+        return self._frame(command, shot, counts, beam_on_s, started_s), shot, beam_on_s
 
     def _shot(self, command: AcquireFrame) -> Shot:
         """What the frame needs. Raises CommandRefused or Unsupported for what cannot be given."""

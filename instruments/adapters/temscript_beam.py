@@ -67,18 +67,23 @@ class TemscriptBeam:
             self._link.do("beam_blanked", False, self._config.answer_s)  # once: a stop may come before a second one
 
     def exposed(
-        self, subframe_count: int, shot: Shot, begun: Callable[[], None]
+        self, subframe_count: int, shot: Shot, begun: Callable[[], None] | None
     ) -> tuple[dict[str, np.ndarray], float]:
-        """Counts of all sub-frames, and for how long the beam was on at most. It is blanked, whatever happens."""
+        """Counts of all sub-frames, and for how long the beam was on at most. It is blanked, whatever happens.
+
+        Without `begun` the beam is not let through at all: a dark frame, of a blanked microscope.
+        """
         begun_s = time.monotonic()
         failure: InstrumentError | None = None
         subframes: list[dict[str, np.ndarray]] = []
         try:
-            self.unblank(begun)
+            self.refuse_after_stop()
+            if begun is not None:
+                self.unblank(begun)
             for _ in range(subframe_count):
                 if subframes and self.stopped.is_set():
                     raise AcquisitionFailed(f"stopped after {len(subframes)} of {subframe_count} sub-frames")
-                subframes.append(self._subframe(shot))
+                subframes.append(self._subframe(shot, may_be_empty=self._is_simulated or begun is None))
         except InstrumentError as error:
             failure = error
         try:
@@ -96,7 +101,7 @@ class TemscriptBeam:
         if link.get("beam_blanked") is not True:
             raise InstrumentFault("the server said that it blanked, and the beam is on; blank it at the microscope")
 
-    def _subframe(self, shot: Shot) -> dict[str, np.ndarray]:
+    def _subframe(self, shot: Shot, *, may_be_empty: bool) -> dict[str, np.ndarray]:
         begun_s = time.monotonic()
         arrays = self._link.acquire(shot.detectors, shot.exposure_s + self._config.readout_s)
         took_s = time.monotonic() - begun_s
@@ -104,4 +109,4 @@ class TemscriptBeam:
             raise AcquisitionFailed(
                 f"a frame came after {took_s:.3g} s, before its {shot.exposure_s:.3g} s were over: of another exposure"
             )
-        return raw_counts(shot, arrays, may_be_empty=self._is_simulated)
+        return raw_counts(shot, arrays, may_be_empty=may_be_empty)
