@@ -33,6 +33,7 @@ from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 KEPT_COUNT: Final = 32  # frames that are given again
+_SAME_FRACTION: Final = 1e-3  # numbers that somebody rounded
 _SIDE: Final = "pixel_size_nm (the side of the square that was lit)"
 _UNKNOWN: Final = {
     "measured_current_pa": "a replay has no beam",
@@ -66,6 +67,10 @@ def _chosen(images: tuple[RecordedImage, ...], ending: str) -> tuple[RecordedIma
 
 def _complete(image: RecordedImage, config: ReplayImagesConfig) -> Raster:
     values = {name: getattr(image, name) for name in ("pixel_size_nm", "dwell_time_us", "current_pa")}
+    for name, told in values.items():
+        said = getattr(config, name)
+        if told is not None and said is not None and abs(said - told) > _SAME_FRACTION * told:
+            raise ConfigurationError(f"{name} = {said:g} is configured, {image.name} says {told:g}; leave it out")
     known = {name: value if value is not None else getattr(config, name) for name, value in values.items()}
     if missing := [name for name, value in known.items() if value is None]:
         words = [_SIDE if name == "pixel_size_nm" and image.shape_px == (1, 1) else name for name in missing]

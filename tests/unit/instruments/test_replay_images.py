@@ -99,6 +99,12 @@ def test_more_counts_than_electrons_are_no_counts(tmp_path: Path) -> None:
     opened(file=dm_file(tmp_path / "dark.dm4", IMAGE // 25, (0.5, "nm")), **few)
 
 
+def test_what_the_file_says_otherwise_is_no_configuration(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"pixel_size_nm = 0\.02 is configured, .* says 0\.5; leave it out"):
+        opened(file=path, **CONFIG, pixel_size_nm=0.02)
+    opened(file=path, **CONFIG, pixel_size_nm=0.5)
+
+
 def test_the_same_commands_give_the_same_frames(path: Path) -> None:
     commands = [command("a", dwell_time_us=30.0), command("b", x_nm=1.0, dwell_time_us=30.0)]
     one, other = opened(file=path, **CONFIG), opened(file=path, **CONFIG)
