@@ -1,7 +1,7 @@
 """The guard around a microscope: it refuses, never clamps, and nothing goes round it.
 
 Its neighbours: `limits` (what is allowed), `conditions` (whether a command may go, now), `action_watch` (what is noted
-of it), `taken` (what a frame turns out to be), `dose_ledger` (what was spent), `link_watch` (while nobody answers).
+of it), `taken` (what a frame turns out to be), `books` (what was spent), `link_watch` (while nobody answers).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uuid import uuid4
 from instruments.action_watch import ActionWatch
 from instruments.actions import NOTHING_MOVED, reconciled
 from instruments.book_entries import BookEntry, ExtraDebit, LinkLoss
+from instruments.books import Books
 from instruments.calibrations import CalibrationRegistry
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, Blank, Command, Park, RunProcedure, SetAxes, Unblank
@@ -74,16 +75,16 @@ class GuardedMicroscope:
 
     def __post_init__(self) -> None:
         told = ToldOnce(self.events)
+        self._books = Books(lambda: self.ledger, lambda entry: self.keep(entry))
         self._watch = ActionWatch(
             self.inner, lambda: self.envelope, told, self.clock, self.now, lambda entry: self.keep(entry),
-            self._debit_besides,
+            self._books.debit_besides,
         )  # fmt: skip
         self._capabilities = self._watch.card
         if faults := unknown_limits(self.envelope, self._capabilities):
             raise ConfigurationError("; ".join(faults))
         self._conditions = Conditions(self.inner, lambda: self.envelope, self.calibrations, self._watch, self.now)
         self._one_at_a_time = threading.RLock()
-        self._books = threading.RLock()  # a look, which waits for no command, may debit too
         if isinstance(self.inner, Eventful):
             self.inner.events.attach(told)
 
@@ -124,12 +125,12 @@ class GuardedMicroscope:
             self._watch.link.refuse()
             charge = self.check(command)
             self._refuse_lit()
-            self._debit(command, charge, 1.0)
+            self._books.debit(command, charge)
             try:
                 with self._watch.issued(command, charge):
                     frame = self.inner.acquire(command)
             except NOTHING_MOVED:  # after any other error the debit stays
-                self._debit(command, charge, -1.0)
+                self._books.take_back(command, charge)
                 raise
             except AcquisitionFailed:
                 raise
@@ -147,7 +148,7 @@ class GuardedMicroscope:
         with self._alone(command):
             self._watch.link.refuse()
             charge = self._watch.beam.charge_unseen(command).placed(command)
-            self._debit(command, charge, 1.0)
+            self._books.debit(command, charge)
             try:
                 with self._watch.watched():
                     frame = self.inner.acquire(command)
@@ -195,7 +196,7 @@ class GuardedMicroscope:
             current_pa, settle_s = self._watch.beam.read_back_pa(state), self._capabilities.blanker_settle_s
             debit = self._watch.link.back(self._watch.region(), current_pa, settle_s)
             if debit is not None:
-                self._debit_besides(debit)
+                self._books.debit_besides(debit)
             burnt = debit.electrons if debit is not None else 0.0
         self._watch.tell("link_back", f"the beam is blanked; {burnt:.3g} electrons debited for the time between")
         return state
@@ -240,15 +241,11 @@ class GuardedMicroscope:
     def recharge(self, command: AcquireFrame, read_back_electrons: float | None) -> None:
         """Debit again what the journal holds; None (no answer was stored) costs the worst case."""
         charge = self._watch.beam.charge_unseen(command).placed(command)
-        self._debit(command, charge, 1.0)
-        if read_back_electrons is None or not 0 <= read_back_electrons < inf:
-            return
-        if self._capabilities.reports_dose or read_back_electrons > charge.electrons:  # more than was commanded flowed
-            self._correct(command, charge, read_back_electrons)
+        self._books.recharge(command, charge, read_back_electrons, is_told=self._capabilities.reports_dose)
 
     def book_again(self, entry: ExtraDebit) -> None:
         """Debit again what was booked besides frames."""
-        entry.book(self.ledger)
+        self._books.book_again(entry)
 
     def settle(self, loss: LinkLoss, dark_at: datetime, under_way: AcquireFrame | None = None) -> ExtraDebit:
         """Debit a beam that nobody watched: from the loss until `dark_at`, when it is known to be off.
@@ -262,7 +259,7 @@ class GuardedMicroscope:
                 "before that: set this computer's clock right"
             )
         debit = loss.widened(*self._watch.unwatched(under_way)).debit(duration_s)
-        self._debit_besides(debit)
+        self._books.debit_besides(debit)
         return debit
 
     def count_time_from(self, spent_s: float) -> None:
@@ -303,12 +300,12 @@ class GuardedMicroscope:
         self._refuse_lit()
         if debit is None:
             return self._carry_out(command)
-        self._debit_besides(debit)
+        self._books.debit_besides(debit)
         self._watch.link.current_pa = self._watch.beam.most_pa(self._watch.seen)
         try:
             return self._carry_out(command)
         except NOTHING_MOVED:
-            self._debit_besides(debit.model_copy(update={"electrons": -debit.electrons}))
+            self._books.debit_besides(debit.model_copy(update={"electrons": -debit.electrons}))
             raise
         except BaseException:
             self._debit_silence(command, debit.electrons)
@@ -331,15 +328,6 @@ class GuardedMicroscope:
 
     # --- the books
 
-    def _debit(self, command: AcquireFrame, charge: Charge, sign: float) -> None:
-        with self._books:
-            self.ledger.add_frame(command, sign * charge.electrons, sign * charge.settling_electrons, charge.cells)
-
-    def _debit_besides(self, debit: ExtraDebit) -> None:
-        with self._books:
-            debit.book(self.ledger)
-        self.keep(debit)
-
     def _debit_silence(self, command: Command, booked_electrons: float) -> None:
         """The beam may be on until an answer is given up: what that is beyond the books. A lost link is counted so.
 
@@ -350,7 +338,7 @@ class GuardedMicroscope:
         burnt = electrons(self._watch.link.current_pa, self._watch.unanswered_s) - booked_electrons
         if burnt > 0 and self._capabilities.has_beam and not self.is_link_lost():
             reason = f"{command.kind} {command.action_id}: no answer for {self._watch.unanswered_s:.1f} s"
-            self._debit_besides(ExtraDebit(reason=reason, region=self._watch.region(), electrons=burnt))
+            self._books.debit_besides(ExtraDebit(reason=reason, region=self._watch.region(), electrons=burnt))
 
     def _booked(self, command: AcquireFrame, charge: Charge, frame: Frame) -> Frame:
         """The frame, the books made to say what was read back: how much, where, and how wide.
@@ -365,23 +353,15 @@ class GuardedMicroscope:
             )
         measured_pa = self._watch.beam.measured_in(frame.state)
         taken = Taken.of(command, charge, frame, self._capabilities, measured_pa)
-        self._correct(command, charge, taken.electrons)
+        self._books.correct(command, charge, taken.electrons)
         self._watch.came_back(command, frame.state, charge)
         if (debit := taken.debit_elsewhere(charge)) is not None:
-            self._debit_besides(debit)
+            self._books.debit_besides(debit)
         for kind, message in taken.findings:
             self._watch.tell(kind, message, command.action_id)
         if (fault := self._conditions.fault_of(taken)) is not None:
             self._watch.link.hold(fault)
         return taken.frame
-
-    def _correct(self, command: AcquireFrame, charge: Charge, electrons: float | None) -> None:
-        if electrons is None or charge.electrons <= 0:
-            return
-        excess = charge.electrons - electrons
-        settling = excess * charge.settling_electrons / charge.electrons
-        with self._books:
-            self.ledger.add_frame(command, -excess, -settling, charge.cells)
 
     def _with_calibrations(self, frame: Frame) -> Frame:
         used = tuple(one.id for one in self.calibrations.in_use(self.now()))
