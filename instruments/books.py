@@ -46,7 +46,7 @@ class Books:
         if electrons is None or charge.electrons <= 0:
             return
         excess = charge.electrons - electrons
-        settling = charge.settling_electrons * (excess / charge.electrons)  # exactly all of it, where nothing was exposed
+        settling = charge.settling_electrons * (excess / charge.electrons)  # all of it where nothing was exposed
         with self._one_at_a_time:
             self._ledger().add_frame(command, -excess, -settling, charge.cells)
 

@@ -17,7 +17,7 @@ from instruments.scans import ScanPattern, StagePosition
 HEIGHT_NM: Final = 1000.0
 """How far a specimen counts as lying from the tilt axis at height 0 of the stage, where nobody says."""
 _SHEARED: Final = 2.4  # a field seen as a parallelogram, or as the rectangle of its area and lines
-_FINE_SIDE_NM: Final = 2000.0
+_FINE_SIDE_NM: Final = 1000.0  # nobody knows better where it fell
 _STEEPEST: Final = 1e-3
 
 

@@ -211,6 +211,8 @@ def draw_dose(ledger: DoseLedger, axes: Axes | None = None) -> Axes:
     from matplotlib.colors import LogNorm
 
     window = ledger.window_nm()
+    if window is None and ledger.electrons:
+        raise Unsupported("all that was exposed is kept on cells of 64 nm: fields too wide, or of a tilted specimen")
     if window is None:
         raise Unsupported("nothing has been exposed yet; there is no dose to draw")
     x_nm, y_nm, columns, rows = window

@@ -49,9 +49,9 @@ def booked_beside_nm(guarded: GuardedMicroscope, **stage: float) -> float:
 
 
 def test_the_facility_says_how_far_a_specimen_is_off_the_tilt_axis() -> None:
-    known, unsaid = guard(tilt_axis=TiltAxis(z_nm=490.0, error_nm=20.0)), guard()
-    assert booked_beside_nm(known, alpha_deg=20.0, z_nm=500.0) == pytest.approx(30 * SLOPE, abs=3.0)
-    assert booked_beside_nm(unsaid, alpha_deg=20.0, z_nm=500.0) == pytest.approx((HEIGHT_NM + 500) * SLOPE, abs=3.0)
+    known, unsaid = guard(tilt_axis=TiltAxis(z_nm=90.0, error_nm=20.0)), guard()
+    assert booked_beside_nm(known, alpha_deg=20.0, z_nm=100.0) == pytest.approx(30 * SLOPE, abs=3.0)
+    assert booked_beside_nm(unsaid, alpha_deg=20.0, z_nm=100.0) == pytest.approx((HEIGHT_NM + 100) * SLOPE, abs=3.0)
 
 
 def test_the_instrument_may_say_it_where_the_facility_does_not() -> None:
