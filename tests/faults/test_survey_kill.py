@@ -108,7 +108,8 @@ def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
     theirs = squares_of(calm, expected["id"])
     ends = {"overview": 13, "first square": 22}  # events of the journal after which it is in the next one
     said, survey_id = tmp_path / "said", ""
-    child = warm_start.start(said, "survey", path, "--data", data, *here)
+    held: tuple[Path, int] | None = (data, 7)  # of nine frames: it does not get to the end before it is killed
+    child = warm_start.start(said, "survey", path, "--data", data, *here, held=held)
     for after in ends.values():
         end_s = time.monotonic() + DEADLINE_S
         while child.is_alive() and event_count(data) < after and time.monotonic() < end_s:
@@ -118,7 +119,8 @@ def test_killed_in_a_square(forward_model: Path, tmp_path: Path) -> None:
         child.join()
         with Catalogue.open(data, read_only=True) as catalogue:
             (survey_id,) = [row.id for row in catalogue.experiments()]
-        child = warm_start.start(said, "survey", "--resume", survey_id, "--data", data, *here)
+        held = None if after == ends["first square"] else held
+        child = warm_start.start(said, "survey", "--resume", survey_id, "--data", data, *here, held=held)
     child.join()
     assert child.exitcode == 0, said.read_text()[-2000:]
     ours = squares_of(data, survey_id)

@@ -91,7 +91,7 @@ def exposing(
     adapter: str,
     command: AcquireFrame,
     *,
-    lease_s: float = 4.0,
+    lease_s: float = 10.0,
     config: dict[str, Any] | None = None,
     is_mute: bool = False,
 ) -> Iterator[tuple[str, Started]]:
@@ -196,7 +196,7 @@ def test_a_renewed_lease_is_left_alone_and_a_second_watchdog_refused(catalogue: 
     data = catalogue.data_folder
     with (
         host_process(data, "bench", data / "plugins") as host,
-        exposing(catalogue, host, "bench", command, lease_s=10.0) as (own, _),
+        exposing(catalogue, host, "bench", command) as (own, _),
     ):
         before = lease_of(catalogue, "bench").renewal_count
         until(lambda: lease_of(catalogue, "bench").renewal_count > before + 13, "more than one length of the lease")

@@ -24,20 +24,20 @@ from tests.waiting import DEADLINE_S, until
 from workflows.roles import holder
 
 SEED, FRAMES = 5, 8
-LEASE_S = 5.0
+LEASE_S = 60.0  # longer than a machine stands still; shorter where a test waits for it to lapse
 # Frames that keep the beam on for about half a second on the wall's clock, so that one can meet them on the way.
 SMALL = (
     "--seed", SEED, "--no-baselines", "--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_scale=12",
 )  # fmt: skip
 
 
-def configured(data: Path, *instruments: str, prefect: bool = True) -> Path:
-    """A data folder with these simulated instruments and leases short enough to wait for."""
+def configured(data: Path, *instruments: str, prefect: bool = True, lease_s: float = LEASE_S) -> Path:
+    """A data folder with these simulated instruments."""
     shown = "prefect_ui = false" if prefect else "prefect = false"
     names = ", ".join(f'"{name}"' for name in instruments)
     sections = "\n".join(f'[instruments.{name}]\nadapter = "simulated"' for name in instruments)
     (data / "stempilot.toml").write_text(
-        f"lease_s = {LEASE_S}\n[serve]\nport = 0\n{shown}\ninstruments = [{names}]\n{sections}\n"
+        f"lease_s = {lease_s}\n[serve]\nport = 0\n{shown}\ninstruments = [{names}]\n{sections}\n"
     )
     return data
 

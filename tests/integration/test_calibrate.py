@@ -19,7 +19,10 @@ AREA = (
     "--set", "calibrate.dwell_time_us=1", "--set", "calibrate.probe_current_pa=30",
     "--set", "instrument.config.contamination_nm=2",
 )  # fmt: skip
-RUN = ("--engine", "local", "--no-baselines", "--no-report", "--seed", "3", *AREA, "--set", "budget.frames=14")
+FRAMES = 14
+RUN = (
+    "--engine", "local", "--no-baselines", "--no-report", "--seed", "3", *AREA, "--set", f"budget.frames={FRAMES}",
+)  # fmt: skip
 
 
 def commanded_nm(data: Path, experiment_id: str) -> list[tuple[str, float, float]]:
@@ -110,7 +113,7 @@ def test_killed_during_and_after_the_series(forward_model: Path, tmp_path: Path)
     expected = stempilot("run", RASTER, "--data", calm, *RUN, "--json").expect(0).document
     arguments: tuple[object, ...] = ("run", RASTER, *RUN)
     for events in (8, 12, 12):  # in the series; later in it or just after; among the fields
-        child = warm_start.start(tmp_path / "said", *arguments, "--data", data)
+        child = warm_start.start(tmp_path / "said", *arguments, "--data", data, held=(data, FRAMES - 1))
         before, until = event_count(data), time.monotonic() + 300
         while child.is_alive() and event_count(data) < before + events and time.monotonic() < until:
             time.sleep(0.01)

@@ -33,7 +33,7 @@ from tests.integration.instrument_processes import Started, started, until
 from tests.integration.instruments.own_clock import assert_ours
 from tests.ports import unused_port
 
-LEASE_S = 2.0
+LEASE_S = 5.0
 SETTINGS = f"""
 lease_s = {LEASE_S}
 [instruments.bench]
@@ -88,7 +88,7 @@ def a_killed_client_is_blanked_for(ticket: Path, folder: Path) -> None:
     with started(CLIENT, ticket, said=folder / "client.log", python_path=folder / "plugins") as client:
         until(lambda: line.status().exposing == "bernd's", "the exposure")
         known = line.events().last
-        time.sleep(1.5 * LEASE_S)  # an owner who lives keeps its beam
+        time.sleep(1.2 * LEASE_S)  # an owner who lives keeps its beam
         assert line.status().exposing == "bernd's", client.text
         client.kill()
         told = until(lambda: told_why(line, known), "the end of the beam")

@@ -54,6 +54,10 @@ def undisturbed(forward_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     return data, run.expect(0).document
 
 
+# A second for each exposure: time for whoever acts in the middle of a run of a few frames.
+UNHURRIED = ("--set", "instrument.config.time_scale=24")
+
+
 def on(instrument: str) -> tuple[str, ...]:
     return ("--instrument", instrument)
 
@@ -141,7 +145,7 @@ def _running_since(served: Installation, own: str) -> Any:
 
 
 def test_pause_between_frames_then_resume(served: Installation, undisturbed: tuple[Path, dict[str, Any]]) -> None:
-    own = served.submit(*on("left"))
+    own = served.submit(*on("left"), *UNHURRIED)
     served.has_frames(own, 2)
     wished = stempilot("pause", own[:12], "--data", served.data, "--reason", "coffee").expect(0)
     assert "running (pause asked for" in wished.stdout or "paused" in wished.stdout
@@ -190,7 +194,7 @@ def test_what_cannot_start_is_refused_in_words(served: Installation) -> None:
 def test_an_emergency_stop_reaches_the_instrument_beside_everything(
     served: Installation, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    own = served.submit(*on("left"))
+    own = served.submit(*on("left"), *UNHURRIED)
     served.has_frames(own, 2)
     stopped = stempilot("estop", "left", "--data", served.data, "--reason", "smoke", "--json").expect(0).document
     assert [(line["beam_blanked"], line["is_locked"], line["is_queue_locked"]) for line in stopped["instruments"]] == [

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-_DEADLINE_S = 600.0
+from tests.integration.harness import CONSOLE
+from tests.waiting import DEADLINE_S
+
 _COMMAND = (
     "SrTiO3", "--optics", "beam_energy_ev=200e3,semi_convergence_angle_mrad=25", "--method", "multislice",
     "--thickness-nm", "20", "--shape-px", "64,64",
@@ -22,8 +24,7 @@ def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
     """A quarter of an hour's work, stopped as soon as the bar is there."""
     terminal, end = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from workflows.cli import main; main()", "simulate", *_COMMAND,
-         "--out", str(tmp_path / "sto.nxs")],
+        [sys.executable, "-c", CONSOLE, "simulate", *_COMMAND, "--out", str(tmp_path / "sto.nxs")],
         stdin=end, stdout=end, stderr=end, env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"},
     )  # fmt: skip
     os.close(end)
@@ -31,7 +32,7 @@ def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
         shown = _read_until(terminal, rb"probes \d+/4096 .*\d:\d\d left")
         process.send_signal(signal.SIGINT)
         shown += _read_until(terminal, rb"nothing was written")
-        assert process.wait(_DEADLINE_S) == 130
+        assert process.wait(DEADLINE_S) == 130
     finally:
         process.kill()
         process.wait()
@@ -41,7 +42,7 @@ def test_ctrl_c_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
 
 
 def _read_until(terminal: int, pattern: bytes) -> bytes:
-    shown, ends_s = b"", time.monotonic() + _DEADLINE_S
+    shown, ends_s = b"", time.monotonic() + DEADLINE_S
     while re.search(pattern, shown) is None:
         assert time.monotonic() < ends_s, shown
         if select.select([terminal], [], [], 1.0)[0]:

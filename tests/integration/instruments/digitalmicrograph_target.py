@@ -17,13 +17,19 @@ ROOT = Path(__file__).resolve().parents[3]
 SERVER = ROOT / "instruments" / "adapters" / "devices" / "digitalmicrograph_server.py"
 DOUBLE = Path(__file__).with_name("digitalmicrograph_double")
 SECRET = "not a secret: of these tests only 0123456789"
-LEASE_S = 0.3
+LEASE_S = 60.0  # the beam is off after so long without a word of its client
+ANSWER_S = 30.0
+HASTE = {"answer_s": 2.0, "readout_s": 1.0}  # for tests that wait in vain
 
 
 class DigitalMicrographTarget(ServerProcess):
     """One server process, and what its double was called."""
 
     name = "digitalmicrograph"
+
+    def __init__(self, lease_s: float = LEASE_S) -> None:
+        super().__init__()
+        self._lease_s = lease_s
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="dm-")
@@ -60,7 +66,7 @@ class DigitalMicrographTarget(ServerProcess):
                        "beam_shift_x_nm": (-30, 30), "beam_shift_y_nm": (-30, 30)},
             "focus": {"zero": 100.0, "scale": -2.0}, "beam_shift": {"matrix": ((0.5, 0.1), (-0.1, 0.5))},
             "tolerances": {"x_nm": 0.01, "y_nm": 0.01}, "beam_energy_ev": 60e3, "semi_convergence_angle_mrad": 31.5,
-            "settle_s": 0.1, "answer_s": 2.0, "readout_s": 1.0, **more,
+            "settle_s": 0.1, "answer_s": ANSWER_S, "readout_s": ANSWER_S, **more,
         }  # fmt: skip
 
     def open(self, **more: Any) -> DrivenMicroscope:
@@ -74,7 +80,7 @@ class DigitalMicrographTarget(ServerProcess):
         self._calls_file.write_text("")
         environment = {
             "PYTHONPATH": str(DOUBLE), "STEMPILOT_DM_PORT": "0", "STEMPILOT_DM_SECRET": str(self.secret_file),
-            "STEMPILOT_DM_LEASE_S": str(LEASE_S), "DM_DOUBLE": str(self._fault_file),
+            "STEMPILOT_DM_LEASE_S": str(self._lease_s), "DM_DOUBLE": str(self._fault_file),
             "DM_CALLS": str(self._calls_file), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         self._process = subprocess.Popen(

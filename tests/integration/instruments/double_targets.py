@@ -26,15 +26,14 @@ class DoubleTarget:
     def open(self) -> Microscope:
         return self.open_at(self.addresses())
 
-    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
+    def open_at(self, addresses: tuple[Address, ...], **more: Any) -> Microscope:
         column, *gateway = (port for _, port in addresses)
-        config = {**self._config, "port": column}
+        config = {**self._config, **more, "port": column}
         if gateway:
             beside = self._config["beside"]
-            config = {
-                **self._config,
+            config |= {
                 "port": gateway[0],
-                "beside": {**beside, "config": {**beside["config"], "port": column}},
+                "beside": {**beside, "config": {**beside["config"], "port": column, **more}},
             }
         return registry.open(self.name, **config)
 

@@ -115,8 +115,9 @@ def configuration(environment: dict[str, str], **changes: Any) -> dict[str, Any]
                 ],
             }
         },
-        "answer_s": 3.0,
+        "connect_s": 300.0,
+        "answer_s": 30.0,
         "stop_latency_s": 0.5,
-        "set_s": 20.0,
+        "set_s": 60.0,
         **changes,
     }  # fmt: skip

@@ -52,7 +52,7 @@ class MerlinTarget:
         return self.open_at(self.addresses(), **more)
 
     def open_at(self, addresses: tuple[Address, ...], **more: Any) -> Microscope:
-        return registry.open("merlin", **self.config_at(addresses), **more)
+        return registry.open("merlin", **{**self.config_at(addresses), **more})
 
     def config_at(self, addresses: tuple[Address, ...]) -> dict[str, Any]:
         return {**self.config, "control_port": addresses[0][1], "data_port": addresses[1][1]}

@@ -5,11 +5,43 @@ from __future__ import annotations
 import subprocess
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from instruments import Microscope, registry
 from instruments.conformance.target import Address
 from instruments.microscope import Closable
+
+
+class Configurable(Protocol):
+    """A `Served` target whose adapter can be configured otherwise at each opening."""
+
+    @property
+    def name(self) -> str: ...
+
+    def addresses(self) -> tuple[Address, ...]: ...
+
+    def open_at(self, addresses: tuple[Address, ...], **more: Any) -> Microscope: ...
+
+    def close(self, microscope: Microscope) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def revive(self) -> None: ...
+
+
+class Otherwise:
+    """The same target, its adapter configured otherwise: with less patience, say."""
+
+    def __init__(self, target: Configurable, **more: Any) -> None:
+        self.name = target.name
+        self.addresses, self.close, self.kill, self.revive = target.addresses, target.close, target.kill, target.revive
+        self._target, self._more = target, more
+
+    def open(self) -> Microscope:
+        return self.open_at(self.addresses())
+
+    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
+        return self._target.open_at(addresses, **self._more)
 
 
 class ServerProcess(ABC):
@@ -44,8 +76,8 @@ class ServerProcess(ABC):
     def open(self, **more: Any) -> Microscope:
         return registry.open(self.name, **self.config(**more))
 
-    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
-        return self.open(port=addresses[0][1])
+    def open_at(self, addresses: tuple[Address, ...], **more: Any) -> Microscope:
+        return self.open(port=addresses[0][1], **more)
 
     def close(self, microscope: Microscope) -> None:
         assert isinstance(microscope, Closable)

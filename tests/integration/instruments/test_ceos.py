@@ -38,6 +38,7 @@ from tests.integration.instruments.conformed import conformed, names
 from tests.integration.instruments.digitalmicrograph_target import DigitalMicrographTarget
 from tests.integration.instruments.double_targets import DoubleTarget
 from tests.integration.instruments.serialem_double import NUMBERS, SerialEMDouble
+from tests.integration.instruments.server_process import Otherwise
 
 CURRENT_PA = 50.0
 OVERHEAD_S = 1.0  # of the blanker, as the microscope beside declares it
@@ -70,12 +71,13 @@ def config(column: SerialEMDouble, gateway: CeosDouble, **more: Any) -> dict[str
         "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30)},
         "shape_px": (64, 64), "pixel_size_nm": 1.0, "tolerances": {"x_nm": 0.01, "y_nm": 0.01},
         "probe_current_pa": CURRENT_PA, "beam_overhead_s": OVERHEAD_S, "beam_energy_ev": 60e3,
-        "semi_convergence_angle_mrad": 31.5, "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 1.0,
+        "semi_convergence_angle_mrad": 31.5, "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 8.0,
+        "answer_s": 8.0,
     }  # fmt: skip
     return {
         "port": gateway.port, "beside": {"adapter": "serialem", "config": beside}, "max_magnitude_nm": MAX_S,
-        "tableaus": {"fast": {"tab_type": "Fast", "angle_mrad": 18, "max_duration_s": 10, "illuminated_nm": 200.0}},
-        "c1a1_max_duration_s": 2.0, **more,
+        "tableaus": {"fast": {"tab_type": "Fast", "angle_mrad": 18, "max_duration_s": 20, "illuminated_nm": 200.0}},
+        "c1a1_max_duration_s": 30.0, "answer_s": 8.0, **more,
     }  # fmt: skip
 
 
@@ -189,11 +191,11 @@ def test_a_measurement_has_the_beam_on_and_is_booked_by_the_guard(
     guarded.execute(running("tableau_fast"))
     assert seen == [True]
     assert column.is_blanked
-    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 10.0 + OVERHEAD_S)), (
+    assert guarded.ledger.electrons == pytest.approx(electrons(CURRENT_PA, 20.0 + OVERHEAD_S)), (
         "for as long as it may take"
     )
-    short = GuardedMicroscope(microscope, SafetyEnvelope(procedures=("tableau_fast",), max_exposure_s=8))
-    with pytest.raises(CommandRefused, match="procedure tableau_fast 11"):
+    short = GuardedMicroscope(microscope, SafetyEnvelope(procedures=("tableau_fast",), max_exposure_s=18))
+    with pytest.raises(CommandRefused, match="procedure tableau_fast 21"):
         short.execute(running("tableau_fast", "too long"))
 
 
@@ -355,7 +357,7 @@ def test_stop_darkens_a_measurement_and_nothing_follows(
     assert column.is_blanked
     thread.join(30)
     assert not thread.is_alive()
-    assert errors, "broken off long before the 10 s it may take"
+    assert errors, "broken off long before the 20 s it may take"
     for command in (running("measure_c1a1"), correcting(c12_nm=0.0)):
         with pytest.raises((InstrumentFault, CommandRefused)):
             microscope.execute(command)
@@ -396,8 +398,9 @@ def test_configurations_that_cannot_be_meant(column: SerialEMDouble, gateway: Ce
 
 
 def test_it_conforms(column: SerialEMDouble, gateway: CeosDouble) -> None:
-    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=1e4, stop_exposure_s=30.0)
-    report = conformed(DoubleTarget("ceos", config(column, gateway), column, gateway), conditions)
+    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=1e4)
+    target = DoubleTarget("ceos", config(column, gateway), column, gateway)
+    report = conformed(target, conditions, hasty=Otherwise(target, answer_s=2.0))
     of_a_server = {"mute_server", "call_after_timeout", "lost_answer", "server_killed", "concurrent_clients"}
     alone = {"out_of_range", "unknown_control", "stage_motion", "teardown"}
     assert alone | of_a_server <= names(report, "passed"), report.table()

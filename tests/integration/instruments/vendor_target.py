@@ -83,7 +83,9 @@ def going(**values: float | str) -> SetAxes:
 
 def conforms_but_for_a_server(name: str, config: dict[str, Any], library: str) -> None:
     """The kit in its worker: every check that needs no line of its own passes, and nothing of the library is here."""
-    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0, stop_exposure_s=16.0)
+    conditions = Conditions(
+        shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=20.0, stop_exposure_s=40.0, stop_margin_s=10.0
+    )
     report = conformed(AdapterTarget(name, config), conditions)
     assert names(report, "skipped") == OF_A_SERVER, report.table()
     assert len(names(report, "passed")) == len(report.findings) - len(OF_A_SERVER), report.table()
