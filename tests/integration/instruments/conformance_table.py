@@ -15,6 +15,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "conformance.md"
 SAID_ABOVE = {
     "its target names no server that the kit may interfere with (it is not `Served`)": "not `Served`",
     "one client is declared, and its target names no server that a second one could reach": "not `Served`",
+    "this instrument declares no tilt of the stage that can be set and is read back": "no tilt",
+    "the state says blanked, after blank and after a frame; whether the detectors are dark then nobody sees: "
+    "it takes no dark frames (`acquire_dark`)": "no dark frames",
     "mode 'no-mode' is not one of this instrument's": "it takes no frames",
     "this instrument declares no mode: it takes no frames": "it takes no frames",
 }
