@@ -185,7 +185,7 @@ def _identity_faults(bench: Bench, frame: Frame) -> list[str]:
         "whether it is simulated": frame.simulated == bench.capabilities.simulated,
         "blanked beam at its end": frame.state.beam_blanked or "beam_blanked" in frame.state.undetermined,
         "start before its end": frame.started_s < frame.ended_s or frame.state.time_s >= frame.ended_s,
-        "context": bool(frame.context),
+        "what else made it (`context` is empty: the library and its version, at least)": bool(frame.context),
     }
     return [f"the frame does not say right: {name}" for name, is_right in facts.items() if not is_right]
 
