@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from instruments import AcquireFrame, Capabilities, Microscope
+from instruments import AcquireFrame, Capabilities, Frame, Microscope, Unsupported
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.capabilities import Axis, Mode
@@ -66,3 +66,15 @@ def test_counts_too_few_to_judge_are_not_called_right(check: str) -> None:
     finding = tried(DrivenMicroscope(DarkDriver()), check).finding(check)
     assert finding.verdict == "skipped", finding
     assert "too few to judge, at least 2 a pixel are needed: haadf 0" in finding.found
+
+
+def test_a_blank_that_nobody_sees_is_not_called_dark() -> None:
+    def none_here(microscope: Microscope, command: AcquireFrame) -> Frame:
+        del microscope
+        raise Unsupported(f"no dark frame for {command.action_id}")
+
+    finding = tried(DrivenMicroscope(DarkDriver()), "blank").finding("blank")
+    assert (finding.verdict, "no detector sees anything" in finding.found) == ("skipped", True), finding
+    undark = Altered(DrivenMicroscope(StubbornDriver()), Ways(acquire_dark=none_here))
+    finding = tried(undark, "blank").finding("blank")
+    assert (finding.verdict, "takes no dark frames" in finding.found) == ("skipped", True), finding
