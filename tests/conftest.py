@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 # Most of what lives here lives to the end: to look for garbage as often as small programs do takes a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
@@ -32,6 +33,8 @@ pytest_plugins = ["instruments.conformance.pytest_plugin", "tests.catalogues", "
 
 settings.register_profile("house", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("house")
+# Numbers out of the sources of whatever happens to be loaded are no examples: they would differ between processes.
+providers._get_local_constants = lambda: providers._local_constants
 
 _TESTS = Path(__file__).parent
 _ORDER = ("unit", "property", "reference", "integration", "browser", "faults")
@@ -87,6 +90,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if len(again) > _SECOND_ATTEMPTS and session.exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"{len(again)} tests passed only when tried again; {_SECOND_ATTEMPTS} may", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded and collected stays: nobody has to look through it for garbage again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
