@@ -217,7 +217,8 @@ class Worker:
         with suppress(OSError):
             running.command.shutdown(socket.SHUT_WR)  # the end of the line is what tells it to leave
         running.wait_for_its_end()
-        running.kill()
+        with self._life:
+            running.kill()
 
     # --- its life
 
@@ -310,8 +311,8 @@ class Worker:
         """Kill it, if somebody else has not; what to raise."""
         words = ""
         if running is not None:
-            words = running.last_words()
-            with self._life:
+            with self._life:  # what it printed is closed with it, maybe by somebody else
+                words = running.last_words()
                 if self._running is running:
                     self._running, self._is_lost = None, True
                 running.kill()

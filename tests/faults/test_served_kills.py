@@ -30,7 +30,7 @@ OPTIONS = ("--set", f"budget.frames={FRAMES}", "--set", "instrument.config.time_
 
 @pytest.fixture
 def served(forward_model: Path, tmp_path: Path) -> Any:
-    with installation(configured(data_folder(tmp_path, forward_model), "left", lease_s=5.0)) as started:
+    with installation(configured(data_folder(tmp_path, forward_model), "left", lease_s=10.0)) as started:
         yield started.serve()
 
 

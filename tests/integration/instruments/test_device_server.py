@@ -20,6 +20,7 @@ from instruments.conformance.target import Address
 from instruments.workers import process
 from tests.integration.instruments.conformed import conformed
 from tests.integration.instruments.own_clock import assert_ours
+from tests.integration.instruments.server_process import Otherwise
 from tests.integration.instruments.test_pyjem import CONFIG, frame
 from tests.integration.instruments.test_worker import wait_for
 from tests.integration.instruments.vendor_target import VendorTarget, doubled
@@ -38,9 +39,9 @@ class ServedTarget:
 
     name = "pyjem"
 
-    def __init__(self, target: VendorTarget, **more: Any) -> None:
+    def __init__(self, target: VendorTarget) -> None:
         self._ticket = target.folder / "ticket"
-        self._config = {name: value for name, value in CONFIG.items() if name != "python"} | more
+        self._config = {name: value for name, value in CONFIG.items() if name != "python"}
 
     def __enter__(self) -> Self:
         self.revive()
@@ -61,8 +62,8 @@ class ServedTarget:
     def open(self) -> Microscope:
         return registry.open("pyjem", **self.config())
 
-    def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
-        return registry.open("pyjem", **self.config(addresses[0][1]))
+    def open_at(self, addresses: tuple[Address, ...], **more: Any) -> Microscope:
+        return registry.open("pyjem", **{**self.config(addresses[0][1]), **more})
 
     def close(self, microscope: Microscope) -> None:
         assert isinstance(microscope, DrivenMicroscope)
@@ -91,10 +92,11 @@ def config(target: VendorTarget) -> Iterator[dict[str, Any]]:
 
 def test_it_conforms_over_a_line_that_fails(target: VendorTarget) -> None:
     wanted = ("mute_server", "call_after_timeout", "lost_answer", "server_killed", "concurrent_clients")
-    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=200.0, patience_s=30.0)
+    conditions = Conditions(shape_px=(64, 64), field_of_view_nm=64.0, dwell_time_us=200.0)
     elsewhere = {one.name: "as in its worker" for one in CHECKS if one.name not in wanted}
-    with ServedTarget(target, answer_s=1.5, start_s=4.0) as served:
-        report = conformed(served, conditions, "pyjem, device server", without=elsewhere)
+    with ServedTarget(target) as served:
+        hasty = Otherwise(served, answer_s=1.5, start_s=8.0)
+        report = conformed(served, conditions, "pyjem, device server", without=elsewhere, hasty=hasty)
     assert {finding.verdict for finding in report.findings} == {"passed"}, report.table()
 
 
