@@ -8,7 +8,7 @@ Neighbours: `ceos_corrector`, `ceos_config`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Event
 from typing import Any, Final
@@ -20,10 +20,17 @@ from instruments.adapters.ceos_corrector import Corrector
 from instruments.axes import axis_values
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, RunProcedure, SetAxes, Unblank
-from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentError, InstrumentFault, ResultUnknown
+from instruments.errors import (
+    AcquisitionFailed,
+    CommandRefused,
+    InstrumentError,
+    InstrumentFault,
+    ResultUnknown,
+    Unsupported,
+)
 from instruments.events import Eventful, Events
 from instruments.frames import Frame
-from instruments.microscope import Closable, Linked, Microscope, Outcome, Releasable
+from instruments.microscope import Closable, Linked, Microscope, Outcome, Releasable, TakesDarkFrames
 from instruments.optics import Aberrations
 from instruments.state import AxisReading, MicroscopeState
 
@@ -61,7 +68,7 @@ def open_ceos(**config: Any) -> CorrectedMicroscope:
 
 
 class CorrectedMicroscope:
-    """Microscope, Releasable, Linked, Eventful and Closable, around a microscope and a corrector."""
+    """Microscope, Releasable, Linked, TakesDarkFrames, Eventful and Closable, around a microscope and a corrector."""
 
     def __init__(self, microscope: Microscope, corrector: Corrector, capabilities: Capabilities) -> None:
         self._microscope = microscope
@@ -99,6 +106,17 @@ class CorrectedMicroscope:
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """A frame of the microscope. Raises CommandRefused for one that would set aberrations."""
+        return self._framed(command, self._microscope.acquire)
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """A dark frame of the microscope. Raises Unsupported where it takes none."""
+        microscope = self._microscope
+        if not isinstance(microscope, TakesDarkFrames):
+            raise Unsupported("this microscope takes no dark frames")
+        return self._framed(command, microscope.acquire_dark)
+
+    def _framed(self, command: AcquireFrame, take: Callable[[AcquireFrame], Frame]) -> Frame:
+        """What is taken of the command without what a frame cannot correct, with what the corrector says."""
         self._refuse_after_stop()
         wanted = {name: value for name, value in axis_values(command).items() if self._corrector.has(name)}
         moved = [name for name, value in wanted.items() if not self._corrector.stands(name, float(value))]
@@ -107,7 +125,7 @@ class CorrectedMicroscope:
                 f"{', '.join(moved)} cannot be set by a frame: measure, then correct with set_axes, then ask for the "
                 "frame with what was read back, or 0 to leave them alone"
             )
-        frame = self._microscope.acquire(_without(command, wanted))
+        frame = take(_without(command, wanted))
         return replace(
             frame, requested=command, state=self._with_aberrations(frame.state), instrument=self._capabilities.name
         )
