@@ -52,7 +52,7 @@ def _stage_tilt(bench: Bench) -> Result:
             faults.append(f"{name} was sent back to {place:g} deg, and reads {after}")
         if faults:
             return failed("; ".join(faults), *measured)
-    return passed(f"{' and '.join(places)} went where they were sent, one at a time, and back", *measured)
+    return passed(f"each tilt went where it was sent, by itself, and back: {', '.join(places)}", *measured)
 
 
 def _place(axis: Axis | None, state: MicroscopeState) -> float | None:
