@@ -14,7 +14,7 @@ from simulation.scattering_factors import symbol_of
 from simulation.specimens import CELL_TOLERANCE_ANGSTROM, Atoms, Specimen
 
 _ANGSTROM_PER_NM = 10.0
-_SMALLEST_SIGMA_NM, _LARGEST_SIGMA_NM = 0.001, 0.1
+_SMALLEST_SIGMA_NM, _LARGEST_SIGMA_NM = 0.001, 0.05
 
 
 @dataclass(frozen=True, slots=True)

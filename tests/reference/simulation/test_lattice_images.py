@@ -264,7 +264,7 @@ def test_impossible_defects_are_refused(defect: Defect, words: str) -> None:
         ({"supercell_nm": 50.0}, "50.0"),
         ({"step_nm": 0.2}, "0.2"),
         ({"potential_sampling_nm": 0.02}, "potential_sampling_nm"),
-        ({"beam_energy_ev": 0.0}, "0.0 eV"),
+        ({"beam_energy_ev": 0.0}, "beam_energy_ev = 0.0"),
     ],
 )
 def test_bad_settings_name_value_and_limit(changes: dict, words: str) -> None:

@@ -142,7 +142,7 @@ REFUSED = {
     "a camera of half a pixel": (lambda: PixelatedDetector(shape_px=(8.5, 8)), "shape_px"),
     "words for positions": (lambda: PointScan([["a", "b"]]), "points_nm holds no real numbers"),
     "imaginary positions": (lambda: PointScan(1j * np.ones((2, 2))), "points_nm holds no real numbers"),
-    "angstrom for nm": (lambda: FrozenPhonons(2, {"Sr": 0.5}), r"sigmas_nm\['Sr'\] = 0.5 nm is above 0.1 nm"),
+    "angstrom for nm": (lambda: FrozenPhonons(2, {"Sr": 0.08}), r"sigmas_nm\['Sr'\] = 0.08 nm is above 0.05 nm"),
     "an array for phonons": (lambda: _image(phonons=np.array(0.02)), "phonons is a ndarray"),
     "a length for a probe's optics": (lambda: probe(0.1, shape_px=(8, 8), sampling_nm=0.02), "optics is a float"),
     "one number for a probe's pixels": (lambda: probe(OPTICS, shape_px=8, sampling_nm=0.02), "shape_px = 8 must be"),
