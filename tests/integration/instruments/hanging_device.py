@@ -13,6 +13,7 @@ import numpy as np
 class HangingDevice:
     def __init__(self, diary: str) -> None:
         self._diary = Path(diary)
+        self._hangs = False
         self._write("opened")
 
     def echo(self, value: Any) -> Any:
@@ -22,6 +23,7 @@ class HangingDevice:
         return np.zeros(count, np.uint8)
 
     def hang(self) -> None:
+        self._hangs = True
         self._write("hangs")
         ctypes.PyDLL(None).sleep(600)
 
@@ -40,6 +42,8 @@ class HangingDevice:
         raise ValueError("the vendor's own words")
 
     def stop(self) -> None:
+        if self._hangs:  # a moment before its thread holds the lock
+            ctypes.PyDLL(None).sleep(600)
         self._write("stopped")
 
     def _write(self, word: str) -> None:
