@@ -186,6 +186,7 @@ class ExperimentDocument(Answer):
     name: str
     status: str
     reason: str | None
+    note: str | None = Field(default=None, description="of one that stands as running and whose process is gone")
     spec: dict[str, Any]
     seed: int
     engine: str
