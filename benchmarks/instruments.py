@@ -71,9 +71,10 @@ def compared(ours: Callable[[int], object], bare: Callable[[int], object], count
 
 def frames(row: Row) -> dict[str, float]:
     """Times of frames, and how fast their counts come."""
-    assert row.frame is not None
-    size_mb = sum(counts.nbytes for counts in row.microscope.acquire(row.frame(-1)).counts.values()) / 1e6
-    found = compared(lambda n: row.microscope.acquire(row.frame(n)), row.bare_frame, FRAMES)
+    asked = row.frame
+    assert asked is not None
+    size_mb = sum(counts.nbytes for counts in row.microscope.acquire(asked(-1)).counts.values()) / 1e6
+    found = compared(lambda n: row.microscope.acquire(asked(n)), row.bare_frame, FRAMES)
     rates = {
         "frame_mb": round(size_mb, 3),
         "mb_per_s": round(size_mb / found["ours_min_ms"] * 1e3, 1),

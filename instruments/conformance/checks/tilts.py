@@ -103,6 +103,8 @@ def _sent(bench: Bench, name: str, value: float) -> InstrumentFault | None:
         bench.dare(command)
     except Halted:
         raise
+    except Unsupported as error:
+        raise CannotJudge(f"{name} is set by no command of its own: {error}") from error
     except InstrumentFault as error:
         return error
     return None
