@@ -38,6 +38,12 @@ def checked_tilt_mrad(tilt_mrad: Sequence[float]) -> tuple[float, float]:
 
 def seen_from_specimen(optics: Optics, specimen_tilt_mrad: tuple[float, float]) -> Optics:
     """Optics whose beam tilt does to an upright specimen what these do to a tilted one."""
+    if max(abs(optics.tilt_x_mrad), abs(optics.tilt_y_mrad)) > LARGEST_TILT_MRAD:
+        raise InvalidParameter(
+            f"optics.tilt_x_mrad, tilt_y_mrad = {optics.tilt_x_mrad:g}, {optics.tilt_y_mrad:g} are beyond"
+            f" {LARGEST_TILT_MRAD:g} mrad, where the beam no longer runs along the cell; they are in mrad: give smaller"
+            " ones, or rotate the atoms"
+        )
     if specimen_tilt_mrad == (0.0, 0.0):
         return optics
     x, y = specimen_tilt_mrad

@@ -229,6 +229,9 @@ REFUSED = {
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam_energy_ev = 1e\+30 is above 1e\+07 eV"),
     "a beam in kilovolts": (lambda: thermal_displacement_barn("S", 80, 6.9), "80 is below 1000 eV; give it in eV"),
     "an image in kilovolts": (lambda: simulate(ALUMINIUM, SLOW, FEW, RING), "200 is below 1000 eV"),
+    "a beam from the side": (
+        lambda: simulate(ALUMINIUM, OPTICS.model_copy(update={"tilt_y_mrad": 500.0}), FEW, RING), "beyond 100 mrad",
+    ),
     "a dose in kilovolts": (lambda: damage.dose_at_another_energy_e_per_a2(10, 80, 200), "200 is below 1000 eV"),
     "counts for fractions": (
         lambda: single_side_band(PATTERNS.astype(np.uint16), AXIS, AXIS, (0.1, 0.1), OPTICS),
