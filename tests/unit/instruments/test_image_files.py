@@ -74,7 +74,7 @@ def test_what_a_file_does_not_say_is_asked_for(tmp_path: Path) -> None:
         registry.open("replay", file=path)
     said = {"pixel_size_nm": 0.5, "dwell_time_us": 10.0, "current_pa": 30.0}
     assert registry.open("replay", file=path, **said).capabilities().modes[0].name == "recorded"
-    half = dm_file(tmp_path / "half.dm3", IMAGE.astype("f4") + 0.5, (1.0, "nm"))
+    half = dm_file(tmp_path / "half.dm3", IMAGE.astype("f4") + 0.5, (0.5, "nm"))
     with pytest.raises(ConfigurationError, match=r"is 0\.5 at row 0, column 0: no number of electrons"):
         registry.open("replay", file=half, counted=True, **said)
     with pytest.raises(ConfigurationError, match="either `file`, or `folder`"):
