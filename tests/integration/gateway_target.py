@@ -28,7 +28,7 @@ class GatewayTarget:
     folder: Path
     adapter: str
     config: Mapping[str, Any]
-    patience_s: float = 2.0
+    patience_s: float = 4.0
     name: str = "gateway"
     _running: ExitStack = field(default_factory=ExitStack)
 

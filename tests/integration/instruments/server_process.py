@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from instruments import Microscope, registry
-from instruments.conformance.target import Address
+from instruments.conformance.target import Address, CountsExposures
 from instruments.microscope import Closable
 
 
@@ -35,6 +35,8 @@ class Otherwise:
     def __init__(self, target: Configurable, **more: Any) -> None:
         self.name = target.name
         self.addresses, self.close, self.kill, self.revive = target.addresses, target.close, target.kill, target.revive
+        if isinstance(target, CountsExposures):
+            self.exposure_count = target.exposure_count
         self._target, self._more = target, more
 
     def open(self) -> Microscope:
