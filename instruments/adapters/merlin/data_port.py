@@ -70,7 +70,9 @@ class DataPort:
             try:
                 size_bytes = line.read_into(buffer)
             except TimeoutError:
-                return found
+                if line.is_quiet:  # a machine that stands still for a moment has read nothing, too
+                    return found
+                continue
             if size_bytes == 0:
                 raise EOFError("it hung up")
             found += size_bytes
