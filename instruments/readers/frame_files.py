@@ -5,6 +5,7 @@ Nothing but the files is needed: which experiment a frame belongs to stands in i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from instruments.state import MicroscopeState
 
 _RECORD: Final = "entry1/stempilot"
 _EVENT: Final = "entry1/measurement/event1"
+_STACK, _PATTERNS = "stack_2d", "patterns"  # by sub-frame, and by sub-frame and scan point
+_REPLAYED: Final = ("stem", "eds", "eels")
 _FORMAT: Final = 1
 
 
@@ -51,8 +54,9 @@ def _image(name: str, file: h5py.File) -> RecordedImage:
     command = AcquireFrame.model_validate_json(_text(file, "documents/requested"))
     state = MicroscopeState.model_validate_json(_text(file, "documents/read_back"))
     mode = Mode.model_validate_json(_text(file, "documents/mode"))
-    if mode.kind not in ("stem", "eds"):
-        raise ConfigurationError(f"{name}: mode {mode.name!r} of kind {mode.kind} is not replayed; stem and eds are")
+    if mode.kind not in _REPLAYED:
+        kinds = ", ".join(_REPLAYED)
+        raise ConfigurationError(f"{name}: mode {mode.name!r} of kind {mode.kind} is not replayed; {kinds} are")
     scan = command.scan
     counts = {one.name: _total(file, one.name) for one in mode.detectors}
     return RecordedImage(
@@ -68,6 +72,7 @@ def _image(name: str, file: h5py.File) -> RecordedImage:
         rotation_deg=scan.rotation_deg,
         defocus_nm=command.optics.defocus_nm,
         tilt_deg=(state.stage.alpha_deg, state.stage.beta_deg),
+        energies_ev=_energies_ev(file),
         simulated=bool(file[_RECORD]["exposure"]["simulated"][()]),
         counted=frozenset(one.name for one in mode.detectors if _is_counted(mode, one, counts[one.name])),
     )
@@ -88,8 +93,15 @@ def _is_counted(mode: Mode, detector: Detector, counts: np.ndarray) -> bool:
 
 
 def _total(file: h5py.File, detector: str) -> np.ndarray:
-    stack: np.ndarray = file[f"{_EVENT}/image_{detector}/stack_2d/real"][()]
+    image = file[f"{_EVENT}/image_{detector}"]
+    stack: np.ndarray = image[_PATTERNS if _PATTERNS in image else _STACK]["real"][()]
     return stack.sum(axis=0, dtype=np.int64 if stack.dtype.kind in "ui" else np.float64)
+
+
+def _energies_ev(file: h5py.File) -> tuple[float, float] | None:
+    """What the instrument said of its channels; None where they have no energies."""
+    said = json.loads(_text(file, "documents/instrument_context")).get("energies_ev")
+    return None if said is None else (float(said["first"]), float(said["step"]))
 
 
 def _text(file: h5py.File, place: str) -> str:

@@ -17,6 +17,7 @@ from tests.unit.instruments.image_files import (
     hyperspy_spectra_file,
     velox_spectra_file,
 )
+from tests.unit.instruments.test_replay_images import kept
 
 PEAK = np.exp(-(((np.arange(64) - 20) / 4) ** 2))
 COUNTS = np.random.default_rng(2).poisson(300 * PEAK, (4, 6, 64)).astype("u2")
@@ -86,6 +87,15 @@ def test_x_ray_spectra_are_thinned_and_given_once(tmp_path: Path) -> None:
         assert parts[0].sum() == pytest.approx(recorded.sum() / 2, abs=5 * np.sqrt(recorded.sum()) / 2)
     with pytest.raises(CommandRefused, match="has 0 us of recorded exposure left"):
         taken(replay, "more", 1e5)
+
+
+def test_spectra_that_were_catalogued_are_replayed(tmp_path: Path) -> None:
+    path = dm_spectra(tmp_path / "map.dm4", COUNTS, (2.0, 0.1, "keV"), (0.5, "nm"), MICROSCOPE)
+    source = taken(opened(file=path, counted=True, dwell_time_us=100.0), "a", 100.0, (4, 6))
+    kept(tmp_path / "data", source, "a")
+    again = taken(opened(folder=tmp_path / "data", experiment="one"), "b", 100.0, (4, 6))
+    assert np.array_equal(again.counts["spectrum"], source.counts["spectrum"])
+    assert again.context["energies_ev"] == source.context["energies_ev"]
 
 
 def test_spectrum_images_are_cut_out_as_images_are(tmp_path: Path) -> None:
