@@ -196,7 +196,7 @@ def check_detectors(detectors: Mapping[str, Detector], cutoff_mrad: float) -> di
     if not detectors:
         raise InvalidParameter('no detectors given; give at least one, such as {"haadf": AnnularDetector(80, 160)}')
     for name in detectors:
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name:
             raise InvalidParameter(f"a detector is called {name!r}; its name must be a text, such as 'haadf'")
         if name in _AXES:
             raise InvalidParameter(f"a detector called {name!r} cannot be told from that axis; give it another name")

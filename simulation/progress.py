@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from shutil import get_terminal_size
-from typing import Protocol, TextIO, TypeVar
+from typing import Protocol, TextIO, TypeVar, runtime_checkable
 
-from simulation.errors import Cancelled
+from simulation.errors import Cancelled, InvalidParameter
 
 T = TypeVar("T")
 SHOWN_AFTER_S = 2.0
@@ -41,6 +41,7 @@ class Standing:
     """None until something was finished to judge by."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Whoever is told how far an image is."""
 
@@ -56,6 +57,10 @@ class Listener(Protocol):
 @contextmanager
 def reporting(listener: Listener | None = None, *, cancel: threading.Event | None = None) -> Iterator[None]:
     """Images made inside tell `listener` (None: nobody) how far they are; `cancel.set()` ends them with `Cancelled`."""
+    if listener is not None and not isinstance(listener, Listener):
+        raise InvalidParameter(
+            f"listener is a {type(listener).__name__}; give an object with advance(standing) and end(), or None"
+        )
     token = _ASKED.set((listener, cancel))
     try:
         yield

@@ -46,6 +46,10 @@ class FingerprintLibrary:
         self.folder, self.settings = folder, settings
         self._entries = {entry.key: entry for entry in entries}
 
+    def __repr__(self) -> str:
+        """Where it is and how many entries it has."""
+        return f"FingerprintLibrary({str(self.folder)!r}, {len(self._entries)} entries)"
+
     @classmethod
     @kinds_checked
     def open(cls, folder: str | Path, settings: LibrarySettings | None = None) -> Self:

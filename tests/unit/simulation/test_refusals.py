@@ -18,6 +18,7 @@ from simulation import (
     SegmentedDetector,
     Simulator,
     probe,
+    reporting,
     simulate,
 )
 from simulation import beam_damage as damage
@@ -229,6 +230,8 @@ REFUSED = {
     "a beam beyond any": (lambda: ionisation_barn(COPPER, 1e30), r"beam_energy_ev = 1e\+30 is above 1e\+07 eV"),
     "a beam in kilovolts": (lambda: thermal_displacement_barn("S", 80, 6.9), "80 is below 1000 eV; give it in eV"),
     "an image in kilovolts": (lambda: simulate(ALUMINIUM, SLOW, FEW, RING), "200 is below 1000 eV"),
+    "a detector without a name": (lambda: _image(seen={"": AnnularDetector(30, 60)}), "a detector is called ''"),
+    "nobody who listens": (lambda: reporting(print).__enter__(), "listener is a builtin_function_or_method; give"),
     "a beam from the side": (
         lambda: simulate(ALUMINIUM, OPTICS.model_copy(update={"tilt_y_mrad": 500.0}), FEW, RING), "beyond 100 mrad",
     ),
