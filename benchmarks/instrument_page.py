@@ -38,10 +38,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         *over,
         f"{max(frame['overhead_min_ms'], 0.0):.1f} ({frame['frame_mb']:.3g} MB)" if frame else "",
-        f"{frame['way_mb_per_s']:.0f} MB/s" if frame and "frame_mb_per_s" in goals else "",
+        _rate(frame) if frame and "frame_mb_per_s" in goals else "",
         f"{row['stop']['stop_min_ms']:.1f}" if "stop" in row else "",
         f"{row['reconnect']['min_ms']:.1f}" if "reconnect" in row else "",
     )
+
+
+def _rate(frame: dict[str, Any]) -> str:
+    is_told = frame["overhead_min_ms"] > 0
+    return f"{frame['way_mb_per_s']:.0f} MB/s" if is_told else "lost in the load"
 
 
 def _goals(rows: dict[str, dict[str, Any]]) -> str:
