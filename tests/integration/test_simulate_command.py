@@ -279,6 +279,12 @@ def test_what_a_file_leaves_open_is_not_settled_without_a_word(tmp_path: Path) -
     path.write_text(CIF.replace("Sr 0 0 0 0.5\n", "").replace("0.5\n", "0.7\n"))
     with pytest.raises(InvalidSpecimen, match=r"partly occupied \(Ba 0.7\)"):
         built(StructureRequest(name=str(path)))
+    below = tmp_path / "below.xyz"
+    below.write_text('2\nLattice="4 0 0 0 4 0 0 0 4"\nSr 0 0 -1\nBa 2 2 2\n')
+    with pytest.raises(InvalidSpecimen, match=r"atom 0, at z = -1 angstrom.*--zone-axis 0,0,1;.*--vacuum-nm"):
+        built(StructureRequest(name=str(below)))
+    assert built(StructureRequest(name=str(below), zone_axis=(0, 0, 1))).atoms.positions[:, 2].max() < 4
+    assert built(StructureRequest(name=str(below), vacuum_nm=0.2)).atoms.positions[:, 2].min() > 0
     path.write_text(CIF.replace("Sr 0 0 0 0.5", "Sr 0 0 0 1").replace("Ba 0 0 0 0.5", "Ba 0.01 0 0 1"))
     made = built(StructureRequest(name=str(path)))
     assert made.notes == ("atoms 0 and 1 are nearer than 0.05 nm (pairs like this: 1): are they in the file twice?",)

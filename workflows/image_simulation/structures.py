@@ -23,6 +23,7 @@ from simulation.specimens import orthogonal_cell, read_structure
 LEAST_SIDE_NM: Final = 2.0
 """Cells are repeated at least to this side where nothing else is asked, and further for a wider probe."""
 LARGEST_ATOM_COUNT: Final = 2_000_000
+_FACE_ANGSTROM: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ def built(request: StructureRequest) -> Built:
     notes: list[str] = []
     found, source = _unit(request.name)
     unit = _turned(found, request.zone_axis, notes)
+    if request.vacuum_nm == 0:
+        _check_depth(unit)
     repeat = _repeat(request, unit)
     count = len(unit) * repeat[0] * repeat[1] * repeat[2]
     if count > LARGEST_ATOM_COUNT:
@@ -107,6 +110,18 @@ def _unit(name: str) -> tuple[Any, str]:
         f"{name or 'an empty name'}: there is no such file, and no structure of this name; {meant} are the layers"
         f" {', '.join(sorted(LAYERS))} and the crystals {', '.join(sorted(CRYSTALS))}"
     )
+
+
+def _check_depth(atoms: Any) -> None:
+    """Refuse atoms outside the cell along the beam, which only the user can tell for a crystal's or a layer's."""
+    z, depth = np.asarray(atoms.positions)[:, 2], float(atoms.cell[2, 2])
+    outside = np.flatnonzero((z < -_FACE_ANGSTROM) | (z > depth + _FACE_ANGSTROM))
+    if len(outside):
+        raise InvalidSpecimen(
+            f"{len(outside)} atoms of the file lie outside its cell along the beam, the first, atom {outside[0]}, at z"
+            f" = {z[outside[0]]:.4g} angstrom, and the cell reaches from 0 to {depth:.4g}; those of a crystal are put"
+            " into it with --zone-axis 0,0,1; a layer or particle finds room with --vacuum-nm"
+        )
 
 
 def _turned(atoms: Any, zone_axis: tuple[int, int, int] | None, notes: list[str]) -> Any:
