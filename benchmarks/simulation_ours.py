@@ -22,6 +22,7 @@ from instruments.optics import Aberrations, Optics
 from simulation import AnnularDetector, FrozenPhonons, GridScan, PointScan, Simulator
 from simulation.backend import backend
 from simulation.method_choice import Candidate
+from simulation.sources import Sources
 
 _RMS_DISPLACEMENT_NM = 0.006
 _MARGINAL_COUNT = 4096
@@ -37,7 +38,7 @@ def main() -> None:
     name, _, placement = name.partition("-")
     backend("cpu")  # imports torch; what is imported, here as by the peer, is before the clock
     xarray.Dataset(coords={"x": [0.0]})  # imports whatever packages of units and arrays xarray finds
-    atoms = ase.io.read(path.with_suffix(".extxyz"))
+    (atoms,) = ase.io.iread(path.with_suffix(".extxyz"))
     phonons = FrozenPhonons(int(phonon_count), _RMS_DISPLACEMENT_NM) if phonon_count else None
     imported_gb = _peak_memory_gb()
     start_cpu, start = time.process_time(), time.perf_counter()
@@ -61,7 +62,8 @@ def main() -> None:
         start_cpu, start = time.process_time(), time.perf_counter()
         images = simulator.image(*_exposure(other, probes))
         used |= {"again_cpu_s": time.process_time() - start_cpu, "again_wall_s": time.perf_counter() - start}
-    np.savez(out, **{name: np.asarray(images[name]) for name in case["detectors"]})
+    made: dict[str, Any] = {name: np.asarray(images[name]) for name in case["detectors"]}
+    np.savez(out, **made)
     print(json.dumps(used))
 
 
@@ -73,7 +75,9 @@ def _marginal_ms(
     detectors: dict[str, AnnularDetector],
 ) -> float:
     """CPU-time of one more probe: the windows alone, without what an image costs once."""
-    source = simulator._sources.signal_source(Candidate("windowed", 1, 0.0, window_px), 0, optics)
+    sources: Sources = vars(simulator)["_sources"]
+    source = sources.signal_source(Candidate("windowed", 1, 0.0, window_px), 0, optics)
+    assert source is not None
     points = scan.points_angstrom()[:_MARGINAL_COUNT]
     start = time.process_time()
     source.signals(optics, points, detectors)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from instruments.optics import Coherence, Optics
 from simulation.argument_kinds import kinds_checked
 from simulation.arguments import checked_coherence, checked_optics, checked_seed
+from simulation.atom_layers import Cut
 from simulation.backend import backend
 from simulation.coherence import focal_nodes
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty, value_count
@@ -32,7 +33,7 @@ from simulation.slices import slice_count
 from simulation.source_blur import SourceBlur
 from simulation.sources import Prepared, Sources
 from simulation.specimen_tilt import checked_tilt_mrad, seen_from_specimen
-from simulation.specimens import Atoms, Specimen
+from simulation.specimens import Atoms, Specimen, Structure
 from simulation.threads import checked_threads
 from simulation.wave_grid import WaveGrid
 from simulation.working_set import bounded, check_result
@@ -117,7 +118,8 @@ class Simulator:
     Transmission functions are kept between images of one beam energy, scattering matrices between images of one
     energy and tilt whose aperture is no larger (with `partitioned_prism` and `local_difference` the same): with
     `method="prism"` or `"periodic"` another defocus, aberration, scan or detector propagates nothing. What is kept is
-    dropped, oldest first, beyond 1 GiB (40 % of a GPU's), or two thirds of what `memory_gib` leaves for it.
+    dropped, oldest first, beyond 1 GiB (40 % of a GPU's), or two thirds of what `memory_gib` leaves for it. It can be
+    pickled (for `multiprocessing`, joblib), without what it keeps.
     """
 
     def __init__(
@@ -144,8 +146,10 @@ class Simulator:
         memory_gib: float | None = None,
     ) -> None:
         """Check everything that does not depend on optics, scan or detectors."""
+        self._arguments = {name: given for name, given in locals().items() if name != "self"}
         check_method(method, interpolation, accuracy)
         self._specimen = Specimen.of(atoms)
+        self._arguments["atoms"] = Structure.of(atoms)
         rms_angstrom = phonons.rms_angstrom(self._specimen) if isinstance(phonons, DebyeWaller) else ()
         self._model = PotentialModel(parametrization, placement, projection, rms_angstrom)
         self._specimen.check_distances()
@@ -164,9 +168,26 @@ class Simulator:
         on_device = backend(device, precision, checked_threads(threads))
         self._on, self._memory_gib = bounded(on_device, self.grid, memory_gib), memory_gib
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
-        specimens = configurations(self._specimen, phonons, self._wanted.seed)
-        self._sources = Sources(specimens, self.grid, slice_thickness_nm, self._model, self._on)
+        cut = Cut.at_layers if self._model.knows_layers and method != "incoherent" else Cut.equal
+        moved = configurations(self._specimen, phonons, self._wanted.seed)
+        self._cut = cut(self._specimen, moved, slice_thickness_nm)
+        self._sources = Sources(self._cut.specimens, self.grid, self._cut.thickness_nm, self._model, self._on)
         self._trial = MethodTrial(self._sources, self.grid, self._on, self._wanted)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it was made from; what it keeps stays here, and a copy computes it again."""
+        return self._arguments
+
+    def __setstate__(self, arguments: dict[str, Any]) -> None:
+        """Made anew, for the processors and devices of where it arrives."""
+        self.__init__(**arguments)
+
+    def __repr__(self) -> str:
+        """How many atoms in which cell, the method and the wave grid."""
+        cell = " x ".join(f"{side / 10:.4g}" for side in self._specimen.cell_angstrom)
+        rows, columns = self.grid.shape_px
+        count = len(self._specimen.numbers)
+        return f"Simulator({count} atoms in {cell} nm, method={self._wanted.method!r}, {rows} x {columns} waves)"
 
     @watched()
     def image(
@@ -289,6 +310,7 @@ class Simulator:
             "sampling_nm": [value / 10 for value in self.grid.sampling_angstrom],
             "slice_count": self.slice_count,
             "slice_thickness_nm": self._specimen.cell_angstrom[2] / self.slice_count / 10,
+            "height_rounding_nm": self._cut.rounding_nm,
             "antialias_cutoff_mrad": self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev)),
             "thermal_motion": _thermal_motion(self._phonons),
             "phonon_configurations_count": 0 if _is_static(self._phonons) else len(self._sources.specimens),

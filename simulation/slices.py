@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,10 @@ def slices_of(specimen: Specimen, slice_thickness_nm: float) -> Slices:
     count = slice_count(depth, slice_thickness_nm)
     owner = owners(specimen, slice_thickness_nm)
     xy = specimen.positions_angstrom[:, :2]
-    contents = (AtomSlice(specimen.numbers[owner == index], xy[owner == index]) for index in range(count))
+    order = np.argsort(owner, kind="stable")
+    numbers, xy = specimen.numbers[order], xy[order]
+    bounds = np.searchsorted(owner[order], np.arange(count + 1)).tolist()
+    contents = (AtomSlice(numbers[start:stop], xy[start:stop]) for start, stop in pairwise(bounds))
     return Slices.of(contents, depth / count)
 
 

@@ -41,6 +41,20 @@ class Atoms(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Structure:
+    """A copy of checked atoms, as they were."""
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, atoms: Atoms) -> Structure:
+        """From what `Specimen.of` has accepted."""
+        return cls(np.array(atoms.numbers), np.array(atoms.positions, dtype=np.float64), _table("cell", atoms.cell))
+
+
+@dataclass(frozen=True, slots=True)
 class Specimen:
     """Checked atoms in an orthogonal periodic cell, beam along +z; angstrom, float64."""
 

@@ -167,7 +167,7 @@ class WindowedSource:
         key = (optics, tuple(detectors.items()))
         if self._known is None or self._known.key != key:
             whole = Propagator(optics, self.grid, self._specimen.thickness_angstrom, self._on)
-            masks, shapes = self._masks(optics, detectors)
+            masks, shapes = self._masks(optics, detectors, whole)
             spectrum = self._incident(optics, whole)
             in_vacuum = np.einsum("yx,cyx->c", np.abs(spectrum) ** 2, masks)
             beams, folded = _beams_of(spectrum, self.grid), self._folded(masks)
@@ -193,12 +193,12 @@ class WindowedSource:
         return spectrum * self._on.to_numpy(whole.through(lead_in))
 
     def _masks(
-        self, optics: Optics, detectors: Mapping[str, Detector]
+        self, optics: Optics, detectors: Mapping[str, Detector], whole: Propagator
     ) -> tuple[NDArray[Any], dict[str, tuple[int, ...]]]:
         """(channels, rows, columns) on the whole grid, with what the antialias aperture takes after the last atoms."""
         wavelength = wavelength_angstrom(optics.beam_energy_ev)
         trailing = self._itinerary.trailing if self._itinerary.steps else 0
-        taper = (self.grid.antialias_aperture() ** (2 * trailing)).astype(self._on.real_type)
+        taper = (self.grid.antialias_aperture() ** (2 * whole.aperture_power(trailing))).astype(self._on.real_type)
         found: list[NDArray[Any]] = []
         shapes: dict[str, tuple[int, ...]] = {}
         for name, detector in detectors.items():
