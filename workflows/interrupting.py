@@ -20,11 +20,14 @@ def interruptible(
 ) -> Iterator[None]:
     """Ctrl-C once asks to end in order and says `first`; twice stops the microscope and leaves at once.
 
-    Only in the main thread; elsewhere the caller has its own way.
+    The second one leaves at once also where the run has ended by then and its last words are being written. Only in the
+    main thread; elsewhere the caller has its own way.
     """
+    heard: list[int] = []
 
     def handle(number: int, frame: object) -> None:
-        del number, frame
+        del frame
+        heard.append(number)
         if control.interrupt.is_set():
             try:
                 stop_now()
@@ -39,7 +42,13 @@ def interruptible(
         yield
     finally:
         for number, previous in before.items():
-            signal.signal(number, previous)
+            raises = previous is signal.default_int_handler
+            signal.signal(number, _leave if heard and raises else previous)
+
+
+def _leave(number: int, frame: object) -> None:
+    del number, frame
+    os._exit(130)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from workflows.interrupting import interruptible, terminable
 
 @pytest.fixture(autouse=True)
 def nobody_takes_it() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, before[0])
+    signal.signal(signal.SIGINT, before[1])
 
 
 def nothing() -> None:
@@ -35,6 +37,19 @@ def test_who_takes_it_already_keeps_it() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert control.interrupt.is_set()
     assert said == ["interrupted: finishing this frame, then blanking and saving (Ctrl-C again aborts at once)"]
+
+
+def test_the_second_one_leaves_without_a_word_also_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is raised where the catalogue is being closed; after a run that nobody interrupted all is as before."""
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    with interruptible(Control(), nothing, list[str]().append):
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interruptible(Control(), nothing, list[str]().append):
+        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    assert left == [130]
 
 
 def test_another_thread_leaves_signals_alone() -> None:
