@@ -29,6 +29,7 @@ from workflows.cli.options import (
     SettingsOption,
     overrides_of,
     reading,
+    settings_in_use,
     settings_of,
     writing,
 )
@@ -83,7 +84,7 @@ def calibrate(
 ) -> None:
     """Focus by a short series on a sacrificial area; ends with a defocus and its standard error."""
     spec = calibration_spec(ExperimentSpec.from_yaml(spec_file, overrides_of(set_ or [])))
-    opened = settings_of(data, settings)
+    opened = settings_in_use(data, settings)
     confirm_real(opened, spec, yes=yes)
     options = RunOptions(
         seed=seed, engine=engine.value, baselines=False, settings_file=str(settings.resolve()) if settings else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ import yaml
 from orchestrator.catalogue import Catalogue
 from orchestrator.errors import NotFound, SpecError
 from orchestrator.settings import Settings
+from orchestrator.signature import public_key_path
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="data folder (else STEMPILOT_DATA, else ./stempilot-data)")
@@ -52,6 +55,19 @@ def _number(text: str) -> float | str:
 def settings_of(data: Path | None, settings: Path | None) -> Settings:
     """Settings with the data folder chosen."""
     return Settings.load(data=data, settings=settings)
+
+
+def settings_in_use(data: Path | None, settings: Path | None) -> Settings:
+    """Settings of a program that will command an instrument; its data folder notes them, the first time too.
+
+    Where the facility signs, an older file is refused from then on.
+    """
+    opened = settings_of(data, settings)
+    if public_key_path(os.environ) is None or opened.data_folder.is_dir():
+        return opened
+    with suppress(OSError):  # whoever opens it says why
+        opened.data_folder.mkdir(parents=True)
+    return settings_of(data, settings)
 
 
 def reading(settings: Settings) -> Catalogue:

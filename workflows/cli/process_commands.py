@@ -13,7 +13,7 @@ import typer
 from orchestrator.errors import SpecError
 from workflows.cli.app import app
 from workflows.cli.fail import explained
-from workflows.cli.options import DataOption, SettingsOption, settings_of
+from workflows.cli.options import DataOption, SettingsOption, settings_in_use, settings_of
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -31,7 +31,7 @@ def worker(
     from workflows.worker import run_worker
 
     log_to_stderr()
-    opened = settings_of(data, settings)
+    opened = settings_in_use(data, settings)
     if no_prefect:
         opened = opened.model_copy(update={"serve": opened.serve.model_copy(update={"prefect": False})})
     run_worker(opened, instrument, say, until_idle=drain)
@@ -49,7 +49,7 @@ def instrument_host(
     from workflows.instrument_host import run_instrument_host
 
     log_to_stderr()
-    run_instrument_host(settings_of(data, settings), name)
+    run_instrument_host(settings_in_use(data, settings), name)
 
 
 @app.command()
@@ -85,7 +85,7 @@ def gateway(
         ticket=ticket,
         is_plain=plain,
     )
-    run_gateway(settings_of(data, settings), instrument, wanted)
+    run_gateway(settings_in_use(data, settings), instrument, wanted)
 
 
 @app.command(hidden=True)

@@ -27,6 +27,7 @@ from workflows.cli.options import (
     SettingsOption,
     overrides_of,
     reading,
+    settings_in_use,
     settings_of,
     writing,
 )
@@ -75,7 +76,7 @@ def run(
     if policy is not None and policy != spec.policy.name:  # the file's options are those of its own policy
         overrides = {"policy": {"name": policy}, **{key: overrides[key] for key in overrides if key != "policy.name"}}
         spec = ExperimentSpec.from_yaml(spec_file, overrides)
-    opened = settings_of(data, settings)
+    opened = settings_in_use(data, settings)
     confirm_real(opened, spec, yes=yes)
     options = RunOptions(
         seed=seed,

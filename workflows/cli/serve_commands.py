@@ -12,7 +12,7 @@ from orchestrator.catalogue import Catalogue
 from orchestrator.settings import Settings
 from workflows.cli.app import app
 from workflows.cli.fail import explained
-from workflows.cli.options import DataOption, JsonOption, SettingsOption, settings_of
+from workflows.cli.options import DataOption, JsonOption, SettingsOption, settings_in_use, settings_of
 from workflows.cli.process_commands import leave_at_once, log_to_stderr, say
 
 
@@ -37,7 +37,7 @@ def serve(
     """REST API, page, and for each configured instrument its process and a worker, until Ctrl-C."""
     from workflows.serve import ServeOptions, run_serve, stop_everything
 
-    opened = settings_of(data, settings)
+    opened = settings_in_use(data, settings)
     if stop:
         stop_everything(opened, say)
         return

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from instruments import CommandRefused, ConfigurationError, InstrumentFault
+from orchestrator import signature
 from orchestrator.errors import (
     CatalogueCorrupt,
     DataFolderBusy,
@@ -18,9 +20,11 @@ from orchestrator.errors import (
     Refused,
     SpecError,
 )
+from orchestrator.settings import read_document
+from orchestrator.signature import Terms, make_keys, sign, signature_path
 from policies import PolicyError
 from workflows.cli.fail import exit_status_of
-from workflows.cli.options import overrides_of
+from workflows.cli.options import overrides_of, settings_in_use
 from workflows.run_options import RunOptions
 
 
@@ -80,3 +84,25 @@ def test_run_options_survive_the_catalogue(options: RunOptions) -> None:
 )  # fmt: skip
 def test_every_error_has_the_documented_exit_status(error: Exception, status: int) -> None:
     assert exit_status_of(error) == status
+
+
+def test_a_program_that_makes_its_data_folder_has_it_note_which_settings_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signature, "PUBLIC_KEY_PATH", tmp_path / "no.pub")
+    private, public = make_keys(tmp_path / "keys")
+    file, data = tmp_path / "stempilot.toml", tmp_path / "data"
+    older: list[bytes] = []
+    for serial, current_pa in ((7, 100), (8, 50)):
+        file.write_text(f'[instruments.titan]\nadapter = "simulated"\nsafety = {{ max_current_pa = {current_pa} }}\n')
+        sign(file, read_document(file, must_exist=True), private, Terms(by="anna", serial=serial))
+        if serial == 7:
+            older = [path.read_bytes() for path in (file, signature_path(file))]
+    settings_in_use(data, file)
+    assert not data.exists(), "nobody signs here"
+    monkeypatch.setenv("STEMPILOT_FACILITY_KEY", str(public))
+    assert settings_in_use(data, file).instrument("titan").safety.max_current_pa == 50
+    for path, content in zip((file, signature_path(file)), older, strict=True):
+        path.write_bytes(content)
+    with pytest.raises(Refused, match="serial 8 was in use here"):
+        settings_in_use(data, file)
