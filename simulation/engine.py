@@ -73,7 +73,8 @@ def simulate(
 
     `atoms`: `ase.Atoms` or anything with its `numbers positions cell`, angstrom, orthogonal periodic cell, beam
     along +z. The wave grid has ceil(cell / sampling) pixels a side, FFT-friendly upwards unless `grid_shape_px`
-    fixes it, and ceil(depth / slice_thickness) equal slices. `interpolation` is PRISM's factor, or the distance of
+    fixes it, and ceil(depth / slice_thickness) equal slices; where atoms lie in layers, slices begin at these instead
+    (`atom_layers`; `height_rounding_nm` of the attributes says how far atoms were moved along the beam). `interpolation` is PRISM's factor, or the distance of
     partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
     multislice over the image's standard deviation.
     `phonons`: `FrozenPhonons` or displaced structures, averaged over; `DebyeWaller` smears the potential instead.
