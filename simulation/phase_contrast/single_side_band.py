@@ -63,13 +63,21 @@ def single_side_band(
     spectrum = xp.reshape(spectrum, (rows * columns, -1))[:, _flat(xp, plane.used, patterns)]
     frequencies = _scan_frequencies((rows, columns), pixel_nm)
     found = np.zeros(rows * columns, np.complex128)
+    seen_count = 0
     for part in _parts(len(frequencies), len(plane.used)):
         response = plane.response(frequencies[part])
         enough = (response != 0).sum(axis=1) >= least_overlap_px
+        seen_count += int(enough.sum())
         weights = np.where(enough[:, None], response.conj(), 0)
         norm = np.maximum(np.sum(np.abs(weights) ** 2, axis=1), np.finfo(float).tiny)
         own = xp.asarray(weights / norm[:, None], dtype=spectrum.dtype, device=device(patterns))
         found[part] = -1j * _host(xp.sum(own * spectrum[part], axis=1))
+    if seen_count == 0:
+        raise InvalidParameter(
+            f"no side band is seen of {rows} x {columns} pixels of {pixel_nm} nm on angles of"
+            f" {np.ptp(y_mrad) / 2:g} x {np.ptp(x_mrad) / 2:g} mrad to each side, of an aperture of"
+            f" {optics.semi_convergence_angle_mrad:g} mrad; give angles in mrad, pixels in nm, or a larger scan"
+        )
     found[0] = 0
     phase = np.fft.ifft2(found.reshape(rows, columns)) * rows * columns
     return xp.asarray(phase.real, dtype=patterns.dtype, device=device(patterns))

@@ -240,6 +240,9 @@ REFUSED = {
         lambda: single_side_band(PATTERNS.astype(np.uint16), AXIS, AXIS, (0.1, 0.1), OPTICS),
         "patterns add up to 25 at a probe position.*fractions of the beam",
     ),
+    "angles in rad": (
+        lambda: single_side_band(PATTERNS / 25, AXIS / 1e3, AXIS / 1e3, (0.1, 0.1), OPTICS), "no side .* 0.002 mrad to",
+    ),
     "counts of segments for fractions": (
         lambda: disc_shift_from_segments(np.full((3, 1, 4), 50), SegmentedDetector(0, 30), 20), "signals add up to 200",
     ),
