@@ -19,6 +19,7 @@ from simulation.atom_parts import AtomPart
 from simulation.backend import Array, Backend, backend
 from simulation.errors import InvalidParameter
 from simulation.finite_potential import parted_slices
+from simulation.phonons import DebyeWaller
 from simulation.placement import StructureFactor
 from simulation.scattering_factors import PARAMETRIZATIONS
 from simulation.slices import EMPTY, AtomSlice, Slices, slices_of
@@ -85,15 +86,22 @@ def projected_potential(
     projection: str = "infinite",
     grid_shape_px: tuple[int, int] | None = None,
     device: str = "cpu",
+    phonons: DebyeWaller | None = None,
 ) -> NDArray[np.float32]:
     """Projected potential of each slice, (slices, rows, columns), V*angstrom; the mean is kept.
 
     `infinite`: V(k) = sum of K f_e(k) exp(-2 pi i k.r) over the atoms, all frequencies of the grid.
     `finite`: each atom's potential integrated over the depth of every slice, as if the nucleus lay in the middle of
-    its own; with `bilinear` where it lies, evaluated at the pixels in real space.
+    its own; with `bilinear` where it lies, evaluated at the pixels in real space. Slices are equal here. `phonons`
+    smears it (`infinite` only).
     """
-    model = PotentialModel(parametrization, placement, projection)
+    if not isinstance(phonons, DebyeWaller | None):
+        raise InvalidParameter(
+            f"phonons is a {type(phonons).__name__}; give DebyeWaller(sigmas_nm), or the potential of displaced atoms"
+        )
     specimen = Specimen.of(atoms)
+    rms_angstrom = () if phonons is None else phonons.rms_angstrom(specimen)
+    model = PotentialModel(parametrization, placement, projection, rms_angstrom)
     width, height, _ = specimen.cell_angstrom
     grid = WaveGrid.for_cell(width, height, sampling_nm, grid_shape_px)
     if model.is_tabulated:

@@ -1,10 +1,13 @@
 """Slices begin at layers of atoms, keep their distances, and say how far atoms were moved where there are none."""
 
+import pickle
+
 import ase
 import numpy as np
 import pytest
 
-from simulation import FrozenPhonons, Simulator
+from instruments.optics import Optics
+from simulation import AnnularDetector, FrozenPhonons, PointScan, Simulator
 from simulation.atom_layers import Cut
 from simulation.builders import amorphous_film, bilayer, monolayer, nanoparticle, on_film, zone_axis
 from simulation.multislice import step_count
@@ -81,3 +84,20 @@ def test_what_has_no_layers_is_cut_equally(atoms):
 def test_other_conventions_have_equal_slices(changes):
     simulator = Simulator(GOLD, sampling_nm=0.02, device="numpy", **changes)
     assert simulator._cut.thickness_nm == 0.2
+
+
+def test_a_pickled_simulator_makes_the_same_image():
+    atoms = monolayer("MoS2", width_nm=0.9, height_nm=0.9)
+    simulator = Simulator(
+        atoms,
+        method="multislice",
+        sampling_nm=0.03,
+        device="numpy",
+        phonons=FrozenPhonons(1, {"Mo": 0.005, "S": 0.006}),
+    )
+    optics, scan = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25), PointScan([(0.2, 0.3)])
+    detectors = {"adf": AnnularDetector(30, 50)}
+    here = simulator.image(optics, scan, detectors)["adf"]
+    atoms.positions += 0.5  # a pickle holds what the simulator was made of
+    there = pickle.loads(pickle.dumps(simulator)).image(optics, scan, detectors)["adf"]
+    np.testing.assert_array_equal(here, there)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulation import InvalidParameter, InvalidSpecimen, projected_potential
+from simulation import DebyeWaller, InvalidParameter, InvalidSpecimen, projected_potential
 from simulation.scattering_factors import atomic_potential_v
 from tests.unit.simulation.reference_cases import case, rms_over_std
 
@@ -160,3 +160,17 @@ def test_bad_specimens_are_named():
         projected_potential(ase.Atoms("C"))
     with pytest.raises(InvalidSpecimen, match="atomic number 0"):
         projected_potential(ase.Atoms("X", cell=(4, 4, 4)))
+
+
+def test_thermal_motion_smears_without_changing_the_mean():
+    atoms = ase.Atoms("Au", [(2, 2, 1)], cell=(4, 4, 2))
+    sharp, smeared = (
+        projected_potential(atoms, grid_shape_px=(40, 40), phonons=phonons)[0] for phonons in (None, DebyeWaller(0.01))
+    )
+    k = np.fft.fftfreq(40, 0.1)
+    factor = np.exp(-2 * np.pi**2 * 0.1**2 * (k[:, None] ** 2 + k**2))
+    np.testing.assert_allclose(smeared, np.fft.ifft2(np.fft.fft2(sharp) * factor).real, atol=1e-3)
+    with pytest.raises(InvalidParameter, match="phonons is a float; give DebyeWaller"):
+        projected_potential(atoms, phonons=0.01)
+    with pytest.raises(InvalidParameter, match="projection='finite' knows no DebyeWaller"):
+        projected_potential(atoms, phonons=DebyeWaller(0.01), projection="finite")
