@@ -29,6 +29,7 @@ from workflows.instrument_host import one_thread
 from workflows.roles import RoleLock, run_folder
 
 _FAULT: Final = 4
+_LOOK_S: Final = 0.5
 ADAPTER: Final = "gateway"
 DOSE_FOLDER: Final = "dose"
 log = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ def run_gateway(settings: Settings, name: str, wanted: Gateway) -> NoReturn:
         )  # fmt: skip
         dose = specimen.specimen_dose()
         log.info("specimen %r: %.3g electrons so far", dose.specimen, dose.electrons)
-        ended.wait()
+        while not ended.wait(_LOOK_S):  # a signal may have reached another thread: this one acts on it when it wakes
+            pass
         is_blanked = host.end("its gateway was told to end")
     log.info("gateway of %s: ended, %s", name, "beam blanked" if is_blanked else "THE BEAM MAY BE ON")
     logging.shutdown()

@@ -20,6 +20,7 @@ from workflows.one_thread import one_thread_of_torch
 from workflows.roles import RoleLock, run_folder
 
 _FAULT: Final = 4
+_LOOK_S: Final = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +39,8 @@ def run_instrument_host(settings: Settings, name: str) -> NoReturn:
         endpoint = host.start()
         lock.tell({"port": endpoint.port, "stop_port": endpoint.stop_port})
         log.info("instrument %s: process %d, ports %d and %d", name, endpoint.pid, endpoint.port, endpoint.stop_port)
-        ended.wait()
+        while not ended.wait(_LOOK_S):  # a signal may have reached another thread: this one acts on it when it wakes
+            pass
         is_blanked = host.end("its process was told to end")
     log.info("instrument %s: ended, %s", name, "beam blanked" if is_blanked else "THE BEAM MAY BE ON")
     logging.shutdown()
