@@ -19,6 +19,7 @@ from simulation import (
     PixelatedDetector,
     PointScan,
     SegmentedDetector,
+    Simulator,
     simulate,
 )
 from simulation.backend import backend
@@ -49,6 +50,11 @@ def image(atoms=None, scan=HERE, detectors=None, optics=OPTICS, **settings):
     return simulate(
         gold() if atoms is None else atoms, optics, scan, HAADF if detectors is None else detectors, **settings
     )
+
+
+def test_a_simulator_says_what_it_is():
+    simulator = Simulator(gold(), method="prism", grid_shape_px=(64, 48))
+    assert repr(simulator) == "Simulator(1 atoms in 1 x 1 x 0.2 nm, method='prism', 64 x 48 waves)"
 
 
 @pytest.mark.parametrize(
