@@ -64,7 +64,7 @@ def rectangle(x_nm: float, y_nm: float, width_nm: float, height_nm: float, rotat
     """Overlap of a rectangle; cells are of 1 nm, or of 64 nm where a side is longer than `FINE_SIDE_NM`."""
     cell_nm = _cell_nm(max(width_nm, height_nm))
     place = x_nm / cell_nm, y_nm / cell_nm, width_nm / 2 / cell_nm, height_nm / 2 / cell_nm
-    column, row, overlap = overlaps.turned(*place, radians(rotation_deg)) if rotation_deg else overlaps.upright(*place)
+    column, row, overlap = overlaps.turned(*place, rotation_deg) if rotation_deg else overlaps.upright(*place)
     return Footprint(column, row, overlap * cell_nm**2, cell_nm)
 
 

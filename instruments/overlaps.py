@@ -1,12 +1,12 @@
 """The area that a rectangle or a disc has in common with each cell of a grid of unit squares, exact to rounding.
 
-Lengths are in cells; an array's element (row, column) is the cell at (first row + row, first column + column).
+Lengths are in cells (px); an array's element (row, column) is the cell at (first row + row, first column + column).
 Neighbour: `footprints` makes of them what an exposure touches.
 """
 
 from __future__ import annotations
 
-from math import ceil, cos, floor, hypot, sin
+from math import ceil, cos, floor, hypot, radians, sin
 from typing import Final
 
 import numpy as np
@@ -16,44 +16,46 @@ TOUCHED: Final = 1e-9
 _FLAT: Final = 1e-8
 
 
-def upright(x: float, y: float, half_width: float, half_height: float) -> tuple[int, int, np.ndarray]:
+def upright(x_px: float, y_px: float, half_width_px: float, half_height_px: float) -> tuple[int, int, np.ndarray]:
     """(first column, first row, overlaps) of a rectangle along the grid."""
-    column, width = _overlap_1d(x - half_width, x + half_width)
-    row, height = _overlap_1d(y - half_height, y + half_height)
+    column, width = _overlap_1d(x_px - half_width_px, x_px + half_width_px)
+    row, height = _overlap_1d(y_px - half_height_px, y_px + half_height_px)
     return column, row, height[:, None] * width[None, :]
 
 
-def turned(x: float, y: float, half_width: float, half_height: float, angle: float) -> tuple[int, int, np.ndarray]:
+def turned(
+    x_px: float, y_px: float, half_width_px: float, half_height_px: float, rotation_deg: float
+) -> tuple[int, int, np.ndarray]:
     """The same of a turned one: every cell it touches, however little (separating axes)."""
-    reach = hypot(half_width, half_height)
-    column, row = floor(x - reach), floor(y - reach)
-    c, s = cos(angle), sin(angle)
-    dx = np.arange(column, ceil(x + reach) + 1)[None, :] + 0.5 - x
-    dy = np.arange(row, ceil(y + reach) + 1)[:, None] + 0.5 - y
+    reach = hypot(half_width_px, half_height_px)
+    column, row = floor(x_px - reach), floor(y_px - reach)
+    c, s = cos(radians(rotation_deg)), sin(radians(rotation_deg))
+    dx = np.arange(column, ceil(x_px + reach) + 1)[None, :] + 0.5 - x_px
+    dy = np.arange(row, ceil(y_px + reach) + 1)[:, None] + 0.5 - y_px
     along, across = np.abs(c * dx + s * dy), np.abs(c * dy - s * dx)
     margin = (abs(c) + abs(s)) / 2  # half a cell, seen along the sides of the rectangle
-    touched = (along <= half_width + margin) & (across <= half_height + margin)
-    touched &= np.abs(dx) <= 0.5 + half_width * abs(c) + half_height * abs(s)
-    touched &= np.abs(dy) <= 0.5 + half_width * abs(s) + half_height * abs(c)
-    overlap = (touched & (along <= half_width - margin) & (across <= half_height - margin)).astype(float)
+    touched = (along <= half_width_px + margin) & (across <= half_height_px + margin)
+    touched &= np.abs(dx) <= 0.5 + half_width_px * abs(c) + half_height_px * abs(s)
+    touched &= np.abs(dy) <= 0.5 + half_width_px * abs(s) + half_height_px * abs(c)
+    overlap = (touched & (along <= half_width_px - margin) & (across <= half_height_px - margin)).astype(float)
     rows, columns = np.nonzero(touched & (overlap == 0))
-    corners = [(half_width, half_height), (-half_width, half_height), (-half_width, -half_height),
-               (half_width, -half_height)]  # fmt: skip
+    corners = [(half_width_px, half_height_px), (-half_width_px, half_height_px), (-half_width_px, -half_height_px),
+               (half_width_px, -half_height_px)]  # fmt: skip
     placed = [(c * u - s * v, s * u + c * v) for u, v in corners]
     overlap[rows, columns] = np.clip(_polygon(placed, dx[0, columns] - 0.5, dy[rows, 0] - 0.5), TOUCHED, 1.0)
     return column, row, overlap
 
 
-def disc(x: float, y: float, radius: float) -> tuple[int, int, np.ndarray]:
+def disc(x_px: float, y_px: float, radius_px: float) -> tuple[int, int, np.ndarray]:
     """The same of a disc."""
-    column, row = floor(x - radius), floor(y - radius)
-    left, low = np.arange(column, ceil(x + radius) + 2) - x, np.arange(row, ceil(y + radius) + 2) - y
+    column, row = floor(x_px - radius_px), floor(y_px - radius_px)
+    left, low = np.arange(column, ceil(x_px + radius_px) + 2) - x_px, np.arange(row, ceil(y_px + radius_px) + 2) - y_px
     nearest = np.hypot(*np.meshgrid(*(np.clip(_nearest(edges), 0.0, None) for edges in (left, low))))
     farthest = np.hypot(*np.meshgrid(*(np.maximum(np.abs(e[:-1]), np.abs(e[1:])) for e in (left, low))))
-    overlap = (farthest <= radius).astype(float)
-    rows, columns = np.nonzero((nearest < radius) & (farthest > radius))
+    overlap = (farthest <= radius_px).astype(float)
+    rows, columns = np.nonzero((nearest < radius_px) & (farthest > radius_px))
     area = sum(
-        sign * _quarter(left[columns + right], low[rows + upper], radius)
+        sign * _quarter(left[columns + right], low[rows + upper], radius_px)
         for right, upper, sign in ((1, 1, 1.0), (0, 1, -1.0), (1, 0, -1.0), (0, 0, 1.0))
     )
     overlap[rows, columns] = np.clip(area, TOUCHED, 1.0)
