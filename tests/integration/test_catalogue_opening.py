@@ -31,7 +31,7 @@ from orchestrator.errors import (
 from tests.unit.orchestrator import microscope_frames as microscope
 from tests.unit.orchestrator.test_catalogue import intend, new_experiment
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
