@@ -21,7 +21,9 @@ from simulation.slices import owners, slice_count
 from simulation.specimens import Specimen
 
 _AT_REST_ANGSTROM, _VIBRATING_ANGSTROM = (0.05, 0.2), (0.2, 1.0)
-"""How far along the beam an atom of a layer may be from the next one, and the first of it from the last."""
+"""How far along the beam an atom of a layer may be from the next one, and the first of it from the last; never farther
+than these shares of the thickness asked for:"""
+_MOST_SHARES = (0.1, 0.5)
 _LEAST_SHARE = 0.25
 """Of all electrons of atoms, in layers."""
 _MOST_LAYERS_PER_SLICE = 3
@@ -30,6 +32,9 @@ _MOST_DISTANCES = 16
 _SAME_DISTANCE_DECIMALS = 3
 _SAME_REST_DECIMALS = 9
 _STEPS_ANGSTROM = (0.015, 0.04)
+_MOST_STEPS = 250_000
+_LONG_ANGSTROM = 50.0
+"""What is longer is as good as a whole number of any of these steps."""
 _LARGEST_MOTION_ANGSTROM = 1.0
 """Of an atom in a configuration of vibrating ones, from where it is at rest."""
 
@@ -71,11 +76,11 @@ class Layers:
 
     @classmethod
     def of(cls, specimen: Specimen, slice_thickness_nm: float) -> Layers | None:
-        """None where there are none, or at too many different distances."""
+        """None where there are none, or at too many different distances, or in too deep a cell."""
         z, thickness = specimen.positions_angstrom[:, 2], slice_thickness_nm * 10
         if not len(z):
             return None
-        resting, vibrating = (_rounded(z, *limits, thickness) for limits in (_AT_REST_ANGSTROM, _VIBRATING_ANGSTROM))
+        resting, vibrating = (_rounded(z, limits, thickness) for limits in (_AT_REST_ANGSTROM, _VIBRATING_ANGSTROM))
         rounded, in_layer = vibrating if vibrating[1].all() and not resting[1].all() else resting
         share = float(specimen.numbers @ in_layer) / float(specimen.numbers.sum())
         heights, height_of_atom = np.unique(rounded, return_inverse=True)
@@ -86,7 +91,7 @@ class Layers:
         step = _step_angstrom(np.unique(distances))
         places = np.cumsum(np.rint(distances / step)).astype(np.int64)
         count = max(ceil(specimen.cell_angstrom[2] / step), int(places[-1]) + 1)
-        return cls(places[height_of_atom], step, count)
+        return cls(places[height_of_atom], step, count) if count <= _MOST_STEPS else None
 
     def put(self, specimen: Specimen) -> Specimen:
         """These atoms at the start of slices; the cell ends within a slice of where it ended."""
@@ -104,9 +109,12 @@ def _motion_angstrom(rest: Specimen, moved: Specimen) -> float:
 
 
 def _rounded(
-    z_angstrom: NDArray[np.float64], near_angstrom: float, wide_angstrom: float, thickness_angstrom: float
+    z_angstrom: NDArray[np.float64], limits_angstrom: tuple[float, float], thickness_angstrom: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Each height as that of its layer, or of the middle of a slice where there are none, and which are of layers."""
+    near_angstrom, wide_angstrom = (
+        min(limit, share * thickness_angstrom) for limit, share in zip(limits_angstrom, _MOST_SHARES, strict=True)
+    )
     order = np.argsort(z_angstrom, kind="stable")
     z = z_angstrom[order]
     group = np.concatenate([[0], np.cumsum(np.diff(z) > near_angstrom)])
@@ -136,7 +144,7 @@ def _step_angstrom(distances_angstrom: NDArray[np.float64]) -> float:
     """The one that goes most nearly a whole number of times into each of these distances."""
     least, most = _STEPS_ANGSTROM
     steps = [most]
-    for distance in distances_angstrom.tolist():
+    for distance in distances_angstrom[distances_angstrom < _LONG_ANGSTROM].tolist():
         steps += [distance / count for count in range(max(1, ceil(distance / most)), int(distance / least) + 1)]
     tried = np.array(steps)[:, None]
     times = distances_angstrom / tried

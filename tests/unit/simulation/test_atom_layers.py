@@ -80,6 +80,14 @@ def test_what_has_no_layers_is_cut_equally(atoms):
     assert (found.rounding_nm > 0.1) == (atoms is not None)
 
 
+def test_no_atom_is_moved_farther_than_the_slices_asked_for():
+    rng = np.random.default_rng(2)
+    snapshot = GOLD.copy()
+    snapshot.positions[:, 2] = np.clip(GOLD.positions[:, 2] + rng.normal(0, 0.08, len(GOLD)), 0, GOLD.cell[2, 2])
+    assert cut(snapshot)[1].rounding_nm > 0.01
+    assert cut(snapshot, thickness_nm=0.004)[1].rounding_nm < 0.0045
+
+
 @pytest.mark.parametrize("changes", [{"placement": "bilinear"}, {"projection": "finite"}, {"method": "incoherent"}])
 def test_other_conventions_have_equal_slices(changes):
     simulator = Simulator(GOLD, sampling_nm=0.02, device="numpy", **changes)
