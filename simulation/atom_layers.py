@@ -2,10 +2,10 @@
 
 Atoms act where their slice starts. Equal slices start now nearer, now farther from a crystal's layers, and waves that
 these scatter at rest to high angles interfere accordingly: dark field of gold along [110] in slices of 0.2 nm is wrong
-by more than its contrast. So where atoms lie in layers, the cell is cut much thinner than asked for, and those slices
-alone hold atoms that begin at a layer; free flight through the others is one step of propagation. Equal distances of
-layers take equal numbers of slices. Where heights are too many (an amorphous film, a crystal off any axis) atoms are
-rounded to slices as thick as asked for. Neighbour: `slices`, which cuts.
+by more than its contrast. With `slicing="layers"`, where atoms lie in layers, the cell is cut much thinner than asked
+for, and those slices alone hold atoms that begin at a layer; free flight through the others is one step of propagation.
+Equal distances of layers take equal numbers of slices. Where heights are too many (an amorphous film, a crystal off any
+axis) atoms are rounded to slices as thick as asked for. Neighbour: `slices`, which cuts equally.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulation.errors import InvalidParameter
 from simulation.slices import owners, slice_count
 from simulation.specimens import Specimen
 
@@ -37,6 +39,20 @@ _LONG_ANGSTROM = 50.0
 """What is longer is as good as a whole number of any of these steps."""
 _LARGEST_MOTION_ANGSTROM = 1.0
 """Of an atom in a configuration of vibrating ones, from where it is at rest."""
+
+
+SLICINGS: Final = ("equal", "layers")
+
+
+def check_slicing(slicing: str, method: str, placement: str, projection: str) -> None:
+    """Refuse what this package does not know, and layers where others' slices are met or atoms are parted."""
+    if slicing not in SLICINGS:
+        raise InvalidParameter(f"unknown slicing {slicing!r}; choose one of {', '.join(SLICINGS)}")
+    if slicing == "layers" and (method == "incoherent" or (placement, projection) != ("exact", "infinite")):
+        raise InvalidParameter(
+            f"slicing 'layers' does not go with method {method!r}, placement {placement!r} and projection "
+            f"{projection!r}: leave it at 'equal', or take a wave method with 'exact' and 'infinite'"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from instruments.optics import Coherence, Optics
 from simulation.argument_kinds import kinds_checked
 from simulation.arguments import checked_coherence, checked_optics, checked_seed
-from simulation.atom_layers import Cut
+from simulation.atom_layers import Cut, check_slicing
 from simulation.backend import backend
 from simulation.coherence import focal_nodes
 from simulation.detectors import Detector, PixelatedDetector, check_detectors, check_not_empty, value_count
@@ -54,6 +54,7 @@ def simulate(
     sampling_nm: float = 0.005,
     grid_shape_px: tuple[int, int] | None = None,
     slice_thickness_nm: float = 0.2,
+    slicing: str = "equal",
     interpolation: int = 1,
     parametrization: str = "lobato",
     placement: str = "exact",
@@ -73,10 +74,10 @@ def simulate(
 
     `atoms`: `ase.Atoms` or anything with its `numbers positions cell`, angstrom, orthogonal periodic cell, beam
     along +z. The wave grid has ceil(cell / sampling) pixels a side, FFT-friendly upwards unless `grid_shape_px`
-    fixes it, and ceil(depth / slice_thickness) equal slices; where atoms lie in layers, slices begin at these instead
-    (`atom_layers`; `height_rounding_nm` of the attributes says how far atoms were moved along the beam). `interpolation` is PRISM's factor, or the distance of
-    partitioned PRISM's parents. `accuracy` bounds the error that `method="auto"` accepts, as rms difference from
-    multislice over the image's standard deviation.
+    fixes it, and ceil(depth / slice_thickness) equal slices; with `slicing="layers"` slices begin where layers of
+    atoms are instead (`height_rounding_nm` of the attributes says how far atoms are from where they act).
+    `interpolation` is PRISM's factor, or the distance of partitioned PRISM's parents. `accuracy` bounds the error that
+    `method="auto"` accepts, as rms difference from multislice over the image's standard deviation.
     `phonons`: `FrozenPhonons` or displaced structures, averaged over; `DebyeWaller` smears the potential instead.
     `coherence` averages over focal spread and over the source, whatever the steps of the scan: `probes_per_pixel` of
     the attributes says how many probes that took. `precision="double"` propagates
@@ -95,6 +96,7 @@ def simulate(
         sampling_nm=sampling_nm,
         grid_shape_px=grid_shape_px,
         slice_thickness_nm=slice_thickness_nm,
+        slicing=slicing,
         interpolation=interpolation,
         parametrization=parametrization,
         placement=placement,
@@ -131,6 +133,7 @@ class Simulator:
         sampling_nm: float = 0.005,
         grid_shape_px: tuple[int, int] | None = None,
         slice_thickness_nm: float = 0.2,
+        slicing: str = "equal",
         interpolation: int = 1,
         parametrization: str = "lobato",
         placement: str = "exact",
@@ -169,7 +172,8 @@ class Simulator:
         on_device = backend(device, precision, checked_threads(threads))
         self._on, self._memory_gib = bounded(on_device, self.grid, memory_gib), memory_gib
         self._tilt_mrad = checked_tilt_mrad(specimen_tilt_mrad)
-        cut = Cut.at_layers if self._model.knows_layers and method != "incoherent" else Cut.equal
+        check_slicing(slicing, method, placement, projection)
+        cut = Cut.at_layers if slicing == "layers" else Cut.equal
         moved = configurations(self._specimen, phonons, self._wanted.seed)
         self._cut = cut(self._specimen, moved, slice_thickness_nm)
         self._sources = Sources(self._cut.specimens, self.grid, self._cut.thickness_nm, self._model, self._on)
@@ -311,6 +315,7 @@ class Simulator:
             "sampling_nm": [value / 10 for value in self.grid.sampling_angstrom],
             "slice_count": self.slice_count,
             "slice_thickness_nm": self._specimen.cell_angstrom[2] / self.slice_count / 10,
+            "slicing": self._arguments["slicing"],
             "height_rounding_nm": self._cut.rounding_nm,
             "antialias_cutoff_mrad": self.grid.cutoff_mrad(wavelength_angstrom(optics.beam_energy_ev)),
             "thermal_motion": _thermal_motion(self._phonons),

@@ -22,7 +22,7 @@ from simulation.transmission_bands import ExactTransmission
 from simulation.wave_grid import WaveGrid
 
 _LARGEST_MEMORY_SHARE = 0.8
-_THIN_ANGSTROM, _APERTURES_APART_ANGSTROM = 0.5, 2.0
+_THIN_ANGSTROM, _APERTURES_APART_ANGSTROM = 0.05, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _cut(array: Array, axis: int, start: int, stop: int) -> Array:
 class Propagator:
     """Free-space steps through whole numbers of slices, with the antialias aperture once for each slice.
 
-    Of slices thinner than 0.05 nm it is as much as once every 0.2 nm: what its edge takes does not grow without limit.
+    Of slices thinner than 0.005 nm it is as much as once every 0.2 nm: what its edge takes does not grow without limit.
 
     P = exp(-i pi lambda dz k^2 - 2 pi i dz (kx tan tilt_x + ky tan tilt_y)), whose phase is a part along y (rows, 1)
     plus one along x (1, columns).

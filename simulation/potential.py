@@ -60,11 +60,6 @@ class PotentialModel:
         """Whether potentials are values at the pixels, of tables, in every slice others."""
         return self.projection == "finite" and self.placement == "bilinear"
 
-    @property
-    def knows_layers(self) -> bool:
-        """Whether slices may begin where atoms are; not where another program's are met, nor where atoms are parted."""
-        return self.projection == "infinite" and self.placement == "exact"
-
     def slices(self, specimen: Specimen, slice_thickness_nm: float) -> tuple[Slices, PartOf]:
         """What each slice holds, and of which atom its numbers stand for which part."""
         if self.projection == "infinite" or self.is_tabulated:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.atom_layers import Cut
 from simulation.backend import backend
 from simulation.bloch_matrix import BlochMatrix
 from simulation.bloch_waves import BlochVectors, BlochWaves
@@ -86,29 +84,20 @@ class CandidateSimulation:
         height, width = images.scan.height_nm * 10, images.scan.width_nm * 10
         return is_period(specimen, 1, height), is_period(specimen, 0, width)
 
-    @cached_property
-    def _cut(self) -> Cut:
-        """The stack, or its vibrating configurations, in the slices that a `Simulator` has."""
-        rest = self._stack.specimen
-        moved = configurations(rest, self._settings.phonons, self._settings.phonon_seed)
-        return Cut.at_layers(rest, moved, self._stack.slice_thickness_nm)
-
-    @cached_property
-    def _depths(self) -> tuple[int, ...]:
-        """How many of those slices each thickness has."""
-        return self._stack.depths(self._cut)
+    def _specimens(self) -> list[Specimen]:
+        return configurations(self._stack.specimen, self._settings.phonons, self._settings.phonon_seed)
 
     def _average_patterns(self, optics: Optics) -> NDArray[np.float64] | None:
         """(cuts, rows, columns), None where none are asked for."""
         pattern = self._settings.pattern
         if pattern is None or pattern.points_nm:
             return None
-        specimens = self._cut.specimens
+        specimens = self._specimens()
         total = sum(
             position_averaged_patterns(
                 specimen,
-                self._cut.thickness_nm,
-                self._depths,
+                self._stack.slice_thickness_nm,
+                self._stack.cuts,
                 optics,
                 step_mrad=pattern.step_mrad,
                 shape_px=pattern.shape_px,
@@ -142,11 +131,11 @@ class CandidateSimulation:
     def _crystal(self) -> Crystal | None:
         if self._settings.phonons is not None:
             return None
-        return Crystal.of(self._cut.specimens[0], self._grid, self._cut.thickness_nm)
+        return Crystal.of(self._stack.specimen, self._grid, self._stack.slice_thickness_nm)
 
     def _transmissions(self, specimen: Specimen, grid: WaveGrid) -> Transmissions:
         energy_ev = self._settings.optics.beam_energy_ev
-        return transmissions(specimen, grid, self._cut.thickness_nm, self._model, energy_ev, self._on)
+        return transmissions(specimen, grid, self._stack.slice_thickness_nm, self._model, energy_ev, self._on)
 
     def _by_simulator(self, optics: Optics) -> Iterator[tuple[int, float, Arrays, dict[str, Any]]]:
         """One thickness only: what the simulator keeps serves every defocus."""
@@ -182,7 +171,7 @@ class CandidateSimulation:
         """Perfect crystals: plane waves go from thickness to thickness, images are made of them at each."""
         unit, grid = self._transmissions(crystal.unit, crystal.unit_grid), self._grid
         waves = BlochWaves(optics, unit, crystal, BlochVectors(optics, crystal.repeats, grid), self._on)
-        for index, cut in enumerate(self._depths):
+        for index, cut in enumerate(self._stack.cuts):
             waves.cross(cut)
             matrix = BlochMatrix(optics, waves, self._on)
 
@@ -204,8 +193,8 @@ class CandidateSimulation:
 
     def _by_probes(self, optics: Optics) -> Iterator[tuple[int, float, Arrays, dict[str, Any]]]:
         """Anything else: each probe by multislice, looked at on its way."""
-        grid, cuts = self._grid, self._depths
-        functions = [self._transmissions(each, grid) for each in self._cut.specimens]
+        grid, cuts = self._grid, self._stack.cuts
+        functions = [self._transmissions(each, grid) for each in self._specimens()]
         for defocus_nm in self._settings.defoci_nm:
             focused = optics.model_copy(update={"defocus_nm": defocus_nm})
             runs: list[list[Arrays]] = []

@@ -9,7 +9,6 @@ from math import ceil
 import ase
 import numpy as np
 
-from simulation.atom_layers import Cut
 from simulation.errors import InvalidParameter
 from simulation.fingerprints.settings import Candidate
 from simulation.slices import owners, slice_count
@@ -52,19 +51,6 @@ class Stack:
     def thicknesses_nm(self) -> tuple[float, ...]:
         """What each cut amounts to."""
         return tuple(cut * self.slice_thickness_nm for cut in self.cuts)
-
-    def depths(self, cut: Cut) -> tuple[int, ...]:
-        """For each thickness the number of slices of `cut` that is nearest and ends between the right atoms."""
-        own = owners(self.specimen, self.slice_thickness_nm)
-        put = owners(cut.specimens[0], cut.thickness_nm)
-        whole = slice_count(cut.specimens[0].cell_angstrom[2], cut.thickness_nm)
-        return tuple(
-            min(
-                max(round(each * self.slice_thickness_nm / cut.thickness_nm), int(put[own < each].max(initial=0)) + 1),
-                int(put[own >= each].min(initial=whole)),
-            )
-            for each in self.cuts
-        )
 
     def atoms(self, cut: int) -> ase.Atoms:
         """The specimen of so many slices."""

@@ -18,7 +18,7 @@ from workflows.cli.options import overrides_of
 
 M = TypeVar("M", bound=BaseModel)
 _DETECTOR = re.compile(r"([A-Za-z]\w*)=([^:]+):([^:]+)(?::(\d+)x(\d+))?", re.ASCII)
-_WORDS = ("parametrization", "placement", "projection", "precision", "aperture")
+_WORDS = ("parametrization", "placement", "projection", "slicing", "precision", "aperture")
 _PAIRS = ("grid_shape_px", "specimen_tilt_mrad")
 _LEAST_OPTICS = "--optics beam_energy_ev=200e3,semi_convergence_angle_mrad=25"
 

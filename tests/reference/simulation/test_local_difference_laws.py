@@ -29,8 +29,6 @@ from tests.unit.simulation.reference_cases import rms_over_std
 SIDE = 3.2
 OPTICS = Optics(beam_energy_ev=100e3, semi_convergence_angle_mrad=24)
 DETECTORS = {"adf": AnnularDetector(30, 48), "abf": AnnularDetector(10, 24)}
-ROUNDING = 5e-5
-"""Of single precision, over the spread."""
 SETTINGS = {"sampling_nm": 0.025, "slice_thickness_nm": 0.16, "device": "cpu"}
 
 
@@ -104,7 +102,7 @@ def test_neither_noise_nor_alloys_are_crystals_with_few_changed_sites():
     [
         (substituted(), (0.5, 0.5), 0.05),
         (substituted(), (0.5, 0.5), 0.003),
-        (vacant_with_moved_neighbours(), (0.4, 0.4), 0.01),
+        (vacant_with_moved_neighbours(), (0.4, 0.4), 0.03),
         (several_with_an_interstitial_at_the_edge(), (-0.15, -0.15), 0.03),
     ],
 )
@@ -116,8 +114,7 @@ def test_images_are_multislices_within_the_error_stated(atoms, corner_nm, accura
     exact = simulate(atoms, optics, scan, DETECTORS, method="multislice", **SETTINGS)
     true = max(rms_over_std(ours[name], exact[name]) for name in DETECTORS)
     assert ours.attrs["method"] == "local_difference"
-    assert true <= max(ours.attrs["error_estimate"], ROUNDING)
-    assert ours.attrs["error_estimate"] <= accuracy
+    assert true <= ours.attrs["error_estimate"] <= accuracy
 
 
 def test_segments_patterns_tilt_and_pixels_that_do_not_divide():

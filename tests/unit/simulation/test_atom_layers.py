@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from instruments.optics import Optics
-from simulation import AnnularDetector, FrozenPhonons, PointScan, Simulator
+from simulation import AnnularDetector, FrozenPhonons, InvalidParameter, PointScan, Simulator
 from simulation.atom_layers import Cut
 from simulation.builders import amorphous_film, bilayer, monolayer, nanoparticle, on_film, zone_axis
 from simulation.multislice import step_count
@@ -88,10 +88,27 @@ def test_no_atom_is_moved_farther_than_the_slices_asked_for():
     assert cut(snapshot, thickness_nm=0.004)[1].rounding_nm < 0.0045
 
 
-@pytest.mark.parametrize("changes", [{"placement": "bilinear"}, {"projection": "finite"}, {"method": "incoherent"}])
-def test_other_conventions_have_equal_slices(changes):
-    simulator = Simulator(GOLD, sampling_nm=0.02, device="numpy", **changes)
-    assert simulator._cut.thickness_nm == 0.2
+@pytest.mark.parametrize(
+    "changes", [{"placement": "bilinear"}, {"projection": "finite"}, {"method": "incoherent"}, {"slicing": "even"}]
+)
+def test_what_has_no_slices_at_layers_is_refused(changes):
+    with pytest.raises(InvalidParameter, match=r"slicing '(layers|even)'"):
+        Simulator(GOLD, sampling_nm=0.02, device="numpy", **{"slicing": "layers", **changes})
+
+
+def test_slices_are_equal_unless_layers_are_asked_for():
+    atoms = ase.Atoms("Au3", [(1, 1, 0.3), (1, 1, 1.7), (1, 1, 3.1)], cell=(5, 5, 4))
+    optics, scan = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=25), PointScan([(0.1, 0.1)])
+    images = {
+        slicing: Simulator(atoms, method="multislice", sampling_nm=0.02, device="numpy", slicing=slicing).image(
+            optics, scan, {"adf": AnnularDetector(30, 50)}
+        )
+        for slicing in ("equal", "layers")
+    }
+    assert images["equal"].attrs["height_rounding_nm"] == pytest.approx(0.17)
+    assert images["layers"].attrs["height_rounding_nm"] < 0.002
+    assert {name: image.attrs["slicing"] for name, image in images.items()} == {"equal": "equal", "layers": "layers"}
+    assert images["equal"].attrs["slice_count"] == 2
 
 
 def test_a_pickled_simulator_makes_the_same_image():
