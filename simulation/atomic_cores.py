@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial import KDTree
-from scipy.special import j0, roots_legendre
+from scipy.special import j0, roots_legendre, wrightomega
 
 from simulation.atom_parts import AtomPart
 from simulation.slices import AtomSlice
@@ -29,7 +29,8 @@ OVERSAMPLING = 4
 _SMOOTHING_SHARE = 0.25
 _WIDE_SHARE = 0.3125
 _REACH_SMOOTHINGS = 2.5
-_RADIUS_LOG_STEP = 0.002
+_RADIUS_STEP = 0.02
+_LINEAR_FROM_ANGSTROM = 0.3
 _SMALLEST_RADIUS_ANGSTROM = 1e-5
 _TABLE_COUNT = 800
 _QUADRATURE_COUNT = 400
@@ -62,9 +63,11 @@ def middle_radius_angstrom(fine_nyquist_per_angstrom: float) -> float:
 
 
 class RadialIntegrals:
-    """Integrals with the weight 2 pi J0(2 pi k r) r dr, on radii spaced evenly in their logarithm, for one grid.
+    """Integrals with the weight 2 pi J0(2 pi k r) r dr, by the trapezoidal rule, for one grid.
 
-    The weights serve all elements and are large: they last as long as somebody holds them.
+    Radii are spaced evenly in ln r + r / r1: by their logarithm near the nucleus, where potentials diverge, and evenly
+    beyond r1, where J0 oscillates. The weights serve all elements and are large: they last as long as somebody holds
+    them.
     """
 
     def __init__(self, fine_nyquist_per_angstrom: float) -> None:
@@ -75,11 +78,14 @@ class RadialIntegrals:
     @cached_property
     def radii(self) -> NDArray[np.float64]:
         """In angstrom, from next to the nucleus to the end of the middle part."""
-        return np.exp(np.arange(np.log(_SMALLEST_RADIUS_ANGSTROM), np.log(self._far), _RADIUS_LOG_STEP))
+        first, last = (np.log(r) + r / _LINEAR_FROM_ANGSTROM for r in (_SMALLEST_RADIUS_ANGSTROM, self._far))
+        return _LINEAR_FROM_ANGSTROM * wrightomega(np.arange(first, last, _RADIUS_STEP) - np.log(_LINEAR_FROM_ANGSTROM))
 
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
-        return j0(2 * np.pi * self.k[:, None] * self.radii[None, :]) * (2 * np.pi * self.radii**2 * _RADIUS_LOG_STEP)
+        radii = self.radii
+        areas = 2 * np.pi * radii**2 / (1 + radii / _LINEAR_FROM_ANGSTROM) * _RADIUS_STEP
+        return j0(2 * np.pi * self.k[:, None] * radii[None, :]) * areas
 
     def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """For each k that of a function given at the radii."""
@@ -128,13 +134,21 @@ def _smoothed(
     part: AtomPart, parametrization: str, smoothing_per_angstrom: float, radii: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The potential less its frequencies above about `smoothing_per_angstrom`; V*angstrom."""
-    nodes, weights = roots_legendre(_QUADRATURE_COUNT)
-    k = 3 * smoothing_per_angstrom * (nodes + 1)
+    k, weights, kernel = _quadrature(smoothing_per_angstrom, float(radii[-1]))
     low_pass = np.exp(-((k / smoothing_per_angstrom) ** 2))
     integrand = part.scattering_factor(k, parametrization) * low_pass * 2 * np.pi * k
-    coarse = np.linspace(0, radii[-1], _QUADRATURE_COUNT)
-    values = j0(2 * np.pi * coarse[:, None] * k[None, :]) @ (integrand * weights * 3 * smoothing_per_angstrom)
-    return CubicSpline(coarse, values)(radii)
+    return CubicSpline(np.linspace(0, radii[-1], _QUADRATURE_COUNT), kernel @ (integrand * weights))(radii)
+
+
+@lru_cache(maxsize=4)
+def _quadrature(
+    smoothing_per_angstrom: float, reach_angstrom: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies, their weights, and J0(2 pi k r) on even radii (rows) and these frequencies."""
+    nodes, weights = roots_legendre(_QUADRATURE_COUNT)
+    k = 3 * smoothing_per_angstrom * (nodes + 1)
+    coarse = np.linspace(0, reach_angstrom, _QUADRATURE_COUNT)
+    return k, weights * 3 * smoothing_per_angstrom, j0(2 * np.pi * coarse[:, None] * k[None, :])
 
 
 def _edge(radii: NDArray[np.float64], reach: float) -> NDArray[np.float64]:

@@ -31,6 +31,8 @@ Imaging = Callable[[Candidate, Optics, NDArray[np.float64], Mapping[str, Detecto
 """Signals of some probes by a method."""
 _MULTISLICE = Candidate("multislice", 1, 0.0)
 _WIDER = (2.0, 1.5, 1.25)
+_SINGLE_ROUNDING = 2e-6
+"""Of a signal, by its waves in single precision; measured against double."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,11 @@ class _Comparison:
 class ErrorCheck:
     """Estimates for the images of one specimen; with `once` one for each energy and tilt."""
 
-    def __init__(self, sources: Sources, grid: WaveGrid, signals: Imaging, seed: int, *, once: bool) -> None:
-        """`seed` draws the probes."""
+    def __init__(
+        self, sources: Sources, grid: WaveGrid, signals: Imaging, seed: int, *, once: bool, is_single: bool
+    ) -> None:
+        """`seed` draws the probes; `is_single`: waves are of single precision."""
+        self._rounding = _SINGLE_ROUNDING if is_single else 0.0
         self._sources, self._grid, self._signals, self._seed, self._once = sources, grid, signals, seed, once
         self._known_errors: dict[tuple[float, float, float], tuple[Any, ErrorEstimate]] = {}
         self._known_comparisons: dict[bool, _Comparison] = {}
@@ -159,7 +164,7 @@ class ErrorCheck:
         detectors: Mapping[str, Detector],
         image: Signals,
     ) -> ErrorEstimate:
-        """The larger of two estimates (`difference_check`); multislice is asked once for each source."""
+        """The larger of two estimates (`difference_check`), and rounding; multislice is asked once for each source."""
         source = self._sources.local_difference(0, optics, tolerance)
         signals = source.signals(optics, points, detectors)
         spreads = {name: spread_of(image.get(name, values)) for name, values in signals.items()}
@@ -170,7 +175,9 @@ class ErrorCheck:
             )  # fmt: skip
             self._known_differences = (source, ratio)
         doubt = doubt_ratio(source, optics, points, detectors, spreads)
-        return ErrorEstimate(max(doubt, self._known_differences[1]), optics)
+        sizes = {name: float(np.sqrt(np.mean(np.square(image.get(name, values))))) for name, values in signals.items()}
+        rounding = self._rounding * max(sizes[name] / spreads[name] for name in sizes)
+        return ErrorEstimate(max(doubt, self._known_differences[1]) + rounding, optics)
 
     def _comparison(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]

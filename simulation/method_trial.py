@@ -70,8 +70,8 @@ class MethodTrial:
         """Nothing is computed yet."""
         self.detection = Detection(sources, grid, on)
         self._sources, self._grid, self._on, self._wanted = sources, grid, on, wanted
-        once = wanted.method in INTERPOLATING
-        self._errors = ErrorCheck(sources, grid, self.detection.of_first, wanted.seed, once=once)
+        once, single = wanted.method in INTERPOLATING, on.precision == "single"
+        self._errors = ErrorCheck(sources, grid, self.detection.of_first, wanted.seed, once=once, is_single=single)
 
     def measured(self, exposure: Exposure) -> Measurement:
         """By the method asked for; under `auto` by the cheapest one whose estimated error is small enough."""
