@@ -36,7 +36,7 @@ from benchmarks.instrument_rows_tango import TANGO_ROWS  # noqa: E402
 from benchmarks.instrument_rows_tem import TEM_ROWS  # noqa: E402
 from instruments import AcquireFrame, InstrumentError  # noqa: E402
 
-COMMANDS, FRAMES, STOPS = 200, 12, 5
+COMMANDS, FRAMES, STOPS = 600, 12, 5
 ROWS = FIRST_ROWS | OPHYD_ROWS | TEM_ROWS | TANGO_ROWS | DOUBLE_ROWS
 GOALS = {
     "in process": {"command_overhead_ms": 0.3},
