@@ -14,6 +14,8 @@ from ophyd.utils.errors import DisconnectedError, WaitTimeoutError
 from instruments.adapters.ophyd.things import Wait, left_s, true_limits
 
 _LOOK_S: Final = 0.2
+_RIGHTS_S: Final = 10.0
+_RIGHTS_LOOK_S: Final = 0.01
 
 
 class ClassicThing:
@@ -61,10 +63,12 @@ class ClassicThing:
 
     def begin(self, value: Any, timeout_s: float) -> Wait:
         """Its status, as a wait."""
+        self._await_rights(timeout_s)
         return self._wait(self._thing.set(value))
 
     def put(self, value: Any, timeout_s: float) -> None:
         """Sent; whoever reads it back sees what came of it."""
+        self._await_rights(timeout_s)
         if isinstance(self._thing, EpicsSignal):
             self._thing.put(value, use_complete=False, wait=False, connection_timeout=timeout_s, force=True)
         else:
@@ -89,6 +93,18 @@ class ClassicThing:
     def stop(self, timeout_s: float) -> None:
         """By its own way to stop."""
         self._thing.stop(success=False)
+
+    def _await_rights(self, timeout_s: float) -> None:
+        """What a server has that came back is connected one by one, and a moment later said to be writable.
+
+        Until then ophyd would refuse to write, or wait for a second only.
+        """
+        written = self._thing.user_setpoint if isinstance(self._thing, EpicsMotor) else self._thing
+        until_s = time.monotonic() + min(timeout_s, _RIGHTS_S)
+        while isinstance(written, EpicsSignal) and not (written.connected and written.write_access):
+            if time.monotonic() >= until_s:
+                return
+            time.sleep(_RIGHTS_LOOK_S)
 
     def _wait(self, status: Any) -> Wait:
         """Until the status is done, or the thing is connected no more: then it never would be."""
