@@ -47,6 +47,7 @@ class PyJEMDriver:
     """Driver over PyJEM in a worker."""
 
     def __init__(self, config: PyJEMConfig) -> None:
+        self._astray: set[str] = set()
         self._config = config
         self._capabilities = capabilities_of(config)
         self._arranged: dict[str, Any] = {}  # what TEMCenter said it would scan
@@ -108,13 +109,19 @@ class PyJEMDriver:
         until_s = time.monotonic() + deadline_s
         wanted = {name: float(value) for name, value in values.items()}
         now = self.read_state(0.0, deadline_s)
-        moves = {name: wanted[name] for name in STAGE if name in wanted and wanted[name] != now.axis_value(name)}
+        moves = {
+            name: wanted[name]
+            for name in STAGE
+            if name in wanted and (wanted[name] != now.axis_value(name) or name in self._astray)
+        }
         if moves:
+            self._astray |= moves.keys()  # until it arrives: one that still drives may read anything on its way
             there = {STAGE[name]: self._config.sign(name) * value for name, value in moves.items()}
             tolerances = {STAGE[name]: self._config.tolerance(name) for name in moves}
             left_s = max(until_s - time.monotonic(), 0.1)
             answer_s = left_s + self._config.answer_s
             self._device.do("move", answer_s, values=there, tolerances=tolerances, duration_s=left_s)
+            self._astray -= moves.keys()
         focus = self._config.focus
         numbers = {
             "shift_counts": _numbers(self._config.beam_shift, wanted, now, "beam_shift_x_nm", "beam_shift_y_nm"),

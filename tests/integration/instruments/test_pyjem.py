@@ -121,8 +121,9 @@ def test_a_stage_that_does_not_arrive_is_a_fault(
     with target.doing_wrong(fault), pytest.raises(InstrumentFault):
         microscope.execute(move)
     assert microscope.read_state().stage.y_nm in (there, 100.0, 150.0)
-    microscope.execute(going(y_nm=20.0))  # elsewhere first: one that still drives to 150 nm may read 0 on its way
+    microscope.execute(going(y_nm=there))  # sent although it reads so: it may still drive to 150 nm
     microscope.execute(going(y_nm=0.0))
+    assert microscope.read_state().stage.y_nm == 0.0
     with target.doing_wrong("piezo"), pytest.raises(CommandRefused, match="motor"):
         microscope.execute(going(y_nm=1.0))
 
