@@ -39,10 +39,11 @@ class Move:
     after: np.ndarray
 
 
-def displacement(first: np.ndarray, second: np.ndarray) -> Displacement:
+def displacement(first: np.ndarray, second: np.ndarray, *, least_peak: float = _LEAST_PEAK) -> Displacement:
     """How far the content of `second` is moved against that of `first`, +x towards higher columns.
 
-    Raises ValueError for images of different shapes, AcquisitionFailed where they have nothing in common to measure.
+    Below `least_peak` standard deviations the images have nothing in common to measure: AcquisitionFailed. Raises
+    ValueError for images of different shapes.
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"images of {first.shape} and {second.shape} px cannot be registered; take them alike")
@@ -51,10 +52,10 @@ def displacement(first: np.ndarray, second: np.ndarray) -> Displacement:
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     spread = float(surface.std())
     peak = float(surface[row, column]) / spread if spread > 0 else 0.0
-    if peak < _LEAST_PEAK:
+    if peak < least_peak:
         raise AcquisitionFailed(
             f"the images have too little in common to measure a displacement: a peak of {peak:.1f} standard "
-            f"deviations, at least {_LEAST_PEAK:g} needed; take a field with more structure, or more dose"
+            f"deviations, at least {least_peak:g} needed; take a field with more structure, or more dose"
         )
     near_px = _signed(int(row), first.shape[0]), _signed(int(column), first.shape[1])
     y_px, x_px = _settled(first, second, cross, near_px)

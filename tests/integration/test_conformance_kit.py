@@ -24,14 +24,14 @@ HASTY = UNHURRIED.model_copy(update={"stop_exposure_s": 6.0, "stop_margin_s": 0.
 NEED_A_SERVER = {"concurrent_clients", "mute_server", "call_after_timeout", "lost_answer", "server_killed"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def one_world(image_cache: Path) -> SimulatedMicroscope:
+    """Anew for each test: neither the dose nor the current of another is left in it."""
     return open_simulated(**steady_config(image_cache))
 
 
 @pytest.fixture
 def twin(one_world: SimulatedMicroscope) -> Microscope:
-    one_world.release()
     return one_world
 
 
@@ -69,15 +69,9 @@ def test_the_kit_names_each_fault_and_only_that(fault: Fault, twin: Microscope) 
         assert report.finding(check).cure
 
 
-@pytest.fixture(scope="module")
-def leaning_world(image_cache: Path) -> SimulatedMicroscope:
-    return open_simulated(**steady_config(image_cache) | {"fittings": True})
-
-
 @pytest.fixture
-def leaning(leaning_world: SimulatedMicroscope) -> Microscope:
-    leaning_world.release()
-    return leaning_world
+def leaning(image_cache: Path) -> Microscope:
+    return open_simulated(**steady_config(image_cache) | {"fittings": True})
 
 
 def test_a_stage_that_tilts_as_it_is_told_passes(leaning: Microscope) -> None:
@@ -88,10 +82,19 @@ def test_a_stage_that_tilts_as_it_is_told_passes(leaning: Microscope) -> None:
 
 @pytest.mark.parametrize("fault", TILT_FAULTS)
 def test_the_kit_says_how_a_stage_tilts_wrong(fault: str, leaning: Microscope) -> None:
-    leaning.execute(SetAxes(action_id=f"level-{fault}", values={"alpha_deg": 0.0, "beta_deg": 0.0}))
     finding = tried(fault, lambda: tilting_wrong(fault)(leaning), only="stage_tilt").findings[0]
     assert finding.verdict == "failed", finding
     assert TILT_FAULTS[fault][1] in finding.found, finding
+
+
+@pytest.mark.parametrize("name", ["wrong_scale", "swapped_axes"])
+def test_wrong_moves_are_named_by_little_light(name: str, twin: Microscope) -> None:
+    """Half of the counts shows a move too faintly by itself; that both halves tell the same one is enough."""
+    dim = UNHURRIED.model_copy(update={"probe_current_pa": 10.0})
+    fault = next(one for one in FAULTS if one.name == name)
+    report = tried(name, lambda: fault.breaks(twin), dim, "beam_shift_motion")
+    assert failed(report) == {"beam_shift_motion"}, report.table()
+    assert fault.says in report.findings[0].found
 
 
 def test_noise_is_not_called_a_wrong_move(twin: Microscope) -> None:

@@ -23,6 +23,7 @@ _BLUR_PX = 1.5  # standard deviation
 _NOTHING = 0.2  # of a move: less than that is standing still
 _CLEAR = 13.0  # deviations by which two images of one place agree: so clear, a move within them must be seen too
 _APART_PX = 1.0  # which two measurements of one move may lie apart
+_HALF_PEAK = 4.0  # deviations that are enough for half of the counts: that both halves tell one move is the proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,12 @@ class Motion:
     @property
     def is_right(self) -> bool:
         """Whether every entry is that of the identity, within the tolerance."""
-        return bool(np.abs(self.matrix - np.eye(2)).max() <= self.tolerance)
+        return self.wrong_by <= self.tolerance
+
+    @property
+    def wrong_by(self) -> float:
+        """The largest difference of an entry from that of the identity."""
+        return float(np.abs(self.matrix - np.eye(2)).max())
 
     def measured(self, what: str) -> tuple[Measured, ...]:
         """The four entries with their bounds, and how well the images agreed."""
@@ -71,7 +77,7 @@ def _motion(bench: Bench, here: Frame, x: Frame, y: Frame) -> Motion:
     matrix = np.array([(-one.x_px, -one.y_px) for one in found]).T * pixel_nm / move_nm
     seen = Motion(matrix, min(one.peak for one in found), tolerance)
     if not seen.is_right and agreement is not None:
-        _refuse_noise(here, (x, y), detector, tolerance * move_nm / pixel_nm)
+        _refuse_noise(here, (x, y), detector, tolerance * move_nm / pixel_nm, seen.wrong_by * move_nm / pixel_nm)
     return seen
 
 
@@ -109,18 +115,21 @@ def _registered(here: Frame, there: Frame, detector: str, agreement: float | Non
         ) from error
 
 
-def _refuse_noise(here: Frame, moved: tuple[Frame, ...], detector: str, allowed_px: float) -> None:
-    """Raise CannotJudge where the two halves of the sub-frames do not tell the same move: what is wrong is noise."""
+def _refuse_noise(here: Frame, moved: tuple[Frame, ...], detector: str, allowed_px: float, wrong_by_px: float) -> None:
+    """Raise CannotJudge where the two halves of the sub-frames do not tell the same move: what is wrong is noise.
+
+    Half of their difference is the standard error of their mean: a move is wrong by more than that, or nobody knows.
+    """
     for there in moved:
         try:
             one, other = (
-                displacement(_smooth(first), _smooth(second))
+                displacement(_smooth(first), _smooth(second), least_peak=_HALF_PEAK)
                 for first, second in zip(_halves(here, detector), _halves(there, detector), strict=True)
             )
         except AcquisitionFailed as error:
             raise CannotJudge(f"the images are too noisy to judge a move by: {error}") from error
         apart_px = hypot(one.x_px - other.x_px, one.y_px - other.y_px)
-        if apart_px > max(allowed_px, _APART_PX):
+        if apart_px > max(allowed_px, _APART_PX) or apart_px / 2 > wrong_by_px - allowed_px:
             raise CannotJudge(
                 f"the images are too noisy to judge a move by: two halves of their sub-frames tell of moves "
                 f"{apart_px:.1f} px apart; choose a longer dwell, more current, or another place"
