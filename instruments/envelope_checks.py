@@ -6,13 +6,13 @@ Pure functions of the command and of where the axes may stand; neighbour: `guard
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
 from instruments.axes import KNOWN_AXES, STAGE_AXES, known_axis, permission_for, unit_of
+from instruments.axis_bounds import NAMED
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Command
 from instruments.errors import CommandRefused, InstrumentFault
@@ -25,32 +25,6 @@ _NEVER_CHECKED: Final = frozenset({"frame_px", "park_s"})  # limits of capabilit
 T = TypeVar("T", bound=Command)
 Places = Mapping[str, Sequence[float]]
 """Axis -> every value at which it may stand: what was read back, what was sent, both where an answer was lost."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """How the envelope calls an axis, and the fields that bound it; with `sign` -1 it is counted the other way."""
-
-    words: str
-    low: str | None
-    high: str | None
-    is_symmetric: bool = False
-    sign: float = 1.0
-
-
-_NAMED: Final[Mapping[str, _Bounds]] = {
-    "x_nm": _Bounds("stage x", "min_stage_x_nm", "max_stage_x_nm"),
-    "y_nm": _Bounds("stage y", "min_stage_y_nm", "max_stage_y_nm"),
-    "z_nm": _Bounds("stage z", "min_stage_z_nm", "max_stage_z_nm"),
-    "alpha_deg": _Bounds("stage alpha", None, "max_stage_tilt_deg", is_symmetric=True),
-    "beta_deg": _Bounds("stage beta", None, "max_stage_tilt_deg", is_symmetric=True),
-    "beam_shift_x_nm": _Bounds("beam shift x", None, "max_beam_shift_nm", is_symmetric=True),
-    "beam_shift_y_nm": _Bounds("beam shift y", None, "max_beam_shift_nm", is_symmetric=True),
-    "defocus_nm": _Bounds("defocus", "min_defocus_nm", "max_defocus_nm"),
-    "c10_nm": _Bounds("defocus", "min_defocus_nm", "max_defocus_nm", sign=-1.0),
-    "probe_current_pa": _Bounds("probe current", None, "max_current_pa"),
-    "beam_energy_ev": _Bounds("beam energy", None, "max_beam_energy_ev"),
-}
 
 
 def sound(command: T) -> T:
@@ -79,7 +53,7 @@ def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> N
     for name, value in values.items():
         if not isinstance(value, str) and not isfinite(value):
             raise CommandRefused(f"{name} is {value}: only finite numbers are sent; give one")
-        bounds = _NAMED.get(name.rpartition(".")[2])
+        bounds = NAMED.get(name.rpartition(".")[2])
         if isinstance(value, str):
             if bounds is not None or _limit(name, envelope) is not None:
                 raise CommandRefused(f"{name} takes a number, not {value!r}: the envelope limits it")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import inf
+from collections.abc import Iterable, Iterator
+from math import inf, isfinite
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from instruments import cards
+from instruments.axis_bounds import NAMED, Bound, nothing_left
 from instruments.commands import AxisValue
 from instruments.errors import ConfigurationError
 from instruments.models import Record
 
-R = TypeVar("R", bound=Record)
 V = TypeVar("V")
 
 
@@ -45,6 +45,13 @@ class StageBox(Record):
     max_y_nm: float | None = None
     min_z_nm: float | None = None
     max_z_nm: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        for axis, (low, high) in self.bounds().items():
+            if low > high:
+                raise ValueError(f"min_{axis} {low:g} is above max_{axis} {high:g}; swap them")
+        return self
 
     def bounds(self) -> dict[str, tuple[float, float]]:
         """Axis -> (low, high)."""
@@ -142,18 +149,49 @@ class SafetyEnvelope(Record):
     expired_calibrations: Literal["warn", "refuse"] | None = Field(default=None, description="None: warn")
 
     @model_validator(mode="after")
-    def _bounds_in_order(self) -> Self:
-        for axis in ("stage_x_nm", "stage_y_nm", "stage_z_nm", "defocus_nm"):
-            low, high = getattr(self, f"min_{axis}"), getattr(self, f"max_{axis}")
-            if low is not None and high is not None and low >= high:
-                raise ValueError(f"min_{axis} {low} is not below max_{axis} {high}; swap them")
+    def _leaves_something(self) -> Self:
+        if nothing := nothing_left(self._bounds(), self._rows()):
+            raise ValueError(nothing)
         return self
+
+    def _bounds(self, whose: str = "") -> Iterator[Bound]:
+        """Every end of a range, of all axes."""
+        axes = self.axes or {}
+        for axis in {**NAMED, **axes}:
+            named = NAMED.get(axis.rpartition(".")[2])
+            for field, sign in () if named is None else ((named.low, -1.0), (named.high, 1.0)):
+                value = None if field is None else getattr(self, field)
+                if value is not None and named is not None:
+                    side = sign * named.sign
+                    yield Bound(axis, named.sign * value, side < 0, "-" * (named.sign < 0) + str(field), whose)
+                    if named.is_symmetric:
+                        yield Bound(axis, -value, side > 0, f"-{field}", whose)
+            limit = axes.get(axis, AxisLimit())
+            for name, value in (("minimum", limit.minimum), ("maximum", limit.maximum)):
+                if value is not None:
+                    yield Bound(axis, value, name == "minimum", f"axes.{axis}.{name}", whose)
+
+    def _rows(self, whose: str = "") -> list[list[Bound]]:
+        """Those of the pole-piece table, row by row."""
+        return [
+            [
+                Bound(axis, value, is_low, f"pole_piece.{number} {axis}", whose)
+                for axis, (low, high) in box.bounds().items()
+                for value, is_low in ((low, True), (high, False))
+                if isfinite(value)
+            ]
+            for number, box in enumerate(self.pole_piece or ())
+        ]
 
     def narrowed_by(self, other: SafetyEnvelope) -> SafetyEnvelope:
         """This envelope with every limit of `other` that is tighter; a wider one is an error.
 
-        Raises ConfigurationError naming the limit that `other` would widen.
+        Raises ConfigurationError naming the limit that `other` would widen, or two limits that leave nothing.
         """
+        ours, theirs = "the facility's", "the experiment's"
+        rows = self._rows(ours) if other.pole_piece is None else other._rows(theirs)
+        if nothing := nothing_left([*self._bounds(ours), *other._bounds(theirs)], rows):
+            raise ConfigurationError(f"safety: facility and experiment together allow nothing: {nothing}")
         limits: dict[str, Any] = {
             name: _narrowed(f"safety.{name}", getattr(self, name), getattr(other, name)) for name in NUMBERS
         }
@@ -164,14 +202,14 @@ class SafetyEnvelope(Record):
         limits["beam"] = _facilitys("safety.beam: what the beam can be", self.beam, other.beam)
         limits["tilt_axis"] = _facilitys("safety.tilt_axis: where it lies", self.tilt_axis, other.tilt_axis)
         limits["unknown_illumination"] = self._illumination_beside(other)
-        ours, theirs = self.required_calibrations, other.required_calibrations
-        limits["required_calibrations"] = tuple(sorted({*(ours or ()), *(theirs or ())})) or None
+        required = {*(self.required_calibrations or ()), *(other.required_calibrations or ())}
+        limits["required_calibrations"] = tuple(sorted(required)) or None
         if self.expired_calibrations == "refuse" and other.expired_calibrations == "warn":
             raise ConfigurationError(
                 "safety.expired_calibrations: warn is wider than the facility's refuse; leave it out"
             )
         limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
-        return _left("safety", SafetyEnvelope, limits)
+        return SafetyEnvelope(**limits)
 
     def _illumination_beside(self, other: SafetyEnvelope) -> Literal["refuse", "assume"] | None:
         if other.unknown_illumination == "assume" and self.unknown_illumination != "assume":
@@ -207,15 +245,6 @@ def _narrowed(name: str, ours: float | None, theirs: float | None) -> float | No
     return None if tightest == inf else sign * tightest
 
 
-def _left(name: str, kind: type[R], limits: dict[str, Any]) -> R:
-    """What both allow. Raises ConfigurationError where that is nothing."""
-    try:
-        return kind(**limits)
-    except ValidationError as error:
-        because = "; ".join(str(fault["msg"]) for fault in error.errors())
-        raise ConfigurationError(f"{name}: facility and experiment together allow nothing: {because}") from error
-
-
 def _facilitys(what: str, ours: V, theirs: V) -> V:
     if theirs is not None and theirs != ours:
         raise ConfigurationError(f"{what} is the facility's to say; leave it out")
@@ -229,7 +258,7 @@ def _narrowed_axes(
         return ours or theirs
     none = AxisLimit()
     return {
-        axis: _left(f"safety.axes.{axis}", AxisLimit, {
+        axis: AxisLimit(**{
             name: _narrowed(f"safety.axes.{axis}.{name}", getattr(ours.get(axis, none), name), value)
             for name, value in theirs.get(axis, none)
         })
