@@ -17,6 +17,7 @@ from instruments.adapters.autoscript_config import NM_PER_M, STAGE, AutoScriptCo
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.far_device import FarDevice
+from instruments.adapters.last_sent import LastSent
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
@@ -53,6 +54,7 @@ class AutoScriptDriver:
 
     def __init__(self, config: AutoScriptConfig) -> None:
         self._config = config
+        self._sent = LastSent()
         opening = {
             "path": list(config.path),
             "host": config.host,
@@ -106,11 +108,11 @@ class AutoScriptDriver:
         )
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
-        """What does not stand there already: the stage in one move, then beam shift and focus."""
+        """What does not stand there since it was sent: the stage in one move, then beam shift and focus."""
         until_s = time.monotonic() + deadline_s
         wanted = {name: float(value) for name, value in values.items()}
         now = self.read_state(0.0, deadline_s)
-        changed = {name: value for name, value in wanted.items() if value != now.axis_value(name)}
+        changed = self._sent.away(wanted, lambda name, value: now.axis_value(name) == value)
         moves = {
             there: self._config.sign(name) * changed[name] / factor
             for name, (there, factor) in STAGE.items()
@@ -129,6 +131,7 @@ class AutoScriptDriver:
             defocus_nm = self._config.defocus_sign * changed["defocus_nm"]
         if shift_nm is not None or defocus_nm is not None:
             self._device.do("set", until_s - time.monotonic(), shift_nm=shift_nm, defocus_nm=defocus_nm)
+        self._sent.arrived(changed)
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """As read back by the device, which raises where it is not so."""

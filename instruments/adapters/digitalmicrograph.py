@@ -19,6 +19,7 @@ from instruments.adapters.digitalmicrograph_frames import shots_of
 from instruments.adapters.digitalmicrograph_link import DigitalMicrographLink, ServerError
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
+from instruments.adapters.last_sent import LastSent
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
 from instruments.errors import (
@@ -68,7 +69,7 @@ class DigitalMicrographDriver:
         )
         self._capabilities = capabilities_of(config)
         self._shots = shots_of(config)
-        self._sent_to: dict[str, float] = {}
+        self._sent = LastSent()
         self._stopped = Event()
 
     @property
@@ -237,23 +238,17 @@ class DigitalMicrographDriver:
     def _move(self, wanted: Mapping[str, float], until_s: float) -> None:
         """Begin, and look until all stand; one that was sent there before and stands there is left alone."""
         now = _stage(self._asked("read"))
-        away = {
-            name: value
-            for name, value in wanted.items()
-            if self._sent_to.get(name) != value or not self._stands(name, value, now)
-        }
+        away = self._sent.away(wanted, lambda name, value: self._stands(name, value, now))
         if not away:
             return
         flags = sum(_STAGE[name] for name in away)
         places = [away.get(name, now.get(name, 0.0)) / _UNITS[name] for name in _STAGE]
-        for name in away:
-            self._sent_to.pop(name, None)
         self._ask("move", within_s=max(until_s - time.monotonic(), 0.1), flags=flags, values=places)
         while not all(self._stands(name, value, now) for name, value in away.items()):
             if time.monotonic() > until_s or self._stopped.wait(_LOOK_S):
                 return  # what does not stand is told by whoever reads back
             now = _stage(self._asked("read"))
-        self._sent_to |= away
+        self._sent.arrived(away)
 
     def _stands(self, name: str, wanted: float, now: Mapping[str, float]) -> bool:
         axis = self._capabilities.axis(name)

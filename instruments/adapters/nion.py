@@ -19,6 +19,7 @@ import numpy as np
 from instruments.adapters.driven import READ_S, DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.far_device import FarDevice
+from instruments.adapters.last_sent import LastSent
 from instruments.adapters.nion_card import (
     CAMERA_OFFSET,
     LEAST_C12_NM,
@@ -57,6 +58,7 @@ class NionDriver:
     def __init__(self, config: NionConfig) -> None:
         self._config = config
         self._controls = controls_of(config)
+        self._sent = LastSent()  # by control
         self._folder = tempfile.TemporaryDirectory(prefix="stempilot-nion-", ignore_cleanup_errors=True)
         opening = {
             "scan": config.scan,
@@ -123,9 +125,10 @@ class NionDriver:
             self._phi12_deg = numbers.get("phi12_deg", phi12_deg)
             c12_m, twice = numbers.get("c12_nm", c12_nm) * 1e-9, 2 * radians(self._phi12_deg)
             wanted |= {"C12.x": c12_m * cos(twice), "C12.y": c12_m * sin(twice)}
-        changed = {name: value for name, value in wanted.items() if now[name] != value}
+        changed = self._sent.away(wanted, lambda name, value: now[name] == value)
         if changed:
             self._device.put("write", deadline_s, values=changed)
+            self._sent.arrived(changed)
         if any(name.startswith("stage_position") for name in changed):
             time.sleep(self._config.settle_s)
 

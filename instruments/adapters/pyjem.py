@@ -17,6 +17,7 @@ import numpy as np
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.far_device import FarDevice
+from instruments.adapters.last_sent import LastSent
 from instruments.adapters.pyjem_config import STAGE, Converters, PyJEMConfig, capabilities_of
 from instruments.adapters.scanned_beam import check_beam_on
 from instruments.capabilities import Capabilities, Mode
@@ -47,8 +48,8 @@ class PyJEMDriver:
     """Driver over PyJEM in a worker."""
 
     def __init__(self, config: PyJEMConfig) -> None:
-        self._astray: set[str] = set()
         self._config = config
+        self._sent = LastSent()
         self._capabilities = capabilities_of(config)
         self._arranged: dict[str, Any] = {}  # what TEMCenter said it would scan
         opening = {
@@ -105,23 +106,18 @@ class PyJEMDriver:
         )
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
-        """What does not stand there already: the stage axis after axis, then deflectors and lens."""
+        """What does not stand there since it was sent: the stage axis after axis, then deflectors and lens."""
         until_s = time.monotonic() + deadline_s
         wanted = {name: float(value) for name, value in values.items()}
         now = self.read_state(0.0, deadline_s)
-        moves = {
-            name: wanted[name]
-            for name in STAGE
-            if name in wanted and (wanted[name] != now.axis_value(name) or name in self._astray)
-        }
-        if moves:
-            self._astray |= moves.keys()  # until it arrives: one that still drives may read anything on its way
+        on_stage = {name: wanted[name] for name in STAGE if name in wanted}
+        if moves := self._sent.away(on_stage, lambda name, value: now.axis_value(name) == value):
             there = {STAGE[name]: self._config.sign(name) * value for name, value in moves.items()}
             tolerances = {STAGE[name]: self._config.tolerance(name) for name in moves}
             left_s = max(until_s - time.monotonic(), 0.1)
             answer_s = left_s + self._config.answer_s
             self._device.do("move", answer_s, values=there, tolerances=tolerances, duration_s=left_s)
-            self._astray -= moves.keys()
+            self._sent.arrived(moves)
         focus = self._config.focus
         numbers = {
             "shift_counts": _numbers(self._config.beam_shift, wanted, now, "beam_shift_x_nm", "beam_shift_y_nm"),

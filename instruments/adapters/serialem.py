@@ -15,6 +15,7 @@ import numpy as np
 
 from instruments.adapters.driven import DrivenMicroscope
 from instruments.adapters.driver import Exposed
+from instruments.adapters.last_sent import LastSent
 from instruments.adapters.serialem_config import SerialEMConfig, capabilities_of
 from instruments.adapters.serialem_link import SerialEMLink
 from instruments.capabilities import Capabilities, Mode
@@ -68,6 +69,7 @@ class SerialEMDriver:
             {str(name): number for name, number in config.command_numbers.items()},
         )
         self._capabilities = capabilities_of(config)
+        self._sent = LastSent()
         self._is_blanked = False
         self._is_stopped = False
         self.answer_s = config.answer_s
@@ -115,15 +117,18 @@ class SerialEMDriver:
             )
 
     def set_axes(self, values: Mapping[str, AxisValue], deadline_s: float) -> None:
-        """Absolute, each command done when its answer comes; what stands already is not sent."""
-        now = self.read_state(0.0, deadline_s).stage
-        wanted = {name: float(values.get(name, getattr(now, name))) for name in ("x_nm", "y_nm", "z_nm")}
+        """Absolute, each command done when its answer comes; what stands since it was sent is not sent again."""
+        now = self.read_state(0.0, deadline_s).stage.model_dump()
+        wanted = {name: float(value) for name, value in values.items()}
+        away = self._sent.away(wanted, lambda name, value: now[name] == value)
         until_s = time.monotonic() + deadline_s
-        if any(wanted[name] != getattr(now, name) for name in wanted):
-            places = [place / _NM_PER_UM for place in wanted.values()]
+        if away.keys() - {"alpha_deg"}:
+            there = now | wanted
+            places = [there[name] / _NM_PER_UM for name in ("x_nm", "y_nm", "z_nm")]
             self._link.run("MoveStageTo", *places, within_s=deadline_s)
-        if "alpha_deg" in values and values["alpha_deg"] != now.alpha_deg:
-            self._link.run("TiltTo", float(values["alpha_deg"]), within_s=max(until_s - time.monotonic(), 0.1))
+        if "alpha_deg" in away:
+            self._link.run("TiltTo", away["alpha_deg"], within_s=max(until_s - time.monotonic(), 0.1))
+        self._sent.arrived(away)
 
     def set_blanked(self, is_blanked: bool, deadline_s: float) -> None:
         """Sent; nothing reads it back. An unblank is never sent twice."""

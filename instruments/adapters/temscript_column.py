@@ -87,6 +87,8 @@ class TemscriptColumn:
     def set(self, values: Mapping[str, AxisValue], until_s: float) -> MicroscopeState:
         """Bring axes there and read back. Raises InstrumentFault for one that is not there."""
         before = dict(self._values)
+        for name in values:
+            self._asked.pop(name, None)  # one that fails may still be on its way, and read anything
         for count, write in enumerate(self._table.writes(values, lambda: self._read_values(until_s))):
             move_s = self._config.stage_move_s if write.endpoint == STAGE else None
             try:
