@@ -21,18 +21,12 @@ from array_api_compat import array_namespace, is_array_api_obj
 from numpy.typing import ArrayLike
 
 from instruments.optics import Coherence, Optics
+from instruments.units import unit_of
 from simulation.arguments import as_float, checked_coherence, checked_optics, checked_seed
 from simulation.errors import InvalidParameter, InvalidSpecimen
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_UNITS = {
-    "_e_per_a2_s": "electrons per square angstrom and second", "_e_per_a2": "electrons per square angstrom",
-    "_e_per_px": "electrons a pixel", "_nm_per_s": "nm/s", "_nm": "nm", "_ev": "eV", "_mrad": "mrad", "_deg": "degrees",
-    "_pa": "pA", "_us": "microseconds", "_s": "s", "_k": "K", "_sr": "sr", "_angstrom": "angstrom", "_nm2": "nm2",
-    "_nm3": "nm3", "_rad": "rad", "_g_per_cm3": "g/cm3", "_m_per_s": "m/s",
-}  # fmt: skip
-"""By the ending of a name; the first that fits."""
 _STRUCTURES = {"atoms": False, "before": False, "after": False, "oxide": False, "particle": False, "material": True}
 """Names of `ase.Atoms`, which has no types, and whether a word will do instead."""
 _ARRAYS = frozenset({"patterns", "signals", "gradient_x_per_nm", "gradient_y_per_nm"})
@@ -215,8 +209,8 @@ def _shown(value: Any) -> Any:
 
 
 def _unit(name: str) -> str:
-    endings = [ending for ending in _UNITS if name.endswith(ending) and ("_per_" in ending or "_per_" not in name)]
-    return f" of {_UNITS[endings[0]]}" if endings else ""
+    unit = unit_of(name)
+    return f" of {unit}" if unit else ""
 
 
 def _article(noun: str) -> str:

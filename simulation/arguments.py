@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from instruments.models import Record
 from instruments.optics import Coherence, Optics
+from instruments.record_faults import fault_words
 from simulation.errors import InvalidParameter
 
 
@@ -74,11 +75,9 @@ def _check_again(name: str, record: Record) -> None:
     try:
         again = type(record).model_validate(record.model_dump(warnings=False))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in (name, *first["loc"]))
+        words = fault_words(error.errors(include_url=False)[0], type(record))
         raise InvalidParameter(
-            f"{place} = {short(first['input'])}: {first['msg'].lower()}; model_copy(update=...) checks nothing: make a"
-            f" new {type(record).__name__}"
+            f"{name}.{words}; model_copy(update=...) checks nothing: make a new {type(record).__name__}"
         ) from None
     if again != record:
         kind = type(record).__name__

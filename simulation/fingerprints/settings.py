@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -12,9 +12,11 @@ from instruments.models import Record
 from instruments.optics import Coherence, Optics
 from simulation.argument_kinds import check_fields
 from simulation.detectors import AnnularDetector, SegmentedDetector
-from simulation.errors import InvalidParameter
+from simulation.errors import InvalidParameter, InvalidSpecimen
+from simulation.method_choice import check_method
 from simulation.phonons import FrozenPhonons
 from simulation.scans import GridScan
+from simulation.scattering_factors import elements
 from simulation.specimens import Atoms
 
 
@@ -37,7 +39,7 @@ class PatternFingerprint(Record):
     """
 
     step_mrad: float = Field(gt=0)
-    shape_px: tuple[int, int] = (64, 64)
+    shape_px: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (64, 64)
     points_nm: tuple[tuple[float, float], ...] = ()
 
 
@@ -81,10 +83,10 @@ class LibrarySettings(Record):
     slice_thickness_nm: float = Field(default=0.2, gt=0)
     parametrization: str = "lobato"
     method: str = "auto"
-    accuracy: float = 0.01
+    accuracy: float = Field(default=0.01, gt=0)
     phonon_count: int = Field(default=0, ge=0)
     rms_displacements_nm: dict[str, float] = Field(default_factory=dict)
-    phonon_seed: int = 0
+    phonon_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -94,6 +96,12 @@ class LibrarySettings(Record):
             object.__setattr__(self, "defoci_nm", (self.optics.defocus_nm,))
         if not self.tilts_mrad or not self.defoci_nm:
             raise ValueError("tilts_mrad and defoci_nm need at least one value each")
+        check_method(self.method, 1, self.accuracy)
+        elements(self.parametrization)
+        try:
+            FrozenPhonons(1, self.rms_displacements_nm)
+        except (InvalidParameter, InvalidSpecimen) as error:
+            raise ValueError(f"rms_displacements_nm: {error}") from error
         return self
 
     @property

@@ -11,23 +11,6 @@ from instruments.errors import ConfigurationError
 from instruments.models import Record
 from simulation.world.faults import NO_FAULTS, Faults
 
-_UNITS = (
-    "nm_per_min",
-    "nm_per_s",
-    "deg_per_s",
-    "per_nm2",
-    "nm",
-    "mrad",
-    "deg",
-    "ev",
-    "pa",
-    "us",
-    "s",
-    "barn",
-    "px",
-    "fraction",
-)
-
 
 class DefectConfig(Record):
     """A species: the column it replaces (by name, as "Se2") and the atoms left in that column."""
@@ -190,28 +173,4 @@ def parse_config(config: dict[str, Any]) -> SimulatedConfig:
     try:
         return SimulatedConfig(**config)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigurationError("simulated instrument: " + "; ".join(lines)) from error
-
-
-def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "config"
-    if item["type"] == "missing":
-        return f"{key} is missing; give it"
-    if item["type"] == "extra_forbidden":
-        return f"{key} is not known; remove it (known: {', '.join(SimulatedConfig.model_fields)})"
-    if key == "config":
-        return str(item["msg"]).removeprefix("Value error, ")
-    return f"{key} = {item['input']!r}: {item['msg']}{_allowed(str(item['loc'][0]))}"
-
-
-def _allowed(key: str) -> str:
-    unit = next((unit for unit in _UNITS if key.endswith(f"_{unit}")), "")
-    name = {"fraction": "", "pa": "pA", "ev": "eV", "per_nm2": "per nm2"}.get(unit, unit.replace("_per_", "/"))
-    limits: dict[str, Any] = {}
-    for mark in SimulatedConfig.model_fields[key].metadata:
-        for bound in ("gt", "ge", "lt", "le"):
-            limits |= {bound: value} if (value := getattr(mark, bound, None)) is not None else {}
-    signs = {"gt": "> ", "ge": ">= ", "lt": "< ", "le": "<= "}
-    text = " and ".join(f"{signs[bound]}{value:g}" for bound, value in limits.items())
-    return f" (allowed: {text} {name}".rstrip() + ")" if text else ""
+        raise ConfigurationError(f"simulated instrument: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from reprlib import repr as short
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -48,14 +47,11 @@ class LandscapeConfig(Record):
     particle_diameter_max_nm: float = Field(default=6.0, gt=0.5, le=100)
 
     def __init__(self, **numbers: Any) -> None:
-        """Raise `InvalidParameter` with the name, value and limit of the first number that is out of range."""
+        """Raise `InvalidParameter` with the name, value and limits of every number that is out of range."""
         try:
             super().__init__(**numbers)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"])
-            shown = f"{name} = {short(first['input'])}: " if name else ""
-            raise InvalidParameter(f"LandscapeConfig: {shown}{first['msg']}") from None
+            raise InvalidParameter(str(error)) from None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

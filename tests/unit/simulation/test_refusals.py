@@ -175,7 +175,7 @@ REFUSED = {
     ),
     "patterns in a list": (lambda: virtual_image([1], AXIS, AXIS, AnnularDetector(0, 1)), "patterns = .* an array of"),
     "a number for a landscape": (lambda: Landscape(3), "config is a int; give a LandscapeConfig"),
-    "a landscape without seed": (lambda: LandscapeConfig(seed=-1), "seed = -1: Input should be greater than or equal"),
+    "a landscape without seed": (lambda: LandscapeConfig(seed=-1), "seed = -1 must be a whole number, at least 0"),
     "no electrons to take apart": (
         lambda: single_scattering(AXIS, 0 * AXIS, 0 * AXIS, 2.0), "sum to 0 and 0 electrons, .* must be above 0",
     ),
@@ -217,11 +217,11 @@ REFUSED = {
     ),
     "copies of optics with anything": (
         lambda: ronchigram(OPTICS.model_copy(update={"defocus_nm": NAN}), np.zeros((64, 64)), 0.05),
-        "optics.defocus_nm = nan: .* finite number; .* make a new Optics",
+        "optics.defocus_nm = nan must be a finite number of nm; .* make a new Optics",
     ),
     "copies of coherence with anything": (
         lambda: _image(coherence=Coherence().model_copy(update={"source_size_nm": -1})),
-        "coherence.source_size_nm = -1: .* make a new Coherence",
+        "coherence.source_size_nm = -1 must be a number of nm, .* make a new Coherence",
     ),
     "aberrations that are none": (
         lambda: ronchigram(OPTICS.model_copy(update={"aberrations": {"c30_nm": 1}}), np.zeros((64, 64)), 0.05),
