@@ -18,6 +18,7 @@ from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command
 from instruments.conformance.conditions import Conditions
 from instruments.conformance.frames import SHOTS, Shot, Shots
+from instruments.conformance.given import Given
 from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, attempted, awaited
 from instruments.conformance.target import Target
@@ -28,7 +29,7 @@ from instruments.exposure_checks import Charge
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Microscope, Releasable
+from instruments.microscope import Closable, Microscope, Releasable
 from instruments.state import MicroscopeState
 
 T = TypeVar("T")
@@ -61,13 +62,17 @@ class Bench:
         self._microscope: Microscope | None = None
         self._capabilities: Capabilities | None = None
         self._guarded: GuardedMicroscope | None = None
+        self._given: Given | None = None
+        self._hung: Hung | None = None
         self._ledger = DoseLedger()
         self._before: Holdings | None = None
         self._opening_count = 0
         self._taken_in: dict[Shot, int] = {}
         self._shots: Shots | None = None
+        self._commands: dict[Shot, AcquireFrame] = {}
         self._frames: dict[Shot, Frame] = {}
-        self._refused: dict[Shot, InstrumentError] = {}
+        self._refused: dict[Shot, Exception] = {}
+        self._objections: dict[Shot, Exception] = {}
         self._measured: dict[tuple[str, ...], Future[Any]] = {}
 
     # --- opening and closing
@@ -98,9 +103,16 @@ class Bench:
         return self._shots
 
     def close(self) -> None:
-        """Blank, close the microscope, let the thread go."""
+        """Blank, close the microscope, let the thread go. Raises InstrumentError."""
         try:
             self.put_away()
+        except (InstrumentError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever an adapter may raise
+            raise InstrumentFault(
+                f"{self.target.name} was not stopped and closed ({type(error).__name__}: {error}); assume that its "
+                "beam is on, and look at it"
+            ) from error
         finally:
             self._owner.end()
 
@@ -117,8 +129,11 @@ class Bench:
     def left_behind(self) -> list[str]:
         """Put the microscope away, and name what it took since it was opened and has not given back."""
         self.read_state()
-        before = self._before or Holdings.now()
+        before, microscope = self._before or Holdings.now(), self._microscope
         self.put_away()
+        if isinstance(microscope, Closable):
+            self.timed(microscope.close, "closing a second time")
+        del microscope
         return before.still_held(self.conditions.patience_s)
 
     def halt(self, because: str) -> None:
@@ -217,7 +232,7 @@ class Bench:
             raise CannotJudge(_NO_FRAMES)
         guarded = self._guard()
         try:
-            charge = self.timed(lambda: guarded.check(command), "the guard")
+            charge = self.timed(lambda: guarded.check_limits(command), "the guard")
         except CommandRefused as error:
             raise CannotJudge(f"the facility's envelope forbids it: {error}") from error
         self._ledger.add_frame(command, charge.electrons, charge.settling_electrons, charge.cells)
@@ -273,7 +288,7 @@ class Bench:
             self._measured[key] = attempted(measure)
         return self._measured[key].result()
 
-    def why_none(self, shot: Shot) -> InstrumentError | None:
+    def why_none(self, shot: Shot) -> Exception | None:
         """The error that came instead of this shot; None if it was taken."""
         try:
             self.frame(shot)
@@ -281,29 +296,73 @@ class Bench:
             return self._refused.get(shot) or Unsupported(str(reason))
         return None
 
+    def asked(self, shot: Shot) -> AcquireFrame:
+        """What was asked for when this frame was taken, whatever the frame says of that. Raises CannotJudge."""
+        self.frame(shot)
+        return self._commands[shot]
+
+    def objection(self, shot: Shot) -> Exception | None:
+        """What the guard had against this frame when it came, as that it is another command's; None: nothing."""
+        self.frame(shot)
+        return self._objections.get(shot)
+
     def _take(self, shot: Shot) -> None:
         if shot in self._frames or shot in self._refused:
             return
+        if not self.shots.makes(shot):
+            self._refused[shot] = Unsupported("this instrument turns no scan")
+            return
+        if self._hung is not None:  # one wait is enough to tell
+            self._refused[shot] = self._hung
+            return
         command, guarded = self.shots.command(shot), self._guard()
-        try:
-            future = self._owner.begin(lambda: guarded.acquire(command))
-            self._taken_in[shot] = self._opening_count
-            self._frames[shot] = self.wait(future, self.conditions.patience_s + command.deadline_s, "acquire")
-        except InstrumentError as error:
-            self._refused[shot] = error
+        self._commands[shot], self._taken_in[shot] = command, self._opening_count
+        if self._given is not None:
+            self._given.last = None
+        future = self._owner.begin(lambda: guarded.acquire(command))
+        patience_s = self.conditions.patience_s + command.deadline_s
+        taken = attempted(lambda: self.wait(future, patience_s, "acquire"))
+        match taken.exception():
+            case None:
+                self._frames[shot] = taken.result()
+            case Halted() as error:
+                raise error
+            case Exception() as error:
+                self._keep_as_given(shot, error)
+            case error:
+                raise error or RuntimeError("unreachable")
+
+    def _keep_as_given(self, shot: Shot, error: Exception) -> None:
+        """What became of a shot that ended in an error: of a simulated instrument the frame itself may be judged.
+
+        A real one is asked for nothing more that exposes: its guard wants a person to look.
+        """
+        given = self._given.last if self._given is not None else None
+        self._hung = error if isinstance(error, Hung) else self._hung
+        if given is not None and not isinstance(given, Frame):
+            error = InstrumentFault(f"acquire() gave {given!r:.80}, which is no Frame")
+        self._refused[shot] = error
+        if self.capabilities.simulated and isinstance(given, Frame):
+            self._frames[shot] = given
+            self._objections[shot] = error
+            del self._refused[shot]
 
     def _guard(self) -> GuardedMicroscope:
-        if self._guarded is None:
-            microscope, envelope = self.microscope, self.envelope
-            self._guarded = self.timed(lambda: GuardedMicroscope(microscope, envelope, self._ledger), "capabilities")
-        return self._guarded
+        guarded = self._guarded
+        if guarded is not None and guarded.held_because is not None and self.capabilities.simulated:
+            guarded = None  # nobody has to look at a simulated one, and what it gave is judged by the checks
+        if guarded is None:
+            given, envelope = Given(self.microscope), self.envelope
+            guarded = self.timed(lambda: GuardedMicroscope(given, envelope, self._ledger), "capabilities")
+            self._given, self._guarded = given, guarded
+        return guarded
 
     # --- what it costs
 
     def worst(self, shots: Sequence[Shot] = SHOTS) -> tuple[float, float]:
         """(electrons, e/A2 on the worst 1 nm2) that these shots can put on the specimen together, in advance."""
         ledger, shots_made = DoseLedger(), Shots(self.capabilities, self.read_state(), self.conditions, "plan")
-        for shot in shots:
+        for shot in filter(shots_made.makes, shots):
             command = shots_made.command(shot)
             charge = worst_charge(command, self.capabilities)
             ledger.add_frame(command, charge.electrons, charge.settling_electrons)

@@ -11,8 +11,11 @@ from instruments.optics import Optics
 from instruments.scans import ScanPattern, StagePosition
 from instruments.state import MicroscopeState
 
-Shot = Literal["still", "shift_x", "shift_y", "stage_still", "stage_x", "stage_y", "long", "stopped", "lost", "killed"]
+Shot = Literal[
+    "still", "shift_x", "shift_y", "stage_still", "stage_x", "stage_y", "turned", "long", "stopped", "lost", "killed"
+]
 SHOTS: Final[tuple[Shot, ...]] = get_args(Shot)
+TURN_DEG: Final = 90.0  # of the scan: whole pixels fall on whole pixels
 LONGER: Final = 4  # dwell of `long` over that of `still`
 _FIELD_NM: Final = 100.0
 _DWELL_US: Final = 4.0
@@ -38,6 +41,12 @@ class Shots:
         wanted = self._conditions.move_fraction * field_nm
         return min([wanted, *(axis.maximum for axis in reach if axis.maximum > 0)])
 
+    def makes(self, shot: Shot) -> bool:
+        """Whether this instrument is asked for it: nobody turns a scan that cannot be turned."""
+        axis, mode = self._capabilities.axis("rotation_deg"), self._capabilities.mode(self._mode_name)
+        is_scanned = mode is not None and not mode.is_at_once
+        return shot != "turned" or (is_scanned and axis is not None and axis.minimum <= TURN_DEG <= axis.maximum)
+
     def action_id(self) -> str:
         """One that no instrument has seen."""
         self._count += 1
@@ -58,6 +67,8 @@ class Shots:
                 stage = stage.model_copy(update={"x_nm": stage.x_nm + move_nm})
             case "stage_y":
                 stage = stage.model_copy(update={"y_nm": stage.y_nm + move_nm})
+            case "turned":
+                scan = scan.model_copy(update={"rotation_deg": TURN_DEG})
             case "long":
                 scan = scan.model_copy(update={"dwell_time_us": scan.dwell_time_us * LONGER})
             case "lost" | "killed":

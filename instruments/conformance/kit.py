@@ -9,8 +9,12 @@ from typing import Final
 
 from instruments.conformance.bench import Bench
 from instruments.conformance.check import Check, judged
-from instruments.conformance.checks.exposures import COUNTS, DWELL, FRAME, KNOWN_ACTION, METADATA, READ_BACK
-from instruments.conformance.checks.motion import BEAM_SHIFT, CALIBRATION, STAGE
+from instruments.conformance.checks.calibration import CALIBRATION
+from instruments.conformance.checks.counts import COUNTS
+from instruments.conformance.checks.exposures import DWELL, FRAME, KNOWN_ACTION
+from instruments.conformance.checks.metadata import METADATA
+from instruments.conformance.checks.motion import BEAM_SHIFT, STAGE
+from instruments.conformance.checks.read_back import READ_BACK
 from instruments.conformance.checks.refusals import OUT_OF_RANGE, UNKNOWN_CONTROL
 from instruments.conformance.checks.stopping import BLANK, STOP_LATENCY
 from instruments.conformance.checks.teardown import TEARDOWN

@@ -13,13 +13,13 @@ import numpy as np
 
 from instruments.conformance.bench import Bench, CannotJudge
 from instruments.conformance.check import Check, Result, failed, passed
+from instruments.conformance.checks.pictures import clearest, halves, pictures, smooth
 from instruments.conformance.findings import Measured
 from instruments.conformance.frames import Shot
 from instruments.errors import AcquisitionFailed
 from instruments.frames import Frame
 from instruments.registration import Displacement, displacement
 
-_BLUR_PX = 1.5  # standard deviation
 _NOTHING = 0.2  # of a move: less than that is standing still
 _CLEAR = 13.0  # deviations by which two images of one place agree: so clear, a move within them must be seen too
 _APART_PX = 1.0  # which two measurements of one move may lie apart
@@ -72,7 +72,7 @@ def motion(bench: Bench, still: Shot, x: Shot, y: Shot) -> Motion:
 def _motion(bench: Bench, here: Frame, x: Frame, y: Frame) -> Motion:
     move_nm, pixel_nm = bench.shots.move_nm, here.pixel_size_nm
     tolerance = max(bench.conditions.motion_tolerance_fraction, 0.5 * pixel_nm / move_nm)
-    detector, agreement = _clearest(here)
+    detector, agreement = clearest(here)
     found = [_registered(here, there, detector, agreement) for there in (x, y)]
     matrix = np.array([(-one.x_px, -one.y_px) for one in found]).T * pixel_nm / move_nm
     seen = Motion(matrix, min(one.peak for one in found), tolerance)
@@ -85,22 +85,10 @@ class ElsewhereError(Exception):
     """The image after a move shows another place altogether."""
 
 
-def _clearest(here: Frame) -> tuple[str, float | None]:
-    """The detector that sees most, and how well two images of one place agree there. Raises CannotJudge for none."""
-    peaks = {name: _seen(here, name) for name in here.counts}
-    best = max(peaks, key=lambda name: peaks[name] or 0.0)
-    if peaks[best] == 0.0:
-        raise CannotJudge(
-            "two sub-frames of one place have too little in common to see a move by; choose another place, a longer "
-            "dwell or a larger field"
-        )
-    return best, peaks[best]
-
-
 def _registered(here: Frame, there: Frame, detector: str, agreement: float | None) -> Displacement:
     """How far the content went. Raises CannotJudge where that cannot be seen, ElsewhereError where nothing fits."""
     try:
-        return displacement(_smooth(here.total(detector)), _smooth(there.total(detector)))
+        return displacement(*(smooth(pictures(frame, detector).sum(axis=0)) for frame in (here, there)))
     except AcquisitionFailed as error:
         if agreement is None:
             raise CannotJudge(f"{error} (with two sub-frames it could be told from a wrong move)") from error
@@ -123,8 +111,8 @@ def _refuse_noise(here: Frame, moved: tuple[Frame, ...], detector: str, allowed_
     for there in moved:
         try:
             one, other = (
-                displacement(_smooth(first), _smooth(second), least_peak=_HALF_PEAK)
-                for first, second in zip(_halves(here, detector), _halves(there, detector), strict=True)
+                displacement(smooth(first), smooth(second), least_peak=_HALF_PEAK)
+                for first, second in zip(halves(here, detector), halves(there, detector), strict=True)
             )
         except AcquisitionFailed as error:
             raise CannotJudge(f"the images are too noisy to judge a move by: {error}") from error
@@ -134,31 +122,6 @@ def _refuse_noise(here: Frame, moved: tuple[Frame, ...], detector: str, allowed_
                 f"the images are too noisy to judge a move by: two halves of their sub-frames tell of moves "
                 f"{apart_px:.1f} px apart; choose a longer dwell, more current, or another place"
             )
-
-
-def _seen(frame: Frame, detector: str) -> float | None:
-    """How clearly the two halves of the sub-frames agree, in deviations; 0: they do not, None: there is but one."""
-    if len(frame.counts[detector]) < 2:
-        return None
-    one, other = _halves(frame, detector)
-    try:
-        return displacement(_smooth(one), _smooth(other)).peak
-    except AcquisitionFailed:
-        return 0.0
-
-
-def _halves(frame: Frame, detector: str) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of the first and of the other sub-frames."""
-    counts = frame.counts[detector]
-    half = len(counts) // 2
-    return counts[:half].sum(axis=0), counts[half:].sum(axis=0)
-
-
-def _smooth(image: np.ndarray) -> np.ndarray:
-    """Blurred by pixels: of a lattice that is sampled coarsely every period looks like the right one."""
-    rows, columns = (np.fft.fftfreq(side) for side in image.shape)
-    low_pass = np.exp(-2 * (np.pi * _BLUR_PX) ** 2 * (rows[:, None] ** 2 + columns[None, :] ** 2))
-    return np.fft.ifft2(np.fft.fft2(image - image.mean()) * low_pass).real
 
 
 def beam_shift(bench: Bench) -> Motion:
@@ -224,7 +187,17 @@ def _judged(bench: Bench, measure: Callable[[Bench], Motion], what: str) -> Resu
             f"the image moves as commanded, within {true.tolerance:.0%} of {bench.shots.move_nm:g} nm",
             *true.measured(what),
         )
-    return failed(words(true.matrix, true.tolerance), *true.measured(what))
+    return failed(f"{words(true.matrix, true.tolerance)}{_alike(bench)}", *true.measured(what))
+
+
+def _alike(bench: Bench) -> str:
+    """What is said where stage and beam shift go wrong in the same way: nobody knows then which of the three it is."""
+    try:
+        one, other = beam_shift(bench), stage(bench)
+    except (CannotJudge, ElsewhereError):
+        return ""
+    is_same = bool(np.abs(one.matrix - other.matrix).max() <= max(one.tolerance, other.tolerance))
+    return "; stage and beam shift agree in it: is the image mirrored or turned?" if is_same else ""
 
 
 def _beam_shift(bench: Bench) -> Result:
@@ -233,32 +206,6 @@ def _beam_shift(bench: Bench) -> Result:
 
 def _stage(bench: Bench) -> Result:
     return _judged(bench, stage, "stage")
-
-
-def _calibration(bench: Bench) -> Result:
-    still = bench.frame("still")
-    asked_nm = still.requested.scan.pixel_size_nm
-    said = Measured(name="pixel size", value=still.pixel_size_nm, unit="nm", low=asked_nm * 0.99, high=asked_nm * 1.01)
-    if not said.is_within:
-        return failed(f"a pixel of {asked_nm:.4g} nm was asked for, the frame says {still.pixel_size_nm:.4g} nm", said)
-    try:
-        moved = [beam_shift(bench), stage(bench)]
-    except ElsewhereError as error:
-        raise CannotJudge(f"no motion to compare with: {error}") from error
-    factor = pixel_factor(bench)
-    if not all(one.scaled(1 / factor).is_right for one in moved):
-        raise CannotJudge(
-            "stage or beam shift does not move as commanded (see their checks): no length to compare with"
-        )
-    tolerance = max(one.tolerance for one in moved)
-    seen = Measured(name="length in the image over length moved", value=factor, low=1 - tolerance, high=1 + tolerance)
-    if seen.is_within:
-        return passed("stage, beam shift and pixels measure the same lengths", said, seen)
-    return failed(
-        f"stage and beam shift agree, the image's scale does not: a pixel is {1 / factor:.3f} of what is declared",
-        said,
-        seen,
-    )
 
 
 BEAM_SHIFT = Check(
@@ -275,13 +222,5 @@ STAGE = Check(
     cure="correct sign, axes or calibration where the adapter converts stage positions; +x is +columns, +y is +rows",
     run=_stage,
     shots=("stage_x", "stage_still", "stage_y"),
-    may_be_quirk=True,
-)
-CALIBRATION = Check(
-    name="calibration",
-    does="compares the lengths in the image with those of stage and beam shift, from the frames of both",
-    cure="calibrate the field of view; if only one of stage and beam shift disagrees, see its own check",
-    run=_calibration,
-    shots=("shift_x", "still", "shift_y", "stage_x", "stage_still", "stage_y"),
     may_be_quirk=True,
 )

@@ -10,12 +10,14 @@ def _teardown(bench: Bench) -> Result:
     left = bench.left_behind()
     if left:
         return failed(f"still there after closing: {', '.join(sorted(left))}")
-    return passed("no thread, process or socket is left after closing")
+    return passed("no thread, process, socket or shared memory is left after closing")
 
 
 TEARDOWN = Check(
     name="teardown",
-    does="blanks and closes the instrument, and looks for threads, processes and sockets that stay",
-    cure="give the adapter a close() that ends and joins all that opening and using it started",
+    does="blanks and closes the instrument, closes it again, and looks for threads, processes, sockets and shared "
+    "memory that stay",
+    cure="give the adapter a close() that ends and joins all that opening and using it started; called again it does "
+    "nothing",
     run=_teardown,
 )

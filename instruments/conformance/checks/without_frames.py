@@ -5,6 +5,7 @@ Neighbours: `exposures` and `stopping`, which ask this where an instrument decla
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -22,13 +23,13 @@ _PART: Final = 0.01  # of an axis' range
 _LEAST_ERRORS: Final = 5.0  # of what its read-back may be off: so far it goes at least, or nothing is seen
 
 
-def read_back_of_axes(bench: Bench) -> Result:
+def read_back_of_axes(bench: Bench, names: Collection[str] = _MOVED) -> Result:
     """Set stage and deflectors a little off where they stand, and back, the beam blanked; compare what is read."""
     with suppress(Unsupported):
         bench.blank()
     before = bench.read_state()
     axes = bench.capabilities.axes
-    places = {axis.name: (axis, place) for axis in axes if (place := _place(axis, before)) is not None}
+    places = {axis.name: (axis, place) for axis in axes if (place := _place(axis, before, names)) is not None}
     if not places:
         raise CannotJudge("this instrument takes no frames, and declares no axis of stage or beam that is read back")
     measured: list[Measured] = []
@@ -36,18 +37,18 @@ def read_back_of_axes(bench: Bench) -> Result:
         {name: _beside(axis, place) for name, (axis, place) in places.items()},
         {name: place for name, (_, place) in places.items()},
     ):
-        state = _set(bench, values)
-        measured += [_compared(axis, values[name], state) for name, (axis, _) in places.items()]
+        for state in (_set(bench, values), bench.read_state()):
+            measured += [_compared(axis, values[name], state) for name, (axis, _) in places.items()]
     wrong = [one for one in measured if not one.is_within]
     if wrong:
         return failed(f"not where it was sent: {'; '.join(map(str, wrong))}", *measured)
     return passed(f"{len(places)} axes were set together and back, and read back as sent", *measured)
 
 
-def _place(axis: Axis, state: MicroscopeState) -> float | None:
+def _place(axis: Axis, state: MicroscopeState, names: Collection[str] = _MOVED) -> float | None:
     """Where an axis of stage or beam stands that can be moved and brought back; None for others."""
     place = state.axis_value(axis.name)
-    is_moved = axis.name in _MOVED and axis.minimum < axis.maximum and not axis.read_only
+    is_moved = axis.name in names and axis.minimum < axis.maximum and not axis.read_only and not axis.interlocked
     if not is_moved or not isinstance(place, float | int) or not axis.minimum <= place <= axis.maximum:
         return None
     return float(place)

@@ -10,7 +10,7 @@ import pytest
 
 from instruments import ClockOffset
 from instruments.adapters.clocks import CLOCKS, offset_by_date, offset_of, seen_through, with_clocks
-from instruments.conformance.checks.exposures import clock_faults
+from instruments.conformance.checks.metadata import clock_faults
 from tests.unit.orchestrator import microscope_frames
 
 ASKED_S, TOOK_S = 1_700_000_000.25, 0.5
