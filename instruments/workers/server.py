@@ -52,6 +52,7 @@ class Server:
         self._protocol = protocol
         self._file = file  # of the device; none: that which the owner names
         self._device: Any = None
+        self._leaving = threading.Lock()
 
     def serve_calls(self, line: socket.socket) -> None:
         """Carry out calls until the other end hangs up or says `close`."""
@@ -65,11 +66,15 @@ class Server:
         self.leave()
 
     def leave(self) -> None:
-        """Stop what is open and end this process, whatever its threads do; vendors' exits abort or hang."""
+        """Stop what is open and end this process, whatever its threads do; vendors' exits abort or hang.
+
+        Both lines end at once, and whoever comes second waits: no stop is cut off by the end of another.
+        """
         threading.Timer(LEAVE_S, os._exit, (1,)).start()
-        if self._device is not None:
-            self._device.stop()
-        os._exit(0)
+        with self._leaving:
+            if self._device is not None:
+                self._device.stop()
+            os._exit(0)
 
     def _answer(self, line: socket.socket, carry_out: Any) -> bool:
         try:

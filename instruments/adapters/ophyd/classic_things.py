@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from ophyd import EpicsMotor, Signal
+from ophyd import Device, EpicsMotor, Signal
 from ophyd.device import BlueskyInterface
 from ophyd.positioner import PositionerBase
 from ophyd.signal import EpicsSignal, EpicsSignalBase
@@ -24,11 +24,13 @@ class ClassicThing:
     def __init__(self, thing: Any) -> None:
         self._thing = thing
         self._read_from = thing.user_readback if isinstance(thing, EpicsMotor) else thing
+        self._settable: list[EpicsSignal] = []
 
     def connect(self, timeout_s: float) -> None:
         """Raises TimeoutError, ophyd's own errors of a connection."""
         self._thing.wait_for_connection(timeout=timeout_s)
         self._read_from.wait_for_connection(timeout=timeout_s)
+        self._settable = _settable(self._thing)
 
     def facts(self) -> dict[str, Any]:
         """The limits of its record or channel."""
@@ -76,6 +78,7 @@ class ClassicThing:
 
     def trigger(self, timeout_s: float) -> Wait:
         """Staged before, unstaged after."""
+        self._await_rights(timeout_s)
         thing = self._thing
         if not isinstance(thing, BlueskyInterface):  # a signal that can be triggered: there is nothing to stage
             return self._wait(thing.trigger())
@@ -92,19 +95,29 @@ class ClassicThing:
 
     def stop(self, timeout_s: float) -> None:
         """By its own way to stop."""
+        self._await_rights(timeout_s)
         self._thing.stop(success=False)
 
     def _await_rights(self, timeout_s: float) -> None:
-        """What a server has that came back is connected one by one, and a moment later said to be writable.
+        """Until what can be written is known to be, as long as there is patience.
 
-        Until then ophyd would refuse to write, or wait for a second only.
+        What a server has that came back is connected one by one, and a moment later said to be writable: until then
+        ophyd would refuse to write, or wait for a second only. Of a server that was mute for a while and answers again,
+        pyepics knows the rights and tells nobody: ophyd would refuse for ever.
         """
-        written = self._thing.user_setpoint if isinstance(self._thing, EpicsMotor) else self._thing
         until_s = time.monotonic() + min(timeout_s, _RIGHTS_S)
-        while isinstance(written, EpicsSignal) and not (written.connected and written.write_access):
+        while late := self._late():
             if time.monotonic() >= until_s:
                 return
+            for one in late:
+                _tell_rights(one)
             time.sleep(_RIGHTS_LOOK_S)
+
+    def _late(self) -> list[EpicsSignal]:
+        """Those that may be written and do not know it; and the one that is to be written, until it may."""
+        written = self._thing.user_setpoint if isinstance(self._thing, EpicsMotor) else self._thing
+        shut = (one for one in self._settable if not (one.connected and one.write_access))
+        return [one for one in shut if one is written or _is_writable(one)]
 
     def _wait(self, status: Any) -> Wait:
         """Until the status is done, or the thing is connected no more: then it never would be."""
@@ -126,3 +139,23 @@ class ClassicThing:
                     return
 
         return wait
+
+
+def _settable(thing: Any) -> list[EpicsSignal]:
+    """The signals of a device, or the signal itself, that may be written."""
+    parts = [found.item for found in thing.walk_signals()] if isinstance(thing, Device) else [thing]
+    return [part for part in parts if isinstance(part, EpicsSignal)]
+
+
+def _is_writable(signal: EpicsSignal) -> bool:
+    """As pyepics has it from the server."""
+    pv = signal._write_pv
+    return bool(pv.connected and pv.write_access)
+
+
+def _tell_rights(signal: EpicsSignal) -> None:
+    """As pyepics would, had it heard of them."""
+    if _is_writable(signal):
+        pv = signal._write_pv
+        for tell in list(pv.access_callbacks):
+            tell(pv.read_access, pv.write_access, pv=pv)
