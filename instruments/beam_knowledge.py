@@ -178,7 +178,7 @@ class BeamKnowledge:
             self.refuse_unknown(state, command.mode)
         if _is_settable(axis):
             return self._flows_pa(said_pa * self._excess_now(state, said_pa), said_pa)
-        flows_pa = self.read_back_pa(state) if axis is None else axis.maximum
+        flows_pa = self.read_back_pa(state) if axis is None or axis.read_only else axis.maximum
         if flows_pa > said_pa * (1 + _ROUNDING):
             raise CommandRefused(
                 f"probe_current_pa {command.optics.probe_current_pa:g} is less than the {flows_pa:g} pA that flow, and "
@@ -243,7 +243,7 @@ class BeamKnowledge:
         measured_at = column.current_measured_at if column is not None else None
         is_old = measured_at is not None and self._changed_at is not None and measured_at < self._changed_at
         axis = self._card.axis(_CURRENT)
-        is_read = (axis is None or _is_settable(axis)) and state.axis_value(_CURRENT) is not None
+        is_read = (axis is None or axis.read_only or _is_settable(axis)) and state.axis_value(_CURRENT) is not None
         told = (
             None if is_old else state.measured_current_pa,
             state.optics.probe_current_pa if is_read else None,
@@ -263,7 +263,7 @@ class BeamKnowledge:
 
 
 def _is_settable(axis: Axis | None) -> bool:
-    return axis is not None and axis.minimum < axis.maximum
+    return axis is not None and axis.minimum < axis.maximum and not axis.read_only
 
 
 def _is_same(value: AxisValue, before: AxisValue | None, allowed: float) -> bool:

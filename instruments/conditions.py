@@ -29,6 +29,7 @@ from instruments.envelope_checks import (
 )
 from instruments.errors import CommandRefused, Unsupported
 from instruments.exposure_checks import Charge, check_dose, check_exposure, procedure_electrons
+from instruments.frame_axes import check_axes_of
 from instruments.limits import SafetyEnvelope
 from instruments.microscope import Forecasting, Microscope
 from instruments.state import MicroscopeState
@@ -60,12 +61,17 @@ class Conditions:
     def _envelope(self) -> SafetyEnvelope:
         return self._envelope_now()
 
-    def check(self, command: AcquireFrame, ledger: DoseLedger, time_before_s: float) -> Charge:
-        """What a frame would cost. Raises CommandRefused. The state is read once."""
+    def check(self, command: AcquireFrame, ledger: DoseLedger, time_before_s: float, *, by_axes: bool = True) -> Charge:
+        """What a frame would cost. Raises CommandRefused, Unsupported. The state is read once.
+
+        `by_axes`: refuse what the axes of the instrument cannot do, too.
+        """
         values = axis_values(command)
         check_bounds(values, self._envelope)
         check_exposure(command, self._card, self._envelope)
         state = self._state_for(values)
+        if by_axes:
+            check_axes_of(command, self._card, state)
         self._check_moves(values, state)
         charge = self._watch.beam.charge(command, state) if state is not None else Charge(0.0, 0.0)
         self._check_calibrations()
@@ -82,6 +88,7 @@ class Conditions:
         values = axis_values(command)
         check_bounds(values, self._envelope)
         state = self._watch.look()
+        check_axes_of(command, self._card, state)
         self._check_moves(values, state)
         if self.may_be_lit(state):
             raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")

@@ -233,8 +233,15 @@ class GuardedMicroscope:
         self._watch.tell("current_measured", f"{measured_pa:g} pA, measured by {by}")
 
     def check(self, command: AcquireFrame) -> Charge:
-        """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves."""
+        """What `command` would cost, or CommandRefused naming the value, the limit and the unit; nothing moves.
+
+        Unsupported where it needs an axis that the instrument has not.
+        """
         return self._conditions.check(command, self.ledger, self.time_before_s)
+
+    def check_limits(self, command: AcquireFrame) -> Charge:
+        """The same by the envelope alone: for whoever tries whether an adapter refuses what its axes cannot do."""
+        return self._conditions.check(command, self.ledger, self.time_before_s, by_axes=False)
 
     # --- after a restart
 

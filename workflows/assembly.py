@@ -202,7 +202,7 @@ def check_first_frame(experiment: Experiment) -> None:
     command = command_for(suggestions[0].point, experiment.spec, experiment.capabilities, "check")
     try:
         instruments.when_free(lambda: experiment.microscope.check(command), command.deadline_s)
-    except instruments.CommandRefused as error:
+    except (instruments.CommandRefused, instruments.Unsupported) as error:
         earlier, known = experiment.microscope.ledger.earlier, ""
         if earlier is not None and earlier.electrons > 0:
             name = experiment.spec.specimen.id

@@ -14,7 +14,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from instruments import CommandRefused
+from orchestrator import signature
 from orchestrator.errors import Refused, SpecError
+from orchestrator.settings import read_document
+from orchestrator.signature import Terms, make_keys, sign, signature_path
 from policies import Observation, SearchSpace, Seen, Suggestion, create, rule
 from policies.baselines.raster import Raster
 from policies.conformance import LawBroken
@@ -278,3 +281,26 @@ def test_a_policy_object_sees_what_the_loop_sees(laboratory: Laboratory) -> None
     assert [seen.status for seen in plain.seen] == ["done"] * 4
     assert trial.measure == "score"
     assert trial.value() == 1.0
+
+
+def test_an_older_signed_file_is_refused_in_a_notebook_too(
+    laboratory: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was put back, or replaced, while the notebook was open."""
+    monkeypatch.setattr(signature, "PUBLIC_KEY_PATH", tmp_path / "no.pub")
+    private, public = make_keys(tmp_path / "keys")
+    monkeypatch.setenv("STEMPILOT_FACILITY_KEY", str(public))
+    file, older, opened = tmp_path / "stempilot.toml", list[bytes](), list[Laboratory]()
+    for serial, shift_nm in ((7, 500), (8, 300)):
+        file.write_text(f"[instruments.replay.safety]\nmax_beam_shift_nm = {shift_nm}\n")
+        sign(file, read_document(file, must_exist=True), private, Terms(by="anna", serial=serial))
+        older = older or [path.read_bytes() for path in (file, signature_path(file))]
+        opened.append(Laboratory(laboratory.spec, data=tmp_path))
+    far = SURVEY | {"x_nm": 310, "pixel_size_nm": 10, "probe_current_pa": 1000, "defocus_nm": 0}
+    with pytest.raises(CommandRefused, match="above the limit 300 nm"):
+        opened[0].frame_at(far)
+    for path, content in zip((file, signature_path(file)), older, strict=True):
+        path.write_bytes(content)
+    for again in (lambda: Laboratory(laboratory.spec, data=tmp_path), lambda: opened[1].run(farthest, options=CELL)):
+        with pytest.raises(Refused, match="have serial 7, and serial 8 was in use here"):
+            again()

@@ -56,7 +56,7 @@ TABLE = (
 MAX_X_NM, MAX_SHIFT_NM, MAX_DEFOCUS_NM, MAX_TILT_DEG = 900.0, 300.0, 50.0, 65.0
 MAX_PA, MAX_EXPOSURE_S, MAX_DOSE, MAX_ELECTRONS = 200.0, 3.0, 5e4, 4e10
 STEP_NM, RATE_K_PER_S, MAX_K = 400.0, 5.0, 500.0
-NARROWEST_NM, MAX_ERROR_NM = 10.0, 50.0
+NARROWEST_NM, MAX_ERROR_NM, DECLARED_PA = 10.0, 50.0, 50.0
 SPOT_PA = {1.0: 150.0, 2.0: 50.0, 3.0: 5000.0}
 ENVELOPE = SafetyEnvelope(
     min_stage_x_nm=-MAX_X_NM, max_stage_x_nm=MAX_X_NM, min_stage_y_nm=-MAX_X_NM, max_stage_y_nm=MAX_X_NM,
@@ -106,7 +106,9 @@ CARD = Capabilities(
 DECLARED = CARD.model_copy(
     update={
         "axes": tuple(
-            axis.model_copy(update={"minimum": 50.0, "maximum": 50.0}) if axis.name == "probe_current_pa" else axis
+            axis.model_copy(update={"minimum": DECLARED_PA, "maximum": DECLARED_PA})
+            if axis.name == "probe_current_pa"
+            else axis
             for axis in CARD.axes
         )
     }
@@ -188,6 +190,7 @@ class Recorder:
         self._shift(scan.beam_shift_x_nm, scan.beam_shift_y_nm)
         self._lens(optics.defocus_nm, self._flows_pa(optics.probe_current_pa))
         self._must(optics.beam_energy_ev == self.energy_ev, f"energy {optics.beam_energy_ev}")
+        self._must(not self.is_declared or optics.probe_current_pa == DECLARED_PA, "another current than is fixed")
         self._must(command.mode in ("haadf", "camera"), f"mode {command.mode}")
         self._must(scan.at_once == (command.mode == "camera"), "camera scanned, or a scan exposed at once")
         offset_nm = self.rng.choice((30.0, -90.0)) if self.rng.random() < 0.03 else 0.0
@@ -416,9 +419,10 @@ def calm(rng: random.Random) -> Command:
     if rng.random() < 0.3:
         return SetAxes(action_id="s", values={"spot_index": rng.choice(sorted(SPOT_PA))})
     at_once = rng.random() < 0.5
+    current_pa = rng.choice((DECLARED_PA, rng.uniform(50, 90)))
     return AcquireFrame(
         action_id="f", deadline_s=60.0, mode="camera" if at_once else "haadf",
-        optics=Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20.0, probe_current_pa=rng.uniform(50, 90)),
+        optics=Optics(beam_energy_ev=200e3, semi_convergence_angle_mrad=20.0, probe_current_pa=current_pa),
         scan=ScanPattern(
             field_of_view_nm=60.0, shape_px=(128, 128), dwell_time_us=rng.uniform(1, 60) * (16384 if at_once else 1),
             at_once=at_once, illuminated_nm=rng.choice((None, 90.0)) if at_once else None,
@@ -508,7 +512,7 @@ def nowhere(*_: object) -> dict[str, tuple[float, float]]:
 @pytest.mark.parametrize(
     "check",
     ["conditions.check_bounds", "conditions.check_steps", "conditions.check_pole_piece", "conditions.check_permissions",
-     "conditions.check_dose", "link_watch.LinkWatch.refuse", "link_watch.LinkWatch.hold",
+     "conditions.check_dose", "conditions.check_axes_of", "link_watch.LinkWatch.refuse", "link_watch.LinkWatch.hold",
      "beam_knowledge.BeamKnowledge.refuse_unknown", "beam_knowledge.Lit.between",
      "taken.displaced", "taken.raster_taken"],
 )  # fmt: skip

@@ -31,6 +31,7 @@ class Laboratory:
 
     `overrides` sets keys of the spec, as `--set` of the command line does; the data folder holds the forward model and
     recorded runs. Only simulated and replayed instruments: a real one is used with `stempilot run`, which asks first.
+    The settings are read again for every world, so that none goes by limits that the facility has replaced since.
     """
 
     def __init__(
@@ -41,13 +42,18 @@ class Laboratory:
         data: Path | str | None = None,
     ) -> None:
         self.spec = spec if isinstance(spec, ExperimentSpec) else ExperimentSpec.from_yaml(spec, dict(overrides or {}))
-        self.settings = Settings.load(None if data is None else Path(data))
-        name = self.spec.instrument.name
-        adapter = self.settings.instrument(name).adapter
+        self._data = Settings.folder_of(None if data is None else Path(data))
+        self.settings = self._read()
+
+    def _read(self) -> Settings:
+        """The settings as they are now. Raises Refused for a real instrument, and as `Settings.load` does."""
+        settings, name = Settings.load(self._data), self.spec.instrument.name
+        adapter = settings.instrument(name).adapter
         if adapter not in ADAPTERS:
             raise Refused(
                 f"instrument {name!r} (adapter {adapter!r}) is real; use `stempilot run`, which asks a person first"
             )
+        return settings
 
     @cached_property
     def _known(self) -> Parts:
@@ -95,6 +101,7 @@ class Laboratory:
         `say` (for instance `print`) hears of every decision as it is taken.
         """
         chosen = self._chosen(policy, options, seed)
+        self.settings = self._read()
         return run_trial(self.spec, self.settings, chosen, seed, say=say, keep_frames=keep_frames)
 
     def compare(
@@ -113,6 +120,7 @@ class Laboratory:
         plans = [(name, seed, self._chosen(policy, None, seed)) for seed in seeds for name, policy in policies.items()]
         if once := {name for name, _, chosen in plans if not chosen.is_reusable}:
             raise Refused(f"{', '.join(sorted(once))}: an object can be run once only; hand in its class")
+        self.settings = self._read()
         self.prepare()
         trials: dict[str, list[Trial]] = {name: [] for name in policies}
         done = run_trials(self.spec, self.settings, [(chosen, seed) for _, seed, chosen in plans], processes)
@@ -138,6 +146,7 @@ class Laboratory:
         from workflows.notebook.recorded import run_recorded
 
         chosen = self._chosen(policy, options, seed)
+        self.settings = self._read()
         return run_recorded(self.spec, self.settings, chosen, seed, say, baselines=baselines)
 
     def check(
@@ -175,6 +184,7 @@ class Laboratory:
         return candidate(policy, options, seed)
 
     def _parts(self, seed: int) -> Parts:
+        self.settings = self._read()
         return parts_of(self.spec, self.settings, seed)
 
     def __repr__(self) -> str:

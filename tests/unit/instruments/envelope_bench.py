@@ -41,6 +41,7 @@ CARD = Capabilities(
         *(Axis(name=name, minimum=-1e6, maximum=1e6, frame="stage") for name in ("x_nm", "y_nm", "z_nm")),
         Axis(name="alpha_deg", minimum=-70, maximum=70, frame="stage"),
         Axis(name="beta_deg", minimum=-30, maximum=30, frame="stage"),
+        *(Axis(name=f"beam_shift_{way}_nm", minimum=-1e6, maximum=1e6, frame="beam_shift") for way in "xy"),
         Axis(name="defocus_nm", minimum=-1e4, maximum=1e4),
         Axis(name="c10_nm", minimum=-1e4, maximum=1e4),
         Axis(name="beam_energy_ev", minimum=60e3, maximum=300e3),

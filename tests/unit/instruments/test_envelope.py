@@ -543,5 +543,5 @@ def test_a_current_that_flows_and_cannot_be_set_is_counted() -> None:
         guard(bench).acquire(less)
     assert bench.told == []
     fixed = (Axis(name="probe_current_pa", minimum=80, maximum=80),)
-    with pytest.raises(CommandRefused, match="50 is less than the 80 pA"):
+    with pytest.raises(CommandRefused, match="probe_current_pa 50 pA cannot be set: it is fixed at 80 pA"):
         guard(Bench(card=CARD.model_copy(update={"axes": (*CARD.axes, *fixed)}))).acquire(frame())

@@ -44,7 +44,16 @@ MODE = Mode(name="maadf", detectors=(Detector(name="maadf", inner_mrad=40, outer
 CARD = Capabilities(
     name="recorder",
     simulated=True,
-    axes=(Axis(name="defocus_nm", minimum=-100, maximum=100),),
+    axes=(
+        Axis(name="defocus_nm", minimum=-1e6, maximum=1e6),
+        *(
+            Axis(name=name, minimum=-1e9, maximum=1e9, frame="stage")
+            for name in ("x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg")
+        ),
+        *(Axis(name=f"beam_shift_{way}_nm", minimum=-1e9, maximum=1e9, frame="beam_shift") for way in "xy"),
+        Axis(name="flyback_time_us", maximum=1e9, frame="scan"),
+        Axis(name="rotation_deg", minimum=-360, maximum=360, frame="scan"),
+    ),
     modes=(MODE,),
     blanker_settle_s=2e-6,
     current_uncertainty_fraction=0.02,
@@ -69,8 +78,16 @@ class Recorder:
         return self.card
 
     def read_state(self) -> MicroscopeState:
-        optics = Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30)
-        return MicroscopeState(time_s=self.time_s, stage=StagePosition(), optics=optics, beam_blanked=self.blanked)
+        last = self.acquired[-1] if self.acquired else None
+        return MicroscopeState(
+            time_s=self.time_s,
+            stage=last.stage if last else StagePosition(),
+            beam_shift_x_nm=last.scan.beam_shift_x_nm if last else 0.0,
+            beam_shift_y_nm=last.scan.beam_shift_y_nm if last else 0.0,
+            optics=Optics(beam_energy_ev=60e3, semi_convergence_angle_mrad=30),
+            undetermined={"optics.beam_energy_ev": "it believes what it is told"},
+            beam_blanked=self.blanked,
+        )
 
     def execute(self, command: Command) -> MicroscopeState:
         self.executed.append(command)

@@ -64,13 +64,13 @@ def test_bounds_the_wrong_way_round_are_refused(axis: str) -> None:
     [
         (
             {"min_stage_x_nm": 0, "max_stage_x_nm": 1e4}, {"min_stage_x_nm": 2e4, "max_stage_x_nm": 3e4},
-            ("the experiment's min_stage_x_nm 20000 nm is above the facility's max_stage_x_nm 10000 nm, which leaves no "
-             "x_nm; give the experiment min_stage_x_nm of at most 10000 nm"),
+            ("the experiment's min_stage_x_nm 20000 nm is above the facility's max_stage_x_nm 10000 nm, which leaves "
+             "no x_nm; give the experiment min_stage_x_nm of at most 10000 nm"),
         ),
         (
             {"min_stage_x_nm": 2e4}, {"max_stage_x_nm": 1e4},
-            ("the facility's min_stage_x_nm 20000 nm is above the experiment's max_stage_x_nm 10000 nm, which leaves no "
-             "x_nm; give the experiment max_stage_x_nm of at least 20000 nm"),
+            ("the facility's min_stage_x_nm 20000 nm is above the experiment's max_stage_x_nm 10000 nm, which leaves "
+             "no x_nm; give the experiment max_stage_x_nm of at least 20000 nm"),
         ),
         (
             {"axes": {"x_nm": {"maximum": 10}}}, {"axes": {"x_nm": {"minimum": 20}}},
