@@ -22,12 +22,13 @@ from simulation.fingerprints.storage import (
     Label,
     entry_key,
     entry_path,
-    read_entry,
+    read_entries,
     read_header,
     structure_key,
     write_entry,
     write_header,
 )
+from simulation.specimens import Specimen
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,7 @@ class FingerprintLibrary:
         elif settings is not None and settings != stored:
             write_header(folder, settings)
             stored = settings
-        entries = [read_entry(path) for path in sorted(folder.glob("entry-*.npz"))]
-        return cls(folder, stored, entries)
+        return cls(folder, stored, read_entries(folder))
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -92,13 +92,13 @@ class FingerprintLibrary:
     ) -> BuildReport:
         """Compute and store what is missing, entry by entry; what is there with the same parameters is kept.
 
-        Killed in between, it loses at most the propagation under way: the thicknesses of one structure and tilt.
+        Killed in between, it loses at most the propagation under way: the thicknesses of one structure and tilt. A name
+        is that of one structure: another's atoms under it are refused before anything is computed.
         """
         computed = reused = 0
-        for candidate in candidates:
+        for candidate, own_key in zip(candidates, self._structure_keys(candidates), strict=True):
             stack = Stack.of(candidate, self.settings.slice_thickness_nm)
             simulation = CandidateSimulation(stack, self.settings, device)
-            own_key = structure_key(stack.specimen)
             for tilt in self.settings.tilts_mrad:
                 wanted = self._wanted(candidate, stack, own_key, tilt)
                 missing = {index for index, key in wanted.items() if key not in self._entries}
@@ -139,6 +139,15 @@ class FingerprintLibrary:
         names = sorted(entries[0].arrays) if entries else []
         return found | {name: np.stack([entry.arrays[name] for entry in entries]) for name in names}
 
+    def _structure_keys(self, candidates: Sequence[Candidate]) -> list[str]:
+        """Keys of the structures as given; `InvalidParameter` where a name is of two of them, here or on disk."""
+        named = {entry.label.structure: entry.structure_key for entry in self._entries.values() if entry.structure_key}
+        keys = [structure_key(Specimen.of(candidate.atoms)) for candidate in candidates]
+        for candidate, key in zip(candidates, keys, strict=True):
+            if named.setdefault(candidate.name, key) != key:
+                raise _another_structure(candidate.name)
+        return keys
+
     def _wanted(
         self, candidate: Candidate, stack: Stack, own_key: str, tilt: tuple[float, float]
     ) -> dict[tuple[int, float], str]:
@@ -161,18 +170,21 @@ class FingerprintLibrary:
             if other.label != entry.label:
                 continue
             if other.algorithm_version == entry.algorithm_version:
-                raise InvalidParameter(
-                    f"the library holds another structure named {entry.label.structure!r}; give this one another name"
-                )
+                raise _another_structure(entry.label.structure)
             entry_path(self.folder, other.key).unlink(missing_ok=True)
             del self._entries[other.key]
         write_entry(self.folder, entry)
         self._entries[entry.key] = entry
 
 
-def _specimen(stack: Stack, index: int) -> Any:
-    from simulation.specimens import Specimen
+def _another_structure(name: str) -> InvalidParameter:
+    return InvalidParameter(
+        f"the library holds another structure named {name!r}, of other atoms or another cell; give this one another"
+        " name"
+    )
 
+
+def _specimen(stack: Stack, index: int) -> Specimen:
     return Specimen.of(stack.atoms(stack.cuts[index]))
 
 

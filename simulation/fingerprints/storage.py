@@ -51,13 +51,14 @@ class Label:
 class Entry:
     """One fingerprint: what the detectors see of one structure, thickness, tilt and defocus, for one electron.
 
+    `structure_key`: of the structure as given, before it is repeated; None where an older program wrote the entry.
     `has_periodic_field` (y, x): whether the image field is a whole number of the structure's periods.
     """
 
     key: str
     label: Label
     arrays: Arrays
-    structure_key: str
+    structure_key: str | None
     algorithm_version: int
     has_periodic_field: tuple[bool, bool]
     notes: Mapping[str, Any]
@@ -116,7 +117,7 @@ def write_entry(folder: Path, entry: Entry) -> None:
         "algorithm_version": entry.algorithm_version,
         "key": entry.key,
         "label": asdict(entry.label),
-        "structure_key": entry.structure_key,
+        "structure_as_given": entry.structure_key,
         "has_periodic_field": list(entry.has_periodic_field),
         "arrays_sha256": _arrays_sha256(entry.arrays),
         "software": _software(),
@@ -135,6 +136,23 @@ def write_entry(folder: Path, entry: Entry) -> None:
         raise
 
 
+def read_entries(folder: Path) -> list[Entry]:
+    """All of a folder, in order of their files. Raises `UnreadableLibrary` also where one name is of two structures."""
+    entries = [read_entry(path) for path in sorted(folder.glob("entry-*.npz"))]
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.structure_key is None:
+            continue
+        other = first.setdefault(entry.label.structure, entry)
+        if other.structure_key != entry.structure_key:
+            files = " and ".join(entry_path(folder, each.key).name for each in (other, entry))
+            raise UnreadableLibrary(
+                f"{folder} holds two structures named {entry.label.structure!r}: {files} are of different atoms; move"
+                " the files of one of them elsewhere, and build it under another name"
+            )
+    return entries
+
+
 def read_entry(path: Path) -> Entry:
     """An entry, checked; `UnreadableLibrary` if it is damaged or of a newer format."""
     try:
@@ -150,7 +168,7 @@ def read_entry(path: Path) -> Entry:
             description["key"],
             label,
             arrays,
-            description["structure_key"],
+            description.get("structure_as_given"),
             description["algorithm_version"],
             (bool(rows), bool(columns)),
             description["notes"],

@@ -186,6 +186,28 @@ def test_damaged_newer_and_foreign_libraries_are_refused(tmp_path):
         FingerprintLibrary.open(tmp_path).build([Candidate("SrTi", unit("ZrSr"), (0.39,))])
 
 
+def test_one_name_is_of_one_structure(tmp_path, monkeypatch):
+    """At other thicknesses, in one call, in a grown library, after a new version, and from elsewhere."""
+    strontium, zirconium = (Candidate("it", unit(f"Ti{metal}"), (0.39,)) for metal in ("Sr", "Zr"))
+    made = library(tmp_path / "a", pattern=FLAT)
+    with pytest.raises(InvalidParameter, match="another structure named 'it', of other atoms"):
+        made.build([strontium, Candidate("it", zirconium.atoms, (0.78,))])
+    assert made.entries == ()
+    assert made.build([strontium]).computed_count == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("simulation.fingerprints.storage.ALGORITHM_VERSION", 99)
+        patch.setattr("simulation.fingerprints.library.ALGORITHM_VERSION", 99)
+        with pytest.raises(InvalidParameter, match="another structure named 'it'"):
+            FingerprintLibrary.open(tmp_path / "a").build([Candidate("it", zirconium.atoms, (0.39, 0.78))])
+    grown = FingerprintLibrary.open(tmp_path / "a")
+    assert grown.build([Candidate("it", strontium.atoms, (0.39, 0.78))]).computed_count == 1
+    library(tmp_path / "b", pattern=FLAT).build([zirconium])
+    (foreign,) = (tmp_path / "b").glob("entry-*.npz")
+    foreign.rename(tmp_path / "a" / foreign.name)
+    with pytest.raises(UnreadableLibrary, match=r"two structures named 'it': entry-.* and entry-.*another name"):
+        FingerprintLibrary.open(tmp_path / "a")
+
+
 def path_with(folder, content):
     path = folder / "copy.npz"
     path.write_bytes(content)
