@@ -9,14 +9,26 @@ from numpy.typing import ArrayLike, NDArray
 from simulation.argument_kinds import kinds_checked
 from simulation.errors import InvalidParameter
 
+_SAME_CHANNEL = 1e-6
+
 
 @kinds_checked
 def zero_loss_peak(loss_ev: ArrayLike, fwhm_ev: float, electrons: float = 1.0) -> NDArray[np.float64]:
-    """A Gaussian zero-loss peak with that many electrons in all, in electrons per channel of an even axis."""
+    """A Gaussian zero-loss peak with that many electrons in all, in electrons per channel of an even axis.
+
+    Its mean is 0 eV also where no channel is: a peak narrower than two channels is shared between the nearest two.
+    """
     loss = _even(loss_ev)
     if not fwhm_ev > 0:
         raise InvalidParameter(f"fwhm_ev = {fwhm_ev} must be positive, in eV")
-    peak = np.exp(-4 * np.log(2) * (loss / fwhm_ev) ** 2)
+    step = loss[1] - loss[0]
+    zero, beyond = _zero_place(loss)
+    if fwhm_ev >= 2 * step or beyond == 0:
+        peak = _gaussian(loss, fwhm_ev)
+    else:
+        nearest = _gaussian(loss - loss[zero], fwhm_ev)
+        next_to_it = _gaussian(loss - loss[zero] - np.sign(beyond) * step, fwhm_ev)
+        peak = (1 - abs(beyond)) * nearest + abs(beyond) * next_to_it
     return electrons * peak / peak.sum()
 
 
@@ -30,9 +42,9 @@ def plural_spectrum(loss_ev: ArrayLike, single_per_ev: ArrayLike, zero_loss: Arr
     none left out. The axis should reach ten or more multiples of the usual loss.
     """
     loss, single, peak = _checked(loss_ev, single_per_ev, zero_loss)
-    step, zero = loss[1] - loss[0], _zero_channel(loss)
+    step, (zero, beyond) = loss[1] - loss[0], _zero_place(loss)
     size = _padded(len(loss))
-    losses = np.fft.fft(_from_zero(np.where(loss > 0, single, 0.0) * step, zero, size))
+    losses = np.fft.fft(_shared(_from_zero(np.where(loss > 0, single, 0.0) * step, zero, size), beyond))
     mean = np.sum(np.where(loss > 0, single, 0.0)) * step
     seen = np.fft.ifft(np.fft.fft(_from_zero(peak, zero, size)) * np.exp(losses - mean))
     return _to_axis(seen, zero, len(loss))
@@ -54,14 +66,15 @@ def single_scattering(
             f"spectrum and zero_loss sum to {values.sum():g} and {peak.sum():g} electrons, resolution_ev ="
             f" {resolution_ev:g}: all must be above 0"
         )
-    step, zero = loss[1] - loss[0], _zero_channel(loss)
+    step, (zero, beyond) = loss[1] - loss[0], _zero_place(loss)
     size = _padded(len(loss))
     seen, own = (np.fft.fft(_from_zero(each, zero, size)) for each in (values, peak))
     sigma_ev = resolution_ev / (2 * np.sqrt(2 * np.log(2)))
     blur = np.exp(-2 * (np.pi * np.fft.fftfreq(size, step) * sigma_ev) ** 2)
     kept = (blur > 1e-8) & (np.abs(own) > 1e-12 * np.abs(own[0]))
     ratio = np.where(kept, seen, 1.0) / np.where(kept, own, 1.0)
-    single_per_channel = np.fft.ifft(np.where(kept, np.log(ratio) * blur, 0))
+    at_channels = np.exp(-2j * np.pi * np.fft.fftfreq(size) * beyond)
+    single_per_channel = np.fft.ifft(np.where(kept, np.log(ratio) * blur, 0) * at_channels)
     return _to_axis(single_per_channel, zero, len(loss)) / step
 
 
@@ -91,11 +104,11 @@ def with_plural_losses(loss_ev: ArrayLike, edge_spectrum: ArrayLike, low_loss: A
     values = np.asarray(edge_spectrum, np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise InvalidParameter(f"edge_spectrum of shape {values.shape} must be one row of finite numbers")
-    zero, total = _zero_channel(loss), low.sum()
+    (zero, beyond), total = _zero_place(loss), low.sum()
     if not total > 0:
         raise InvalidParameter(f"low_loss sums to {total:g}; it must hold electrons, those of zero loss among them")
-    smeared = np.convolve(values, low / total)
-    return np.asarray(smeared[zero : zero + len(values)], dtype=np.float64)
+    smeared = _shared(np.pad(np.convolve(values, low / total), 1), beyond)
+    return np.asarray(smeared[zero + 1 : zero + 1 + len(values)], dtype=np.float64)
 
 
 def _checked(loss_ev: ArrayLike, *spectra: ArrayLike) -> list[NDArray[np.float64]]:
@@ -116,11 +129,25 @@ def _even(loss_ev: ArrayLike) -> NDArray[np.float64]:
     return loss
 
 
-def _zero_channel(loss_ev: NDArray[np.float64]) -> int:
-    zero = round(-loss_ev[0] / (loss_ev[1] - loss_ev[0]))
+def _zero_place(loss_ev: NDArray[np.float64]) -> tuple[int, float]:
+    """The channel nearest to zero loss, and how far beyond it that is, in channels (-0.5 to 0.5)."""
+    place = -loss_ev[0] / (loss_ev[1] - loss_ev[0])
+    zero = round(place)
     if not 0 <= zero < len(loss_ev):
         raise InvalidParameter(f"the axis from {loss_ev[0]:g} to {loss_ev[-1]:g} eV does not hold zero loss")
-    return zero
+    beyond = float(place - zero)
+    return zero, beyond if abs(beyond) > _SAME_CHANNEL else 0.0
+
+
+def _shared(spectrum: NDArray[np.float64], back: float) -> NDArray[np.float64]:
+    """Moved back by a part of a channel: each channel's electrons are shared with its neighbour, none get lost."""
+    if back == 0:
+        return spectrum
+    return (1 - abs(back)) * spectrum + abs(back) * np.roll(spectrum, -1 if back > 0 else 1)
+
+
+def _gaussian(loss_ev: NDArray[np.float64], fwhm_ev: float) -> NDArray[np.float64]:
+    return np.exp(-4 * np.log(2) * (loss_ev / fwhm_ev) ** 2)
 
 
 def _padded(count: int) -> int:

@@ -301,6 +301,26 @@ def test_an_edge_keeps_its_electrons_but_moves_them_up():
     assert np.argmax(smeared[200:]) + 200 == pytest.approx(250, abs=2)  # 15 eV up, at 0.1 eV a channel
 
 
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.7])
+def test_zero_loss_between_channels_moves_nothing(part):
+    """Electrons, mean losses and thickness are those of an axis with a channel at zero loss."""
+    loss = np.arange(-20.0, 200.0) + part
+    mean, plasmon = 0.8, DrudePlasmon(15.0, 1.0).loss_function(loss)
+    single = mean * plasmon / plasmon.sum()
+    mean_loss = float(loss @ single)
+    peak = zero_loss_peak(loss, 0.6, electrons=1e6)
+    assert peak.sum() == pytest.approx(1e6)
+    assert loss @ peak == pytest.approx(0, abs=1e-3)
+    spectrum = plural_spectrum(loss, single, peak)
+    assert spectrum.sum() == pytest.approx(1e6, rel=1e-4)
+    assert loss @ spectrum / spectrum.sum() == pytest.approx(mean_loss, abs=0.01)
+    assert thickness_over_mean_free_path(loss, spectrum, 4.0) == pytest.approx(mean, rel=0.01)
+    back = single_scattering(loss, spectrum, peak * np.exp(-mean), 2.0)
+    assert loss @ back / back.sum() == pytest.approx(mean_loss / mean, abs=0.01)
+    smeared = with_plural_losses(loss, np.eye(1, 500, 200)[0], spectrum)
+    assert np.arange(500) @ smeared / smeared.sum() - 200 == pytest.approx(mean_loss, abs=0.01)
+
+
 def test_fluorescence_yields_and_counts():
     # Krause, J. Phys. Chem. Ref. Data 8 (1979) 307: K of Si 0.050, Fe 0.340, Cu 0.440, Mo 0.765
     for element, value in (("Si", 0.050), ("Fe", 0.340), ("Cu", 0.440), ("Mo", 0.765)):
