@@ -80,6 +80,12 @@ class CalibrationRegistry:
         """The one in use for this quantity, expired or not; None if there is none."""
         return next((one for one in self.in_use(now) if one.quantity == quantity), None)
 
+    def uncertainty_fraction(self, quantity: str, now: datetime) -> float:
+        """Two standard deviations over the value, the most of any value of the calibration in use; 0: there is none."""
+        used = self.of(quantity, now)
+        pairs = [] if used is None else [(value, used.uncertainties[name]) for name, value in used.values.items()]
+        return max((2 * std / abs(value) for value, std in pairs if value), default=0.0)
+
     def check(self, now: datetime, when_expired: WhenExpired, required: Sequence[str] = ()) -> list[str]:
         """Warnings: calibrations in use that have expired, and quantities of `required` that have none.
 

@@ -37,6 +37,7 @@ from instruments.taken import Taken, raster_words, sides_off_fraction
 
 FIELD_TOLERANCE_FRACTION: Final = 0.05
 """A raster that came with a side further off than this: a person has to look."""
+CURRENT: Final = "probe_current_pa"
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +62,14 @@ class Conditions:
     def _envelope(self) -> SafetyEnvelope:
         return self._envelope_now()
 
+    @property
+    def current_uncertainty(self) -> float:
+        """How much more current may have flowed than was read: as the facility says, else its calibration, else 0."""
+        said = self._envelope.current_uncertainty_fraction
+        if said is None and len(self._calibrations):
+            return self._calibrations.uncertainty_fraction(CURRENT, self._now())
+        return said or 0.0
+
     def check(self, command: AcquireFrame, ledger: DoseLedger, time_before_s: float, *, by_axes: bool = True) -> Charge:
         """What a frame would cost. Raises CommandRefused, Unsupported. The state is read once.
 
@@ -76,7 +85,7 @@ class Conditions:
         charge = self._watch.beam.charge(command, state) if state is not None else Charge(0.0, 0.0)
         self._check_calibrations()
         charge = charge.placed(command)
-        check_dose(command, charge, ledger, self._envelope)
+        check_dose(command, charge, ledger, self._envelope, self.current_uncertainty)
         if state is not None and self._envelope.max_instrument_time_s is not None:
             after_s = time_before_s + self.clock_s(state) + self._duration_s(command)
             within("microscope time after this frame", after_s, None, self._envelope.max_instrument_time_s, "s")
@@ -119,7 +128,9 @@ class Conditions:
                 widest_nm, least_nm2 = max(widths_nm), max(pi / 4 * min(widths_nm) ** 2, 1.0)
                 region = Region.of(region.box.grown(widest_nm / 2, widest_nm / 2), least_nm2)
         current_pa = self._watch.beam.most_pa(state, state.mode)
-        burnt = procedure_electrons(procedure, region, current_pa, ledger, self._card, self._envelope)
+        burnt = procedure_electrons(
+            procedure, region, current_pa, ledger, self._card, self._envelope, self.current_uncertainty
+        )
         return ExtraDebit(reason=f"procedure {procedure.name}", region=region, electrons=burnt) if burnt else None
 
     def may_be_lit(self, state: MicroscopeState) -> bool:

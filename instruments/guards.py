@@ -239,6 +239,11 @@ class GuardedMicroscope:
         """
         return self._conditions.check(command, self.ledger, self.time_before_s)
 
+    @property
+    def dose_judged_e_per_a2(self) -> float:
+        """The highest dose of a cell as the limit is held against it: booked, and the uncertainty of the current."""
+        return self.ledger.max_e_per_a2 * (1 + self._conditions.current_uncertainty)
+
     def check_limits(self, command: AcquireFrame) -> Charge:
         """The same by the envelope alone: for whoever tries whether an adapter refuses what its axes cannot do."""
         return self._conditions.check(command, self.ledger, self.time_before_s, by_axes=False)

@@ -138,6 +138,13 @@ class SafetyEnvelope(Record):
     beam: tuple[BeamSetting, ...] | None = Field(
         default=None, description="what the beam can be at each setting; used where the instrument cannot tell"
     )
+    current_uncertainty_fraction: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="the dose of a cell is judged as if so much more current had flowed than was read; None: as its "
+        "calibration says, else 0",
+    )
     tilt_axis: TiltAxis | None = Field(
         default=None, description="where a tilted specimen may be lit; None: as the instrument tells, else 1000 nm off"
     )
@@ -202,6 +209,7 @@ class SafetyEnvelope(Record):
         limits["beam"] = _facilitys("safety.beam: what the beam can be", self.beam, other.beam)
         limits["tilt_axis"] = _facilitys("safety.tilt_axis: where it lies", self.tilt_axis, other.tilt_axis)
         limits["unknown_illumination"] = self._illumination_beside(other)
+        limits["current_uncertainty_fraction"] = self._uncertainty_beside(other)
         required = {*(self.required_calibrations or ()), *(other.required_calibrations or ())}
         limits["required_calibrations"] = tuple(sorted(required)) or None
         if self.expired_calibrations == "refuse" and other.expired_calibrations == "warn":
@@ -210,6 +218,15 @@ class SafetyEnvelope(Record):
             )
         limits["expired_calibrations"] = other.expired_calibrations or self.expired_calibrations
         return SafetyEnvelope(**limits)
+
+    def _uncertainty_beside(self, other: SafetyEnvelope) -> float | None:
+        ours, theirs = self.current_uncertainty_fraction, other.current_uncertainty_fraction
+        if ours is not None and theirs is not None and theirs < ours:
+            raise ConfigurationError(
+                f"safety.current_uncertainty_fraction: {theirs:g} is less than the facility's {ours:g}, so doses would "
+                "be judged as lower; leave it out"
+            )
+        return ours if theirs is None else theirs
 
     def _illumination_beside(self, other: SafetyEnvelope) -> Literal["refuse", "assume"] | None:
         if other.unknown_illumination == "assume" and self.unknown_illumination != "assume":
@@ -231,7 +248,11 @@ class SafetyEnvelope(Record):
         return cards.card("Safety envelope", none, cards.facts(limits))
 
 
-NUMBERS = tuple(name for name, field in SafetyEnvelope.model_fields.items() if field.annotation == float | None)
+NUMBERS = tuple(
+    name
+    for name, field in SafetyEnvelope.model_fields.items()
+    if field.annotation == float | None and name.startswith(("min_", "max_"))
+)
 """The limits that are one number each."""
 
 

@@ -346,7 +346,8 @@ class Session:
 
     def _close(self, run: Run, ending: Ending, started: float) -> None:
         run.answers.keep()
-        ledger = run.experiment.microscope.ledger
+        microscope = run.experiment.microscope
+        ledger = microscope.ledger
         run.journal.note(
             "closed",
             {
@@ -355,6 +356,7 @@ class Session:
                 "wall_time_s": time.monotonic() - started,
                 "electrons": ledger.electrons,
                 "dose_max_e_per_a2": ledger.max_e_per_a2,
+                "dose_judged_e_per_a2": microscope.dose_judged_e_per_a2,
                 "instrument_time_s": run.experiment.spent.instrument_time_s,
                 "frames": run.experiment.spent.frames,
                 "summary": run.experiment.objective.summary(),

@@ -408,6 +408,61 @@ def test_an_expired_calibration_warns_once_or_refuses() -> None:
         calibrated(1, expired_calibrations="refuse", required_calibrations=("scale",)).acquire(frame())
 
 
+# --- readings of the current that are off
+
+
+def frames_until_refused(guarded: GuardedMicroscope) -> tuple[int, str]:
+    for count in range(50):
+        try:
+            guarded.acquire(frame())
+        except CommandRefused as error:
+            return count, str(error)
+    pytest.fail("50 frames and no refusal")
+
+
+def test_the_dose_limit_is_held_against_the_books_and_the_uncertainty_of_the_current() -> None:
+    """On a specimen that really gets so much more than is read, no cell is above its limit."""
+    once = guard()
+    once.acquire(frame())
+    limit = once.ledger.max_e_per_a2 * 20.2  # 20 frames by the books
+    counts: dict[float | None, int] = {}
+    for stated in (None, 0.0, 0.3):
+        guarded = guard(max_dose_e_per_a2=limit, current_uncertainty_fraction=stated)
+        counts[stated], refusal = frames_until_refused(guarded)
+        booked = guarded.ledger.max_e_per_a2
+        assert booked == pytest.approx(counts[stated] * limit / 20.2), "the books keep what was measured"
+        assert guarded.dose_judged_e_per_a2 == pytest.approx(booked * (1 + (stated or 0.0)))
+        assert guarded.dose_judged_e_per_a2 <= limit
+        assert ("times 1.3 for the uncertainty of the current" in refusal) == (stated == 0.3)
+    assert counts == {None: 20, 0.0: 20, 0.3: 15}
+
+
+def test_without_a_word_of_the_facility_the_calibration_of_the_current_tells_its_uncertainty() -> None:
+    guarded = calibrated(1)
+    guarded.acquire(frame())
+    assert guarded.dose_judged_e_per_a2 == pytest.approx(guarded.ledger.max_e_per_a2 * 1.04)  # two deviations
+    said = calibrated(1, current_uncertainty_fraction=0.1)
+    said.acquire(frame())
+    assert said.dose_judged_e_per_a2 == pytest.approx(said.ledger.max_e_per_a2 * 1.1)
+
+
+def test_a_procedure_is_judged_so_too() -> None:
+    limits: dict[str, Any] = {"procedures": ("normalise",), "unknown_illumination": "assume"}
+    burnt = electrons(CURRENT_PA, 2.0) / 100
+    run = RunProcedure(action_id="r", name="normalise")
+    guard(**limits, max_dose_e_per_a2=1.1 * burnt).execute(run)
+    with pytest.raises(CommandRefused, match=r"after this procedure .* times 1\.2 for the uncertainty"):
+        guard(**limits, max_dose_e_per_a2=1.1 * burnt, current_uncertainty_fraction=0.2).execute(run)
+
+
+def test_an_experiment_makes_no_reading_better() -> None:
+    facility = SafetyEnvelope(current_uncertainty_fraction=0.05)
+    assert facility.narrowed_by(SafetyEnvelope()).current_uncertainty_fraction == 0.05
+    assert facility.narrowed_by(SafetyEnvelope(current_uncertainty_fraction=0.1)).current_uncertainty_fraction == 0.1
+    with pytest.raises(ConfigurationError, match=r"uncertainty_fraction: 0\.01 is less than the facility's 0\.05"):
+        facility.narrowed_by(SafetyEnvelope(current_uncertainty_fraction=0.01))
+
+
 def test_what_an_envelope_checks_is_every_axis_a_command_sets() -> None:
     assert {"x_nm", "defocus_nm", "dwell_time_us"} <= axis_values(frame()).keys()
     with pytest.raises(CommandRefused, match="dwell_time_us 1 us is below the limit 2 us"):
