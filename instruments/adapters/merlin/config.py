@@ -11,6 +11,8 @@ from instruments.models import Record
 from instruments.patterns import PatternGeometry
 
 DETECTOR: Final = "merlin"
+PIXEL_BYTES: Final = {1: 1, 6: 1, 12: 2, 24: 4}
+"""Of the counts that are sent, by counter depth in bits."""
 Trigger = Literal["internal", "rising", "falling", "software"]
 TRIGGER_CODES: Final[dict[Trigger, int]] = {"internal": 0, "rising": 1, "falling": 2, "software": 5}
 

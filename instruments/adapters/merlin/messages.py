@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from typing import Final, Literal
 
 from instruments.connections import Line, WrongReply
@@ -129,9 +130,12 @@ def _numbers(texts: list[str]) -> Iterator[float]:
     """As many as there are before something else: older software writes fewer thresholds, or none."""
     for text in texts:
         try:
-            yield float(text)
+            number = float(text)
         except ValueError:
             return
+        if not isfinite(number):
+            raise ValueError(f"{text.strip()} is no threshold")
+        yield number
 
 
 def acquisition_header(data: bytes) -> dict[str, str]:

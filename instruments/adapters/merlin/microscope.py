@@ -21,7 +21,7 @@ import numpy as np
 from instruments import registry
 from instruments.adapters.clocks import with_clocks
 from instruments.adapters.merlin.card import PATTERNS, capabilities_of
-from instruments.adapters.merlin.config import DETECTOR, MerlinConfig
+from instruments.adapters.merlin.config import DETECTOR, PIXEL_BYTES, MerlinConfig
 from instruments.adapters.merlin.control import MerlinControl, settings_of
 from instruments.adapters.merlin.data_port import DataPort
 from instruments.adapters.merlin.stream import FrameStream
@@ -45,7 +45,6 @@ from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
 
 _NOTHING_MOVED: Final = (CommandRefused, Unsupported)
-_PIXEL_BYTES: Final = {1: 1, 6: 1, 12: 2, 24: 4}  # by counter depth in bits
 _STOPPED: Final = "stopped; release it, or open it again, after a person has looked"
 _ALONE: Final[dict[str, str]] = dict.fromkeys(
     (
@@ -224,7 +223,7 @@ class MerlinMicroscope:
         if command.scan.at_once or min(command.scan.shape_px) < 1:
             raise CommandRefused("a Merlin is read at every pixel of a scan: at_once false, shape_px from 1")
         pixels = command.subframe_count * int(np.prod((*command.scan.shape_px, *self._config.shape_px), dtype=np.int64))
-        size_bytes = pixels * _PIXEL_BYTES[self._config.counter_depth]
+        size_bytes = pixels * PIXEL_BYTES[self._config.counter_depth]
         if mode.name == PATTERNS and size_bytes > self._config.max_bytes:
             raise CommandRefused(
                 f"patterns of {size_bytes} bytes are above max_bytes {self._config.max_bytes}; take a smaller scan, or "

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from instruments.adapters.clocks import offset_of
-from instruments.adapters.merlin.config import MerlinConfig
+from instruments.adapters.merlin.config import PIXEL_BYTES, MerlinConfig
 from instruments.adapters.merlin.messages import (
     PREFIX_BYTES,
     FrameHeader,
@@ -125,6 +125,11 @@ class FrameStream:
                 f"the first frame says {header.shape_px} px, {header.frame_bytes} bytes, and is of {size_bytes} bytes; "
                 f"a detector of {self._config.shape_px} px was configured"
             )
+        if np.dtype(header.number_type).itemsize != (pixel_bytes := PIXEL_BYTES[self._config.counter_depth]):
+            raise WrongReply(
+                f"the first frame holds {header.number_type[1:]}, not {pixel_bytes} bytes a pixel, as a depth of "
+                f"{self._config.counter_depth} bits gives; see the counter depth in the Merlin's window"
+            )
         self._check(header, 0)
         if (told_s := stamped_s(bytes(frame[0, PREFIX_BYTES : PREFIX_BYTES + header.offset_bytes]))) is not None:
             self.clock = offset_of(told_s, self._begun_s, time.time())
@@ -166,7 +171,7 @@ class FrameStream:
         if header.thresholds_ev != kind.thresholds_ev:
             raise WrongReply(f"at frame {expected} the thresholds changed to {header.thresholds_ev} eV")
         wanted_s = (self._scan.dwell_time_us - self._config.gap_us) * 1e-6
-        if abs(header.exposure_s - wanted_s) > self._config.exposure_tolerance_fraction * wanted_s:
+        if not abs(header.exposure_s - wanted_s) <= self._config.exposure_tolerance_fraction * wanted_s:  # nor NaN
             raise WrongReply(f"frame {expected} was exposed for {header.exposure_s:g} s instead of {wanted_s:g} s")
 
     def _handed_on(self, frames: np.ndarray) -> np.ndarray:

@@ -55,11 +55,20 @@ def framed(payload: bytes) -> bytes:
 
 
 def frame(
-    number: int, *, kind: str = "MQ1", exposure_s: float = 1e-3, side: int = SIDE_PX, threshold: int = 20
+    number: int,
+    *,
+    kind: str = "MQ1",
+    exposure_s: float = 1e-3,
+    side: int = SIDE_PX,
+    threshold: float = 20,
+    holds: tuple[str, str] = ("U16", ">u2"),
 ) -> bytes:
-    thresholds = f"{threshold}.0,0,0,0,0,0,0,0"
-    header = f"{kind},{number:06d},00384,01,{side:04d},{side:04d},U16,1x1,01,now,{exposure_s},0,0,0,{thresholds},3RX,12"
-    return framed(header.encode().ljust(384) + counts_of(number).astype(">u2").tobytes())
+    """`holds` is the number type as the header calls it, and NumPy."""
+    text = (
+        f"{kind},{number:06d},00384,01,{side:04d},{side:04d},{holds[0]},1x1,01,now,{exposure_s},0,0,0,"
+        f"{float(threshold)},0,0,0,0,0,0,0,3RX,12"
+    )
+    return framed(text.encode().ljust(384) + counts_of(number).astype(holds[1]).tobytes())
 
 
 def announced(count: int = COUNT) -> bytes:
@@ -201,6 +210,10 @@ def test_frames_and_settings_as_they_are_meant(server: Server, merlin: MerlinMic
         (announced() + frame(1, side=8), "a detector of"),
         (announced() + frame(1) + frame(2, exposure_s=2e-3) + frame(3) + frame(4), "was exposed for 0.002 s"),
         (announced() + frame(1) + frame(2, threshold=9) + frame(3) + frame(4), "thresholds changed"),
+        (announced() + frame(1) + frame(2, exposure_s=float("nan")) + frame(3) + frame(4), "was exposed for nan s"),
+        (announced() + frame(1, threshold=float("nan")), "nan is no threshold"),
+        (announced() + frame(1, holds=("U08", ">u1")), r"holds u1, not 2 bytes a pixel, as a depth of 12 bits"),
+        (announced() + frame(1, holds=("U32", ">u4")), r"holds u4, not 2 bytes a pixel"),
         (announced(9) + frame(1), "announces 9 frames, asked for 4"),
         (frame(1), "no header of an acquisition"),
         (b"GARBAGE" * 20, "no beginning of a message"),
