@@ -145,11 +145,13 @@ class ActionWatch:
         if isinstance(command, Blank):
             self.tell("blanked", "the beam is blanked", command.action_id)
 
-    def came_back(self, command: Command, state: MicroscopeState, charge: Charge | None = None) -> None:
-        """What was read back when it was done: the beam may stand there as well."""
+    def came_back(
+        self, command: Command, state: MicroscopeState, charge: Charge | None = None, *, exposed: bool = True
+    ) -> None:
+        """What was read back when it was done: the beam may stand there as well. A dark frame exposed nothing."""
         self.seen = state
         self._note_light(state, None)
-        if isinstance(command, AcquireFrame):
+        if isinstance(command, AcquireFrame) and exposed:
             self.beam.exposed(command, state)
         self._note_lit(command, axis_values(command) if isinstance(command, SetAxes) else {}, charge)
 

@@ -37,9 +37,9 @@ from instruments.events import Eventful, Events, ToldOnce
 from instruments.exposure_checks import Charge, worst_charge
 from instruments.frames import Frame
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Closable, Linked, Microscope, Outcome, Rebuildable
+from instruments.microscope import Closable, Linked, Microscope, Outcome, Rebuildable, TakesDarkFrames
 from instruments.state import MicroscopeState
-from instruments.taken import Taken
+from instruments.taken import Taken, refuse_another
 from instruments.units import electrons
 
 __all__ = ["Charge", "GuardedMicroscope", "SafetyCheck", "worst_charge"]
@@ -138,6 +138,29 @@ class GuardedMicroscope:
                 self._debit_silence(command, charge.electrons)
                 raise
             return self._with_calibrations(self._booked(command, charge, frame))
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """A dark frame: checked and debited as an exposure, until it says by itself that the beam was off after it."""
+        inner = self.inner
+        if not isinstance(inner, TakesDarkFrames):
+            raise Unsupported(f"instrument {self._capabilities.name!r} takes no dark frames")
+        command = sound(command)
+        with self._alone(command):
+            self._watch.link.refuse()
+            charge = self.check(command)
+            self._refuse_lit()
+            self._books.debit(command, charge)
+            try:
+                with self._watch.issued(command, charge):
+                    frame = inner.acquire_dark(command)
+            except NOTHING_MOVED:
+                self._books.take_back(command, charge)
+                raise
+            refuse_another(command, frame)
+            self._watch.came_back(command, frame.state, charge, exposed=False)
+            if frame.state.is_dark and frame.electrons == 0:
+                self._books.take_back(command, charge)
+            return frame
 
     def fetch(self, command: AcquireFrame) -> Frame:
         """The frame of an exposure that the instrument says was made before a restart: debited, but not checked.
@@ -357,12 +380,7 @@ class GuardedMicroscope:
 
         Raises InstrumentFault for the frame of another command: then the worst case stays.
         """
-        if frame.action_id != command.action_id or frame.requested != command:
-            whose = "of another command" if frame.action_id == command.action_id else f"{frame.action_id!r}"
-            raise InstrumentFault(
-                f"asked for frame {command.action_id!r}, the instrument gave one {whose}: its answers are mixed up; "
-                "look at it before anything else"
-            )
+        refuse_another(command, frame)
         measured_pa = self._watch.beam.measured_in(frame.state)
         taken = Taken.of(command, charge, frame, self._capabilities, measured_pa)
         self._books.correct(command, charge, taken.electrons)

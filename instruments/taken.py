@@ -11,6 +11,7 @@ from instruments.beam_knowledge import LIT_AXIS
 from instruments.book_entries import ExtraDebit, Region
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame
+from instruments.errors import InstrumentFault
 from instruments.events import EventKind
 from instruments.exposure_checks import Charge
 from instruments.frames import Frame
@@ -213,3 +214,13 @@ def _thinner(command: AcquireFrame, charge: Charge, frame: Frame) -> Lit | None:
     if lit is None or (booked_nm2 is not None and lit.least_nm2 >= booked_nm2 * (1 - _ROUNDING)):
         return None
     return lit
+
+
+def refuse_another(command: AcquireFrame, frame: Frame) -> None:
+    """Raise InstrumentFault for the frame of another command."""
+    if frame.action_id != command.action_id or frame.requested != command:
+        whose = "of another command" if frame.action_id == command.action_id else f"{frame.action_id!r}"
+        raise InstrumentFault(
+            f"asked for frame {command.action_id!r}, the instrument gave one {whose}: its answers are mixed up; "
+            "look at it before anything else"
+        )

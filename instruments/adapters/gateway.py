@@ -23,6 +23,7 @@ from instruments.frames import Frame
 from instruments.microscope import Outcome
 from instruments.remote.client import (
     CONNECT_S,
+    PATIENCE_S,
     READ_PATIENCE_S,
     STOP_ANSWER_S,
     WAIT_S,
@@ -118,6 +119,15 @@ class GatewayMicroscope:
         self._sent.add(command.action_id)
         frame = self._asked(lambda microscope: microscope.acquire(command), repeatable=False)
         return replace(frame, state=self._with_clocks(frame.state))
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """What the detectors there give without a beam. Raises Unsupported where it takes no dark frames."""
+        self._sent.add(command.action_id)
+        arguments, more_s = {"command": command}, PATIENCE_S + command.deadline_s
+        return self._asked(
+            lambda microscope: microscope.ask("acquire_dark", arguments, patience_s=more_s, moves=True),
+            repeatable=False,
+        )
 
     def outcome(self, action_id: str) -> Outcome:
         """What became of an action whose answer was lost; a gateway that was started anew cannot tell."""

@@ -97,8 +97,12 @@ class Bench:
 
     @property
     def shots(self) -> Shots:
-        """Commands of the kit's exposures, around where the instrument stood when it was opened."""
+        """Commands of the kit's exposures, around where the instrument stood when it was opened.
+
+        Raises ConfigurationError for conditions that the instrument says it cannot meet.
+        """
         if self._shots is None:
+            self.conditions.refuse_beyond(self.capabilities)
             self._shots = Shots(self.capabilities, self.read_state(), self.conditions, token_hex(4))
         return self._shots
 

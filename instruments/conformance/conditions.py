@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
+from instruments.capabilities import Capabilities
+from instruments.errors import ConfigurationError
 from instruments.models import Record
+
+_LIMITED_BY: Final = {
+    "field_of_view_nm": "field_of_view_nm",
+    "dwell_time_us": "dwell_time_us",
+    "probe_current_pa": "probe_current_pa",
+    "stage_x_nm": "x_nm",
+    "stage_y_nm": "y_nm",
+}  # a condition -> the axis that must be able to take it
 
 
 class Conditions(Record):
@@ -29,3 +41,15 @@ class Conditions(Record):
     patience_s: float = Field(default=30.0, gt=0, description="the longest anything may take to answer or say no")
     client_count: int = Field(default=4, ge=2, le=32)
     client_call_count: int = Field(default=50, ge=1, description="of each client")
+
+    def refuse_beyond(self, capabilities: Capabilities) -> None:
+        """Raise ConfigurationError where these ask for what the instrument says it cannot: that is not its fault."""
+        if self.mode is not None and capabilities.modes and capabilities.mode(self.mode) is None:
+            known = ", ".join(mode.name for mode in capabilities.modes)
+            raise ConfigurationError(f"conditions.mode = {self.mode!r}: the instrument has {known}; choose one")
+        for field, name in _LIMITED_BY.items():
+            axis, value = capabilities.axis(name), getattr(self, field)
+            if value is None or axis is None or axis.read_only:
+                continue
+            if (refusal := axis.refusal(value)) is not None:
+                raise ConfigurationError(f"conditions.{field} = {value:g}: {refusal}")

@@ -35,11 +35,16 @@ class Shots:
 
     @property
     def move_nm(self) -> float:
-        """How far the moved frames lie from the still ones."""
-        field_nm = self._scan().field_of_view_nm
+        """How far the moved frames lie from the still ones: whole pixels.
+
+        A lattice that is finer than they are is then sampled at the same points: its fringes move as all else does.
+        """
+        scan = self._scan()
         reach = [axis for name in ("beam_shift_x_nm", "beam_shift_y_nm") if (axis := self._capabilities.axis(name))]
-        wanted = self._conditions.move_fraction * field_nm
-        return min([wanted, *(axis.maximum for axis in reach if axis.maximum > 0)])
+        wanted = self._conditions.move_fraction * scan.field_of_view_nm
+        far_nm = min([wanted, *(axis.maximum for axis in reach if axis.maximum > 0)])
+        whole_px = int(far_nm / scan.pixel_size_nm * (1 + 1e-9))
+        return whole_px * scan.pixel_size_nm if whole_px else far_nm
 
     def makes(self, shot: Shot) -> bool:
         """Whether this instrument is asked for it: nobody turns a scan that cannot be turned."""

@@ -26,7 +26,7 @@ from instruments.errors import (
 )
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope
-from instruments.microscope import Closable, Microscope, Outcome, Rebuildable, Releasable
+from instruments.microscope import Closable, Microscope, Outcome, Rebuildable, Releasable, TakesDarkFrames
 from instruments.remote.daemon_executor import DaemonExecutor
 from instruments.state import MicroscopeState
 
@@ -293,6 +293,16 @@ class AdapterThread:
         with self._beam_unknown_after_errors():
             frame = self.microscope.acquire(command)
         self._kept = frame
+        self._read_back(frame.state)
+        return frame
+
+    def acquire_dark(self, command: AcquireFrame) -> Frame:
+        """What the detectors give without a beam; kept by nobody. Raises Unsupported where it takes none."""
+        microscope = self.microscope
+        if not isinstance(microscope, TakesDarkFrames):
+            raise Unsupported("this instrument takes no dark frames")
+        with self._beam_unknown_after_errors():
+            frame = microscope.acquire_dark(command)
         self._read_back(frame.state)
         return frame
 

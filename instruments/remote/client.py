@@ -308,11 +308,17 @@ def _specimen_dose(self: RemoteMicroscope) -> SpecimenDose:
     return self.ask("specimen_dose", {}, patience_s=READ_PATIENCE_S)
 
 
+def _acquire_dark(self: RemoteMicroscope, command: AcquireFrame) -> Frame:
+    """What its detectors give without a beam. Raises ResultUnknown when the line breaks: stage and optics may move."""
+    return self.ask("acquire_dark", {"command": command}, more_s=command.deadline_s, moves=True)
+
+
 _EXTRA_METHODS: Final[dict[str, dict[str, Callable[..., Any]]]] = {
     "Forecasting": {"forecast": _forecast},
     "Rebuildable": {"rebuild": _rebuild},
     "HiddenTruth": {"truth": _truth},
     "CountsDose": {"specimen_dose": _specimen_dose},
+    "TakesDarkFrames": {"acquire_dark": _acquire_dark},
 }
 
 

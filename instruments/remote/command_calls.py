@@ -12,7 +12,7 @@ from instruments.commands import COMMANDS, AcquireFrame, Blank
 from instruments.errors import InstrumentError, InstrumentFault, LinkLost, ResultUnknown, Unsupported
 from instruments.events import Eventful, EventLog
 from instruments.guards import GuardedMicroscope
-from instruments.microscope import CountsDose, Forecasting, HiddenTruth, Linked, Rebuildable
+from instruments.microscope import CountsDose, Forecasting, HiddenTruth, Linked, Rebuildable, TakesDarkFrames
 from instruments.models import Record
 from instruments.remote.adapter_thread import AdapterThread, Asked
 from instruments.remote.ownership import Ownership
@@ -24,6 +24,7 @@ EXTRA_PROTOCOLS: Final[dict[str, Any]] = {
     "Rebuildable": Rebuildable,
     "HiddenTruth": HiddenTruth,
     "CountsDose": CountsDose,
+    "TakesDarkFrames": TakesDarkFrames,
 }
 
 
@@ -69,7 +70,7 @@ class CommandCalls:
             overran=lambda reason: self._ownership.bar(reason, request.fence),
         )
         command = arguments.get("command")
-        if isinstance(command, COMMANDS) and request.call in ("acquire", "execute"):
+        if isinstance(command, COMMANDS) and request.call in ("acquire", "acquire_dark", "execute"):
             asked.action_id, asked.deadline_s = command.action_id, command.deadline_s
         held_before = self._held_because()
         try:
@@ -108,6 +109,9 @@ class CommandCalls:
                 return self._load(session_id, adapter, cast("dict[str, Any]", config))
             case "acquire", {"command": AcquireFrame() as command}:
                 return self._adapter.acquire(command, lambda: self._ownership.check_may_act(request.fence))
+            case "acquire_dark", {"command": AcquireFrame() as command}:
+                self._ownership.check_may_act(request.fence)
+                return self._adapter.acquire_dark(command)
             case "execute", {"command": command} if isinstance(command, COMMANDS):
                 if not isinstance(command, Blank):  # taking the beam off is never refused
                     self._ownership.check_may_act(request.fence)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import instruments
 from instruments import Microscope
@@ -60,7 +61,7 @@ class GatewayTarget:
     def open_at(self, addresses: tuple[Address, ...]) -> Microscope:
         """The same through other ports."""
         (host, port), (_, stop_port) = addresses
-        copy = self.folder / "copied.ticket"
+        copy = self.folder / f"copied-{uuid4().hex}.ticket"  # several clients open at once
         ticket = self._endpoint().model_copy(update={"host": host, "port": port, "stop_port": stop_port})
         copy.write_text(ticket.model_dump_json(), encoding="utf-8")
         return instruments.open("gateway", ticket=str(copy), session="conformance", patience_s=self.patience_s)

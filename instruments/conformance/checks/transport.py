@@ -16,7 +16,7 @@ from instruments.conformance.bench import Bench, CannotJudge
 from instruments.conformance.check import Check, Result, failed, passed
 from instruments.conformance.findings import Measured
 from instruments.conformance.frames import Shot
-from instruments.conformance.owner import Hung, OwnerThread, awaited
+from instruments.conformance.owner import Hung, OwnerThread, attempted, awaited
 from instruments.conformance.proxy import FaultyLine
 from instruments.conformance.target import CountsExposures, Served
 from instruments.errors import CommandRefused, InstrumentBusy, InstrumentError, Unsupported
@@ -262,6 +262,9 @@ def _concurrent_clients(bench: Bench) -> Result:
     clients = bench.conditions.client_count
     if len(refused) == clients:  # nobody took over: whoever was there first must be served as before
         faults += _state_faults(bench.read_state(), first)
+    elif isinstance(attempted(bench.read_state).exception(), InstrumentError):
+        with suppress(InstrumentError):  # it has another owner now, and the next check opens it anew
+            bench.put_away()
     if faults:
         return failed(f"{len(faults)} of {call_count} answers were wrong, such as {faults[0]}")
     if refused and allowed >= clients:
