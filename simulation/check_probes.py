@@ -1,17 +1,22 @@
 """Which probes of an image are compared with multislice, and what their errors say about those of all probes.
 
 Errors of approximate images are large at few places. So probes are drawn with chances that grow with a doubt about each
-(where none is known, alike), and each counts for the inverse of its chance: the mean is right whatever the doubts, and
-the better they are the less it scatters. Half of the chance is the same for all: no doubt can hide a probe. What is
-cheap to know of many probes and goes up and down with the errors tells how far the few are from the mean (regression).
+(where nothing better is known: how unusual the atoms under it are), and each counts for the inverse of its chance: the
+mean is right whatever the doubts, and the better they are the less it scatters. Half of the chance is the same for all:
+no doubt can hide a probe. What is cheap to know of many probes and goes up and down with the errors tells how far the
+few are from the mean (regression).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from simulation.specimens import Specimen
 
 CHECK_POINT_COUNT = 24
 """Probes of an image that are compared with multislice."""
@@ -20,6 +25,9 @@ _STANDARD_ERRORS = 3.0
 _MARGIN, _MARGIN_AIDED = 1.3, 1.15
 _LEAST_SHARE = 0.25
 """Of the mean of the few, that the regression leaves."""
+_COLUMN_ANGSTROM = 0.4
+"""Standard deviation of a Gaussian about as wide as the image of a column."""
+_MAP_PIXEL_ANGSTROM, _MOST_MAP_PIXELS = 0.2, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,27 @@ class CheckProbes:
         flat = values.reshape(len(values), -1)
         mean = float(self.shares @ flat.mean(axis=1))
         return float(np.sqrt(self.shares @ ((flat - mean) ** 2).mean(axis=1)))
+
+
+def unusual(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distance of the values (points, channels) from their mean, in their variances, mean of the channels."""
+    relative = (values - values.mean(axis=0)) / (values.std(axis=0) + np.finfo(float).tiny)
+    return np.asarray((relative**2).mean(axis=1), dtype=np.float64)
+
+
+def atoms_under(specimen: Specimen, points_angstrom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over the atoms near each probe (n, 2) of the squared atomic number: bright columns, where most goes wrong."""
+    lengths = np.array(specimen.cell_angstrom[1::-1])  # y, x
+    shape = np.array([min(ceil(side / _MAP_PIXEL_ANGSTROM), _MOST_MAP_PIXELS) for side in lengths.tolist()])
+
+    def pixels(places: NDArray[np.float64]) -> NDArray[np.int64]:
+        row, column = (np.floor(places[:, 1::-1] / lengths * shape).astype(np.int64) % shape).T
+        return np.asarray(row * shape[1] + column, dtype=np.int64)
+
+    weights = specimen.numbers.astype(np.float64) ** 2
+    found = np.bincount(pixels(specimen.positions_angstrom), weights, minlength=int(shape.prod())).reshape(shape)
+    blurred = gaussian_filter(found, _COLUMN_ANGSTROM * shape / lengths, mode="wrap")
+    return np.asarray(blurred.ravel()[pixels(points_angstrom)], dtype=np.float64)
 
 
 def drawn(doubts: NDArray[np.float64], rng: np.random.Generator) -> CheckProbes:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instruments.optics import Optics
-from simulation.check_probes import CheckProbes, drawn
+from simulation.check_probes import CheckProbes, atoms_under, drawn, unusual
 from simulation.detectors import AnnularDetector, Detector, PixelatedDetector
 from simulation.difference_check import compared_ratio, doubt_ratio
 from simulation.local_difference import LocalDifferenceSource
@@ -200,14 +200,15 @@ class ErrorCheck:
     def _doubts(
         self, candidate: Candidate, optics: Optics, points: NDArray[np.float64], detectors: Mapping[str, Detector]
     ) -> NDArray[np.float64]:
-        """For each probe. Of a window, the square of what was added for what it leaves out, counted from the mean."""
+        """For each probe. Of a window, the square of what was added for what it leaves out, counted from the mean.
+
+        Of other methods that of the atoms under the probe.
+        """
         if candidate.window_px is not None:
             source = self._sources.signal_source(candidate, 0, optics)
             if isinstance(source, WindowedSource):
-                added = source.added(optics, points, detectors)
-                unusual = (added - added.mean(axis=0)) / (added.std(axis=0) + np.finfo(float).tiny)
-                return (unusual**2).mean(axis=1)
-        return np.ones(len(points))
+                return unusual(source.added(optics, points, detectors))
+        return unusual(atoms_under(self._sources.specimens[0], points)[:, None])
 
 
 def _mean_squares(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -118,7 +118,8 @@ def read_structure(path: str | Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise InvalidSpecimen(f"structure file {path} does not exist; give {_FORMATS}")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InvalidSpecimen(f"structure file {path} {what}; give {_FORMATS}")
     if path.stat().st_size == 0:
         raise InvalidSpecimen(f"structure file {path} is empty; give {_FORMATS}")
     file_format = {".cif": "cif", ".xyz": "extxyz", ".extxyz": "extxyz"}.get(path.suffix.lower())
@@ -176,8 +177,14 @@ def orthogonal_cell(atoms: Any, *, repeat_limit: int = 6) -> Any:
     from ase.build import make_supercell
 
     lattice = np.asarray(atoms.cell[:], dtype=np.float64)
+    sides = np.linalg.norm(lattice, axis=1)
+    if not sides.all():
+        raise InvalidSpecimen(
+            f"cell vectors of {np.round(sides, 4).tolist()} angstrom: one has no length; give a layer room along the"
+            " beam with atoms.center(vacuum=3, axis=2), other structures their cell"
+        )
     a, b, c = lattice
-    leaning = max(abs(a @ c), abs(b @ c)) / (np.linalg.norm(c) * max(np.linalg.norm(a), np.linalg.norm(b)))
+    leaning = max(abs(a @ c), abs(b @ c)) / (sides[2] * max(sides[:2]))
     if leaning > CELL_TOLERANCE_ANGSTROM:
         raise InvalidSpecimen("the third cell vector is not perpendicular to the first two; beam along c needs that")
     first, second = _orthogonal_pair(a, b, repeat_limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,8 @@ class Defective:
 def with_defects(atoms: Any, placements: Sequence[tuple[PointDefect, int]]) -> Defective:
     """Defects at given atoms (indices into `atoms`); no atom may take part in two of them."""
     plan = _Plan(atoms)
-    for defect, index in placements:
+    for placement in placements:
+        defect, index = _placement(placement)
         if not 0 <= index < len(atoms):
             raise InvalidParameter(f"atom {index} does not exist; the structure has atoms 0 to {len(atoms) - 1}")
         if atoms.symbols[index] != defect.species:
@@ -160,6 +162,16 @@ def dopant_at_depth(atoms: Any, species: str, becomes: str, *, x_nm: float, y_nm
     away = atoms.positions[candidates] - 10.0 * np.array([x_nm, y_nm, depth_nm])
     away[:, :2] -= np.round(away[:, :2] / (width, height)) * (width, height)
     return with_defects(atoms, [(defect, int(candidates[np.argmin((away**2).sum(axis=1))]))])
+
+
+def _placement(given: Any) -> tuple[PointDefect, int]:
+    is_pair = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], PointDefect)
+    if not is_pair or not isinstance(given[1], int | np.integer):
+        raise InvalidParameter(
+            f"a placement is {short(given)}; give (PointDefect, index of the atom in atoms); of a place in nm take the"
+            " atom nearest to it"
+        )
+    return given[0], int(given[1])
 
 
 class _Plan:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from simulation.check_probes import CHECK_POINT_COUNT, drawn
+from simulation.check_probes import CHECK_POINT_COUNT, atoms_under, drawn, unusual
+from simulation.specimens import Specimen
 
 COUNT = 3000
 DRAWS = 300
@@ -69,3 +70,18 @@ def test_no_error_is_no_bound_above_zero():
     none = np.zeros(CHECK_POINT_COUNT)
     assert probes.upper_rms(none) == 0
     assert probes.upper_rms(none, (none, np.zeros(50))) == 0
+
+
+def test_a_heavy_column_among_light_ones_is_nearly_always_compared():
+    light = np.array([[x, y, 1.0] for x in range(0, 30, 3) for y in range(0, 24, 3)])
+    heavy = np.array([[29.9, 23.95, 1.0]])  # seen from the other side of the cell as well
+    numbers = np.array([6] * len(light) + [50])
+    specimen = Specimen(numbers, np.concatenate([light, heavy]), (30.0, 24.0, 2.0))
+    points = np.array([[x, y] for y in np.arange(0, 24, 1.5) for x in np.arange(0, 30, 1.5)])
+    met = atoms_under(specimen, np.concatenate([points, points + np.array([30.0, -24.0])]))
+    assert met[: len(points)] == pytest.approx(met[len(points) :])
+    assert np.argmax(met[: len(points)]) == 0
+    doubts = unusual(met[: len(points), None])
+    found = [0 in drawn(doubts, np.random.default_rng(seed)).chosen for seed in range(DRAWS)]
+    assert np.mean(found) > 0.9
+    assert np.all(unusual(np.ones((5, 2))) == 0)
