@@ -12,11 +12,10 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from pydantic import ValidationError
-
 from instruments.actions import NOTHING_MOVED
 from instruments.adapters.clocks import with_clocks
 from instruments.adapters.driver import Driver, Exposed
+from instruments.adapters.understood import understood
 from instruments.axes import FRAME_ONLY, axis_values
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command, Park, RunProcedure, SetAxes, Unblank
@@ -30,7 +29,7 @@ from instruments.errors import (
 from instruments.events import Eventful, Events
 from instruments.frames import Frame
 from instruments.microscope import Outcome
-from instruments.state import MicroscopeState, unsound
+from instruments.state import MicroscopeState
 from instruments.units import ANGSTROM2_PER_NM2, electrons
 
 KEPT_COUNT: Final = 8  # frames that are given again; of older ones the outcome is unknown
@@ -63,10 +62,8 @@ class DrivenMicroscope:
 
     def read_state(self) -> MicroscopeState:
         """Read back now. Raises InstrumentFault for numbers that are none."""
-        try:
+        with understood("what was read back"):
             state = self._seen = self._driver.read_state(self._now_s(), READ_S)
-        except ValidationError as error:
-            raise unsound(error) from error
         if self._mode is None:
             return state
         known = {name: why for name, why in state.undetermined.items() if name != "mode"}
@@ -102,6 +99,8 @@ class DrivenMicroscope:
                 state = self.read_state()
             case Blank():
                 state = self.read_state()
+                if not state.beam_blanked:
+                    raise InstrumentFault("it was told to blank and reads as not blanked; assume that the beam is on")
         return state
 
     def acquire(self, command: AcquireFrame) -> Frame:
@@ -179,7 +178,8 @@ class DrivenMicroscope:
         refusals = [axis.refusal(values[axis.name]) for axis in card.axes if axis.name in values]
         if said := [refusal for refusal in refusals if refusal is not None]:
             raise CommandRefused("; ".join(said))
-        self._driver.check(command, mode)
+        with understood("what was told of its arrangement"):
+            self._driver.check(command, mode)
         return mode
 
     def _wanted(self, command: AcquireFrame) -> dict[str, AxisValue]:
@@ -202,7 +202,8 @@ class DrivenMicroscope:
         self._capabilities.check_values(values)
         before = self._seen or self.read_state()
         try:
-            self._driver.set_axes(values, max(until_s - time.monotonic(), 0.1))
+            with understood("what was read back on the way"):
+                self._driver.set_axes(values, max(until_s - time.monotonic(), 0.1))
         except NOTHING_MOVED as error:
             raise self._refused_on_the_way(error, values, before) from error
         state = self.read_state()
@@ -259,7 +260,8 @@ class DrivenMicroscope:
         if is_lit:
             self._exposed.add(command.action_id)
         try:
-            exposed = self._driver.expose(command, mode, until_s, is_lit=is_lit)
+            with understood("what came of the exposure", AcquisitionFailed):
+                exposed = self._driver.expose(command, mode, until_s, is_lit=is_lit)
         except NOTHING_MOVED as error:  # the axes were set, and sub-frames may have been exposed
             places = ", ".join(f"{name} at {self.read_state().axis_value(name)!r}" for name in moves)
             raise AcquisitionFailed(

@@ -19,9 +19,10 @@ from instruments.adapters.driven import READ_S, DrivenMicroscope
 from instruments.adapters.driver import Exposed
 from instruments.adapters.far_device import FarDevice
 from instruments.adapters.micromanager_config import MicroManagerConfig
+from instruments.adapters.understood import understood
 from instruments.capabilities import Axis, Capabilities, Detector, Mode
 from instruments.commands import AcquireFrame, AxisValue
-from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError
+from instruments.errors import AcquisitionFailed, CommandRefused, ConfigurationError, InstrumentFault
 from instruments.optics import Optics
 from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
@@ -60,9 +61,10 @@ class MicroManagerDriver:
         )
         self._prepared_us: float | None = None  # the exposure that this camera was found to make
         try:
-            self._about: dict[str, Any] = self._device.read("describe")
-            self._pixel_nm = self._calibrated_nm()
-            self._capabilities = _capabilities(config, self._about, self._pixel_nm)
+            with understood("what Micro-Manager says of itself"):
+                self._about: dict[str, Any] = self._device.read("describe")
+                self._pixel_nm = self._calibrated_nm()
+                self._capabilities = _capabilities(config, self._about, self._pixel_nm)
         except BaseException:
             self.close()
             raise
@@ -83,12 +85,12 @@ class MicroManagerDriver:
         return MicroscopeState(
             time_s=time_s,
             stage=StagePosition(
-                x_nm=found["x_nm"] or 0.0,
-                y_nm=found["y_nm"] or 0.0,
-                z_nm=found["z_nm"] or 0.0,
+                x_nm=self._place(found, "x_nm", "stage"),
+                y_nm=self._place(found, "y_nm", "stage"),
+                z_nm=self._place(found, "z_nm", "focus"),
             ),
             optics=_NO_ELECTRONS,
-            beam_blanked=not found["shutter_open"],
+            beam_blanked=found["shutter_open"] == 0.0 or not self._about["shutter"],
             undetermined=_UNKNOWN,
         )
 
@@ -144,6 +146,15 @@ class MicroManagerDriver:
     def close(self) -> None:
         """End the worker; the core's own end, which aborts, is not waited for."""
         self._device.close()
+
+    def _place(self, found: Mapping[str, float | None], name: str, device: str) -> float:
+        """Where it is; 0 where there is no such device."""
+        place = found[name]
+        if not self._about[device]:
+            return 0.0
+        if place is None:
+            raise InstrumentFault(f"Micro-Manager has a {device} device that does not tell {name}; see its port")
+        return place
 
     def _calibrated_nm(self) -> float:
         told_nm: float = self._device.read("read")["pixel_size_nm"]

@@ -30,9 +30,10 @@ from instruments.adapters.nion_card import (
     controls_of,
 )
 from instruments.adapters.nion_config import NionConfig
+from instruments.adapters.understood import understood
 from instruments.capabilities import Capabilities, Mode
 from instruments.commands import AcquireFrame, AxisValue
-from instruments.errors import AcquisitionFailed, CommandRefused
+from instruments.errors import AcquisitionFailed, CommandRefused, InstrumentFault
 from instruments.optics import Aberrations, Optics
 from instruments.scans import StagePosition
 from instruments.state import MicroscopeState
@@ -76,10 +77,11 @@ class NionDriver:
             self._folder.cleanup()
             raise
         try:
-            self.versions: dict[str, str] = self._device.read("describe")["versions"]
-            found = self._read(READ_S)
-            energy_ev, angle_mrad = round(found["EHT"], 6), round(found["ConvergenceAngle"] * 1e3, 9)
-            self._capabilities = capabilities_of(config, energy_ev, angle_mrad)
+            with understood("what Nion Swift says of itself"):
+                self.versions: dict[str, str] = self._device.read("describe")["versions"]
+                found = self._read(READ_S)
+                energy_ev, angle_mrad = round(found["EHT"], 6), round(found["ConvergenceAngle"] * 1e3, 9)
+                self._capabilities = capabilities_of(config, energy_ev, angle_mrad)
         except BaseException:
             self.close()
             raise
@@ -190,7 +192,13 @@ class NionDriver:
 
     def _read(self, deadline_s: float) -> dict[str, float]:
         names = [*(one.name for one in self._controls), *_BESIDES]
-        return self._device.read("read", deadline_s, names=names)
+        found: dict[str, float | None] = self._device.read("read", deadline_s, names=names)
+        known = {name: value for name in names if (value := found[name]) is not None}
+        if missing := [name for name in names if name not in known]:
+            raise InstrumentFault(
+                f"this instrument has no control {', '.join(missing)}; see its controls in Nion Swift"
+            )
+        return known
 
     def _scanned(self, command: AcquireFrame, mode: Mode, until_s: float, *, is_lit: bool) -> Exposed:
         scan = command.scan
@@ -213,7 +221,7 @@ class NionDriver:
             for name, channel in self._config.channels.items()
         }
         found_nm: float = reply["pixel_size_nm"]
-        if abs(found_nm - scan.pixel_size_nm) > 1e-3 * scan.pixel_size_nm:
+        if not abs(found_nm - scan.pixel_size_nm) <= 1e-3 * scan.pixel_size_nm:  # nor NaN
             raise AcquisitionFailed(f"pixels of {found_nm:g} nm came, {scan.pixel_size_nm:g} nm were asked for")
         return Exposed(
             counts, scan.pixel_size_nm, {"counts_per_unit": UNITS_PER_SCAN_VALUE, "offset_counts": SCAN_OFFSET}
@@ -227,17 +235,19 @@ class NionDriver:
             "camera", left_s + READ_S, name=mode.name, exposure_s=exposure_s, timeout_s=left_s, is_lit=is_lit
         )
         image: np.ndarray = reply.pop("image")
-        if is_lit and not np.ptp(image):
-            raise AcquisitionFailed(f"the frame of {mode.name} is empty: all its pixels are {image.flat[0]:g}")
         counts = _unsigned(mode.name, image, camera.shape_px, 1.0, CAMERA_OFFSET)[None, None]
+        if is_lit and not np.ptp(counts):
+            raise AcquisitionFailed(f"the frame of {mode.name} is empty: all its pixels are {image.flat[0]:g}")
         return Exposed({mode.name: counts}, command.scan.pixel_size_nm, {**reply, "offset_counts": CAMERA_OFFSET})
 
 
 def _unsigned(name: str, image: np.ndarray, shape_px: tuple[int, int], factor: float, offset: float) -> np.ndarray:
     """Floats as unsigned integers. Raises AcquisitionFailed for another shape and what does not fit; nothing is cut."""
-    if image.shape != tuple(shape_px):
-        raise AcquisitionFailed(f"{name} came as {image.shape}, {shape_px} (rows, columns) were expected")
+    if image.shape != tuple(shape_px) or image.dtype.kind not in "fiu":
+        raise AcquisitionFailed(
+            f"{name} came as {image.dtype} {image.shape}, numbers {shape_px} (rows, columns) were expected"
+        )
     values = np.rint(image * np.float64(factor) + offset)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= np.iinfo(np.uint32).max):
-        raise AcquisitionFailed(f"{name} holds values that do not fit: {np.nanmin(image):g} to {np.nanmax(image):g}")
+        raise AcquisitionFailed(f"{name} holds values that do not fit: {image.min():g} to {image.max():g}")
     return values.astype(np.uint32)

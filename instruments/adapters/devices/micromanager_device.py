@@ -108,7 +108,7 @@ class MicroManagerDevice:
         """Set the camera to this exposure; the one it will make. Refused where that is another one."""
         self._core.setExposure(exposure_s * 1e3)
         taken_s = self._core.getExposure() * 1e-3
-        if abs(taken_s - exposure_s) > EXPOSURE_TOLERANCE * exposure_s:
+        if not abs(taken_s - exposure_s) <= EXPOSURE_TOLERANCE * exposure_s:  # nor NaN
             raise CommandRefused(
                 f"this camera would expose for {taken_s:g} s, {exposure_s:g} s were asked for; nothing was exposed"
             )

@@ -149,6 +149,8 @@ class NionDevice:
             setattr(frame_parameters, name, value)
         found = self._recorded(self._scan, frame_parameters, timeout_s, is_lit)
         images = {one.metadata["hardware_source"]["channel_name"]: one.data for one in found}
+        if len(images) != len(found):
+            raise AcquisitionFailed(f"{len(found)} images came of {len(images)} channels")
         return {"images": images, "pixel_size_nm": float(found[0].dimensional_calibrations[-1].scale)}
 
     def camera(self, name: str, exposure_s: float, timeout_s: float, is_lit: bool) -> dict[str, Any]:
