@@ -5,6 +5,7 @@ Most unit cells decide what a site holds: a substituted, missing, added or moved
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulation.atom_places import SAME_PLACE_ANGSTROM, AtomPlaces, points_of
 from simulation.crystal_symmetry import KINDS_PER_SLICE, Crystal
-from simulation.slices import owners
+from simulation.slices import owners, slice_count
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
@@ -36,11 +37,17 @@ class DefectiveCrystal:
 
     @classmethod
     def of(
-        cls, specimen: Specimen, grid: WaveGrid, slice_thickness_nm: float, *, same_pixels: bool = False
+        cls,
+        specimen: Specimen,
+        grid: WaveGrid,
+        slice_thickness_nm: float,
+        *,
+        same_pixels: bool = False,
+        reaches: Mapping[int, int] | None = None,
     ) -> DefectiveCrystal | None:
         """None where the specimen does not repeat, or differs at more than a fifth of its sites.
 
-        `same_pixels` as for `Crystal.of`.
+        `same_pixels` as for `Crystal.of`; `reaches`: by how many slices atoms reach beyond their own, by number.
         """
         if not len(specimen.numbers):
             return None
@@ -59,8 +66,9 @@ class DefectiveCrystal:
         if crystal is None:
             return None
         changed = np.concatenate([perfect.positions_angstrom[missing], specimen.positions_angstrom[added]])
-        differing = np.concatenate([own_kinds[missing], kinds[added]]) // KINDS_PER_SLICE
-        return cls(crystal, perfect, changed, tuple(np.unique(differing).tolist()))
+        differing = np.unique(np.concatenate([own_kinds[missing], kinds[added]]))
+        slices = _reached(differing, reaches or {}, slice_count(specimen.cell_angstrom[2], slice_thickness_nm))
+        return cls(crystal, perfect, changed, slices)
 
     def column_count(self, within_angstrom: float) -> int:
         """How many groups the changed sites form, seen along the beam."""
@@ -72,6 +80,16 @@ class DefectiveCrystal:
             left = [i for i, distance in zip(left, np.hypot(*away.T), strict=True) if distance > within_angstrom]
             count += 1
         return count
+
+
+def _reached(kinds: NDArray[np.int64], reaches: Mapping[int, int], slice_count: int) -> tuple[int, ...]:
+    """Slices that atoms of these kinds lie in or reach."""
+    found: set[int] = set()
+    for kind in kinds.tolist():
+        depth, number = divmod(kind, KINDS_PER_SLICE)
+        reach = reaches.get(number, 0)
+        found.update(range(max(0, depth - reach), min(slice_count, depth + reach + 1)))
+    return tuple(sorted(found))
 
 
 def _places_across(

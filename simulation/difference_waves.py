@@ -26,6 +26,10 @@ _SHARE_OF_ENERGY_OUTSIDE = 0.1
 """Of what is left out of the waves, squared: pixels where the transmissions hardly differ."""
 _SAMPLED_BEYOND = 0.5
 """Sampling goes on to this share of the tolerance, so that what is cut afterwards is known."""
+_MERGED_AWAY = 0.5
+"""Of the amplitude left out: how much all mergers together may add to it."""
+_WEAK_SHARE = 0.01
+"""A slice may leave out this share of what the one that differs most does, however little it differs itself."""
 _ROUNDING_SHARE = 1e-6
 SMALLEST_TOLERANCE = {"single": 1e-3, "double": 1e-6}
 """Below this, rounding decides which waves are taken."""
@@ -47,7 +51,7 @@ class DifferenceWaves:
         self._edges = np.cumsum([0, *(len(columns) for columns in vectors.columns)]).tolist()
         self.exits: Array = on.asarray(np.zeros((0, len(vectors.pixels)), on.complex_type))
         self.amplitudes: NDArray[Any] = np.zeros((0, len(vectors.beams)), on.complex_type)
-        self._energy = self._left_out = 0.0
+        self._energy = self._left_out = self._merged_away = 0.0
         self._random = np.random.default_rng(0)
 
     def cross(self, stop: int) -> None:
@@ -61,11 +65,14 @@ class DifferenceWaves:
             self.exits = self._on.xp.concat(parts, axis=1)
         self._crystal.cross(stop)
 
-    def meet(self, changed: Array, perfect: Array) -> None:
-        """The slice at this depth transmits `changed` (rows, columns) instead of `perfect`."""
+    def meet(self, changed: Array, perfect: Array, strength: float = 1.0) -> None:
+        """The slice at this depth transmits `changed` (rows, columns) instead of `perfect`.
+
+        `strength`: power of the difference over that of the slice that differs most. Little is added where it is small.
+        """
         if len(self.amplitudes):
             self.exits = self._batched(self.exits, lambda waves: self._spectra(self._fields(waves) * changed))
-        found = self._sources(changed - perfect)
+        found = self._sources(changed - perfect, self._tolerance * max(1.0, _WEAK_SHARE / strength) ** 0.5)
         if found is None:
             return
         alone = not len(self.amplitudes)
@@ -82,39 +89,40 @@ class DifferenceWaves:
     def leading_count(self, factor: float) -> int:
         """How many of the waves leave out `factor` times the tolerance."""
         energies = np.sum(np.abs(self.amplitudes) ** 2, axis=1)
-        return min(self.wave_count, _fewest(energies, self._left_out, (factor * self._tolerance) ** 2 * self._energy))
+        left_out = self._left_out + self._merged_away
+        return min(self.wave_count, _fewest(energies, left_out, (factor * self._tolerance) ** 2 * self._energy))
 
-    def _sources(self, difference: Array) -> tuple[Array, NDArray[Any]] | None:
-        """Orthogonal sources, and the share of each plane wave in them; None where nothing differs."""
+    def _sources(self, difference: Array, tolerance: float) -> tuple[Array, NDArray[Any]] | None:
+        """Orthogonal sources, and the share of each plane wave in them; None where nothing (of weight) differs."""
         on, xp = self._on, self._on.xp
-        support = self._support(on.to_numpy(difference))
-        if not len(support):
+        support = self._support(on.to_numpy(difference), tolerance)
+        if not len(support) or tolerance >= 1:
             return None
         parts, where = self._crystal.parts(), on.asarray(support)
         factor = xp.take(xp.reshape(difference, (-1,)), where)
-        basis, rest = self._sampled(parts, factor, where)
+        basis, rest = self._sampled(parts, factor, where, tolerance)
         shares = self._shares(basis, parts, factor, where)
         energy, turned = np.linalg.eigh((shares @ shares.conj().T).astype(np.complex128))
         energy, turned = energy[::-1].clip(0), turned[:, ::-1].astype(on.complex_type)
         whole = float(energy.sum()) + rest
-        kept = _fewest(energy, rest, self._tolerance**2 * whole)
+        kept = _fewest(energy, rest, tolerance**2 * whole)
         self._energy += whole
         self._left_out += rest + float(energy[kept:].sum())
         turn = turned[:, :kept]
         fields = xp.matmul(on.asarray(np.ascontiguousarray(turn.T)), basis)
         return self._batched(fields, lambda own: self._spectra(self._placed(own, where))), turn.conj().T @ shares
 
-    def _support(self, difference: NDArray[Any]) -> NDArray[np.int64]:
+    def _support(self, difference: NDArray[Any], tolerance: float) -> NDArray[np.int64]:
         """Pixels where the transmissions differ, the fewest."""
         power = np.abs(difference.ravel().astype(np.complex128)) ** 2
         order = np.argsort(-power, kind="stable")
         outside = power.sum() - np.cumsum(power[order])
-        limit = (_SHARE_OF_ENERGY_OUTSIDE * self._tolerance) ** 2 * power.sum()
+        limit = (_SHARE_OF_ENERGY_OUTSIDE * tolerance) ** 2 * power.sum()
         if power.max() <= _ROUNDING_SHARE**2:
             return np.zeros(0, dtype=np.int64)
         return np.sort(order[: int(np.argmax(outside <= limit)) + 1])
 
-    def _sampled(self, parts: list[Array], factor: Array, where: Array) -> tuple[Array, float]:
+    def _sampled(self, parts: list[Array], factor: Array, where: Array, tolerance: float) -> tuple[Array, float]:
         """Orthonormal fields (n, places) that span the sources, and the energy of all plane waves they leave out."""
         on, xp = self._on, self._on.xp
         beams = self.amplitudes.shape[1]
@@ -126,7 +134,7 @@ class DifferenceWaves:
             for _ in range(2):  # once more, against rounding
                 rest = rest - xp.matmul(xp.matmul(rest, xp.conj(xp.matrix_transpose(basis))), basis)
             left_out, whole = (float(xp.sum(xp.real(part) ** 2 + xp.imag(part) ** 2)) for part in (rest, sampled))
-            if left_out <= (_SAMPLED_BEYOND * self._tolerance) ** 2 * whole or basis.shape[0] >= min(beams, len(where)):
+            if left_out <= (_SAMPLED_BEYOND * tolerance) ** 2 * whole or basis.shape[0] >= min(beams, len(where)):
                 return basis, left_out / _SAMPLES_PER_BLOCK
             more, _ = xp.linalg.qr(xp.matrix_transpose(rest))
             basis = xp.concat([basis, xp.matrix_transpose(more)], axis=0)
@@ -165,8 +173,8 @@ class DifferenceWaves:
         shares = size[:, None] * (turned.T @ self.amplitudes)
         energy, mixed = np.linalg.eigh(shares @ shares.conj().T)
         energy, mixed = energy[::-1].clip(0), mixed[:, ::-1]
-        kept = _fewest(energy, 0.0, (self._tolerance / 2) ** 2 * self._energy)
-        self._left_out += float(energy[kept:].sum())
+        kept = _fewest(energy, self._merged_away, (_MERGED_AWAY * self._tolerance) ** 2 * self._energy)
+        self._merged_away += float(energy[kept:].sum())
         mixed = mixed[:, :kept]
         self.amplitudes = (mixed.conj().T @ shares).astype(on.complex_type)
         back = (mixed.T / size) @ turned.conj().T

@@ -40,10 +40,7 @@ def parted_slices(specimen: Specimen, slice_thickness_nm: float, parametrization
     depth = specimen.cell_angstrom[2]
     count = slice_count(depth, slice_thickness_nm)
     thickness = depth / count
-    reaches = {
-        number: max(0, ceil(radius_angstrom(number, _REACH_V, parametrization) / thickness - 0.5))
-        for number in np.unique(specimen.numbers).tolist()
-    }
+    reaches = reaches_of(specimen, slice_thickness_nm, parametrization)
     owner = owners(specimen, slice_thickness_nm)
     places: dict[AtomPart, int] = {}
 
@@ -57,6 +54,16 @@ def parted_slices(specimen: Specimen, slice_thickness_nm: float, parametrization
 
     slices = Slices.of((_joined(content(index)) for index in range(count)), thickness)
     return PartedSlices(slices, tuple(places))
+
+
+def reaches_of(specimen: Specimen, slice_thickness_nm: float, parametrization: str) -> dict[int, int]:
+    """How many slices beyond its own, to either side, an atom of each element reaches."""
+    depth = specimen.cell_angstrom[2]
+    thickness = depth / slice_count(depth, slice_thickness_nm)
+    return {
+        number: max(0, ceil(radius_angstrom(number, _REACH_V, parametrization) / thickness - 0.5))
+        for number in np.unique(specimen.numbers).tolist()
+    }
 
 
 def radius_angstrom(number: int, potential_v: float, parametrization: str) -> float:

@@ -28,7 +28,7 @@ from simulation.electron import wavelength_angstrom
 from simulation.multislice import Transmissions, transmissions
 from simulation.potential import PotentialModel
 from simulation.progress import batches, steps
-from simulation.slices import EMPTY, owners
+from simulation.slices import EMPTY
 from simulation.specimens import Specimen
 from simulation.wave_grid import WaveGrid
 
@@ -36,6 +36,7 @@ _POINTS_PER_BLOCK = 512
 _COARSER = (2.0, 4.0)
 """The error is judged by leaving out so many times more amplitude."""
 _KEPT_DETECTORS_COUNT = 8
+_TINY = 1e-30
 
 Products = list[tuple[Array, Array]]
 """For each channel: psi with delta, (plane waves, waves), and delta with delta, (waves, waves)."""
@@ -65,9 +66,12 @@ class LocalDifferenceSource:
         vectors = BlochVectors(optics, defective.crystal.repeats, grid, every=True)
         waves = BlochWaves(optics, unit, defective.crystal, vectors, on)
         differences = DifferenceWaves(waves, self.tolerance, on)
+        powers = {depth: _power(changed, depth, on) for depth in defective.slices}
+        largest = max(powers.values(), default=0.0) or 1.0
         for depth in steps(defective.slices, "changed slices"):
             differences.cross(depth)
-            differences.meet(*(_at(slices, depth, on) for slices in changed))
+            now, before = (_at(slices, depth, on) for slices in changed)
+            differences.meet(now, before, max(powers[depth] / largest, _TINY))
         differences.cross(len(unit.order))
         self._matrix = BlochMatrix(optics, waves, on)
         self._exits = differences.exits
@@ -210,12 +214,17 @@ def changed_slices(
     on: Backend,
 ) -> tuple[Transmissions, Transmissions]:
     """The slices that differ, on the whole grid: as they are, and as the crystal has them; others count as empty."""
-    found: list[Transmissions] = []
-    for atoms in (specimen, defective.perfect):
-        inside = np.isin(owners(atoms, slice_thickness_nm), defective.slices)
-        kept = Specimen(atoms.numbers[inside], atoms.positions_angstrom[inside], atoms.cell_angstrom)
-        found.append(transmissions(kept, grid, slice_thickness_nm, model, beam_energy_ev, on))
-    return found[0], found[1]
+    as_they_are, as_they_were = (
+        transmissions(atoms, grid, slice_thickness_nm, model, beam_energy_ev, on, only=defective.slices)
+        for atoms in (specimen, defective.perfect)
+    )
+    return as_they_are, as_they_were
+
+
+def _power(changed: tuple[Transmissions, Transmissions], depth: int, on: Backend) -> float:
+    """Of what one slice transmits differently."""
+    now, before = (_at(slices, depth, on) for slices in changed)
+    return float(on.xp.sum(on.fused.intensity(now - before)))
 
 
 def _at(slices: Transmissions, depth: int, on: Backend) -> Array:

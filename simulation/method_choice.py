@@ -185,10 +185,10 @@ def local_differences(workload: Workload) -> list[Candidate]:
     ]
 
 
-def tolerances(accuracy: float) -> list[float]:
+def tolerances(accuracy: float, count: int = 2) -> list[float]:
     """Amplitudes left out of local differences that are tried, coarse to fine; errors fall faster than these."""
     first = max(_TOLERANCE_PER_ACCURACY * accuracy, _TOLERANCE_PER_ROOT * sqrt(accuracy))
-    return [first, first / _FINER_STEP]
+    return [first / _FINER_STEP**index for index in range(count)]
 
 
 def window_shape(grid: WaveGrid, side_nm: float) -> tuple[int, int]:

@@ -35,6 +35,8 @@ _FALLING = {"windowed": (2.0, 2.0), "prism": (4.0, 4.0), "partitioned_prism": (4
 """The power of its fineness by which a method's error falls at most, and how many times finer is at least tried."""
 _ADAPTING = frozenset({"windowed", "local_difference"})
 """Methods that come as near as asked for, if they can."""
+_TOLERANCES_COUNT = 3
+"""Of local differences, where nothing else was asked for."""
 _HOPELESS = 1.5
 """Error on the check probes alone, over the accuracy asked for, from which on the others are not imaged.
 
@@ -92,7 +94,8 @@ class MethodTrial:
         """Approximate methods worth trying, then the cheapest exact one; windows alone if they were asked for."""
         wanted = self._wanted
         if wanted.method == "local_difference":
-            return [Candidate("local_difference", 1, 0.0, tolerance=each) for each in tolerances(wanted.accuracy)]
+            tried = tolerances(wanted.accuracy, _TOLERANCES_COUNT)
+            return [Candidate("local_difference", 1, 0.0, tolerance=each) for each in tried]
         if wanted.method == "windowed" and has_pixels(detectors):
             raise MethodUnavailable("windows do not resolve diffraction patterns; use method='multislice' or 'prism'")
         workload = self._workload(optics, probe_count, detectors)

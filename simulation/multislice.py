@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import tan
 
@@ -50,13 +50,16 @@ def transmissions(
     model: PotentialModel,
     beam_energy_ev: float,
     on: Backend,
+    only: Collection[int] | None = None,
 ) -> Transmissions:
     """exp(i sigma V) of every distinct slice, band-limited by the antialias aperture.
 
     With exact placement it is made on a finer grid and cropped in Fourier space (see `transmission_bands`); with
-    `bilinear` on the wave grid itself.
+    `bilinear` on the wave grid itself. Slices that are not among `only` count as empty.
     """
     slices, part_of = model.slices(specimen, slice_thickness_nm)
+    if only is not None:
+        slices = slices.only(only)
     order = tuple(range(len(slices.order))) if model.is_tabulated else slices.order
     _check_memory(len(set(order) - {EMPTY}), grid, on)
     aperture = on.asarray(grid.antialias_aperture().astype(on.real_type))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from simulation.atom_parts import AtomPart
 from simulation.backend import Array, Backend, backend
 from simulation.errors import InvalidParameter
-from simulation.finite_potential import parted_slices
+from simulation.finite_potential import parted_slices, reaches_of
 from simulation.phonons import DebyeWaller
 from simulation.placement import StructureFactor
 from simulation.scattering_factors import PARAMETRIZATIONS
@@ -66,6 +66,12 @@ class PotentialModel:
             return slices_of(specimen, slice_thickness_nm), self._smeared
         parted = parted_slices(specimen, slice_thickness_nm, self.parametrization)
         return parted.slices, parted.parts.__getitem__
+
+    def reaches(self, specimen: Specimen, slice_thickness_nm: float) -> dict[int, int]:
+        """How many slices beyond its own an atom of each element reaches; none where atoms lie in one slice."""
+        if self.projection == "infinite":
+            return {}
+        return reaches_of(specimen, slice_thickness_nm, self.parametrization)
 
     def _smeared(self, number: int) -> AtomPart:
         return AtomPart(number, rms_angstrom=dict(self.rms_angstrom).get(number, 0.0))

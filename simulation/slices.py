@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,6 +56,13 @@ class Slices:
                 distinct.append(atoms)
             order.append(known[key])
         return cls(tuple(distinct), tuple(order), thickness_angstrom)
+
+    def only(self, depths: Collection[int]) -> Slices:
+        """The same, every slice but these taken for empty."""
+        met = [index if depth in depths else EMPTY for depth, index in enumerate(self.order)]
+        place = {index: i for i, index in enumerate(sorted(set(met) - {EMPTY}))} | {EMPTY: EMPTY}
+        distinct = tuple(self.distinct[index] for index in place if index != EMPTY)
+        return Slices(distinct, tuple(place[index] for index in met), self.thickness_angstrom)
 
 
 def slice_count(depth_angstrom: float, slice_thickness_nm: float) -> int:

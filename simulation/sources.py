@@ -217,12 +217,17 @@ class Sources:
         return len(distinct), sum(len(atoms.numbers) for atoms in distinct)
 
     def defective(self, configuration: int) -> DefectiveCrystal | None:
-        """The crystal that a configuration is but for a few sites; None where it is none, or sites spread in depth."""
+        """The crystal that a configuration is but for a few sites; None where it is none, or atoms are tables."""
         if configuration not in self._defective:
-            found = None
-            if self._model.projection == "infinite":
-                specimen, same_pixels = self.specimens[configuration], self._model.placement == "bilinear"
-                found = DefectiveCrystal.of(specimen, self._grid, self._slice_thickness_nm, same_pixels=same_pixels)
+            found, specimen = None, self.specimens[configuration]
+            if not self._model.is_tabulated:
+                found = DefectiveCrystal.of(
+                    specimen,
+                    self._grid,
+                    self._slice_thickness_nm,
+                    same_pixels=self._model.placement == "bilinear",
+                    reaches=self._model.reaches(specimen, self._slice_thickness_nm),
+                )
             self._defective[configuration] = found
         return self._defective[configuration]
 
@@ -236,8 +241,8 @@ class Sources:
         if defective is None:
             raise MethodUnavailable(
                 "method 'local_difference' needs a crystal that repeats within the cell and differs from that at less"
-                " than a fifth of its sites, without phonons, and projection='infinite'; repeat the unit cell"
-                " (atoms * (n, m, 1)) before changing sites, or use method='multislice'"
+                " than a fifth of its sites, without phonons, and of projection='finite' placement='exact'; repeat the"
+                " unit cell (atoms * (n, m, 1)) before changing sites, or use method='multislice'"
             )
         check_bloch_memory(self._grid, optics, defective.crystal, self._on)
         check_difference_memory(defective, self._grid, optics, tolerance, self._on)

@@ -107,8 +107,8 @@ def with_plural_losses(loss_ev: ArrayLike, edge_spectrum: ArrayLike, low_loss: A
     (zero, beyond), total = _zero_place(loss), low.sum()
     if not total > 0:
         raise InvalidParameter(f"low_loss sums to {total:g}; it must hold electrons, those of zero loss among them")
-    smeared = _shared(np.pad(np.convolve(values, low / total), 1), beyond)
-    return np.asarray(smeared[zero + 1 : zero + 1 + len(values)], dtype=np.float64)
+    smeared: NDArray[np.float64] = np.asarray(np.pad(np.convolve(values, low / total), 1), np.float64)
+    return _shared(smeared, beyond)[zero + 1 : zero + 1 + len(values)]
 
 
 def _checked(loss_ev: ArrayLike, *spectra: ArrayLike) -> list[NDArray[np.float64]]:

@@ -117,6 +117,31 @@ def test_images_are_multislices_within_the_error_stated(atoms, corner_nm, accura
     assert true <= ours.attrs["error_estimate"] <= accuracy
 
 
+def changed_at(kind):
+    """Three cells across and two deep, with one site changed in the first slice, the middle or the last slice."""
+    atoms = crystal(2)[[atom.index for atom in crystal(2) if max(atom.position[:2]) < 3 * SIDE]]
+    atoms.set_cell((3 * SIDE, 3 * SIDE, 2 * SIDE))
+    if kind == "heavy at the entrance":
+        atoms.numbers[site(atoms, 38, (3.6, 3.5, 0.8))] = 72
+    elif kind == "missing in the middle":
+        del atoms[site(atoms, 8, (5.2, 5.1, 2.4))]
+    else:
+        atoms += ase.Atoms("Ti", positions=[[4.5, 5.3, 6.2]])
+    return atoms
+
+
+@pytest.mark.parametrize("kind", ["heavy at the entrance", "missing in the middle", "added at the exit"])
+def test_finite_projection_changes_every_slice_that_an_atom_reaches(kind):
+    atoms, scan = changed_at(kind), GridScan(0.25, 0.25, 0.35, 0.35, (4, 4))
+    settings = SETTINGS | {"sampling_nm": 0.032, "projection": "finite"}
+    simulator = Simulator(atoms, method="local_difference", accuracy=0.05, **settings)
+    ours = simulator.image(OPTICS, scan, DETECTORS)
+    exact = simulate(atoms, OPTICS, scan, DETECTORS, method="multislice", **settings)
+    true = max(rms_over_std(ours[name], exact[name]) for name in DETECTORS)
+    assert true <= ours.attrs["error_estimate"] <= 0.05
+    assert len(simulator._sources.defective(0).slices) >= 3
+
+
 def test_segments_patterns_tilt_and_pixels_that_do_not_divide():
     atoms = substituted()
     settings = SETTINGS | {"grid_shape_px": (72, 75), "accuracy": 0.01}
@@ -208,7 +233,7 @@ def test_what_is_no_crystal_with_changed_sites_is_refused():
     for atoms, more in (
         (lone, {}),
         (substituted(), {"phonons": FrozenPhonons(2, 0.006)}),
-        (substituted(), {"projection": "finite"}),
+        (substituted(), {"projection": "finite", "placement": "bilinear"}),
     ):
         with pytest.raises(MethodUnavailable, match=r"needs a crystal that repeats .* repeat the unit cell"):
             simulate(atoms, OPTICS, scan, DETECTORS, method="local_difference", **SETTINGS, **more)
