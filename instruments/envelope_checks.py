@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from instruments.axes import KNOWN_AXES, STAGE_AXES, known_axis, permission_for, unit_of
+from instruments.axes import KNOWN_AXES, STAGE_AXES, Permission, known_axis, permission_for, unit_of
 from instruments.axis_bounds import NAMED
 from instruments.capabilities import Axis, Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Command
@@ -70,16 +70,30 @@ def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> N
 
 
 def unknown_limits(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:
-    """What is wrong with the names in `axes`: one that nothing is called limits nothing, and nobody would notice."""
+    """What is wrong with the names in an envelope: one that nothing is called limits, or permits, nothing."""
     unknown = (envelope.axes or {}).keys() - {axis.name for axis in capabilities.axes} - KNOWN_AXES.keys()
     unknown |= (envelope.axes or {}).keys() & _NEVER_CHECKED - {axis.name for axis in capabilities.axes}
-    if not unknown:
-        return _unknown_settings(envelope, capabilities)
     named = ", ".join(sorted(axis.name for axis in capabilities.axes))
     return [
-        f"safety.axes.{name}: instrument {capabilities.name!r} has no such axis to limit; there are {named}"
-        for name in sorted(unknown)
-    ] + _unknown_settings(envelope, capabilities)
+        *(
+            f"safety.axes.{name}: instrument {capabilities.name!r} has no such axis to limit; there are {named}"
+            for name in sorted(unknown)
+        ),
+        *_unknown_permissions(envelope, capabilities),
+        *_unknown_settings(envelope, capabilities),
+    ]
+
+
+def _unknown_permissions(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:
+    """Permissions of no kind and for no axis: a word misspelt permits nothing, and nobody would notice."""
+    known = {*get_args(Permission), *(axis.name for axis in capabilities.axes), *KNOWN_AXES}
+    locked = ", ".join(axis.name for axis in capabilities.axes if axis.interlocked) or "none here"
+    return [
+        f"safety.permissions: there is no {name!r} to permit; there are {', '.join(get_args(Permission))}, and the "
+        f"names of interlocked axes: {locked}"
+        for name in envelope.permissions or ()
+        if name not in known
+    ]
 
 
 def _unknown_settings(envelope: SafetyEnvelope, capabilities: Capabilities) -> list[str]:

@@ -98,7 +98,10 @@ def sign(settings_path: Path, document: Mapping[str, Any], key_path: Path, terms
     except FileNotFoundError as error:
         raise NotFound(f"{key_path}: there is no key; `stempilot safety keygen` makes a pair") from error
     except (OSError, ValueError, TypeError) as error:
-        raise SpecError(f"{key_path} is no private key in PEM: {error}") from error
+        because = f": {error}" if isinstance(error, OSError) else ""
+        raise SpecError(
+            f"{key_path} is no private key in PEM{because}; give facility.key of `stempilot safety keygen`"
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SpecError(f"{key_path} is no Ed25519 key; `stempilot safety keygen` makes one")
     unsigned = Signature(
@@ -163,9 +166,15 @@ def _public_key(path: Path) -> Any:
     try:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SpecError(f"the facility's public key {path} cannot be read: {error}") from error
+        because = error if isinstance(error, OSError) else "it is no public key in PEM"
+        raise SpecError(
+            f"the facility's public key {path} cannot be read: {because}; put the facility.pub that `stempilot safety "
+            "keygen` made there"
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise SpecError(f"the facility's public key {path} is not of Ed25519")
+        raise SpecError(
+            f"the facility's public key {path} is not of Ed25519; `stempilot safety keygen` makes one that is"
+        )
     return key
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,16 @@ UNITS = {
     "_nm": "nm", "_mrad": "mrad", "_deg": "deg", "_ev": "eV", "_mm": "mm", "_us": "us", "_s": "s", "_pa": "pA",
     "_e_per_a2": "e/A2", "_px": "px", "_per_nm2": "1/nm2", "electrons": "electrons",
 }  # fmt: skip
+_KINDS = {
+    "float_parsing": "must be a number, without its unit", "float_type": "must be a number",
+    "finite_number": "must be a finite number", "int_parsing": "must be a whole number, without its unit",
+    "int_type": "must be a whole number", "bool_parsing": "must be true or false", "bool_type": "must be true or false",
+    "string_type": "must be a text", "tuple_type": "must be a list, such as [...]",
+    "list_type": "must be a list, such as [...]", "dict_type": "must be a section of keys",
+    "model_type": "must be a section of keys",
+    "timezone_aware": "must have a timezone, such as 2026-01-31T18:30:00Z",
+}  # fmt: skip
+"""Faults of a wrong kind of value, in words for people."""
 _BOUNDS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"), ("min_length", "at least"), ("max_length", "at most"))
 
 
@@ -45,6 +56,9 @@ def fault_line(fault: Mapping[str, Any], known: dict[str, Any] | None = None) ->
         return f"unknown key{_suggestion(name, fault['loc'], known or {})}"
     message = fault["msg"].removeprefix("Value error, ")
     value, limits, unit = fault.get("input"), fault.get("ctx", {}), unit_of(name)
+    if fault["type"] in _KINDS:
+        of_unit = f" of {unit}" if unit and "number" in _KINDS[fault["type"]] else ""
+        return f"{_KINDS[fault['type']].replace('number', f'number{of_unit}')} (got {_shown(value)})"
     if isinstance(value, dict):
         return message
     bounds = [f"{sign} {limits[key]}" for key, sign in _BOUNDS if key in limits]
@@ -53,18 +67,37 @@ def fault_line(fault: Mapping[str, Any], known: dict[str, Any] | None = None) ->
     return f"{message}{shown}{allowed})"
 
 
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, date) else repr(value)
+
+
 def _suggestion(name: str, location: tuple[int | str, ...], schema: dict[str, Any]) -> str:
-    properties = schema.get("properties", {})
-    for part in location[:-1]:
-        node = properties.get(str(part), {})
-        reference = node.get("$ref") or next(
-            (item.get("$ref") for item in node.get("allOf", []) if "$ref" in item), None
-        )
-        node = schema.get("$defs", {}).get(reference.rsplit("/", 1)[-1], {}) if reference else node
-        properties = node.get("properties", {})
-    close = difflib.get_close_matches(name, properties, n=1)
-    known = ", ".join(properties)
-    return f"; did you mean {close[0]!r}?" if close else (f"; known keys: {known}" if known else "")
+    properties = _properties(location[:-1], schema)
+    if close := difflib.get_close_matches(name, properties, n=1):
+        return f"; did you mean {close[0]!r}?"
+    for section, node in properties.items():
+        if name in _resolved(node, schema).get("properties", {}):
+            return f" here; it is a key of {section}"
+    return f"; known keys: {', '.join(properties)}" if properties else ""
+
+
+def _properties(location: tuple[int | str, ...], schema: dict[str, Any]) -> dict[str, Any]:
+    """The keys that are known at a place of a document; none where the schema does not lead there."""
+    node = schema
+    for part in location:
+        inner = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
+        if inner is None:
+            inner = node.get("additionalProperties")
+        node = _resolved(inner, schema) if isinstance(inner, dict) else {}
+    return node.get("properties", {})
+
+
+def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What a node of a schema stands for: a reference followed, of alternatives the first that has keys or items."""
+    if reference := node.get("$ref"):
+        return schema.get("$defs", {}).get(reference.rsplit("/", 1)[-1], {})
+    choices = [_resolved(one, schema) for one in (*node.get("anyOf", ()), *node.get("allOf", ()))]
+    return next((one for one in choices if one.keys() & {"properties", "items", "additionalProperties"}), node)
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -79,6 +112,10 @@ def load_mapping(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if document is None:
+        raise SpecError(
+            f"{path}: the file is empty, and a spec is a mapping of keys; `stempilot new` writes one"
+        )
     if not isinstance(document, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys, this is {type(document).__name__}")
     return cast("dict[str, Any]", document)

@@ -588,6 +588,8 @@ def test_a_deadline_beyond_all_bounds_is_none(command: AcquireFrame | Park | Set
 def test_a_limit_on_an_axis_that_is_not_there_is_noticed() -> None:
     with pytest.raises(ConfigurationError, match=r"safety\.axes\.x_mn: instrument 'bench' has no such axis.*x_nm"):
         guard(axes={"x_mn": AxisLimit(maximum=1)})
+    with pytest.raises(ConfigurationError, match=r"no 'valve' to permit; there are valves, .* axes: burner"):
+        guard(permissions=("vacuum", "burner", "valve"))
 
 
 def test_a_current_that_flows_and_cannot_be_set_is_counted() -> None:

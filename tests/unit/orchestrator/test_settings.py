@@ -62,6 +62,9 @@ def test_the_file_of_the_data_folder_or_the_one_named(tmp_path: Path) -> None:
     assert changed.database_url == "postgresql://other/base"
 
 
+SAFETY = "[instruments.replay.safety]\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -76,7 +79,22 @@ def test_the_file_of_the_data_folder_or_the_one_named(tmp_path: Path) -> None:
             "[instruments.titan]\nadapter = 'x'\n[instruments.titan.safety]\nmax_dose = 3",
             r"safety\.max_dose: unknown key",
         ),
-        ("instruments = 3", r"instruments: "),
+        (f"{SAFETY}max_curent_pa = 100", r"safety\.max_curent_pa: unknown key; did you mean 'max_current_pa'\?"),
+        (f"{SAFETY}max_stage_x_um = 10", r"safety\.max_stage_x_um: unknown key; did you mean 'max_stage_x_nm'\?"),
+        (f"{SAFETY}axes.x_nm = {{ max = 3 }}", r"axes\.x_nm\.max: unknown key; did you mean 'maximum'\?"),
+        (
+            f"{SAFETY}pole_piece = [{{ max_alfa_deg = 3 }}]",
+            r"max_alfa_deg: unknown key; did you mean 'max_alpha_d",
+        ),
+        (
+            "[instruments.replay]\nmax_current_pa = 3",
+            r"max_current_pa: unknown key here; it is a key of safety",
+        ),
+        (f"{SAFETY}max_current_pa = '100 pA'", r"must be a number of pA, without its unit \(got '100 pA'\)"),
+        (f"{SAFETY}max_exposure_s = nan", r"max_exposure_s: must be a finite number of s \(got nan\)"),
+        (f"{SAFETY}permissions = 'valves'", r"permissions: must be a list, such as \[\.\.\.\] \(got 'valves'\)"),
+        ("[instruments]\nreplay = 3", r"instruments\.replay: must be a section of keys \(got 3\)"),
+        ("instruments = 3", r"instruments: must be a section of keys"),
         ("data_folder = 'x'", r"data_folder: not a setting of the file; give --data"),
         ("[instruments", r"not valid TOML"),
     ],
