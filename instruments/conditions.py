@@ -80,7 +80,7 @@ class Conditions:
         check_exposure(command, self._card, self._envelope)
         state = self._state_for(values)
         if by_axes:
-            check_axes_of(command, self._card, state)
+            check_axes_of(command, values, self._card, state)
         self._check_moves(values, state)
         charge = self._watch.beam.charge(command, state) if state is not None else Charge(0.0, 0.0)
         self._check_calibrations()
@@ -97,7 +97,7 @@ class Conditions:
         values = axis_values(command)
         check_bounds(values, self._envelope)
         state = self._watch.look()
-        check_axes_of(command, self._card, state)
+        check_axes_of(command, values, self._card, state)
         self._check_moves(values, state)
         if self.may_be_lit(state):
             raise CommandRefused("the beam is not blanked and would burn where it is parked; blank it first")

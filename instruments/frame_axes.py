@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from instruments.axes import axis_values, unit_of
+from instruments.axes import unit_of
 from instruments.capabilities import Axis, Capabilities
-from instruments.commands import AcquireFrame, Park
+from instruments.commands import AcquireFrame, AxisValue, Park
 from instruments.errors import CommandRefused, Unsupported
+from instruments.optics import Aberrations
 from instruments.state import MicroscopeState
 
 SAME_FRACTION: Final = 0.01
@@ -23,19 +24,27 @@ _OF_EACH_FRAME: Final = _OF_A_BEAM | {
     "field_of_view_nm", "pixel_size_nm", "dwell_time_us", "subframe_count", "frame_px",
 }  # fmt: skip
 """What every frame says: without an axis of that name, the instrument states no limit."""
+_AZIMUTHS: Final = {name: f"c{name[3:5]}_nm" for name in Aberrations.model_fields if name.startswith("phi")}
 
 
-def check_axes_of(command: AcquireFrame | Park, card: Capabilities, state: MicroscopeState | None) -> None:
+def check_axes_of(
+    command: AcquireFrame | Park,
+    values: Mapping[str, AxisValue],
+    card: Capabilities,
+    state: MicroscopeState | None,
+) -> None:
     """Raise CommandRefused for what an axis cannot be at, Unsupported for what there is no axis of.
 
-    An axis that can only be read is left alone by 0, and by the value at which it stands in `state`.
+    `values` are those of the command (`axes.axis_values`). An axis that can only be read is left alone by 0, and by the
+    value at which it stands in `state`.
     """
     axes = {axis.name: axis for axis in card.axes}
     refused, missing = list[str](), list[str]()
-    for name, value in _meant(command, card, axes).items():
+    for name, value in _meant(command, values, card, axes).items():
         axis = axes.get(name)
         if axis is not None and not axis.read_only:
-            refused += _refusal(axis, value)
+            if axis.choices or not axis.minimum < value < axis.maximum:
+                refused += _refusal(axis, value)
         elif axis is not None or name == _ENERGY:
             refused += _refusal_of_reading(name, value, axis, state)
         elif value and name not in _OF_EACH_FRAME:
@@ -46,14 +55,16 @@ def check_axes_of(command: AcquireFrame | Park, card: Capabilities, state: Micro
         raise Unsupported(f"instrument {card.name!r} has no axis for {', '.join(missing)}; leave it at 0")
 
 
-def _meant(command: AcquireFrame | Park, card: Capabilities, axes: Mapping[str, Axis]) -> dict[str, float]:
+def _meant(
+    command: AcquireFrame | Park, said: Mapping[str, AxisValue], card: Capabilities, axes: Mapping[str, Axis]
+) -> dict[str, float]:
     """What is commanded of every axis, without what means nothing here: azimuths of no aberration, for one."""
-    values = {name: float(value) for name, value in axis_values(command).items()}
+    values = {name: float(value) for name, value in said.items()}
     if isinstance(command, Park):
         return values | ({"park_s": command.duration_s} if "park_s" in axes else {})
     rows, columns = command.scan.shape_px
     values["frame_px"] = float(rows * columns * command.subframe_count)
-    idle = {name for name in values if name.startswith("phi") and not values[f"c{name[3:5]}_nm"]}
+    idle = {name for name, magnitude in _AZIMUTHS.items() if not values[magnitude]}
     idle |= set() if card.has_beam else _OF_A_BEAM
     idle |= {"flyback_time_us"} if command.scan.at_once else set()
     current = axes.get("probe_current_pa")
@@ -67,14 +78,14 @@ def _meant(command: AcquireFrame | Park, card: Capabilities, axes: Mapping[str, 
 
 def _refusal(axis: Axis, value: float) -> Iterator[str]:
     """Why this axis cannot be there; nothing where it can."""
-    said = _said(axis.name, value)
     if axis.choices:
         numbers = [number for choice in axis.choices if (number := _number(choice)) is not None]
         if numbers and value not in numbers:
-            yield f"{said} is not a choice of this instrument: {', '.join(axis.choices)}"
+            yield f"{_said(axis.name, value)} is not a choice of this instrument: {', '.join(axis.choices)}"
     elif axis.minimum == axis.maximum:
         if abs(value - axis.minimum) > max(axis.allowed_error, _ROUNDING * abs(axis.minimum)):
-            yield f"{said} cannot be set: it is fixed at {_amount(axis.name, axis.minimum)}; say that"
+            fixed = _amount(axis.name, axis.minimum)
+            yield f"{_said(axis.name, value)} cannot be set: it is fixed at {fixed}; say that"
     else:
         slack = _ROUNDING * max(abs(axis.minimum), abs(axis.maximum))
         if not axis.minimum - slack <= value <= axis.maximum + slack:
