@@ -21,7 +21,7 @@ from instruments.conformance.frames import SHOTS, Shot, Shots
 from instruments.conformance.given import Given
 from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, attempted, awaited
-from instruments.conformance.target import Target
+from instruments.conformance.target import AdapterTarget, OpenedTarget, Target
 from instruments.dose_ledger import DoseLedger
 from instruments.envelope_checks import check_bounds, check_permissions, check_pole_piece, check_steps
 from instruments.errors import CommandRefused, InstrumentError, InstrumentFault, Unsupported
@@ -29,7 +29,7 @@ from instruments.exposure_checks import Charge
 from instruments.frames import Frame
 from instruments.guards import GuardedMicroscope, worst_charge
 from instruments.limits import SafetyEnvelope
-from instruments.microscope import Closable, Microscope, Releasable
+from instruments.microscope import Microscope, Releasable
 from instruments.state import MicroscopeState
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Bench:
             raise Halted(self._halted_because)
         if self._microscope is None:
             self._before = Holdings.now()
-            self._microscope = self.timed(self.target.open, "opening")
+            self._microscope = self._sound(lambda: self.timed(self.target.open, "opening"), "opening", object)
             self._opening_count += 1
         return self._microscope
 
@@ -92,7 +92,11 @@ class Bench:
     def capabilities(self) -> Capabilities:
         """As the instrument said first."""
         if self._capabilities is None:
-            self._capabilities = self.call(lambda microscope: microscope.capabilities(), "capabilities")
+            self._capabilities = self._sound(
+                lambda: self.call(lambda microscope: microscope.capabilities(), "capabilities"),
+                "capabilities()",
+                Capabilities,
+            )
         return self._capabilities
 
     @property
@@ -103,8 +107,21 @@ class Bench:
         """
         if self._shots is None:
             self.conditions.refuse_beyond(self.capabilities)
-            self._shots = Shots(self.capabilities, self.read_state(), self.conditions, token_hex(4))
+            state = self._sound(self.read_state, "read_state()", MicroscopeState)
+            self._shots = Shots(self.capabilities, state, self.conditions, token_hex(4))
         return self._shots
+
+    def _sound(self, ask: Callable[[], T], what: str, kind: type) -> T:
+        """What an instrument must answer before anything can be tried. Raises InstrumentError where it does not."""
+        asked = attempted(ask)
+        error = asked.exception()
+        if isinstance(error, InstrumentError):
+            raise error
+        if error is not None:
+            raise InstrumentFault(f"{self.target.name}: {what} raised {type(error).__name__}: {error}") from error
+        if not isinstance(asked.result(), kind):
+            raise InstrumentFault(f"{self.target.name}: {what} gave {asked.result()!r:.80}, no {kind.__name__}")
+        return asked.result()
 
     def close(self) -> None:
         """Blank, close the microscope, let the thread go. Raises InstrumentError."""
@@ -135,10 +152,14 @@ class Bench:
         self.read_state()
         before, microscope = self._before or Holdings.now(), self._microscope
         self.put_away()
-        if isinstance(microscope, Closable):
-            self.timed(microscope.close, "closing a second time")
+        if microscope is not None and isinstance(self.target, OpenedTarget | AdapterTarget):
+            self._close_again(microscope)
         del microscope
         return before.still_held(self.conditions.patience_s)
+
+    def _close_again(self, microscope: Microscope) -> None:
+        """Harmless, where the target has nothing to do with it but the adapter's own `close`."""
+        self.timed(lambda: self.target.close(microscope), "closing a second time")
 
     def halt(self, because: str) -> None:
         """Ask nothing more of the instrument, whatever check runs; from any thread. The caller stops it."""
@@ -322,7 +343,7 @@ class Bench:
         command, guarded = self.shots.command(shot), self._guard()
         self._commands[shot], self._taken_in[shot] = command, self._opening_count
         if self._given is not None:
-            self._given.last = None
+            self._given.forget()
         future = self._owner.begin(lambda: guarded.acquire(command))
         patience_s = self.conditions.patience_s + command.deadline_s
         taken = attempted(lambda: self.wait(future, patience_s, "acquire"))
@@ -341,9 +362,10 @@ class Bench:
 
         A real one is asked for nothing more that exposes: its guard wants a person to look.
         """
-        given = self._given.last if self._given is not None else None
+        asked = self._given
+        given = asked.last if asked is not None else None
         self._hung = error if isinstance(error, Hung) else self._hung
-        if given is not None and not isinstance(given, Frame):
+        if asked is not None and asked.has_answered and not isinstance(given, Frame):
             error = InstrumentFault(f"acquire() gave {given!r:.80}, which is no Frame")
         self._refused[shot] = error
         if self.capabilities.simulated and isinstance(given, Frame):
@@ -365,7 +387,7 @@ class Bench:
 
     def worst(self, shots: Sequence[Shot] = SHOTS) -> tuple[float, float]:
         """(electrons, e/A2 on the worst 1 nm2) that these shots can put on the specimen together, in advance."""
-        ledger, shots_made = DoseLedger(), Shots(self.capabilities, self.read_state(), self.conditions, "plan")
+        ledger, shots_made = DoseLedger(), self.shots
         for shot in filter(shots_made.makes, shots):
             command = shots_made.command(shot)
             charge = worst_charge(command, self.capabilities)

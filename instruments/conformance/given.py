@@ -26,6 +26,7 @@ class Given:
     def __init__(self, inner: Microscope) -> None:
         self._inner = inner
         self.last: object = None
+        self.has_answered = False
         for protocol, names in _ASKED_FOR:
             if isinstance(inner, protocol):
                 for name in names:
@@ -45,10 +46,14 @@ class Given:
 
     def acquire(self, command: AcquireFrame) -> Frame:
         """By the instrument; what it gives is kept."""
-        self.last = None
-        frame = self._inner.acquire(command)
-        self.last = frame if frame is not None else "nothing"  # an adapter under test may give anything
+        self.forget()
+        self.last = frame = self._inner.acquire(command)
+        self.has_answered = True
         return frame
+
+    def forget(self) -> None:
+        """Nothing was given."""
+        self.last, self.has_answered = None, False
 
     def outcome(self, action_id: str) -> Outcome:
         """As the instrument says."""

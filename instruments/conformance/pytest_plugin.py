@@ -26,6 +26,7 @@ from instruments.conformance.check import Check, judged
 from instruments.conformance.conditions import Conditions
 from instruments.conformance.findings import Finding
 from instruments.conformance.kit import CHECKS
+from instruments.conformance.owner import Hung, attempted
 from instruments.conformance.target import Target
 from instruments.errors import InstrumentError
 
@@ -62,10 +63,11 @@ def conformance_conditions() -> Conditions:
 def conformance_bench(conformance_target: Target, conformance_conditions: Conditions) -> Iterator[Bench]:
     """The instrument on the bench, opened once for all checks of a module."""
     with Bench(conformance_target, conformance_conditions) as bench:
-        try:
-            _ = bench.capabilities
-        except InstrumentError as error:
+        error = attempted(lambda: bench.shots).exception()
+        if isinstance(error, InstrumentError | Hung):
             pytest.fail(f"{conformance_target.name} cannot be opened: {type(error).__name__}: {error}", pytrace=False)
+        if error is not None:
+            raise error
         yield bench
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from instruments.commands import AcquireFrame, Command, Park, SetAxes
+from instruments.conformance.broken import frames
 from instruments.conformance.broken.altered import Altered, Ways, commanded_otherwise, delivered_otherwise
 from instruments.conformance.broken.clients import crosstalking
 from instruments.errors import CommandRefused, InstrumentError, Unsupported
@@ -277,6 +278,16 @@ FAULTS: Final[tuple[Fault, ...]] = (
     _broken("stop_waits", "stop waits for the exposure's end", "stop_latency", "stop", _not_stopping),
     _broken("blank_stays_lit", "a blanked beam lights the detectors", "blank", "blanked, yet", _not_darkening),
     _broken("leaked_thread", "a thread stays after closing", "teardown", "leaked", _leaking),
+    _broken("copied_subframes", "every sub-frame is the first", "counts", "do not scatter", frames.copied),
+    _broken("cut_counts", "no count is more than 255", "counts", "bf", frames.cut),
+    _broken("mirrored", "rows upside down", "beam_shift_motion stage_motion", "mirrored or turned", frames.mirrored),
+    _broken("never_turned", "scan rotation is not sent", "calibration", "not turned", frames.never_turned),
+    _broken("other_clock", "times of a frame by another clock", "metadata", "another clock", frames.other_clock),
+    _broken("other_id", "a frame under another id", "metadata", "action id", frames.other_id),
+    _broken("no_frame", "acquire gives nothing", "frame", "no Frame", frames.no_frame),
+    _broken("late_read_back", "the beam shift of the frame before", "read_back", "read back", frames.late_read_back),
+    _broken("set_by_word", "axes set alone do not move", "read_back", "set without a frame", frames.set_by_word),
+    _broken("says_lit", "blanks, and says it did not", "blank", "the beam is on", frames.says_lit),
     Fault(
         "crosstalk", "clients get each other's answers", frozenset({"concurrent_clients"}), "wrong", crosstalking()
     ),

@@ -5,6 +5,7 @@ Neighbour: `motion`, which judges stage and beam shift by themselves.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import hypot
 from typing import Final
 
@@ -58,7 +59,7 @@ def _calibration(bench: Bench) -> Result:
 
 def _turned_wrong(bench: Bench) -> str:
     """What is wrong with a scan that was asked to be turned; empty: nothing, or it cannot be told."""
-    if bench.why_none("turned") is not None:
+    if bench.why_none("turned") is not None or _is_mirrored(bench):
         return ""
     still, turned = bench.frame("still"), bench.frame("turned")
     detector, _ = clearest(still)
@@ -68,6 +69,15 @@ def _turned_wrong(bench: Bench) -> str:
     if best == 1 or peaks[best] < _CLEARER * max(peaks[1], 1.0):
         return ""
     return f"the scan was to be turned by {TURN_DEG:g} deg, from +x towards +y: {_TURNS[best]}"
+
+
+def _is_mirrored(bench: Bench) -> bool:
+    """Whether the image lies the other way round by all that moves: a mirror turns the other way, too."""
+    matrices: list[np.ndarray] = []
+    for measure in (beam_shift, stage):
+        with suppress(CannotJudge, ElsewhereError):
+            matrices.append(measure(bench).matrix)
+    return bool(matrices) and all(float(np.linalg.det(one)) < 0 for one in matrices)
 
 
 def _square(image: np.ndarray) -> np.ndarray:

@@ -61,8 +61,8 @@ def _set_alone(bench: Bench) -> str:
 def _read_back_shots(bench: Bench) -> list[Shot]:
     """Those that are there without more exposures than are made for the images of moves."""
     moved = [("beam_shift_x_nm", _SHIFTED), ("x_nm", _SENT)]
-    shots = [shot for name, group in moved if _moves(bench.capabilities.axis(name)) for shot in group]
-    return [shot for shot in shots or ["still"] if bench.why_none(shot) is None] or ["still"]
+    shots: list[Shot] = [shot for name, group in moved if _moves(bench.capabilities.axis(name)) for shot in group]
+    return [shot for shot in shots if bench.why_none(shot) is None] or ["still"]
 
 
 def _compared(bench: Bench, frame: Frame, name: str, asked: float) -> Measured | None:

@@ -64,20 +64,22 @@ class LitMicroscope(NullMicroscope):
             return {"CCD": self._rng.poisson(means).astype(np.int16)}
         side = STEM_PX // int(self._stem_acq_param["binning"])
         pixel_nm = STEM_FIELD_AT_1_NM / self._stem_magnification / side
-        means = self._means(side, pixel_nm, tuple(1e9 * self._beam_shift)) / (RATE_PER_NM2_S * pixel_nm**2)
+        shift_nm = tuple(1e9 * self._beam_shift)
+        means = self._means(side, pixel_nm, shift_nm, self._stem_rotation) / (RATE_PER_NM2_S * pixel_nm**2)
         dwell_s = float(self._stem_acq_param["dwell_time(s)"])
         time.sleep(dwell_s * side * side)
         return {"HAADF": self._rng.poisson(1e7 * dwell_s * means).astype(np.uint16)}
 
-    def _means(self, side: int, pixel_nm: float, shift_nm: tuple[float, ...]) -> np.ndarray:
-        """Electrons per second and pixel."""
+    def _means(self, side: int, pixel_nm: float, shift_nm: tuple[float, ...], turn_rad: float = 0.0) -> np.ndarray:
+        """Electrons per second and pixel of a raster that is turned from +x towards +y."""
         if self._beam_blanked:
             return np.zeros((side, side))
         along = (np.arange(side) - (side - 1) / 2) * pixel_nm
-        x, y = along + 1e9 * self._stage_pos["x"] + shift_nm[0], along + 1e9 * self._stage_pos["y"] + shift_nm[1]
+        x, y = (DOTS - [1e9 * self._stage_pos[way] + nm for way, nm in zip("xy", shift_nm, strict=True)]).T
+        cosine, sine = np.cos(turn_rad), np.sin(turn_rad)
         spread = 2 * DOT_NM**2
-        columns = np.exp(-((x[None, :] - DOTS[:, :1]) ** 2) / spread)
-        rows = np.exp(-((y[None, :] - DOTS[:, 1:]) ** 2) / spread)
+        columns = np.exp(-((along[None, :] - (cosine * x + sine * y)[:, None]) ** 2) / spread)
+        rows = np.exp(-((along[None, :] - (cosine * y - sine * x)[:, None]) ** 2) / spread)
         return RATE_PER_NM2_S * pixel_nm**2 * (0.2 + rows.T @ columns)
 
 
