@@ -4,7 +4,8 @@ exp(i sigma V) is not band-limited, however finely V is sampled: near a heavy nu
 images by per cents with the sub-pixel position. So each atom's projected potential is split by radius into a sharp
 core, a middle that a grid four times finer than the wave's resolves, and a wide rest that the wave's own grid does.
 The cores do not overlap, so exp(i sigma sum of cores) = 1 + sum of (exp(i sigma core) - 1), and each term's Fourier
-transform is a radial integral, placed by an exact phase ramp. Atoms whose cores would overlap go to separate factors.
+transform is a radial integral, placed by an exact phase ramp. Atoms at one place of one slice (of a column) are one
+term; others whose cores would overlap go to separate factors.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _SMALLEST_RADIUS_ANGSTROM = 1e-5
 _TABLE_COUNT = 800
 _QUADRATURE_COUNT = 400
 _NO_PHASE_RAD = 1e-5
+_ONE_PLACE_ANGSTROM = 1e-3
+_MOST_STACKED = 6
+"""Columns hold many mixtures of many atoms; each has tables of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +112,47 @@ def forms_of(
     part: AtomPart, parametrization: str, interaction_rad_per_v_angstrom: float, fine_nyquist_per_angstrom: float
 ) -> Forms:
     """Of one part of an atom; whoever wants many forms holds their `radial_integrals` meanwhile."""
-    narrow = _SMOOTHING_SHARE * fine_nyquist_per_angstrom
-    wide = narrow * _WIDE_SHARE
-    reach, far = core_radius_angstrom(fine_nyquist_per_angstrom), middle_radius_angstrom(fine_nyquist_per_angstrom)
+    wide = _SMOOTHING_SHARE * fine_nyquist_per_angstrom * _WIDE_SHARE
+    far = middle_radius_angstrom(fine_nyquist_per_angstrom)
     integrals = radial_integrals(fine_nyquist_per_angstrom)
     radii, k = integrals.radii, integrals.k
     potential = part.projected_v_angstrom(radii, parametrization)
     smooth = _smoothed(part, parametrization, wide, radii)
     if _is_nothing(interaction_rad_per_v_angstrom * (potential - smooth)):
         return Forms(lambda k: part.scattering_factor(k, parametrization), np.zeros_like, np.zeros_like, False, False)
-    core = (potential - _smoothed(part, parametrization, narrow, radii)) * _edge(radii, reach)
+    core = core_v_angstrom(part, parametrization, fine_nyquist_per_angstrom)
     middle = (potential - core - smooth) * _edge(radii, far)
     rest = part.scattering_factor(k, parametrization) - integrals.of(core + middle)
     phase = interaction_rad_per_v_angstrom * core
-    scattered = 1j * integrals.of(np.sin(phase)) - 2 * integrals.of(np.sin(phase / 2) ** 2)
-    return Forms(CubicSpline(k, rest), CubicSpline(k, integrals.of(middle)), CubicSpline(k, scattered),
+    return Forms(CubicSpline(k, rest), CubicSpline(k, integrals.of(middle)), _scattered(phase, integrals),
                  not _is_nothing(phase))  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def stacked_core(
+    parts: tuple[AtomPart, ...],
+    parametrization: str,
+    interaction_rad_per_v_angstrom: float,
+    fine_nyquist_per_angstrom: float,
+) -> CubicSpline:
+    """As the core of `forms_of`, of atoms at one place: the phases add up before they are exponentiated."""
+    cores = [core_v_angstrom(part, parametrization, fine_nyquist_per_angstrom) for part in parts]
+    integrals = radial_integrals(fine_nyquist_per_angstrom)
+    return _scattered(interaction_rad_per_v_angstrom * np.sum(cores, axis=0), integrals)
+
+
+def core_v_angstrom(part: AtomPart, parametrization: str, fine_nyquist_per_angstrom: float) -> NDArray[np.float64]:
+    """The sharp part of an atom's projected potential at the radii of `radial_integrals`."""
+    radii = radial_integrals(fine_nyquist_per_angstrom).radii
+    smooth = _smoothed(part, parametrization, _SMOOTHING_SHARE * fine_nyquist_per_angstrom, radii)
+    potential = part.projected_v_angstrom(radii, parametrization)
+    return (potential - smooth) * _edge(radii, core_radius_angstrom(fine_nyquist_per_angstrom))
+
+
+def _scattered(phase_rad: NDArray[np.float64], integrals: RadialIntegrals) -> CubicSpline:
+    """The Fourier transform of exp(i phase) - 1."""
+    found = 1j * integrals.of(np.sin(phase_rad)) - 2 * integrals.of(np.sin(phase_rad / 2) ** 2)
+    return CubicSpline(integrals.k, found)
 
 
 def _is_nothing(phase_rad: NDArray[np.float64]) -> bool:
@@ -154,6 +183,19 @@ def _quadrature(
 def _edge(radii: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
     """1 up to half the reach, 0 from the reach on, a raised cosine between."""
     return 0.5 * (1 + np.cos(np.pi * np.clip(2 * radii / reach - 1, 0, 1)))
+
+
+def stacks(atoms: AtomSlice, extent_angstrom: tuple[float, float]) -> list[NDArray[np.int64]]:
+    """Indices of the atoms by place: those that the beam meets at one point together, at most `_MOST_STACKED`."""
+    leaders = np.arange(len(atoms.numbers))
+    if len(leaders) > 1:
+        height, width = extent_angstrom
+        points = np.mod(np.mod(atoms.xy_angstrom, (width, height)), (width, height))
+        pairs = KDTree(points, boxsize=(width, height)).query_pairs(_ONE_PLACE_ANGSTROM, output_type="ndarray")
+        for first, second in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T)].tolist():
+            leaders[second] = min(leaders[second], leaders[first])
+    members = [np.flatnonzero(leaders == leader) for leader in np.unique(leaders)] if len(leaders) else []
+    return [each[i : i + _MOST_STACKED] for each in members for i in range(0, len(each), _MOST_STACKED)]
 
 
 def layers_without_overlap(

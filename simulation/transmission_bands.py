@@ -22,6 +22,8 @@ from simulation.atomic_cores import (
     layers_without_overlap,
     middle_radius_angstrom,
     radial_integrals,
+    stacked_core,
+    stacks,
 )
 from simulation.backend import Array, Backend
 from simulation.electron import interaction_parameter
@@ -41,6 +43,8 @@ _SAME_OFFSET_DECIMALS = 6
 _PATCHES_AT_ONCE = 16
 _WIDE_FORMS_COUNT = 16
 """Kept at once, each half a grid: parts of atoms come in many kinds."""
+_STACK_BASE = 128
+"""Numbers of atoms are below; those at one place are told by the digits of one negative number."""
 _NODE_COUNTS = {"single": 6, "double": 10}
 """Along each axis: shifts of a patch between the pixels are interpolated between so many."""
 
@@ -76,9 +80,11 @@ class ExactTransmission:
             return forms_of(part_of(number), parametrization, self._interaction, nyquist)
 
         def core(number: int, k: NDArray[np.float64]) -> NDArray[np.complex128]:
-            return form(number).core(k) * 0.5 * erfc((k / nyquist - _TAPER_START) / _TAPER_WIDTH)
+            parts = tuple(part_of(each) for each in _members(number))
+            own = stacked_core(parts, parametrization, self._interaction, nyquist) if parts else form(number).core
+            return own(k) * 0.5 * erfc((k / nyquist - _TAPER_START) / _TAPER_WIDTH)
 
-        self._form = form
+        self._form, self._part_of = form, part_of
         radius = middle_radius_angstrom(nyquist)
         self._middles = Patches(self._fine, _sides(radius, dy, dx), lambda number, k: form(number).middle(k), on)
         self._cores = Patches(self._fine, _sides(_CORE_PATCH_SHARE * radius, dy, dx), core, on)
@@ -92,7 +98,7 @@ class ExactTransmission:
         on, (rows, columns) = self._on, self._fine.shape_px
         near = _chosen(atoms, lambda number: self._form(number).has_middle)
         sharp = _chosen(near, lambda number: self._form(number).has_core)
-        layers = layers_without_overlap(sharp, 2 * self.core_radius_angstrom, self._fine.extent_angstrom)
+        layers = layers_without_overlap(self._stacked(sharp), 2 * self.core_radius_angstrom, self._fine.extent_angstrom)
         wide = self._wide_rows(atoms)
         signed = np.where(self._columns > self._grid.shape_px[1] // 2, self._columns - self._grid.shape_px[1],
                           self._columns)  # fmt: skip
@@ -107,6 +113,17 @@ class ExactTransmission:
         for _ in in_order(fill, range(0, rows, self._band_rows), on.threads):
             pass
         return self._cut(found)
+
+    def _stacked(self, atoms: AtomSlice) -> AtomSlice:
+        """Whole atoms at one place as one: a product of their factors would hold frequencies that no grid does."""
+        kinds = np.unique(atoms.numbers).tolist()
+        if not all(0 < kind < _STACK_BASE and self._part_of(kind).is_whole for kind in kinds):
+            return atoms
+        places = stacks(atoms, self._fine.extent_angstrom)
+        if len(places) == len(atoms.numbers):
+            return atoms
+        numbers = np.array([_number_of(atoms.numbers[place]) for place in places], dtype=np.int64)
+        return AtomSlice(numbers, atoms.xy_angstrom[[int(place[0]) for place in places]])
 
     def _wide_rows(self, atoms: AtomSlice) -> Array:
         """What reaches far, V*angstrom times the columns: on all rows of the finer grid, along x in Fourier space."""
@@ -165,6 +182,22 @@ def _chosen(atoms: AtomSlice, is_wanted: Callable[[int], bool]) -> AtomSlice:
     numbers = [number for number in np.unique(atoms.numbers).tolist() if is_wanted(number)]
     kept = np.isin(atoms.numbers, numbers)
     return AtomSlice(atoms.numbers[kept], atoms.xy_angstrom[kept])
+
+
+def _number_of(members: NDArray[np.int64]) -> int:
+    """One number for atoms at one place: that of a single atom, else negative; see `_members`."""
+    if len(members) == 1:
+        return int(members[0])
+    return -sum(number * _STACK_BASE**place for place, number in enumerate(sorted(members.tolist())))
+
+
+def _members(number: int) -> list[int]:
+    """The atoms that a negative number stands for; none for other numbers."""
+    found, rest = [], max(-number, 0)
+    while rest:
+        rest, digit = divmod(rest, _STACK_BASE)
+        found.append(digit)
+    return found
 
 
 class Patches:
