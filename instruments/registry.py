@@ -37,25 +37,19 @@ def known_adapters() -> dict[str, str]:
     return found | _BUILT_IN
 
 
-def place_of(name: str) -> str:
-    """Where the adapter `name` is opened, as `module:function`. Raises ConfigurationError for one nobody registered."""
+def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name is fixed
+    """Open the adapter `name` with its configuration. Raises ConfigurationError for a name nobody registered."""
     known = known_adapters()
     if name not in known:
         raise ConfigurationError(
             f"no instrument adapter is called {name!r}; known: {', '.join(sorted(known))}; install the package whose "
             f"entry point of {GROUP!r} it is"
         )
-    return known[name]
-
-
-def open(name: str, **config: Any) -> Microscope:  # noqa: A001  the public name is fixed
-    """Open the adapter `name` with its configuration. Raises ConfigurationError for a name nobody registered."""
-    place = place_of(name)
-    module_name, _, function_name = place.partition(":")
+    module_name, _, function_name = known[name].partition(":")
     try:
         opener = cast("Callable[..., Microscope]", getattr(import_module(module_name), function_name))
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            f"adapter {name!r} ({place}) cannot be loaded: {error}; install its package again, with what it needs"
+            f"adapter {name!r} ({known[name]}) cannot be loaded: {error}; install its package again, with what it needs"
         ) from error
     return opener(**config)

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from instruments.registry import place_of
 from orchestrator.errors import NotFound, Refused, SpecError
 from orchestrator.queue import ExperimentQueue
 from orchestrator.settings import Settings
@@ -147,9 +146,8 @@ def _was_queued(settings: Settings, experiment: str) -> bool:
 
 
 def confirm_real(settings: Settings, spec: ExperimentSpec, *, yes: bool) -> None:
-    """A real instrument asks a person first. Raises Refused on no, ConfigurationError for an adapter there is not."""
+    """A real instrument asks a person first. Raises Refused on no."""
     adapter = settings.instrument(spec.instrument.name).adapter
-    place_of(adapter)
     if adapter in ("simulated", "replay") or yes:
         return
     if not sys.stdin.isatty():
