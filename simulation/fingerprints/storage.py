@@ -27,7 +27,7 @@ from simulation.specimens import Specimen
 
 FORMAT = "stempilot fingerprints"
 FORMAT_VERSION = 1
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Raised whenever the same parameters would give other numbers."""
 _HEADER = "library.json"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
