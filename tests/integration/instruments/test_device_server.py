@@ -143,26 +143,27 @@ def test_the_end_of_the_server_blanks_too(target: VendorTarget) -> None:
         opened.close()
 
 
-def test_a_stranger_is_not_let_in_and_holds_up_nobody(
-    config: dict[str, Any], target: VendorTarget, tmp_path: Path
-) -> None:
-    where = config["device_server"]
-    before = len(target.diary)
-    with socket.create_connection((where["host"], where["port"]), 10) as stranger:
-        assert len(stranger.recv(64)) == 32
-        stranger.sendall(bytes(64))
-        assert stranger.recv(64) == b""
-    forged = tmp_path / "forged"
-    forged.write_text("00" * 32)
-    with pytest.raises(LinkLost, match="the ticket is not its own"):
-        registry.open("pyjem", **{**config, "device_server": {**where, "ticket": forged}})
-    assert target.since(before) == []
-    with pytest.raises(ConfigurationError, match="copy it from there"):
-        registry.open("pyjem", **{**config, "device_server": {**where, "ticket": tmp_path / "none"}})
-    with pytest.raises(ConfigurationError, match="and not both"):
-        registry.open("pyjem", **{**config, "python": sys.executable})
-    opened = registry.open("pyjem", **config)
-    assert isinstance(opened, DrivenMicroscope)
-    with pytest.raises(LinkLost, match="serves somebody else"):
-        registry.open("pyjem", **config)
-    opened.close()
+def test_a_stranger_is_not_let_in_and_holds_up_nobody(tmp_path: Path) -> None:
+    """At a server of its own: what a device was told at the end of another test would be taken for a stranger's."""
+    (tmp_path / "own").mkdir()
+    with doubled(tmp_path / "own") as target, ServedTarget(target) as served:
+        config = served.config()
+        where = config["device_server"]
+        with socket.create_connection((where["host"], where["port"]), 10) as stranger:
+            assert len(stranger.recv(64)) == 32
+            stranger.sendall(bytes(64))
+            assert stranger.recv(64) == b""
+        forged = tmp_path / "forged"
+        forged.write_text("00" * 32)
+        with pytest.raises(LinkLost, match="the ticket is not its own"):
+            registry.open("pyjem", **{**config, "device_server": {**where, "ticket": forged}})
+        assert target.diary == []
+        with pytest.raises(ConfigurationError, match="copy it from there"):
+            registry.open("pyjem", **{**config, "device_server": {**where, "ticket": tmp_path / "none"}})
+        with pytest.raises(ConfigurationError, match="and not both"):
+            registry.open("pyjem", **{**config, "python": sys.executable})
+        opened = registry.open("pyjem", **config)
+        assert isinstance(opened, DrivenMicroscope)
+        with pytest.raises(LinkLost, match="serves somebody else"):
+            registry.open("pyjem", **config)
+        opened.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -18,14 +17,12 @@ from instruments import (
     AcquisitionFailed,
     CommandRefused,
     ConfigurationError,
-    InstrumentError,
     InstrumentFault,
     LinkLost,
     Optics,
     ScanPattern,
     SetAxes,
     StagePosition,
-    registry,
 )
 from instruments.adapters.ophyd import OphydMicroscope
 from instruments.conformance import Conditions, OpenedTarget
@@ -38,16 +35,11 @@ if missing := [name for name in ("ophyd", "epics", "caproto") if find_spec(name)
 from tests.integration.instruments.anywhere import check, run_anywhere
 from tests.integration.instruments.conformed import conformed, names
 from tests.integration.instruments.epics_instrument import HERE, SoftIoc, configuration
+from tests.integration.instruments.ophyd_bench import bench, count, in_thread, opened
 from tests.integration.instruments.own_clock import assert_ours
 from tests.waiting import until
 
 MUTE_S = 9.0  # Channel Access takes a server for mute after 7 s
-
-
-def opened(config: dict[str, Any]) -> OphydMicroscope:
-    microscope = registry.open("ophyd", **config)
-    assert isinstance(microscope, OphydMicroscope)
-    return microscope
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +75,7 @@ def _free(request: pytest.FixtureRequest) -> Iterator[None]:
         tem.execute(going(**{"holder.pace_fraction": 1.0}))
 
 
-def going(**values: float) -> SetAxes:
+def going(**values: float | str) -> SetAxes:
     return SetAxes(action_id=f"set {values}", values=values)
 
 
@@ -101,21 +93,6 @@ def image(action_id: str, *, x_nm: float = 0.0, dwell_time_us: float = 20.0, sub
         mode="haadf",
         subframe_count=subframe_count,
     )
-
-
-def in_thread(call: Any) -> tuple[threading.Thread, list[object]]:
-    """What a call in a thread of its own gives or raises, once the thread has ended."""
-    ended: list[object] = []
-
-    def work() -> None:
-        try:
-            ended.append(call())
-        except InstrumentError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread, ended
 
 
 def test_conforms(ioc: SoftIoc) -> None:
@@ -195,7 +172,7 @@ def test_a_server_killed_in_mid_exposure_is_never_exposed_again_alone(hasty: Oph
     tem = hasty
     long = image("killed", dwell_time_us=5000.0)
     thread, ended = in_thread(lambda: tem.acquire(long))
-    until(lambda: tem.is_exposing, "the exposure", every_s=0.01)
+    until(lambda: tem.is_exposing or ended, "the exposure", every_s=0.01)
     ioc.kill()
     thread.join()
 
@@ -264,53 +241,19 @@ def test_a_wrong_configuration_is_named(changes: dict[str, Any], words: str, tmp
 
 
 def test_ophyds_simulated_devices_are_an_instrument_without_a_beam() -> None:
-    microscope = opened(
-        {
-            "devices": "simulated_devices:bench",
-            "path": [str(HERE)],
-            "label": "bench",
-            "simulated": True,
-            "has_beam": False,
-            "stop_line": "shared",
-            "axes": {
-                "x_nm": {"signal": "motor", "minimum": -10, "maximum": 10, "tolerance": 1e-6},
-                "y_nm": {"signal": "slow", "minimum": -10, "maximum": 10},
-                "field_of_view_nm": {"fixed": 1},
-                "dwell_time_us": {"fixed": 1000},
-            },
-            "set_s": 0.5,
-            "stop": [{"signal": "motor"}],
-            "modes": {
-                "counter": {
-                    "kind": "camera",
-                    "trigger": "counter",
-                    "images": {"counter": "counter"},
-                    "detectors": [{"name": "counter", "without_references": "a point counter"}],
-                }
-            },
-        }
-    )
+    axes = {"y_nm": {"signal": "slow", "minimum": -10, "maximum": 10}, "dwell_time_us": {"fixed": 1000}}
+    config = bench("simulated_devices:bench", [HERE], axes, "counter", {"counter": "counter"}, set_s=0.5)
+    microscope = opened(config)
     try:
-        means = [microscope.acquire(_count(f"at {x_nm}", x_nm)).counts["counter"].item() for x_nm in (0.0, 3.0)]
+        means = [microscope.acquire(count(f"at {x_nm}", x_nm)).counts["counter"].item() for x_nm in (0.0, 3.0)]
         with pytest.raises(InstrumentFault, match=r"y_nm was set to 1.0 and reads 0.*moves too slowly"):
             microscope.execute(going(y_nm=1.0))
         microscope.stop()
         with pytest.raises(InstrumentFault, match="stopped"):
-            microscope.acquire(_count("stopped", 1.0))
+            microscope.acquire(count("stopped", 1.0))
         with pytest.raises(CommandRefused, match="rows"):
-            microscope.acquire(_count("large", 1.0, shape_px=(2, 1)))
+            microscope.acquire(count("large", 1.0, shape_px=(2, 1)))
     finally:
         microscope.close()
 
     assert means[0] > 10 * means[1] > 0  # ophyd's own Gaussian around 0
-
-
-def _count(action_id: str, x_nm: float, shape_px: tuple[int, int] = (1, 1)) -> AcquireFrame:
-    return AcquireFrame(
-        action_id=action_id,
-        deadline_s=10.0,
-        stage=StagePosition(x_nm=x_nm),
-        optics=Optics(beam_energy_ev=1.0, semi_convergence_angle_mrad=0.0),
-        scan=ScanPattern(field_of_view_nm=1.0, shape_px=shape_px, dwell_time_us=1000, at_once=True),
-        mode="counter",
-    )

@@ -6,7 +6,6 @@ ophyd-async comes from `.venv/ophyd-async`, laid over this environment in the de
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,26 @@ from instruments import (
     AcquireFrame,
     AcquisitionFailed,
     CommandRefused,
-    InstrumentError,
     LinkLost,
     Optics,
     ScanPattern,
     SetAxes,
-    StagePosition,
-    registry,
 )
 from instruments.adapters.ophyd import OphydMicroscope
 from instruments.conformance import Bench, Conditions, OpenedTarget, run
 from tests.integration.instruments.conformed import keep
 from tests.integration.instruments.epics_instrument import HERE, SoftIoc
+from tests.integration.instruments.ophyd_bench import bench, count, in_thread, opened
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
-OVERLAY = next(iter((ROOT / ".venv" / "ophyd-async" / "lib").glob("python*/site-packages")), None)
-if OVERLAY is None:
+OVERLAYS = list((ROOT / ".venv" / "ophyd-async" / "lib").glob("python*/site-packages"))
+if not OVERLAYS:
     if os.environ.get("CI") == "true":
         pytest.fail("ophyd-async is not there: make .venv/ophyd-async/installed", pytrace=False)
     pytest.skip("ophyd-async is not there: make .venv/ophyd-async/installed", allow_module_level=True)
 
+OVERLAY = OVERLAYS[0]
 RANGE = {"minimum": -20_000, "maximum": 20_000}
 CONFIG: dict[str, Any] = {
     "devices": "pva_devices:microscope",
@@ -73,12 +71,6 @@ CONFIG: dict[str, Any] = {
     "set_s": 60.0,
     "stop_latency_s": 0.5,
 }
-
-
-def opened(config: dict[str, Any]) -> OphydMicroscope:
-    microscope = registry.open("ophyd", **config)
-    assert isinstance(microscope, OphydMicroscope)
-    return microscope
 
 
 @pytest.fixture(scope="module")
@@ -148,16 +140,8 @@ def test_images_come_as_rows_and_columns(tem: OphydMicroscope) -> None:
 
 
 def test_a_stop_from_another_thread_ends_an_exposure(tem: OphydMicroscope) -> None:
-    ended: list[InstrumentError] = []
-
-    def expose() -> None:
-        with pytest.raises(InstrumentError) as error:
-            tem.acquire(image("long", 10_000.0))
-        ended.append(error.value)
-
-    thread = threading.Thread(target=expose)
-    thread.start()
-    until(lambda: tem.is_exposing, "the exposure", every_s=0.01)
+    thread, ended = in_thread(lambda: tem.acquire(image("long", 10_000.0)))
+    until(lambda: tem.is_exposing or ended, "the exposure", every_s=0.01)
     tem.stop()
     thread.join()
     tem.release()
@@ -182,40 +166,11 @@ def test_a_mute_server_is_said_in_time(ioc: SoftIoc) -> None:
 
 
 def test_ophyd_asyncs_simulated_devices_are_an_instrument_without_a_beam() -> None:
-    microscope = opened(
-        {
-            "devices": "pva_devices:bench",
-            "path": [str(HERE), str(OVERLAY)],
-            "label": "bench",
-            "simulated": True,
-            "has_beam": False,
-            "stop_line": "shared",
-            "axes": {
-                "x_nm": {"signal": "motor", "minimum": -10, "maximum": 10, "tolerance": 1e-6},
-                "field_of_view_nm": {"fixed": 1},
-                "dwell_time_us": {"signal": "detector.acquire_time", "scale": 1e-6, "minimum": 1e3, "maximum": 1e6},
-            },
-            "stop": [{"signal": "motor"}],
-            "modes": {
-                "counter": {
-                    "kind": "camera",
-                    "trigger": "detector",
-                    "images": {"first": "detector.channel.1.value", "second": "detector.channel.2.value"},
-                    "detectors": [{"name": "first"}, {"name": "second"}],
-                }
-            },
-        }
-    )
-    command = AcquireFrame(
-        action_id="count",
-        deadline_s=10.0,
-        stage=StagePosition(x_nm=3.0),
-        optics=Optics(beam_energy_ev=1.0, semi_convergence_angle_mrad=0.0),
-        scan=ScanPattern(field_of_view_nm=1.0, shape_px=(1, 1), dwell_time_us=150_000, at_once=True),
-        mode="counter",
-    )
+    dwell = {"signal": "detector.acquire_time", "scale": 1e-6, "minimum": 1e3, "maximum": 1e6}
+    images = {"first": "detector.channel.1.value", "second": "detector.channel.2.value"}
+    microscope = opened(bench("pva_devices:bench", [HERE, OVERLAY], {"dwell_time_us": dwell}, "detector", images))
     try:
-        frame = microscope.acquire(command)
+        frame = microscope.acquire(count("count", 3.0, dwell_time_us=150_000))
         microscope.stop()
     finally:
         microscope.close()
