@@ -186,16 +186,19 @@ def _edge(radii: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
 
 
 def stacks(atoms: AtomSlice, extent_angstrom: tuple[float, float]) -> list[NDArray[np.int64]]:
-    """Indices of the atoms by place: those that the beam meets at one point together, at most `_MOST_STACKED`."""
-    leaders = np.arange(len(atoms.numbers))
-    if len(leaders) > 1:
-        height, width = extent_angstrom
-        points = np.mod(np.mod(atoms.xy_angstrom, (width, height)), (width, height))
-        pairs = KDTree(points, boxsize=(width, height)).query_pairs(_ONE_PLACE_ANGSTROM, output_type="ndarray")
-        for first, second in np.sort(pairs, axis=1)[np.lexsort(np.sort(pairs, axis=1).T)].tolist():
-            leaders[second] = min(leaders[second], leaders[first])
-    members = [np.flatnonzero(leaders == leader) for leader in np.unique(leaders)] if len(leaders) else []
-    return [each[i : i + _MOST_STACKED] for each in members for i in range(0, len(each), _MOST_STACKED)]
+    """Indices of atoms that the beam meets at one point together, two to `_MOST_STACKED` of them at each place."""
+    height, width = extent_angstrom
+    points = np.mod(np.mod(atoms.xy_angstrom, (width, height)), (width, height))
+    pairs = KDTree(points, boxsize=(width, height)).query_pairs(_ONE_PLACE_ANGSTROM, output_type="ndarray")
+    if len(pairs) == 0:
+        return []
+    first = np.arange(len(points))
+    for lower, upper in sorted(np.sort(pairs, axis=1).tolist()):
+        first[upper] = min(first[upper], first[lower])
+    order = np.argsort(first, kind="stable")
+    places = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
+    pieces = [place[i : i + _MOST_STACKED] for place in places for i in range(0, len(place), _MOST_STACKED)]
+    return [piece for piece in pieces if len(piece) > 1]
 
 
 def layers_without_overlap(

@@ -119,11 +119,13 @@ class ExactTransmission:
         kinds = np.unique(atoms.numbers).tolist()
         if not all(0 < kind < _STACK_BASE and self._part_of(kind).is_whole for kind in kinds):
             return atoms
-        places = stacks(atoms, self._fine.extent_angstrom)
-        if len(places) == len(atoms.numbers):
+        places = stacks(atoms, self._fine.extent_angstrom) if len(atoms.numbers) > 1 else []
+        if not places:
             return atoms
-        numbers = np.array([_number_of(atoms.numbers[place]) for place in places], dtype=np.int64)
-        return AtomSlice(numbers, atoms.xy_angstrom[[int(place[0]) for place in places]])
+        single = np.delete(np.arange(len(atoms.numbers)), np.concatenate(places))
+        kept = np.concatenate([single, [place[0] for place in places]])
+        numbers = [*atoms.numbers[single].tolist(), *(_number_of(atoms.numbers[place]) for place in places)]
+        return AtomSlice(np.array(numbers, dtype=np.int64), atoms.xy_angstrom[kept])
 
     def _wide_rows(self, atoms: AtomSlice) -> Array:
         """What reaches far, V*angstrom times the columns: on all rows of the finer grid, along x in Fourier space."""
@@ -185,9 +187,7 @@ def _chosen(atoms: AtomSlice, is_wanted: Callable[[int], bool]) -> AtomSlice:
 
 
 def _number_of(members: NDArray[np.int64]) -> int:
-    """One number for atoms at one place: that of a single atom, else negative; see `_members`."""
-    if len(members) == 1:
-        return int(members[0])
+    """One negative number for the atoms at one place; see `_members`."""
     return -sum(number * _STACK_BASE**place for place, number in enumerate(sorted(members.tolist())))
 
 

@@ -79,11 +79,10 @@ def test_atoms_of_a_column_in_one_slice_move_as_one(numbers):
 
 
 def test_places_hold_every_atom_once_also_across_the_border():
-    xy = [[6.3998, 1.0], [0.0001, 1.0], [3.0, 2.0], *[[1.0, 1.0]] * 8]
+    xy = [[6.3998, 1.0], [0.0001, 1.0], [3.0, 2.0], *[[1.0, 1.0]] * 8, *[[2.0, 1.0]] * 7]
     found = stacks(atoms([6] * len(xy), xy), (6.0, 6.4))
-    assert sorted(np.concatenate(found).tolist()) == list(range(len(xy)))
-    assert sorted(len(each) for each in found) == [1, 2, 2, 6]
-    assert stacks(atoms([], np.empty((0, 2))), (6.0, 6.4)) == []
+    assert [each.tolist() for each in found] == [[0, 1], [3, 4, 5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
+    assert stacks(atoms([6, 6], [[1.0, 1.0], [1.0, 1.1]]), (6.0, 6.4)) == []
 
 
 @pytest.mark.parametrize("numbers", [(74, 16), (42, 6)])
