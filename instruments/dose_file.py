@@ -1,7 +1,8 @@
 """A dose ledger that outlives its process: every entry is on disk before it counts, and so before the beam is on.
 
 One file for each specimen of an instrument, entries one after another, never rewritten. What `kill -9` or a power cut
-left half written at its end was a debit whose exposure had not begun, and is dropped. Neighbour: `dose_ledger`.
+left half written (or as zeros) at its end was a debit whose exposure had not begun, and is dropped. Neighbour:
+`dose_ledger`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from instruments.models import Record
 from instruments.regions import Box
 
 _HEAD: Final = Struct("<II")  # bytes of what follows, and their CRC-32
+_BEGINNING: Final = b'["add'
 log = logging.getLogger(__name__)
 
 
@@ -128,12 +130,26 @@ class KeptLedger(DoseLedger):
             size_bytes, expected = _HEAD.unpack_from(content, start)
             body = content[start + _HEAD.size : start + _HEAD.size + size_bytes]
             end = start + _HEAD.size + size_bytes
-            if zlib.crc32(body) != expected:
-                if end >= len(content):
+            if size_bytes == 0 or end > len(content) or zlib.crc32(body) != expected:
+                if (end >= len(content) and _is_torn(content[start:])) or not any(content[start:]):
                     return
                 raise InstrumentFault(f"{self._path}: damaged at byte {start}; {_CURE}")
             yield body, end
             start = end
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether this is the beginning of one entry and no more; a wrong length would have it swallow whole ones."""
+    _, expected = _HEAD.unpack_from(rest)
+    if zlib.crc32(rest[_HEAD.size :]) == expected:
+        return False  # all of it is there, but for its length
+    at = rest.find(_BEGINNING, _HEAD.size + 1)
+    while at >= 0:
+        size_bytes, expected = _HEAD.unpack_from(rest, at - _HEAD.size)
+        if at + size_bytes <= len(rest) and zlib.crc32(rest[at : at + size_bytes]) == expected:
+            return False
+        at = rest.find(_BEGINNING, at + 1)
+    return True
 
 
 _CURE: Final = "nobody knows the dose of the specimen; restore the file, or name the specimen anew"

@@ -151,7 +151,8 @@ def _read(path: Path) -> OwnershipRecord:
     except FileNotFoundError:
         return OwnershipRecord()
     except (OSError, ValueError) as error:  # no text, or not ours
+        because = error if isinstance(error, OSError) else "it is damaged"
         raise InstrumentFault(
-            f"{path} cannot be read, so nobody knows whether an emergency stop is pending: {error}; look at the "
+            f"{path} cannot be read, so nobody knows whether an emergency stop is pending: {because}; look at the "
             "instrument, then remove the file"
         ) from error

@@ -63,7 +63,7 @@ def test_a_torn_end_is_dropped_and_written_over(tmp_path: Path) -> None:
     path = tmp_path / "a.dose"
     KeptLedger(path).add_frame(frame(0.0), 1e6)
     whole = path.read_bytes()
-    for torn in (whole + whole[:-1], whole + whole[:5], whole + whole[:-1] + b"?"):
+    for torn in (whole + whole[:-1], whole + whole[:5], whole + whole[:-1] + b"?", whole + bytes(4), whole + bytes(99)):
         path.write_bytes(torn)
         ledger = KeptLedger(path)
         assert ledger.electrons == 1e6
@@ -83,6 +83,28 @@ def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InstrumentFault, match="damaged at byte 0; nobody knows the dose"):
         KeptLedger(path)
+
+
+def test_no_byte_before_the_last_entry_can_change_unnoticed(tmp_path: Path) -> None:
+    """Its length neither, which would let an entry swallow those after it, as if all were a torn end."""
+    path = tmp_path / "a.dose"
+    ledger = KeptLedger(path)
+    ledger.add_within(Box(x_min_nm=0.0, x_max_nm=5.0, y_min_nm=0.0, y_max_nm=3.0), 1e7)
+    first_bytes = path.stat().st_size
+    ledger.add_within(Box(x_min_nm=0.0, x_max_nm=5.0, y_min_nm=0.0, y_max_nm=3.0), 1e6)
+    content, unnoticed = path.read_bytes(), list[tuple[int, int]]()
+    places = [(at, bit) for at in (0, 1, 3, 4, 7, first_bytes, first_bytes + 3) for bit in range(8)]  # lengths, sums
+    places += [(at, at % 8) for at in range(8, first_bytes, 7)]
+    for at, bit in places:
+        changed = bytearray(content)
+        changed[at] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            KeptLedger(path)
+        except InstrumentFault:
+            continue
+        unnoticed.append((at, bit))
+    assert unnoticed == []
 
 
 def test_a_debit_that_cannot_be_kept_is_not_made_and_a_correction_is(tmp_path: Path) -> None:
