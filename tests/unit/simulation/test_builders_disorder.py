@@ -255,6 +255,11 @@ def test_graphene_boundaries_bond_every_atom_three_times(m, n, sigma, angle_deg)
         (lambda layer: PointDefect("substitution", "S"), InvalidParameter, "needs `becomes`"),
         (lambda layer: with_defects(layer, [(PointDefect("vacancy", "S"), 10**6)]), InvalidParameter, "does not exist"),
         (
+            lambda layer: with_defects(layer, [(PointDefect("vacancy", "S"), 1.0, 2.0)]),
+            InvalidParameter,
+            "index of the",
+        ),
+        (
             lambda layer: with_random_defects(layer, {PointDefect("vacancy", "S"): 900.0}, seed=1),
             InvalidParameter,
             r"density of V_S = 900\.0 1/nm2 .* outside 0 to 23\.1",

@@ -43,6 +43,8 @@ def test_bad_files_are_named(tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(InvalidSpecimen, match=message):
         read_structure(tmp_path / name)
+    with pytest.raises(InvalidSpecimen, match="is a folder"):
+        read_structure(tmp_path)
 
 
 @pytest.mark.parametrize("gamma_deg", [60, 120])
@@ -78,6 +80,8 @@ def test_cells_without_a_rectangle_are_refused():
         orthogonal_cell(oblique)
     with pytest.raises(InvalidSpecimen, match="not perpendicular"):
         orthogonal_cell(bulk("Au"))
+    with pytest.raises(InvalidSpecimen, match=r"one has no length; give a layer room .*vacuum=3"):
+        orthogonal_cell(mx2("MoS2"))
 
 
 def test_specimens_need_only_numbers_positions_and_cell():
