@@ -69,6 +69,7 @@ class RoleLock:
         """Let another process take the role; more than once is harmless."""
         if self._descriptor >= 0:
             os.ftruncate(self._descriptor, 0)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # closing is not enough while a child is about to begin
             os.close(self._descriptor)
             self._descriptor = -1
 

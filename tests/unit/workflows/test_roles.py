@@ -44,3 +44,14 @@ def test_a_second_one_is_refused_by_name_until_the_first_is_killed(tmp_path: Pat
 
 def test_the_run_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert run_folder(tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_role_that_was_let_go_is_free_while_a_child_that_just_begins_has_a_copy(tmp_path: Path) -> None:
+    """A child has all descriptors of its parent from its birth until its program is loaded; a busy machine takes long."""
+    lock = RoleLock(tmp_path, "watchdog")
+    copy = os.dup(lock._descriptor)
+    try:
+        lock.release()
+        RoleLock(tmp_path, "watchdog").release()
+    finally:
+        os.close(copy)
