@@ -47,7 +47,7 @@ def test_the_run_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_a_role_that_was_let_go_is_free_while_a_child_that_just_begins_has_a_copy(tmp_path: Path) -> None:
-    """A child has all descriptors of its parent from its birth until its program is loaded; a busy machine takes long."""
+    """A child has all descriptors of its parent from its birth until its program is loaded, which may take long."""
     lock = RoleLock(tmp_path, "watchdog")
     copy = os.dup(lock._descriptor)
     try:
