@@ -160,9 +160,7 @@ class ExactTransmission:
         wave = on.empty_waves((count, columns))
         on.fused.phase_wave(phase, wave)
         for layer in layers:
-            cores = on.xp.ones_like(wave)
-            if self._cores.add(cores, layer, first_row):
-                wave *= cores
+            self._cores.multiply_by(wave, layer, first_row)
         return wave
 
     def _cut(self, found: Array) -> Array:
@@ -201,7 +199,7 @@ def _members(number: int) -> list[int]:
 
 
 class Patches:
-    """Adds a function around each atom to rows of a periodic grid, shifted exactly between the pixels."""
+    """A function around each atom on rows of a periodic grid, shifted exactly between the pixels."""
 
     def __init__(
         self,
@@ -217,8 +215,15 @@ class Patches:
         self._nodes = _chebyshev_nodes(_NODE_COUNTS[on.precision])
         self._tables: dict[int, Array] = {}
 
-    def add(self, rows: Array, atoms: AtomSlice, first_row: int) -> bool:
-        """Adds to (rows, columns), whose first row is `first_row` of the grid; False where no atom reaches them."""
+    def add(self, rows: Array, atoms: AtomSlice, first_row: int) -> None:
+        """Adds each to (rows, columns), whose first row is `first_row` of the grid."""
+        self._each(rows, atoms, first_row, is_factor=False)
+
+    def multiply_by(self, rows: Array, atoms: AtomSlice, first_row: int) -> None:
+        """Multiplies (rows, columns) by 1 plus each, in place: an array of ones would cost as much again."""
+        self._each(rows, atoms, first_row, is_factor=True)
+
+    def _each(self, rows: Array, atoms: AtomSlice, first_row: int, *, is_factor: bool) -> None:
         pixel = atoms.xy_angstrom[:, ::-1] / np.array(self._grid.sampling_angstrom)
         whole = np.floor(pixel + 0.5).astype(np.int64)
         rest = np.round(pixel - whole, _SAME_OFFSET_DECIMALS) + 0.0
@@ -233,16 +238,20 @@ class Patches:
         room = self._on.xp.empty(shape, dtype=rows.dtype, device=self._on.device)
         for start, stop in _runs(keys[:, 0], _PATCHES_AT_ONCE):
             made = self._between(int(keys[start, 0]), keys[start:stop, 1:], room)
+            if is_factor:
+                made += 1
             first, last = np.searchsorted(which, (start, stop))
             for atom, patch in zip(order[first:last].tolist(), (which[first:last] - start).tolist(), strict=True):
-                self._put(rows, made[patch], int(corner[atom, 0]), int(corner[atom, 1]))
-        return len(near) > 0
+                self._put(rows, made[patch], int(corner[atom, 0]), int(corner[atom, 1]), is_factor=is_factor)
 
-    def _put(self, rows: Array, patch: Array, row: int, column: int) -> None:
+    def _put(self, rows: Array, patch: Array, row: int, column: int, *, is_factor: bool) -> None:
         columns = list(_overlaps(column, self._shape[1], self._grid.shape_px[1], self._grid.shape_px[1]))
         for own_rows, there_rows in _overlaps(row, self._shape[0], self._grid.shape_px[0], rows.shape[0]):
             for own_columns, there_columns in columns:
-                rows[there_rows, there_columns] += patch[own_rows, own_columns]
+                if is_factor:
+                    rows[there_rows, there_columns] *= patch[own_rows, own_columns]
+                else:
+                    rows[there_rows, there_columns] += patch[own_rows, own_columns]
 
     def _between(self, number: int, offsets_px: NDArray[np.float64], room: Array) -> Array:
         """Patches of one element for offsets (y, x) from the middle pixel, interpolated; (at least n, rows, columns).
