@@ -20,8 +20,9 @@ class Measured:
     `pattern_electrons` (each, of several points), `spectrum` got `spectrum_electrons` in all. Each of the three groups
     has a scale of its own, unknown by `dose_uncertainty_fraction` (standard deviation over mean; 0: exactly known).
     `max_shift_nm`: how far an image may be shifted along each axis (None: anywhere in the period). `image_turns_deg`
-    (multiples of 90 degrees) and `pattern_turns_deg`: rotations from +x towards +y that it may have. Turned images are those of a
-    turned scan: segments keep their directions in the structure, and one that lies turned under them is a candidate too.
+    (multiples of 90 degrees) and `pattern_turns_deg`: rotations from +x towards +y that it may have. Images are turned
+    with the scan: segments keep their directions in the structure, and one that may lie turned under them is a
+    candidate of its own.
     `has_background`: a power law of unknown height and exponent lies under the spectrum. `model_error_fraction`: how
     far off each value of a fingerprint may be itself (standard deviation over mean), by thickness steps, aberrations
     or physics left out; without it many electrons make a ranking too sure.
