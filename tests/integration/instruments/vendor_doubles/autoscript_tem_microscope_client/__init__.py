@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from double_column import COLUMN
+from double_column import COLUMN, ELECTRONS_PER_S
 
 from autoscript_tem_microscope_client.structures import AdornedImage, Point, StagePosition
 
 _RAD = np.pi / 180
+_BRIGHTEST = 0.08  # of the beam: as much as the thickest places scatter
 _REACH = {"X": 1e-3, "Y": 1e-3, "Z": 3e-4, "A": 70 * _RAD, "B": 30 * _RAD}
 
 
@@ -103,16 +104,17 @@ class _Acquisition:
         counts = COLUMN.scan(pixel_m * columns * 1e9, rows, columns, settings.dwell_time)
         names = settings.detector_types[:1] if COLUMN.fault("loses a detector") else settings.detector_types
         told_m = 1e9 * pixel_m if COLUMN.fault("pixels in nm") else pixel_m
-        return [AdornedImage(self._pixels(counts, name), told_m, name) for name in names]
+        white = round(_BRIGHTEST * ELECTRONS_PER_S * settings.dwell_time)
+        return [AdornedImage(self._pixels(counts, name, white), told_m, name) for name in names]
 
     def acquire_camera_image(self, camera_detector: str, size: int, exposure_time: float) -> AdornedImage:
         """One image of what the beam lights: 1 nm a pixel."""
         counts = COLUMN.scan(float(size), size, size, exposure_time / size**2)
         return AdornedImage(counts.astype(np.uint16), 1e-9, camera_detector)
 
-    def _pixels(self, counts: np.ndarray, name: str) -> np.ndarray:
-        if name == "BF":  # what is not scattered far, coarsely
-            return (counts.max() - counts).astype(np.uint16)
+    def _pixels(self, counts: np.ndarray, name: str, white: int) -> np.ndarray:
+        if name == "BF":  # what is not scattered far, coarsely; lines under a blanked beam are dark
+            return (np.maximum(white - counts, 0) * counts.any(axis=1)[:, None]).astype(np.uint16)
         if COLUMN.fault("gives floats"):
             return counts / 7.0
         if COLUMN.fault("below zero"):
