@@ -113,9 +113,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if document is None:
-        raise SpecError(
-            f"{path}: the file is empty, and a spec is a mapping of keys; `stempilot new` writes one"
-        )
+        raise SpecError(f"{path}: the file is empty, and a spec is a mapping of keys; `stempilot new` writes one")
     if not isinstance(document, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys, this is {type(document).__name__}")
     return cast("dict[str, Any]", document)
