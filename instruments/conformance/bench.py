@@ -17,7 +17,7 @@ from instruments.axes import axis_values
 from instruments.capabilities import Capabilities
 from instruments.commands import AcquireFrame, AxisValue, Blank, Command
 from instruments.conformance.conditions import Conditions
-from instruments.conformance.frames import SHOTS, Shot, Shots
+from instruments.conformance.frames import SHOTS, TOGETHER, Shot, Shots
 from instruments.conformance.given import Given
 from instruments.conformance.holdings import Holdings
 from instruments.conformance.owner import Hung, OwnerThread, attempted, awaited
@@ -34,10 +34,6 @@ from instruments.state import MicroscopeState
 
 T = TypeVar("T")
 _NO_FRAMES: Final = "this instrument declares no mode: it takes no frames"
-_TOGETHER: Final[tuple[tuple[Shot, ...], ...]] = (
-    ("shift_x", "shift_y", "still"),
-    ("stage_x", "stage_y", "stage_still"),
-)  # images that are compared follow each other, so that drift has little time; the last of them goes home
 
 
 class Halted(InstrumentFault):
@@ -245,7 +241,7 @@ class Bench:
         if not self.capabilities.modes:
             raise CannotJudge(_NO_FRAMES)
         if shot not in self._frames and shot not in self._refused:
-            for one in next((group for group in _TOGETHER if shot in group), (shot,)):
+            for one in next((group for group in TOGETHER if shot in group), (shot,)):
                 self._take(one)
         if shot in self._refused:
             raise CannotJudge(f"no frame {shot!r}: {self._refused[shot]}") from self._refused[shot]
@@ -325,6 +321,10 @@ class Bench:
         """What was asked for when this frame was taken, whatever the frame says of that. Raises CannotJudge."""
         self.frame(shot)
         return self._commands[shot]
+
+    def delivered(self, shot: Shot) -> str | None:
+        """The action id of this shot, if it was taken before; it is not taken for that."""
+        return self._commands[shot].action_id if shot in self._frames else None
 
     def objection(self, shot: Shot) -> Exception | None:
         """What the guard had against this frame when it came, as that it is another command's; None: nothing."""

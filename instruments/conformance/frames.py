@@ -15,6 +15,10 @@ Shot = Literal[
     "still", "shift_x", "shift_y", "stage_still", "stage_x", "stage_y", "turned", "long", "stopped", "lost", "killed"
 ]
 SHOTS: Final[tuple[Shot, ...]] = get_args(Shot)
+TOGETHER: Final[tuple[tuple[Shot, ...], ...]] = (
+    ("shift_x", "shift_y", "still"),
+    ("stage_x", "stage_y", "stage_still"),
+)  # images that are compared follow each other, so that drift has little time; the last of them goes home
 TURN_DEG: Final = 90.0  # of the scan: whole pixels fall on whole pixels
 LONGER: Final = 4  # dwell of `long` over that of `still`
 _FIELD_NM: Final = 100.0

@@ -27,7 +27,7 @@ from instruments.conformance.checks.transport import (
     SERVER_KILLED,
 )
 from instruments.conformance.findings import Finding, Report
-from instruments.conformance.frames import SHOTS, Shot
+from instruments.conformance.frames import SHOTS, TOGETHER, Shot
 from instruments.errors import ConfigurationError
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -46,8 +46,9 @@ def check_named(name: str) -> Check:
 
 
 def shots_of(checks: Sequence[Check]) -> list[Shot]:
-    """The exposures these checks need together, each once."""
+    """The exposures these checks need together, each once, with those that are made along with them."""
     wanted = {shot for check in checks for shot in check.shots}
+    wanted |= {shot for group in TOGETHER if wanted & set(group) for shot in group}
     return [shot for shot in SHOTS if shot in wanted]
 
 

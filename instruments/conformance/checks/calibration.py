@@ -21,6 +21,7 @@ from instruments.errors import AcquisitionFailed
 from instruments.registration import displacement
 
 _SAME_PLACE: Final = 0.15  # of the field: a turned scan has its middle where it was
+_STANDING: Final = 0.04  # determinant of a motion: less is none
 _CLEARER: Final = 1.2  # by which another turn must fit better than the one asked for
 _TURNS: Final = {
     0: "the image was not turned at all",
@@ -59,7 +60,7 @@ def _calibration(bench: Bench) -> Result:
 
 def _turned_wrong(bench: Bench) -> str:
     """What is wrong with a scan that was asked to be turned; empty: nothing, or it cannot be told."""
-    if bench.why_none("turned") is not None or _is_mirrored(bench):
+    if bench.why_none("turned") is not None or _moves_otherwise(bench):
         return ""
     still, turned = bench.frame("still"), bench.frame("turned")
     detector, _ = clearest(still)
@@ -71,13 +72,13 @@ def _turned_wrong(bench: Bench) -> str:
     return f"the scan was to be turned by {TURN_DEG:g} deg, from +x towards +y: {_TURNS[best]}"
 
 
-def _is_mirrored(bench: Bench) -> bool:
-    """Whether the image lies the other way round by all that moves: a mirror turns the other way, too."""
+def _moves_otherwise(bench: Bench) -> bool:
+    """Whether by all that moves the image is mirrored, which turns the other way too, or does not change."""
     matrices: list[np.ndarray] = []
     for measure in (beam_shift, stage):
         with suppress(CannotJudge, ElsewhereError):
             matrices.append(measure(bench).matrix)
-    return bool(matrices) and all(float(np.linalg.det(one)) < 0 for one in matrices)
+    return bool(matrices) and all(float(np.linalg.det(one)) < _STANDING for one in matrices)
 
 
 def _square(image: np.ndarray) -> np.ndarray:

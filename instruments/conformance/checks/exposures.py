@@ -16,7 +16,7 @@ from instruments.frames import Frame
 from instruments.microscope import Outcome
 
 OUTCOMES: Final = get_args(Outcome)
-_RATIO_LOW, _RATIO_HIGH = 0.93 * LONGER, 1.07 * LONGER
+_COUNTS_TOLERANCE, _COUNTS_TOLERANCE_UNMEASURED = 0.08, 0.15  # a current that nobody measures may fall meanwhile
 _TIME_TOLERANCE = 0.05
 _SCATTERS = 0.05  # variance over mean: so much, and no two exposures have the same counts
 
@@ -46,6 +46,7 @@ def _frame(bench: Bench) -> Result:
 def _dwell(bench: Bench) -> Result:
     short, long = bench.frame("still"), bench.frame("long")
     measured = [_beam_on(bench, long)] if long.started_s < long.ended_s else []  # else see the check `metadata`
+    expected, tolerance = _more_counts(short, long)
     for detector in detectors(short):
         if not (are_plausible(short, detector) and are_plausible(long, detector)):
             continue
@@ -54,7 +55,7 @@ def _dwell(bench: Bench) -> Result:
             measured.append(
                 Measured(
                     name=f"{detector.name} counts at {LONGER} times the dwell", value=float(many / few),
-                    low=_RATIO_LOW, high=_RATIO_HIGH,
+                    low=(1 - tolerance) * expected, high=(1 + tolerance) * expected,
                 )
             )  # fmt: skip
     wrong = [one for one in measured if not one.is_within]
@@ -65,6 +66,14 @@ def _dwell(bench: Bench) -> Result:
     if dark := too_dark(short):
         raise CannotJudge(f"the time follows the dwell ({LONGER} times), but the counts are {dark}")
     return passed(f"time follows the dwell ({LONGER} times); counts that are not raw were not compared", *measured)
+
+
+def _more_counts(short: Frame, long: Frame) -> tuple[float, float]:
+    """How many times the counts the longer frame should have, by dwell and measured current, and how exactly."""
+    before_pa, after_pa = (frame.state.measured_current_pa for frame in (short, long))
+    if not before_pa or not after_pa:
+        return float(LONGER), _COUNTS_TOLERANCE_UNMEASURED
+    return LONGER * after_pa / before_pa, _COUNTS_TOLERANCE
 
 
 def _beam_on(bench: Bench, long: Frame) -> Measured:

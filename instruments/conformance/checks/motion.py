@@ -196,7 +196,8 @@ def _alike(bench: Bench) -> str:
         one, other = beam_shift(bench), stage(bench)
     except (CannotJudge, ElsewhereError):
         return ""
-    is_same = bool(np.abs(one.matrix - other.matrix).max() <= max(one.tolerance, other.tolerance))
+    is_moved = np.linalg.norm(one.matrix, axis=0).min() > _NOTHING
+    is_same = bool(is_moved and np.abs(one.matrix - other.matrix).max() <= max(one.tolerance, other.tolerance))
     return "; stage and beam shift agree in it: is the image mirrored or turned?" if is_same else ""
 
 

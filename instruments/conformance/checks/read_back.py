@@ -20,7 +20,7 @@ _READ_BACK: Final = (
     "x_nm", "y_nm", "z_nm", "alpha_deg", "beta_deg", "beam_shift_x_nm", "beam_shift_y_nm", "defocus_nm",
     "beam_energy_ev", "semi_convergence_angle_mrad",
 )  # fmt: skip
-_ALONE: Final = ("x_nm", "y_nm", "beam_shift_x_nm", "beam_shift_y_nm", "defocus_nm")
+_ALONE: Final = ("x_nm", "y_nm", "defocus_nm")
 _SHIFTED: Final[tuple[Shot, ...]] = ("shift_x", "shift_y", "still")
 _SENT: Final[tuple[Shot, ...]] = ("stage_x", "stage_y", "stage_still")
 
@@ -82,7 +82,7 @@ def _moves(axis: Axis | None) -> bool:
 READ_BACK = Check(
     name="read_back",
     does="compares what was asked for with what was read back in frames taken with beam and stage moved; then, the "
-    "beam blanked, sets axes of stage and beam a little aside and back",
+    "beam blanked, sets stage and defocus a little aside and back",
     cure="read the values back from the instrument, in house units; declare the tolerance of each axis",
     run=_read_back,
     shots=("shift_x", "still", "shift_y", "stage_x", "stage_still", "stage_y"),

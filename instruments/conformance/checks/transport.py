@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from instruments.commands import AcquireFrame
 from instruments.conformance.bench import Bench, CannotJudge
@@ -116,8 +117,9 @@ def _call_after_timeout(bench: Bench) -> Result:
         microscope = wire.microscope
         wire.call(microscope.read_state, "read_state")
         wire.spoil(FaultyLine.hold_answers)
-        with suppress(InstrumentError):
-            wire.call(microscope.read_state, "read_state of a late server")
+        late = attempted(lambda: wire.call(microscope.read_state, "read_state of a late server")).exception()
+        if isinstance(late, Hung):
+            raise late  # any other error is judged by `mute_server`
         wire.spoil(FaultyLine.heal)
         return _answers_right(bench, wire, microscope)
 
@@ -305,12 +307,34 @@ def _client(
         microscope = opening.result()
     except InstrumentError as error:
         return faults, [f"{type(error).__name__}: {error}"]
-    for count in range(bench.conditions.client_call_count):
-        try:
+    try:
+        delivered = _Delivered.asked(microscope, bench)
+        for count in range(bench.conditions.client_call_count):
             faults += _one_call(microscope, f"client-{number}-{count}", count, bench, first)
-        except InstrumentError as error:
-            return faults, [f"{type(error).__name__}: {error}"]
+            faults += delivered.faults(microscope)
+    except InstrumentError as error:
+        return faults, [f"{type(error).__name__}: {error}"]
     return faults, []
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """An action that gave a frame, and what one client is told of it: the answers to others differ from that."""
+
+    action_id: str | None
+    outcome: str
+
+    @classmethod
+    def asked(cls, microscope: Microscope, bench: Bench) -> Self:
+        """The frame `still`, where it was taken before."""
+        action_id = bench.delivered("still")
+        return cls(action_id, microscope.outcome(action_id) if action_id is not None else "")
+
+    def faults(self, microscope: Microscope) -> list[str]:
+        """Whether the answer is another than before."""
+        if self.action_id is None or (outcome := microscope.outcome(self.action_id)) == self.outcome:
+            return []
+        return [f"outcome() of an action gave {outcome!r:.80} and {self.outcome!r:.80}"]
 
 
 def _one_call(microscope: Microscope, action_id: str, count: int, bench: Bench, first: MicroscopeState) -> list[str]:
