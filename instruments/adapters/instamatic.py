@@ -199,19 +199,22 @@ class InstamaticMicroscope:
                 if count == 0:
                     raise
                 raise InstrumentFault(f"{error}, after others were set; read the state back") from error
-        moved_s = time.monotonic()
-        while missed := self._missed(values, now := self._table.read(self._link)):
-            now_s = time.monotonic()
+        moved_s, moves = time.monotonic(), not values.keys().isdisjoint(_STAGE)
+        while True:
+            is_moving = moves and self._link.ask("isStageMoving", flag)  # on its way it may be where it is sent
+            now, now_s = self._table.read(self._link), time.monotonic()
+            missed = self._missed(values, now) or (["the stage still moves"] if is_moving else [])
+            if not missed:
+                return now
             if self._stopped.is_set():
                 raise InstrumentFault(f"stopped on the way: {'; '.join(missed)}; read the state back")
             if now_s > until_s:
                 raise InstrumentFault(f"the deadline passed on the way: {'; '.join(missed)}; read the state back")
-            if self._link.ask("isStageMoving", flag):
+            if is_moving:
                 moved_s = now_s
             elif now_s - moved_s > _STANDS_S:
                 raise InstrumentFault(f"nothing moves any more, and {'; '.join(missed)}; see the microscope")
             self._stopped.wait(_LOOK_S)
-        return now
 
     def _missed(self, wanted: Mapping[str, AxisValue], now: Mapping[str, AxisValue]) -> list[str]:
         """The axes that do not stand where they should, in words."""

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
-from instruments import AcquireFrame, InstrumentFault, Optics, ScanPattern
+from instruments import AcquireFrame, InstrumentFault, Optics, ScanPattern, SetAxes
 from instruments.adapters import autoscript, nion, pyjem, serialem
 from instruments.adapters.autoscript_config import STAGE as AUTOSCRIPT_STAGE
 from instruments.adapters.autoscript_config import AutoScriptConfig
+from instruments.adapters.instamatic import InstamaticMicroscope
+from instruments.adapters.instamatic_axes import AxisTable as InstamaticTable
+from instruments.adapters.instamatic_axes import capabilities_of as instamatic_card
+from instruments.adapters.instamatic_config import InstamaticConfig
 from instruments.adapters.nion_config import NionConfig
 from instruments.adapters.pyjem_config import STAGE as PYJEM_STAGE
 from instruments.adapters.pyjem_config import PyJEMConfig
@@ -178,3 +182,28 @@ def test_a_place_is_sent_again_after_a_move_away_from_it_failed(
     stage.sent.clear()
     move(0.0)
     assert stage.sent == [0.0]  # it reads so, and may still drive to 50 nm
+
+
+class PassingStage:
+    """An instamatic server whose stage, sent to 0 nm on its way from there, reads 0 at once, and turns back later."""
+
+    def __init__(self) -> None:
+        self.places_nm = [0.0, 900.0, 400.0]
+
+    def ask(self, function: str, kind: object, *arguments: object, **named: object) -> Any:
+        match function:
+            case "getStagePosition":
+                return [self.places_nm[0], 0.0, 0.0, 0.0, 0.0]
+            case "isStageMoving":
+                self.places_nm = self.places_nm[1:] or [0.0]
+                return len(self.places_nm) > 1 or self.places_nm != [0.0]
+            case _:
+                return {"getScreenPosition": "up", "isBeamBlanked": True, "getHTValue": 2e5}.get(function, 1.0)
+
+
+def test_a_stage_that_passes_its_place_has_not_arrived() -> None:
+    config = InstamaticConfig.checked({"limits": {"x_nm": (-1000, 1000)}})
+    table, stage = InstamaticTable(config), PassingStage()
+    microscope = InstamaticMicroscope(config, stage, table, instamatic_card(config, table))  # pyright: ignore[reportArgumentType]
+    state = microscope.execute(SetAxes(action_id="s", values={"x_nm": 0.0}))
+    assert (stage.places_nm, state.stage.x_nm) == ([0.0], 0.0)
