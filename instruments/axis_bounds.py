@@ -14,13 +14,13 @@ from instruments.axes import unit_of
 
 @dataclass(frozen=True, slots=True)
 class NamedBounds:
-    """How the envelope calls an axis, and the fields that bound it; with `sign` -1 it is counted the other way."""
+    """How the envelope calls an axis, and the fields that bound it; a negated one is counted the other way."""
 
     words: str
     low: str | None
     high: str | None
     is_symmetric: bool = False
-    sign: float = 1.0
+    is_negated: bool = False
 
 
 NAMED: Final[Mapping[str, NamedBounds]] = {
@@ -32,7 +32,7 @@ NAMED: Final[Mapping[str, NamedBounds]] = {
     "beam_shift_x_nm": NamedBounds("beam shift x", None, "max_beam_shift_nm", is_symmetric=True),
     "beam_shift_y_nm": NamedBounds("beam shift y", None, "max_beam_shift_nm", is_symmetric=True),
     "defocus_nm": NamedBounds("defocus", "min_defocus_nm", "max_defocus_nm"),
-    "c10_nm": NamedBounds("defocus", "min_defocus_nm", "max_defocus_nm", sign=-1.0),
+    "c10_nm": NamedBounds("defocus", "min_defocus_nm", "max_defocus_nm", is_negated=True),
     "probe_current_pa": NamedBounds("probe current", None, "max_current_pa"),
     "beam_energy_ev": NamedBounds("beam energy", None, "max_beam_energy_ev"),
 }

@@ -63,7 +63,7 @@ class Conditions:
         return self._envelope_now()
 
     @property
-    def current_uncertainty(self) -> float:
+    def current_uncertainty_fraction(self) -> float:
         """How much more current may have flowed than was read: as the facility says, else its calibration, else 0."""
         said = self._envelope.current_uncertainty_fraction
         if said is None and len(self._calibrations):
@@ -85,7 +85,7 @@ class Conditions:
         charge = self._watch.beam.charge(command, state) if state is not None else Charge(0.0, 0.0)
         self._check_calibrations()
         charge = charge.placed(command)
-        check_dose(command, charge, ledger, self._envelope, self.current_uncertainty)
+        check_dose(command, charge, ledger, self._envelope, self.current_uncertainty_fraction)
         if state is not None and self._envelope.max_instrument_time_s is not None:
             after_s = time_before_s + self.clock_s(state) + self._duration_s(command)
             within("microscope time after this frame", after_s, None, self._envelope.max_instrument_time_s, "s")
@@ -129,7 +129,7 @@ class Conditions:
                 region = Region.of(region.box.grown(widest_nm / 2, widest_nm / 2), least_nm2)
         current_pa = self._watch.beam.most_pa(state, state.mode)
         burnt = procedure_electrons(
-            procedure, region, current_pa, ledger, self._card, self._envelope, self.current_uncertainty
+            procedure, region, current_pa, ledger, self._card, self._envelope, self.current_uncertainty_fraction
         )
         return ExtraDebit(reason=f"procedure {procedure.name}", region=region, electrons=burnt) if burnt else None
 

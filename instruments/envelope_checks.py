@@ -63,7 +63,7 @@ def check_bounds(values: Mapping[str, AxisValue], envelope: SafetyEnvelope) -> N
             low = _number(envelope, bounds.low)
             if bounds.is_symmetric and high is not None:
                 low = -high
-            within(bounds.words, bounds.sign * value, low, high, unit_of(name) or "")
+            within(bounds.words, -value if bounds.is_negated else value, low, high, unit_of(name) or "")
         limit = _limit(name, envelope)
         if limit is not None:
             within(name, value, limit.minimum, limit.maximum, unit_of(name) or "")

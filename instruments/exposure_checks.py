@@ -119,11 +119,15 @@ def _check_can_stop(exposure_s: float, capabilities: Capabilities, envelope: Saf
 
 
 def check_dose(
-    command: AcquireFrame, charge: Charge, ledger: DoseLedger, envelope: SafetyEnvelope, uncertainty: float = 0.0
+    command: AcquireFrame,
+    charge: Charge,
+    ledger: DoseLedger,
+    envelope: SafetyEnvelope,
+    uncertainty_fraction: float = 0.0,
 ) -> None:
     """Raise CommandRefused for more electrons than are left, or too many on any 1 nm2 cell of a placed charge.
 
-    A cell may have got more than is booked, by the fraction `uncertainty`: readings of the current are off so far.
+    A cell may have got so much more than is booked: readings of the current are off so far.
     """
     total = ledger.electrons + charge.electrons
     within("electrons after this frame", total, None, envelope.max_electrons, "electrons")
@@ -136,7 +140,7 @@ def check_dose(
     settling = charge.settling_electrons / ANGSTROM2_PER_NM2
     if settling:
         peak = max(peak, ledger.peak_after(waits_on(command.stage, command.scan, marks), flux + settling))
-    _check_cell("frame", peak, envelope, uncertainty)
+    _check_cell("frame", peak, envelope, uncertainty_fraction)
 
 
 def check_tilted(command: AcquireFrame, height_nm: float) -> None:
@@ -154,7 +158,7 @@ def procedure_electrons(
     ledger: DoseLedger,
     capabilities: Capabilities,
     envelope: SafetyEnvelope,
-    uncertainty: float = 0.0,
+    uncertainty_fraction: float = 0.0,
 ) -> float:
     """What a procedure may burn where the beam may stand, in the time it declares, the blanker's settling in it.
 
@@ -171,13 +175,15 @@ def procedure_electrons(
     if marks is None:
         raise CommandRefused(f"procedure {procedure.name}: where the beam stands is not known; have it read back")
     peak = ledger.peak_after(marks, burnt / (region.least_nm2 * ANGSTROM2_PER_NM2))
-    _check_cell("procedure", peak, envelope, uncertainty)
+    _check_cell("procedure", peak, envelope, uncertainty_fraction)
     return burnt
 
 
-def _check_cell(what: str, booked_e_per_a2: float, envelope: SafetyEnvelope, uncertainty: float) -> None:
+def _check_cell(what: str, booked_e_per_a2: float, envelope: SafetyEnvelope, uncertainty_fraction: float) -> None:
     """Raise CommandRefused where the highest dose of a cell, by the books and their uncertainty, is too much."""
     name = f"dose of a 1 nm2 cell after this {what}"
-    if uncertainty:
-        name += f" ({booked_e_per_a2:.6g} booked, times {1 + uncertainty:.6g} for the uncertainty of the current)"
-    within(name, booked_e_per_a2 * (1 + uncertainty), None, envelope.max_dose_e_per_a2, "e/A2")
+    if uncertainty_fraction:
+        name += (
+            f" ({booked_e_per_a2:.6g} booked, times {1 + uncertainty_fraction:.6g} for the uncertainty of the current)"
+        )
+    within(name, booked_e_per_a2 * (1 + uncertainty_fraction), None, envelope.max_dose_e_per_a2, "e/A2")

@@ -265,7 +265,7 @@ class GuardedMicroscope:
     @property
     def dose_judged_e_per_a2(self) -> float:
         """The highest dose of a cell as the limit is held against it: booked, and the uncertainty of the current."""
-        return self.ledger.max_e_per_a2 * (1 + self._conditions.current_uncertainty)
+        return self.ledger.max_e_per_a2 * (1 + self._conditions.current_uncertainty_fraction)
 
     def check_limits(self, command: AcquireFrame) -> Charge:
         """The same by the envelope alone: for whoever tries whether an adapter refuses what its axes cannot do."""

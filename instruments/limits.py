@@ -166,13 +166,16 @@ class SafetyEnvelope(Record):
         axes = self.axes or {}
         for axis in {**NAMED, **axes}:
             named = NAMED.get(axis.rpartition(".")[2])
-            for field, sign in () if named is None else ((named.low, -1.0), (named.high, 1.0)):
+            for field, is_low in () if named is None else ((named.low, True), (named.high, False)):
                 value = None if field is None else getattr(self, field)
-                if value is not None and named is not None:
-                    side = sign * named.sign
-                    yield Bound(axis, named.sign * value, side < 0, "-" * (named.sign < 0) + str(field), whose)
-                    if named.is_symmetric:
-                        yield Bound(axis, -value, side > 0, f"-{field}", whose)
+                if value is None or named is None:
+                    continue
+                if named.is_negated:
+                    yield Bound(axis, -value, not is_low, f"-{field}", whose)
+                    continue
+                yield Bound(axis, value, is_low, str(field), whose)
+                if named.is_symmetric:
+                    yield Bound(axis, -value, not is_low, f"-{field}", whose)
             limit = axes.get(axis, AxisLimit())
             for name, value in (("minimum", limit.minimum), ("maximum", limit.maximum)):
                 if value is not None:
