@@ -184,14 +184,15 @@ class ActionWatch:
         """Whether light between two commands has to be booked here: a lost link is, when it is back."""
         return self.card.has_beam and self.link.loss is None and not isinstance(self._inner, Rebuildable)
 
-    def region(self) -> Region:
-        """Where the beam may stand, and what it lights there at least."""
+    def region(self, wider_nm: float = 0.0) -> Region:
+        """Where the beam may stand, and what it lights there at least; `wider_nm`: what it lights further around."""
         lit = self._lit
+        x_nm, y_nm = lit.x_nm + wider_nm, lit.y_nm + wider_nm
         lowest, highest, shift_nm = self.whereabouts.steepest(self.seen, self.card)
         height_nm = max(self.beam.height_nm(stage) for stage in (lowest, highest))
-        astray_nm = Lean.of(lowest, height_nm).astray_nm(hypot(lit.x_nm, lit.y_nm), shift_nm)
+        astray_nm = Lean.of(lowest, height_nm).astray_nm(hypot(x_nm, y_nm), shift_nm)
         box = self.whereabouts.box(self.seen, self.card)
-        return Region.of(box.grown(lit.x_nm + astray_nm, lit.y_nm + astray_nm), lit.least_nm2)
+        return Region.of(box.grown(x_nm + astray_nm, y_nm + astray_nm), lit.least_nm2)
 
     def unwatched(self, under_way: AcquireFrame | None) -> tuple[Region, float]:
         """Where a beam that nobody watched may stand, and its current at most: as read back now and as was asked."""

@@ -126,7 +126,7 @@ class Conditions:
             self._watch.beam.refuse_unknown(state, state.mode)
             if widths_nm := self._watch.beam.widths_nm(procedure, state):
                 widest_nm, least_nm2 = max(widths_nm), max(pi / 4 * min(widths_nm) ** 2, 1.0)
-                region = Region.of(region.box.grown(widest_nm / 2, widest_nm / 2), least_nm2)
+                region = Region.of(self._watch.region(widest_nm / 2).box, least_nm2)  # longer on a tilted specimen
         current_pa = self._watch.beam.most_pa(state, state.mode)
         burnt = procedure_electrons(
             procedure, region, current_pa, ledger, self._card, self._envelope, self.current_uncertainty_fraction

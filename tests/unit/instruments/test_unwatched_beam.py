@@ -28,6 +28,7 @@ from instruments import (
     RunProcedure,
     SafetyEnvelope,
     ScanPattern,
+    SetAxes,
 )
 from instruments.book_entries import BookEntry, ExtraDebit, LinkLoss
 from instruments.footprints import spot
@@ -183,6 +184,15 @@ def test_a_procedure_that_lights_a_disc_is_booked_over_it() -> None:
         lost.execute(run)
     lost.reconnect()
     assert lost.ledger.mean_map(19, 0, 1, 1)[0, 0] > 0
+
+
+def test_a_disc_on_a_tilted_specimen_is_booked_as_long_as_it_is() -> None:
+    tableau = Procedure(name="tableau", duration_s=2.0, illuminated_nm=40.0)
+    bench = Late(card=CARD.model_copy(update={"procedures": (tableau,), "height_error_nm": 0.0}))
+    guarded = bench.guarded(procedures=("tableau",))
+    guarded.execute(SetAxes(action_id="tilt", values={"alpha_deg": 60.0}))
+    guarded.execute(RunProcedure(action_id="p", name="tableau"))
+    assert guarded.ledger.peak_after(spot(0.0, 39.0), 0.0) > 0  # 20 nm over the cosine of 60 degrees
 
 
 def disc_a2(diameter_nm: float) -> float:
