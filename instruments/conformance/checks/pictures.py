@@ -11,8 +11,6 @@ from instruments.frames import Frame
 from instruments.registration import displacement
 
 _BLUR_PX = 1.5  # standard deviation
-_STRONG = 3.0  # times the usual amplitude of a wavelength: more is a lattice
-_LONGEST = 5  # waves across the image: so few are never one
 
 
 def clearest(here: Frame) -> tuple[str, float | None]:
@@ -60,17 +58,7 @@ def pictures(frame: Frame, detector: str) -> np.ndarray:
 
 
 def smooth(image: np.ndarray) -> np.ndarray:
-    """Blurred by pixels, and without the fringes of a lattice that is finer than they are: these move on their own."""
+    """Blurred by pixels: of a lattice that is sampled coarsely every period looks like the right one."""
     rows, columns = (np.fft.fftfreq(side) for side in image.shape)
-    frequency = np.hypot(rows[:, None], columns[None, :])
-    spectrum = np.fft.fft2(image - image.mean()) * np.exp(-2 * (np.pi * _BLUR_PX * frequency) ** 2)
-    return np.fft.ifft2(_without_peaks(spectrum, frequency)).real
-
-
-def _without_peaks(spectrum: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """No wave much stronger than most of its wavelength; the longest are what an image shows, and stay."""
-    size, side = np.abs(spectrum), min(spectrum.shape)
-    ring = np.rint(frequency * side).astype(int)
-    usual = np.array([np.median(size[ring == one]) for one in range(ring.max() + 1)])
-    most = np.where(ring < _LONGEST, np.inf, _STRONG * usual[ring])
-    return spectrum * np.minimum(1.0, most / np.maximum(size, 1e-300))
+    low_pass = np.exp(-2 * (np.pi * _BLUR_PX) ** 2 * (rows[:, None] ** 2 + columns[None, :] ** 2))
+    return np.fft.ifft2(np.fft.fft2(image - image.mean()) * low_pass).real
