@@ -122,16 +122,16 @@ class Bench:
     def close(self) -> None:
         """Blank, close the microscope, let the thread go. Raises InstrumentError."""
         try:
-            self.put_away()
-        except (InstrumentError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # whatever an adapter may raise
+            error = attempted(self.put_away).exception()
+        finally:
+            self._owner.end()
+        if isinstance(error, InstrumentError):
+            raise error
+        if error is not None:
             raise InstrumentFault(
                 f"{self.target.name} was not stopped and closed ({type(error).__name__}: {error}); assume that its "
                 "beam is on, and look at it"
             ) from error
-        finally:
-            self._owner.end()
 
     def put_away(self) -> None:
         """Blank and close the microscope; the next call opens it again."""
