@@ -102,7 +102,7 @@ def test_the_twin_is_the_same_in_another_process(tmp_path: Path, image_cache: Pa
         with pytest.raises(CommandRefused) as refused_here:
             here.acquire(twin_frame("far", beam_shift_x_nm=1e5))
         assert str(refused.value) == str(refused_here.value)
-        with pytest.raises(ConfigurationError, match="typo_nm is (not known|unknown)"):
+        with pytest.raises(ConfigurationError, match="typo_nm"):
             instrument.load("three", "simulated", {**config, "typo_nm": 1}, 3)
         assert host.ends() == 0
     assert not endpoint_path(tmp_path / "run", "simulated").exists()
