@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -24,6 +25,14 @@ from instruments.adapters.serialem_link import command_bytes, message
 from instruments.microscope import Closable
 from tests.integration.instruments.serialem_double import NUMBERS, SerialEMDouble
 
+ROOT = Path(__file__).resolve().parents[1]
+_DOUBLE = """
+import sys
+from tests.integration.instruments.serialem_double import SerialEMDouble
+with SerialEMDouble() as double:
+    print(double.port, flush=True)
+    sys.stdin.read()
+"""
 _MAY_RUN = 3
 _serial = count()
 
@@ -55,9 +64,9 @@ class _BareSerialEM:
         return data
 
 
-def _serialem_config(double: SerialEMDouble) -> dict[str, Any]:
+def _serialem_config(port: int) -> dict[str, Any]:
     return {
-        "port": double.port, "command_numbers": NUMBERS, "settle_s": 0.0, "shape_px": (64, 64), "pixel_size_nm": 1.0,
+        "port": port, "command_numbers": NUMBERS, "settle_s": 0.0, "shape_px": (64, 64), "pixel_size_nm": 1.0,
         "limits": {"x_nm": (-200, 200), "y_nm": (-200, 200), "alpha_deg": (-30, 30)},
         "tolerances": {"x_nm": 0.01, "y_nm": 0.01}, "probe_current_pa": 50.0, "beam_energy_ev": 60e3,
         "semi_convergence_angle_mrad": 31.5, "min_exposure_s": 0.001, "max_exposure_s": 0.5, "readout_s": 1.0,
@@ -66,18 +75,32 @@ def _serialem_config(double: SerialEMDouble) -> dict[str, Any]:
 
 @contextmanager
 def serialem(folder: Path) -> Iterator[Row]:
-    """A stage move over its socket; the same messages over a bare one, at a double of its own."""
+    """A stage move over its socket; the same messages over a bare one. Doubles are processes, as SerialEM is."""
     del folder
-    with SerialEMDouble() as double, SerialEMDouble() as other, closing(_BareSerialEM(other.port)) as bare:
-        ours = _opened("serialem", **_serialem_config(double))
+    with SerialEMDouble() as double:
+        first = _opened("serialem", **_serialem_config(double.port))
+        first.execute(_stage(0))
+        sent = [_sent_for(double, act) for act in (first.read_state, lambda: first.execute(_stage(1)))]
+        _close(first)
+    with _double_elsewhere() as port, _double_elsewhere() as other, closing(_BareSerialEM(other)) as bare:
+        ours = _opened("serialem", **_serialem_config(port))
         try:
-            sent = [_sent_for(double, act) for act in (ours.read_state, lambda: ours.execute(_stage(1)))]
             yield Row(
                 name="serialem", way="in process", bare="the same messages over a bare socket", microscope=ours,
                 setting=_stage, bare_read=lambda _: bare.again(sent[0]), bare_setting=lambda _: bare.again(sent[1]),
             )  # fmt: skip
         finally:
             _close(ours)
+
+
+@contextmanager
+def _double_elsewhere() -> Iterator[int]:
+    """The port of a double in a process of its own: in ours, its thread and the client would wait for one another."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _DOUBLE], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())  # afterwards its standard input is closed, which ends it
 
 
 def _sent_for(double: SerialEMDouble, act: Callable[[], object]) -> list[tuple[str, list[float], list[str]]]:
@@ -94,10 +117,10 @@ def ceos(folder: Path) -> Iterator[Row]:
     del folder
     with SerialEMDouble() as column, SerialEMDouble() as other, CeosDouble(lambda: not column.is_blanked) as gateway:
         ours = _opened(
-            "ceos", port=gateway.port, beside={"adapter": "serialem", "config": _serialem_config(column)},
+            "ceos", port=gateway.port, beside={"adapter": "serialem", "config": _serialem_config(column.port)},
             max_magnitude_nm={"c12_nm": 500.0}, c1a1_max_duration_s=2.0,
         )  # fmt: skip
-        bare = _opened("serialem", **_serialem_config(other))
+        bare = _opened("serialem", **_serialem_config(other.port))
         try:
             yield Row(
                 name="ceos beside serialem", way="in process", bare="the microscope without its corrector",
