@@ -125,18 +125,7 @@ class GuardedMicroscope:
             self._watch.link.refuse()
             charge = self.check(command)
             self._refuse_lit()
-            self._books.debit(command, charge)
-            try:
-                with self._watch.issued(command, charge):
-                    frame = self.inner.acquire(command)
-            except NOTHING_MOVED:  # after any other error the debit stays
-                self._books.take_back(command, charge)
-                raise
-            except AcquisitionFailed:
-                raise
-            except BaseException:
-                self._debit_silence(command, charge.electrons)
-                raise
+            frame = self._paid(command, charge, self.inner.acquire)
             return self._with_calibrations(self._booked(command, charge, frame))
 
     def acquire_dark(self, command: AcquireFrame) -> Frame:
@@ -149,18 +138,27 @@ class GuardedMicroscope:
             self._watch.link.refuse()
             charge = self.check(command)
             self._refuse_lit()
-            self._books.debit(command, charge)
-            try:
-                with self._watch.issued(command, charge):
-                    frame = inner.acquire_dark(command)
-            except NOTHING_MOVED:
-                self._books.take_back(command, charge)
-                raise
+            frame = self._paid(command, charge, inner.acquire_dark)
             refuse_another(command, frame)
             self._watch.came_back(command, frame.state, charge, exposed=False)
             if frame.state.is_dark and frame.electrons == 0:
                 self._books.take_back(command, charge)
             return frame
+
+    def _paid(self, command: AcquireFrame, charge: Charge, expose: Callable[[AcquireFrame], Frame]) -> Frame:
+        """Debited before it is exposed; taken back only where nothing moved, and more where nobody answers."""
+        self._books.debit(command, charge)
+        try:
+            with self._watch.issued(command, charge):
+                return expose(command)
+        except NOTHING_MOVED:  # after any other error the debit stays
+            self._books.take_back(command, charge)
+            raise
+        except AcquisitionFailed:
+            raise
+        except BaseException:
+            self._debit_silence(command, charge.electrons)
+            raise
 
     def fetch(self, command: AcquireFrame) -> Frame:
         """The frame of an exposure that the instrument says was made before a restart: debited, but not checked.

@@ -13,6 +13,7 @@ from instruments.conformance.broken.lines import BROKEN_LINES, CarelessLine
 from instruments.conformance.hosted import HostedTarget
 from instruments.conformance.kit import check_named
 from instruments.remote import Endpoint
+from simulation.microscope import open_simulated
 from tests.integration.instruments.conformed import conformed, names
 from tests.integration.steady_twin import UNHURRIED, failed, steady_config
 
@@ -21,6 +22,7 @@ TRANSPORT = ("mute_server", "call_after_timeout", "lost_answer", "server_killed"
 
 @pytest.fixture(scope="module")
 def hosted(image_cache: Path) -> Iterator[HostedTarget]:
+    open_simulated(**steady_config(image_cache)).prepare()  # nobody's patience ends while they are computed
     with HostedTarget("hosted", steady_config(image_cache), "simulated", patience_s=8.0) as target:
         yield target
 

@@ -59,3 +59,23 @@ def test_a_dark_frame_goes_nowhere_that_a_frame_may_not() -> None:
 def test_who_takes_none_is_said() -> None:
     with pytest.raises(Unsupported, match="takes no dark frames"):
         GuardedMicroscope(Recorder(), ENVELOPE).acquire_dark(command("d"))
+
+
+def test_a_dark_frame_that_is_never_answered_costs_what_an_exposure_does() -> None:
+    """Nobody knows whether the beam was off: until the answer was given up it may have burnt."""
+    clock_s = 0.0
+
+    class Hanging(Darkroom):
+        def acquire(self, command: AcquireFrame) -> Frame:
+            nonlocal clock_s
+            clock_s += 1000.0
+            raise InstrumentFault(f"{command.action_id}: the detector said nothing")
+
+    booked = []
+    for way in ("acquire", "acquire_dark"):
+        guarded = GuardedMicroscope(Hanging(), ENVELOPE, clock=lambda: clock_s)
+        with pytest.raises(InstrumentFault, match="said nothing"):
+            getattr(guarded, way)(command("d"))
+        booked.append(guarded.ledger.electrons)
+    assert booked[1] == pytest.approx(booked[0])
+    assert booked[1] > 10 * GuardedMicroscope(Darkroom(), ENVELOPE).check(command("e")).electrons
